@@ -1,0 +1,66 @@
+"""The command line: `grapevine run`, `sweep`, `report`, `topology`, `probe`, `check`, `list`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+from experiments.commands import check, list, probe, report, run, sweep, topology
+from experiments.config_errors import ConfigError
+
+DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+EXAMPLES = """\
+examples:
+  grapevine run ring.toml                                   one experiment, with live progress
+  grapevine run ring.toml --set strategy.name=ako --json    another strategy, the summary alone as JSON
+  grapevine check ring.toml                                 what would happen, without running it
+  grapevine list strategies                                 what can be chosen, with every option
+
+exit status: 0 done; 1 the run ended early (its summary says why); 2 bad input; 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command and give its exit status; bad input is one message on stderr and status 2."""
+    try:
+        arguments = _parser().parse_args(argv)
+        return arguments.execute(arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except SystemExit as ending:  # --help and --version
+        return int(ending.code or 0)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(self.prog, problem=message, cure=f"see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="grapevine",
+        description="Decentralized training over emulated wide-area networks.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"grapevine {metadata.version('grapevine')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (run, sweep, report, topology, probe, check, list):
+        command.add(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

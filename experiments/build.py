@@ -1,0 +1,153 @@
+"""From an experiment to a fleet: every part made concrete, every impossible pair refused before anything starts."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import networkx as nx
+import numpy as np
+
+import topology
+from experiments.config import Experiment, Processes
+from experiments.config_errors import ConfigError, config_error
+from experiments.tasks import Problem
+from netem import Device, NetworkPlan
+from netem.units import duration_ns
+
+T = TypeVar("T")
+STABLE_DOWN_TO = -1.0  # the smallest eigenvalue of a complete graph's adjacency matrix
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """An experiment with all of its parts made concrete; what a world carries out.
+
+    `mixing` is W, float64 [peers, peers]; `plan` the asked network; `devices` one a peer; `problem` the task.
+    """
+
+    experiment: Experiment
+    graph: nx.Graph
+    mixing: np.ndarray
+    plan: NetworkPlan
+    devices: list[Device]
+    problem: Problem
+
+    @property
+    def stop_ns(self) -> int | None:
+        """The emulated time at which to stop; None where only steps end the run."""
+        time = self.experiment.stop.time
+        return None if time is None else duration_ns(time)
+
+    @property
+    def every_ns(self) -> int:
+        """The emulated time between two records."""
+        return duration_ns(self.experiment.record.every)
+
+    def mixing_of(self, peer: int) -> dict[int, float]:
+        """W_ij of each neighbour of a peer, in order of neighbour."""
+        return {neighbour: float(self.mixing[peer, neighbour]) for neighbour in sorted(self.graph.neighbors(peer))}
+
+
+def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) -> Fleet:
+    """Make an experiment concrete.  Raises ConfigError, naming key, value and cure, where its parts do not fit.
+
+    `meanwhile` is called once all that is cheap to check was accepted, before the task's data are loaded: whoever has
+    something slow to start in the background starts it there.
+    """
+    graph = _located("topology", lambda: _graph(experiment))
+    rule = getattr(experiment.topology, "mixing", "metropolis")
+    mixing = _located("topology.mixing", lambda: topology.mixing_matrix(graph, rule))
+    _refuse_unstable(experiment, graph)
+    _refuse_aggregator(experiment)
+    _refuse_taken_ports(experiment)
+    plan = _located("network", lambda: experiment.network.plan(graph, experiment.seed))
+    devices = _located("devices", lambda: experiment.devices.plan(experiment.peers))
+    meanwhile()
+    problem = _located("partition", lambda: experiment.task.problem(experiment.peers, experiment.partition, experiment.seed))
+    return Fleet(experiment, graph, mixing, plan, devices, problem)
+
+
+def topology_name(experiment: Experiment) -> str:
+    """What to call the experiment's graph: its name in the menu, or the kind of a graph given from Python."""
+    given = experiment.topology
+    return "given" if isinstance(given, nx.Graph) else str(given.__struct_config__.tag)
+
+
+def strategy_name(experiment: Experiment) -> str:
+    """What to call the experiment's strategy: its name in the menu, or the class of one given from Python."""
+    return str(type(experiment.strategy).__struct_config__.tag)
+
+
+def _graph(experiment: Experiment) -> nx.Graph:
+    given = experiment.topology
+    if not isinstance(given, nx.Graph):
+        return given.build(experiment.peers, experiment.seed)
+    graph = topology.from_graph(given)
+    if len(graph) != experiment.peers:
+        raise ValueError(f"the graph has {len(graph)} nodes for {experiment.peers} peers; set peers = {len(graph)}")
+    return graph
+
+
+def _refuse_unstable(experiment: Experiment, graph: nx.Graph) -> None:
+    """Gradients on a sparse graph drive peers apart: the update matrix is -(I + A), stable only where A has no eigenvalue
+    below -1, which is to say where everyone hears everyone."""
+    strategy = experiment.strategy
+    if strategy.shares != "gradients":
+        return
+    smallest = topology.analyse(graph).gradient_gossip_eigenvalue
+    assert smallest is not None
+    if smallest < STABLE_DOWN_TO - _TOLERANCE:
+        name = strategy_name(experiment)
+        raise ConfigError(
+            key="strategy.name",
+            value=name,
+            problem=f'"{name}" shares gradients, which is unstable on this graph ("{topology_name(experiment)}"): its adjacency '
+            f"matrix has the eigenvalue {smallest:.3f}, and below -1 the peers drift apart for ever",
+            cure='use topology.name = "complete", or a strategy that shares parameters, such as "slices" or "d-psgd"',
+        )
+
+
+def _refuse_aggregator(experiment: Experiment) -> None:
+    """A strategy that uses contributions one by one, as they arrive, leaves an aggregator nothing to choose from."""
+    aggregator = str(type(experiment.aggregator).__struct_config__.tag)
+    if aggregator != "mean" and not experiment.strategy.aggregates:
+        raise ConfigError(
+            key="aggregator.name",
+            value=aggregator,
+            problem=f'"{strategy_name(experiment)}" takes contributions one by one, so there is nothing to aggregate',
+            cure='use aggregator.name = "mean", or a strategy with rounds, such as "d-psgd" or "full"',
+        )
+
+
+def _refuse_taken_ports(experiment: Experiment) -> None:
+    world = experiment.world
+    if not isinstance(world, Processes) or not world.port:
+        return
+    last = world.port + experiment.peers - 1
+    if last > 65535:
+        raise ConfigError(
+            key="world.port", value=world.port, problem=f"{experiment.peers} peers would need the ports up to {last}",
+            cure=f"choose a port of at most {65536 - experiment.peers}, or 0 for any free ones",
+        )  # fmt: skip
+    for port in range(world.port, last + 1):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ConfigError(
+                    key="world.port", value=world.port, problem=f"port {port} cannot be used: {error.strerror}",
+                    cure="choose another first port, or 0 for any free ones",
+                ) from None  # fmt: skip
+
+
+def _located(key: str, action: Callable[[], T]) -> T:
+    """Whatever a room refuses, with the key of its table."""
+    try:
+        return action()
+    except ValueError as error:
+        raise config_error(error, key=key) from None

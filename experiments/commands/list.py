@@ -1,0 +1,102 @@
+"""`grapevine list`: every menu, what it holds, and every option with its default."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from experiments.commands.source import Commands, add_command
+from experiments.config_errors import unknown_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from experiments.menus import Menu, Option
+
+EXAMPLES = """\
+  grapevine list                  every menu
+  grapevine list strategies       one of them
+  grapevine list experiment       the keys that belong to no menu: name, seed, peers, [stop], [record]
+"""
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = add_command(commands, "list", execute, "list what an experiment can be made of, with all options", EXAMPLES)
+    parser.add_argument("menu", metavar="MENU", nargs="?", help="strategies, topologies, networks, ... (default: all)")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Print the menus."""
+    from rich.console import Console
+
+    from experiments.menus import MENUS
+
+    by_name = {menu.plural: menu for menu in MENUS.values()}
+    wanted = by_name.get(arguments.menu) or MENUS.get(arguments.menu)
+    if arguments.menu not in (None, "experiment") and wanted is None:
+        raise unknown_name("grapevine list", arguments.menu, "menu", [*by_name, "experiment"])
+    console = Console(highlight=False)
+    if wanted is None:
+        _print_experiment(console)
+    for menu in MENUS.values():
+        if arguments.menu is None or menu is wanted:
+            _print_menu(console, menu)
+    return 0
+
+
+def _print_experiment(console: Console) -> None:
+    """What belongs to no menu."""
+    from experiments.config import PLAIN_TABLES, Experiment
+    from experiments.menus import MENUS, options, summary
+
+    _title(console, "experiment", "at the top of the file, above the first [table]")
+    elsewhere = {*MENUS, *PLAIN_TABLES}
+    console.print(_table([option for option in options(Experiment) if option.name not in elsewhere]))
+    for key, table in PLAIN_TABLES.items():
+        _name(console, f"[{key}]", summary(table))
+        console.print(_table(list(options(table))))
+    console.print()
+
+
+def _print_menu(console: Console, menu: Menu) -> None:
+    """All parts of a menu; options that all of them have, first and once."""
+    from experiments.menus import options, summary
+
+    each = {name: list(options(part)) for name, part in menu.members.items()}
+    common = [option for option in next(iter(each.values())) if all(option in found for found in each.values())]
+    common = common if len(each) > 1 else []
+    _title(console, menu.plural, f"[{menu.key}] in the file")
+    if common:
+        _name(console, "all", "what every one of them takes:")
+        console.print(_table(common))
+    for name, part in menu.members.items():
+        _name(console, name, summary(part))
+        own = [option for option in each[name] if option not in common]
+        if own:
+            console.print(_table(own))
+    console.print()
+
+
+def _title(console: Console, title: str, where: str) -> None:
+    console.print(Text.assemble((title, "bold underline"), f"  ({where})"))
+
+
+def _name(console: Console, name: str, description: str) -> None:
+    console.print(Padding(Text.assemble((f"{name:<16}", "bold"), " ", description), (0, 0, 0, 2)))
+
+
+def _table(found: list[Option]) -> Padding:
+    """Name and default on the left, what it means and takes on the right."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=24, max_width=40, overflow="fold")
+    table.add_column(ratio=1)
+    for option in found:
+        default = " (needed)" if option.default is None else f" = {option.default}" if option.default else ""
+        takes = "" if option.takes in option.meaning else f"; {option.takes}"
+        table.add_row(option.name + default, Text.assemble(option.meaning.rstrip("."), (takes, "dim")))
+    return Padding(table, (0, 0, 0, 6))

@@ -1,0 +1,193 @@
+"""An experiment: one frozen value that says everything about a run, from a TOML file or from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import msgspec
+import networkx as nx
+
+from experiments import toml_text
+from experiments.config_errors import ConfigError, unknown_key
+from experiments.fields import expectation, read_field, read_struct
+from experiments.menus import FROM_PYTHON, MENUS, home_of, name_of
+from experiments.settings import SOURCE, anchor, anchor_settings, concerns, overlay
+from experiments.tables import AnyWorld, Processes, Record, Stop, Virtual, World
+from experiments.tasks import Digits, Task
+from experiments.tasks.partitions import Iid, Partition
+from netem import Devices, HostDevices, Network, Unshaped
+from peer.aggregators import Aggregator, Mean
+from peer.codecs import Codec, Float32
+from peer.optimizers import Optimizer, Sgd
+from peer.strategies import DPSGD, Strategy
+from topology import Ring, Topology
+
+__all__ = ["AnyWorld", "ConfigError", "Experiment", "Processes", "Record", "Stop", "Virtual", "World", "name_of"]
+
+PEERS = 8
+_AS_THE_GRAPH = cast(int, None)
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about one run; every part has a default, so that `Experiment()` runs.
+
+    Parts are values: a member of a menu, or an instance of your own subclass of `Strategy`, `Task`, `Topology`, ...; as
+    `topology` any networkx graph on the nodes 0 to n-1 may be given. Raises ConfigError, naming key, value and cure.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1)] = "experiment"
+    """What the run is called."""
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    """Where all random numbers come from; >= 0."""
+    peers: Annotated[int, msgspec.Meta(ge=1)] = _AS_THE_GRAPH
+    """How many peers train; >= 1; 8 where nothing is said, or as many as a graph given from Python has nodes."""
+    world: World = Processes()
+    topology: Topology | nx.Graph = Ring()
+    network: Network = Unshaped()
+    devices: Devices = HostDevices()
+    task: Task = Digits()
+    partition: Partition = Iid()
+    strategy: Strategy = DPSGD()
+    codec: Codec = Float32()
+    aggregator: Aggregator = Mean()
+    optimizer: Optimizer = Sgd()
+    stop: Stop = Stop(steps=100)
+    record: Record = Record()
+
+    def __post_init__(self) -> None:
+        graph = self.topology if isinstance(self.topology, nx.Graph) else None
+        if self.peers is None:
+            msgspec.structs.force_setattr(self, "peers", PEERS if graph is None else len(graph))
+        for field in msgspec.structs.fields(Experiment):
+            part = getattr(self, field.name)
+            if field.name in MENUS:
+                if not (field.name == "topology" and graph is not None):
+                    MENUS[field.name].check(part)
+            elif field.name not in PLAIN_TABLES:
+                read_field(field.type, part, field.name)
+            elif not isinstance(part, PLAIN_TABLES[field.name]):
+                cure = f"expected {expectation(field.type)}: {PLAIN_TABLES[field.name].__name__}(...)"
+                raise ConfigError(key=field.name, value=part, problem=f"{part!r} will not do", cure=cure)
+            else:
+                read_struct(PLAIN_TABLES[field.name], _given(part), field.name, field.name)
+        if graph is not None and len(graph) != self.peers:
+            problem = f"{self.peers} peers, but the graph given has {len(graph)} nodes"
+            cure = f"pass peers={len(graph)}, or leave peers out"
+            raise ConfigError(key="peers", value=self.peers, problem=problem, cure=cure)
+
+    @classmethod
+    def read(cls, path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
+        """The experiment in a TOML file, with `settings` ("table.key" -> value) laid over it before it is checked.
+
+        Paths inside the file are relative to the file, those in `settings` to the working directory.
+        """
+        return cls.parse(toml_text.read_text(Path(path), str(path)), str(path), Path(path).parent, settings)
+
+    @classmethod
+    def parse(
+        cls, text: str, source: str = "experiment", folder: Path | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Experiment:
+        """The experiment that a text in TOML describes; `source` is what errors call it, `folder` where its paths begin."""
+        return cls.from_document(toml_text.parse(text, source), source, folder, settings)
+
+    @classmethod
+    def from_document(
+        cls,
+        document: Mapping[str, Any],
+        source: str = "experiment",
+        folder: Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Experiment:
+        """The experiment that plain dictionaries, as TOML gives them, describe."""
+        settings = anchor_settings(settings or {}, Path())
+        try:
+            return cls(**_parts(overlay(anchor(document, folder or Path()), settings, _defaults())))
+        except ConfigError as error:
+            raise error.at(SOURCE if concerns(settings, error.key) else source) from None
+
+    def replace(self, **changes: Any) -> Experiment:
+        """The same experiment with other parts: `experiment.replace(seed=1, strategy=Ako())`."""
+        if "peers" not in changes and isinstance(changes.get("topology"), nx.Graph):
+            changes["peers"] = len(changes["topology"])
+        return msgspec.structs.replace(self, **changes)
+
+    def set(self, key: str, text: str) -> Experiment:
+        """The same experiment with one key changed as on the command line: `experiment.set("network.rate", "5 Mbit/s")`.
+
+        The text is read as TOML, or else taken as it is; empty text brings the default back. Another `table.name` takes
+        the place of the whole table.
+        """
+        table, _, field = key.partition(".")
+        given = {name: part for name in MENUS if MENUS[name].table(part := getattr(self, name)) is None}
+        if given.pop(table, None) is not None and field not in ("", "name"):
+            cure = f"change it there: experiment.replace({table}=...)"
+            raise ConfigError(key=key, problem=f"the {table} was given from Python", cure=cure)
+        document = {name: value for name, value in self.document().items() if name not in given}
+        settings = anchor_settings({key: toml_text.parse_value(text)}, Path())
+        return Experiment(**_parts(overlay(document, settings, _defaults())), **given)
+
+    def document(self) -> dict[str, Any]:
+        """Every setting as plain dictionaries, defaults included; a part that no file can hold is named by its type."""
+        document: dict[str, Any] = {}
+        for key in self.__struct_fields__:
+            part = getattr(self, key)
+            document[key] = _given(part) if key in PLAIN_TABLES else part
+            if key in MENUS:
+                marker = {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
+                document[key] = MENUS[key].table(part) or marker
+        return document
+
+    def to_toml(self) -> str:
+        """Every setting as TOML, defaults included; read again it gives an equal value.
+
+        Parts given from Python are in no menu: the text names their types, says so, and cannot be read again.
+        """
+        given = [key for key, menu in MENUS.items() if menu.table(getattr(self, key)) is None]
+        comments = {key: ["Given from Python, and no file can hold it:", _on_one_line(getattr(self, key))] for key in given}
+        if given:
+            comments[""] = [f"This file cannot be read again: {', '.join(given)} came from Python."]
+        return toml_text.dump(self.document(), comments)
+
+
+PLAIN_TABLES: dict[str, type[msgspec.Struct]] = {"stop": Stop, "record": Record}
+"""The tables that choose from no menu."""
+
+
+def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What an Experiment is made of, from a document; ConfigError for the first key that is wrong."""
+    fields = {field.name: field for field in msgspec.structs.fields(Experiment)}
+    parts: dict[str, Any] = {}
+    for key, value in document.items():
+        if key == "sweep":
+            cure = "run the file with `grapevine sweep`, or take that table out"
+            raise ConfigError(key=key, problem="is for many runs, and this is one", cure=cure)
+        if key not in fields:
+            raise unknown_key(key, "an experiment", fields, home_of(key))
+        if key in MENUS:
+            parts[key] = MENUS[key].read(value)
+        elif key not in PLAIN_TABLES:
+            parts[key] = read_field(fields[key].type, value, key)
+        elif isinstance(value, Mapping):
+            parts[key] = read_struct(PLAIN_TABLES[key], value, key, key, home_of)
+        else:
+            example = ", ".join(PLAIN_TABLES[key].__struct_fields__)
+            raise ConfigError(key=key, value=value, problem="is no table", cure=f"write [{key}] and below it its keys: {example}")
+    return parts
+
+
+def _defaults() -> dict[str, dict[str, Any]]:
+    """What a table begins as when a setting is laid over one that the file lacks; a way to stop begins empty."""
+    parts = {field.name: field.default for field in msgspec.structs.fields(Experiment) if field.name in MENUS}
+    return {key: msgspec.to_builtins(part) for key, part in parts.items()}
+
+
+def _given(table: msgspec.Struct) -> dict[str, Any]:
+    """The keys of a plain table that say something: a file has no word for None."""
+    return {key: value for key, value in msgspec.to_builtins(table).items() if value is not None}
+
+
+def _on_one_line(part: Any) -> str:
+    text = " ".join(repr(part).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,160 @@
+"""From a table of an experiment file to a configuration value, field by field, each error with its exact key."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from experiments.config_errors import ConfigError, config_error, show_value, unknown_key
+from netem.units import duration_ns, rate_bytes_per_s, speed_samples_per_s
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+UNITS: dict[str, Callable[[str], float]] = {
+    "duration": duration_ns,
+    "rate": rate_bytes_per_s,
+    "speed": speed_samples_per_s,
+}
+"""Who reads the text of a field that asks for a unit (`Meta(extra={"unit": ..., "example": ...})`)."""
+
+_LISTS = inspect.ListType | inspect.VarTupleType
+_PATH = re.compile(r" - at `\$((?:\[\d+\])*)")
+
+
+def read_struct(cls: type[S], table: Mapping[str, Any], key: str, owner: str, hint: Callable[[str], str] | None = None) -> S:
+    """The `cls` that `table` describes; `key` is the table's place in the file, `owner` what a person calls its kind.
+
+    Raises ConfigError with the key of the field that is at fault; `hint` says where a key that is not known does belong.
+    """
+    fields = {field.encode_name: field for field in msgspec.structs.fields(cls)}
+    for name in table:
+        if name not in fields:
+            raise unknown_key(_join(key, name), owner, fields, hint(name) if hint else "")
+    for name, field in fields.items():
+        if field.required and name not in table:
+            cure = f"{owner} needs it: {expectation(field.type)}"
+            raise ConfigError(key=_join(key, name), problem="is missing", cure=cure)
+    values = {fields[name].name: read_field(fields[name].type, value, _join(key, name)) for name, value in table.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise _located(error, table, fields, key) from None
+
+
+def read_field(type_: Any, value: Any, key: str) -> Any:
+    """`value`, as TOML gave it, as a value of `type_`; raises ConfigError with what was expected."""
+    info = inspect.type_info(type_)
+    try:
+        converted = msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        raise _refusal(error, info, value, key) from None
+    _check_text(info, converted, key)
+    return converted
+
+
+def expectation(type_: Any) -> str:
+    """What a field of that type takes, in words: "a number above 0 and at most 1"."""
+    return _expected(inspect.type_info(type_))
+
+
+def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key: str) -> ConfigError:
+    """msgspec knows which part does not fit; this says so in the words of whoever wrote the file."""
+    path = _PATH.search(str(error))
+    for place in re.findall(r"\d+", path.group(1)) if path else ():
+        lists = [kind for kind, _ in _kinds(info) if isinstance(kind, _LISTS)]
+        if len(lists) != 1:
+            break
+        info, value, key = lists[0].item_type, value[int(place)], f"{key}[{place}]"
+    for _, extra in _kinds(info):
+        if "unit" in extra and isinstance(value, int | float) and not isinstance(value, bool):
+            cure = f"write for example {show_value(extra['example'])}"
+            return ConfigError(key=key, value=value, problem=f"{show_value(value)} has no unit", cure=cure)
+    if any(isinstance(kind, inspect.CustomType) for kind, _ in _kinds(info)):
+        return ConfigError(key=key, problem="no file can hold this", cure="give it from Python")
+    what = "a table" if isinstance(value, dict) else show_value(value)
+    return ConfigError(key=key, value=value, problem=f"{what} will not do", cure=f"expected {_expected(info)}")
+
+
+def _check_text(info: inspect.Type, value: Any, key: str) -> None:
+    """What a type cannot say: units are read, and numbers are finite."""
+    kinds = _kinds(info)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key=key, value=value, problem=f"{value} is no number to work with", cure=f"expected {_expected(info)}")
+    if isinstance(value, list | tuple):
+        for kind, _ in kinds:
+            if isinstance(kind, _LISTS):
+                for place, part in enumerate(value):
+                    _check_text(kind.item_type, part, f"{key}[{place}]")
+    if isinstance(value, str) and not any(isinstance(kind, inspect.LiteralType) and value in kind.values for kind, _ in kinds):
+        for _, extra in kinds:
+            if extra.get("unit") in UNITS:
+                try:
+                    UNITS[extra["unit"]](value)
+                except ValueError as error:
+                    raise config_error(error, key=key) from None
+
+
+def _located(error: ValueError, table: Mapping[str, Any], fields: Mapping[str, Any], key: str) -> ConfigError:
+    """Which field a part's own check complains of: the one that it begins with, or whose value it quotes."""
+    text = str(error)
+    for name in fields:
+        begin = re.match(rf"{re.escape(name)}(?: = [^:;]*)?: ", text)
+        if begin or re.match(rf"{re.escape(name)}\b", text):
+            located = config_error(ValueError(text[begin.end() :] if begin else text), key=_join(key, name))
+            located.value = table.get(name)
+            return located
+    quoted = [name for name, value in table.items() if isinstance(value, str) and repr(value) in text]
+    return config_error(error, key=_join(key, quoted[0]) if len(quoted) == 1 else key)
+
+
+def _kinds(info: inspect.Type) -> list[tuple[inspect.Type, Mapping[str, Any]]]:
+    """The types that a field takes, with what is noted about each; None, which no file can say, is left out."""
+    extra: dict[str, Any] = {}
+    while isinstance(info, inspect.Metadata):
+        extra |= info.extra or {}
+        info = info.type
+    if isinstance(info, inspect.UnionType):
+        return [found for part in info.types for found in _kinds(part)]
+    return [] if isinstance(info, inspect.NoneType) else [(info, extra)]
+
+
+def _expected(info: inspect.Type) -> str:
+    return " or ".join(dict.fromkeys(_words(kind, extra) for kind, extra in _kinds(info)))
+
+
+def _words(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
+    if "unit" in extra:
+        return f"a {extra['unit']} such as {show_value(extra['example'])}"
+    match kind:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return "a whole number" + _limits(kind.gt, kind.ge, kind.lt, kind.le)
+        case inspect.FloatType():
+            return "a number" + _limits(kind.gt, kind.ge, kind.lt, kind.le)
+        case inspect.StrType():
+            return "text" if not kind.min_length else "text that is not empty"
+        case inspect.LiteralType():
+            return "one of " + ", ".join(show_value(value) for value in kind.values)
+        case inspect.ListType() | inspect.VarTupleType():
+            least = f"at least {kind.min_length} of " if kind.min_length else ""
+            return f"a list of {least}{_expected(kind.item_type)}"
+        case inspect.DictType() | inspect.StructType():
+            return "a table"
+        case _:
+            return "a value from Python"
+
+
+def _limits(gt: float | None, ge: float | None, lt: float | None, le: float | None) -> str:
+    words = (("above", gt), ("of at least", ge), ("below", lt), ("at most", le))
+    limits = [f"{word} {limit:g}" for word, limit in words if limit is not None]
+    return " " + " and ".join(limits) if limits else ""
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name

@@ -1,0 +1,168 @@
+"""Every menu of an experiment file in one place, and what each of its parts says about itself."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+
+from experiments.config_errors import ConfigError, show_value, unknown_name
+from experiments.fields import expectation, read_struct
+from experiments.tables import AnyWorld
+from experiments.tasks import AnyTask
+from experiments.tasks.partitions import AnyPartition
+from netem.devices import AnyDevices
+from netem.network import AnyNetwork
+from peer.aggregators import AnyAggregator
+from peer.codecs import AnyCodec
+from peer.optimizers import AnyOptimizer
+from peer.strategies import AnyStrategy
+from topology import AnyTopology
+
+
+class Option(NamedTuple):
+    """One field of a part."""
+
+    name: str
+    takes: str
+    """What may be given, in words."""
+    default: str | None
+    """As a file would write it; "" = left out, None = it must be given."""
+    meaning: str
+
+
+class Menu:
+    """The parts that one table of an experiment file chooses from, by `name`."""
+
+    def __init__(self, key: str, plural: str, union: Any) -> None:
+        self.key = key
+        self.plural = plural
+        classes = get_args(union) or (union,)
+        self.members: dict[str, type[msgspec.Struct]] = {name_of(cls): cls for cls in classes}
+        self.base = _base(classes[0])
+
+    def read(self, table: Any) -> msgspec.Struct:
+        """The part that `table`, as TOML gave it, describes; raises ConfigError."""
+        example = f'write [{self.key}] and below it name = "{next(iter(self.members))}"'
+        if not isinstance(table, Mapping):
+            cure = f'write [{self.key}] and below it name = "{table}"' if table in self.members.keys() else example
+            raise ConfigError(key=self.key, value=table, problem=f"{show_value(table)} is no table", cure=cure)
+        rest = dict(table)
+        name = rest.pop("name", None)
+        if name is None:
+            raise ConfigError(key=f"{self.key}.name", problem="is missing", cure=f"known: {', '.join(sorted(self.members))}")
+        if name == FROM_PYTHON:
+            cure = f"give {self.key}=... in Python again, or choose one of: {', '.join(sorted(self.members))}"
+            problem = f"this {self.key} was given from Python ({rest.get('type', 'unknown')}) and no file can hold it"
+            raise ConfigError(key=self.key, problem=problem, cure=cure)
+        if not isinstance(name, str) or name not in self.members:
+            raise unknown_name(f"{self.key}.name", name, self.key, self.members)
+        return read_struct(self.members[name], rest, self.key, name, self._home)
+
+    def check(self, part: Any) -> None:
+        """Refuse what is no part of this family, or one whose fields are out of their range; raises ConfigError."""
+        if not isinstance(part, self.base):
+            known = self.members.get(part) if isinstance(part, str) else None
+            cure = f"write {self.key}={known.__name__}()" if known else f"give a {self.base.__name__}"
+            example = next(iter(self.members.values()))
+            cure += "" if known else f", such as {example.__module__.partition('.')[0]}'s {example.__name__}(...)"
+            raise ConfigError(key=self.key, value=None, problem=f"{type(part).__name__} is no {self.key}", cure=cure)
+        table = self.table(part)
+        if table is not None:
+            self.read({name: value for name, value in table.items() if value is not None})
+
+    def table(self, part: Any) -> dict[str, Any] | None:
+        """A part as a file would write it; None for one that no file can hold."""
+        if type(part) not in self.members.values():
+            return None
+        try:
+            return msgspec.to_builtins(part)
+        except TypeError:  # it holds something that only Python can
+            return None
+
+    def _home(self, field: str) -> str:
+        """Where a key that this part lacks does belong: to another of the menu, or elsewhere."""
+        owners = [name for name, cls in self.members.items() if field in cls.__struct_fields__]
+        return f"{field} belongs to {', '.join(owners)}" if owners else home_of(field)
+
+
+FROM_PYTHON = "from-python"
+"""The `name` of a table that stands for a part which no file can hold."""
+
+
+def name_of(part: Any) -> str:
+    """The name of a part (or its class) in its menu; a part of the user's own: its tag, or the name of its class."""
+    cls = part if isinstance(part, type) else type(part)
+    config = getattr(cls, "__struct_config__", None)
+    return str(config.tag) if config is not None and config.tag is not None else cls.__name__
+
+
+def home_of(field: str) -> str:
+    """Which table of a file a key belongs to, in a hint; "" where that is not clear."""
+    if field in ("seed", "peers"):
+        return f"{field} stands at the top, above the first [table]"
+    tables = [menu.key for menu in MENUS.values() if any(field in cls.__struct_fields__ for cls in menu.members.values())]
+    return f"{field} belongs to [{tables[0]}]" if len(tables) == 1 else ""
+
+
+def summary(cls: type) -> str:
+    """The one-line description: the first line of the class's docstring."""
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+def options(cls: type[msgspec.Struct]) -> Iterator[Option]:
+    """All fields of a part, in order."""
+    meanings = field_docs(cls)
+    for field in msgspec.structs.fields(cls):
+        default: str | None = None
+        if not field.required:
+            value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+            default = "" if value is None else show_value(msgspec.to_builtins(value))
+        yield Option(field.encode_name, expectation(field.type), default, meanings.get(field.name, ""))
+
+
+@cache
+def field_docs(cls: type) -> dict[str, str]:
+    """What the source says under each field of a class and of those it inherits from: its docstring, on one line."""
+    docs: dict[str, str] = {}
+    for ancestor in reversed(cls.__mro__):
+        if ancestor in (object, msgspec.Struct) or not issubclass(ancestor, msgspec.Struct):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]
+        except (OSError, TypeError, SyntaxError):  # a class typed at a prompt has no source
+            continue
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for field, below in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
+                    docs[field.target.id] = " ".join(below.value.value.split())
+    return docs
+
+
+def _base(cls: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """What all parts of a menu derive from: the oldest ancestor that is a configuration."""
+    return [kin for kin in cls.__mro__ if issubclass(kin, msgspec.Struct) and kin is not msgspec.Struct][-1]
+
+
+MENUS: dict[str, Menu] = {
+    menu.key: menu
+    for menu in (
+        Menu("world", "worlds", AnyWorld),
+        Menu("topology", "topologies", AnyTopology),
+        Menu("network", "networks", AnyNetwork),
+        Menu("devices", "devices", AnyDevices),
+        Menu("task", "tasks", AnyTask),
+        Menu("partition", "partitions", AnyPartition),
+        Menu("strategy", "strategies", AnyStrategy),
+        Menu("codec", "codecs", AnyCodec),
+        Menu("aggregator", "aggregators", AnyAggregator),
+        Menu("optimizer", "optimizers", AnyOptimizer),
+    )
+}
+"""By the table of the file that chooses from it."""

@@ -1,0 +1,173 @@
+"""What a run left behind: its folder, read back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+METRIC_COLUMNS = {"time_s": "float64", "peer": "int32", "step": "int64", "name": "string", "value": "float64"}
+LINK_COLUMNS = {
+    "time_s": "float64", "source": "int32", "target": "int32", "bytes": "int64", "messages": "int64",
+    "rate_asked_bytes_per_s": "float64", "rate_measured_bytes_per_s": "float64",
+    "delay_asked_s": "float64", "delay_measured_s": "float64", "staleness_steps": "float64",
+}  # fmt: skip
+COLUMNS = {"metrics.parquet": METRIC_COLUMNS, "links.parquet": LINK_COLUMNS}
+
+
+class Result:
+    """A run folder: `.summary` (dict), `.metrics` and `.links` (pandas), `.weights` (float32 [peers, size]), and the rest.
+
+    Everything but the summary is read when first asked for, so that a run that is still going can be looked at too.
+    Raises ValueError, with the cure, for whatever is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        missing = [name for name in ("manifest.json", "summary.json") if not (folder / name).is_file()]
+        if missing:
+            state = f"has no {' and no '.join(missing)}" if folder.is_dir() else "is no folder"
+            raise ValueError(f"{folder}: {state}, so it is no run; give a folder written by `grapevine run --out`")
+        self.summary: dict[str, Any] = self._json("summary.json")
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Result:
+        """The run in `folder`."""
+        return cls(Path(folder))
+
+    @cached_property
+    def metrics(self) -> pandas.DataFrame:
+        """time_s, peer (-1: the fleet), step, name, value: one row per measurement."""
+        return self.table("metrics.parquet").to_pandas()
+
+    @cached_property
+    def links(self) -> pandas.DataFrame:
+        """One row per directed link and record interval: its traffic, and its rate and delay as asked and as measured."""
+        return self.table("links.parquet").to_pandas()
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """The final weights, float32 [peers, size]."""
+        path = self.folder / "weights.npy"
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, since the run did not come to its end ({self.summary['reason']}); run it again")
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{path}: damaged ({error}); run it again") from None
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Where and with what it ran."""
+        return self._json("manifest.json")
+
+    @cached_property
+    def experiment_toml(self) -> str:
+        """The experiment, every default filled in."""
+        try:
+            return (self.folder / "experiment.toml").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.folder / 'experiment.toml'}: cannot be read ({error}); run it again") from None
+
+    @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        """What happened: time_s, kind, and what belongs to it. A last line cut off by a crash is passed over."""
+        path = self.folder / "events.jsonl"
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        events: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                events.append(msgspec.json.decode(line, type=dict[str, Any]))
+            except msgspec.DecodeError as error:
+                if number < len(lines):
+                    raise ValueError(f"{path}: line {number} is damaged ({error}); remove that line") from None
+        return events
+
+    def table(self, file: str) -> pyarrow.Table:
+        """`metrics.parquet` or `links.parquet` as an arrow table; empty where a run ended before it first wrote it."""
+        import pyarrow
+        import pyarrow.parquet
+
+        path = self.folder / file
+        if not path.is_file():
+            if self.summary.get("completed"):
+                raise ValueError(f"{path}: missing from a complete run; copy the whole folder, or run it again")
+            return schema(file).empty_table()
+        try:
+            table = pyarrow.parquet.read_table(path)
+            return table.select(list(COLUMNS[file]))
+        except (pyarrow.ArrowException, KeyError, OSError) as error:
+            raise ValueError(f"{path}: damaged ({str(error).splitlines()[0]}); copy it anew, or run it again") from None
+
+    def columns(self, file: str) -> dict[str, np.ndarray]:
+        """The same as numpy arrays."""
+        return {name: column.to_numpy() for name, column in zip(COLUMNS[file], self.table(file).columns, strict=True)}
+
+    def _json(self, file: str) -> dict[str, Any]:
+        try:
+            return msgspec.json.decode((self.folder / file).read_bytes(), type=dict[str, Any])
+        except (OSError, msgspec.DecodeError) as error:
+            raise ValueError(f"{self.folder / file}: cannot be read ({error}); copy it anew, or run it again") from None
+
+
+class LinkFigures(NamedTuple):
+    """What one directed link was asked to be and was measured to be over a run; unknown is nan, unshaped is inf."""
+
+    source: int
+    target: int
+    bytes: int
+    messages: int
+    rate_asked_bytes_per_s: float
+    rate_measured_bytes_per_s: float
+    delay_asked_s: float
+    delay_measured_s: float
+
+    @property
+    def rate_error(self) -> float:
+        """(measured - asked) / asked; nan where one of them is unknown or nothing was asked."""
+        asked, measured = self.rate_asked_bytes_per_s, self.rate_measured_bytes_per_s
+        return (measured - asked) / asked if math.isfinite(asked) and asked > 0 else math.nan
+
+    @property
+    def delay_error_s(self) -> float:
+        """measured - asked, in seconds; nan where one of them is unknown."""
+        return self.delay_measured_s - self.delay_asked_s
+
+
+def link_figures(columns: Mapping[str, np.ndarray]) -> list[LinkFigures]:
+    """One entry per directed link out of the columns of `links.parquet`: sums of the traffic, medians of the rest."""
+    if len(columns["source"]) == 0:
+        return []
+    order = np.lexsort((columns["target"], columns["source"]))
+    source, target = columns["source"][order], columns["target"][order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(source) != 0) | (np.diff(target) != 0)])
+    traffic = [np.add.reduceat(columns[name][order], starts) for name in ("bytes", "messages")]
+    names = LinkFigures._fields[4:]
+    medians = [[median(part) for part in np.split(columns[name][order], starts[1:])] for name in names]
+    return [
+        LinkFigures(int(source[at]), int(target[at]), int(traffic[0][i]), int(traffic[1][i]), *(m[i] for m in medians))
+        for i, at in enumerate(starts)
+    ]
+
+
+def schema(file: str) -> pyarrow.Schema:
+    """The columns of `metrics.parquet` or `links.parquet`, as arrow has them."""
+    import pyarrow
+
+    return pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in COLUMNS[file].items()])
+
+
+def median(values: Sequence[float] | np.ndarray) -> float:
+    """The median of what is not nan; nan when nothing is left."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    return float(np.median(known)) if len(known) else math.nan

@@ -1,0 +1,125 @@
+"""One experiment from its description to its run folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import topology
+from experiments.build import Fleet, build, strategy_name, topology_name
+from experiments.config import Experiment, Processes
+from experiments.interrupt import Interrupt
+from experiments.record import Recorder, default_folder, describe_machine
+from experiments.result import Result
+from experiments.summary import Outcome, summarise, unfinished
+
+if TYPE_CHECKING:
+    from experiments.worlds.tally import Tally
+
+DONE, INCOMPLETE, INTERRUPTED = 0, 1, 130
+
+
+def run(experiment: Experiment, out: str | Path | None = None, quiet: bool = True) -> Result:
+    """Run an experiment and return its result; the folder `out` (default runs/<name>-<time>) holds everything about it.
+
+    Raises ConfigError (a ValueError) where the experiment cannot be run as it is; the message names key, value and cure.
+    """
+    return run_experiment(experiment, None if out is None else Path(out), quiet)[0]
+
+
+def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool = False) -> tuple[Result, int]:
+    """As `run`, with the live view on stderr unless `quiet`; returns the result and the exit status of the contract."""
+    with Interrupt() as interrupt:
+        fleet = build(experiment, _preparation(experiment))
+        text = experiment.to_toml()
+        with Recorder(out or default_folder(experiment.name), text, _manifest(fleet)) as recorder:
+            status = _carry_out(fleet, recorder, text, interrupt, quiet)
+    return Result.read(recorder.folder), status
+
+
+def _preparation(experiment: Experiment) -> Any:
+    """What a world can start while the task's data are loaded."""
+    if not isinstance(experiment.world, Processes):
+        return lambda: None
+    from experiments.worlds.processes import start_fork_server
+
+    return start_fork_server
+
+
+def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> int:
+    from experiments.progress import Progress
+    from experiments.worlds.processes import WorldError
+    from experiments.worlds.tally import Tally
+
+    experiment = fleet.experiment
+    with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
+        tally = Tally(fleet, recorder, progress.update)
+        tally.refresh(0.0)
+        try:
+            outcome = _world(fleet, tally, interrupt).run()
+        except WorldError as error:
+            tally.event("fault", text=str(error))
+            recorder.finish(unfinished(text, f"the fleet could not be started: {error}"))
+            return INCOMPLETE
+        except KeyboardInterrupt:
+            recorder.finish(unfinished(text, "interrupted"))
+            return INTERRUPTED
+        tally.phase = "writing"
+        tally.refresh(tally.emulated_s)
+        _finish(fleet, recorder, tally, outcome)
+    if interrupt.requested:
+        return INTERRUPTED
+    return DONE if outcome.completed else INCOMPLETE
+
+
+def _world(fleet: Fleet, tally: Tally, interrupt: Interrupt) -> Any:
+    if isinstance(fleet.experiment.world, Processes):
+        from experiments.worlds.processes import ProcessesWorld
+
+        return ProcessesWorld(fleet, tally, interrupt)
+    from experiments.worlds.virtual import VirtualWorld
+
+    return VirtualWorld(fleet, tally, interrupt)
+
+
+def _finish(fleet: Fleet, recorder: Recorder, tally: Tally, outcome: Outcome) -> None:
+    experiment = fleet.experiment
+    tally.event("end", text=outcome.reason)
+    summary = summarise(
+        outcome,
+        name=experiment.name,
+        world=str(type(experiment.world).__struct_config__.tag),
+        topology=topology_name(experiment),
+        strategy=strategy_name(experiment),
+        peers=experiment.peers,
+        seed=experiment.seed,
+        spectral_gap=topology.analyse(fleet.mixing).gap,
+        dilation=getattr(experiment.world, "dilation", 1.0),
+        machine=describe_machine(),
+    )
+    recorder.finish(summary, outcome.weights)
+
+
+def _manifest(fleet: Fleet) -> dict[str, Any]:
+    """What a run folder tells of its making, besides the experiment itself."""
+    return {
+        "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": fleet.experiment.seed,
+        "model_size": fleet.problem.size,
+        "samples": [int(count) for count in fleet.problem.samples],
+        "places": fleet.plan.places,
+        "notes": list(getattr(fleet.problem, "notes", [])),
+        "machine": describe_machine(),
+    }
+
+
+def _stop_text(fleet: Fleet) -> str:
+    """When the run will end, in words."""
+    stop = fleet.experiment.stop
+    parts = [f"{stop.time} emulated" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
+    parts.append(f"accuracy {stop.accuracy:g}" if stop.accuracy else "")
+    return " or ".join(part for part in parts if part)

@@ -1,0 +1,278 @@
+"""What a run came to, in one flat dictionary: how it ended, how well it learnt, what it sent, how true the emulation was."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from experiments.result import LinkFigures, median
+from netem.units import show_bytes, show_rate
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+KEYS = (
+    "name", "world", "topology", "strategy", "peers", "seed", "completed", "reason", "emulated_s", "wall_s",
+    "steps_total", "steps_per_wall_s", "bytes_sent", "messages_sent", "accuracy_mean", "accuracy_min", "accuracy_max",
+    "accuracy_of_mean", "loss_mean", "consensus_distance", "staleness_steps_mean", "spectral_gap", "peers_lost",
+    "lateness_p99_ms", "digest", "time_to_accuracy_s",
+)  # fmt: skip
+"""The keys that every summary has, whatever became of the run; what is not known is None."""
+
+LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9", "0.95")
+"""The mean accuracies whose first times are noted."""
+
+LATE_MS = 5.0
+RATE_ERROR = 0.1
+DELAY_ERROR_MS = 2.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, as plain values; what was never measured is left out (or nan) and becomes null in the summary."""
+
+    completed: bool
+    reason: str
+    emulated_s: float
+    wall_s: float
+    steps: Sequence[int]
+    """Steps that each peer made."""
+    bytes_sent: int
+    messages_sent: int
+    weights: np.ndarray
+    """The last weights known of each peer, float32 [peers, size]; rows of lost peers may hold anything."""
+    accuracy: Sequence[float] = ()
+    """Test accuracy of each peer's last weights, 0 to 1; nan = not evaluated."""
+    loss: Sequence[float] = ()
+    """Test loss of each peer's last weights."""
+    accuracy_of_mean: float = math.nan
+    """Test accuracy of the mean of all peers' weights."""
+    accuracy_history: Sequence[tuple[float, float]] = ()
+    """(emulated seconds, mean accuracy of the fleet), in order of time."""
+    staleness_steps_mean: float = math.nan
+    lateness_ms: Sequence[float] = ()
+    """How late things happened on the wall clock, in milliseconds: one value an occurrence, or a peer's 99th percentile."""
+    peers_lost: Sequence[int] = ()
+    links: Sequence[LinkFigures] = ()
+    warnings: Sequence[str] = ()
+
+
+def summarise(
+    outcome: Outcome,
+    *,
+    name: str,
+    world: str,
+    topology: str,
+    strategy: str,
+    peers: int,
+    seed: int,
+    spectral_gap: float = math.nan,
+    dilation: float = 1.0,
+    machine: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything worth telling about a run in one dictionary that JSON can hold (nan and infinity become None).
+
+    Accuracy, loss and consensus distance are those of the peers that were not lost. `digest` is given in the virtual
+    world alone: nothing in the world of processes is the same twice.
+    """
+    kept = [peer for peer in range(peers) if peer not in set(outcome.peers_lost)]
+    accuracy = _of(outcome.accuracy, kept)
+    weights = outcome.weights[[peer for peer in kept if peer < len(outcome.weights)]]
+    diverged = [peer for peer, row in zip(kept, weights, strict=False) if not np.isfinite(row).all()]
+    steps_total = int(sum(outcome.steps))
+    summary = {
+        "name": name, "world": world, "topology": topology, "strategy": strategy, "peers": peers, "seed": seed,
+        "completed": outcome.completed, "reason": outcome.reason,
+        "emulated_s": outcome.emulated_s, "wall_s": outcome.wall_s, "dilation": dilation,
+        "steps_total": steps_total, "steps_min": min(outcome.steps, default=0), "steps_max": max(outcome.steps, default=0),
+        "steps_per_wall_s": steps_total / outcome.wall_s if outcome.wall_s > 0 else None,
+        "bytes_sent": int(outcome.bytes_sent), "messages_sent": int(outcome.messages_sent),
+        "accuracy_mean": _or_nan(np.mean, accuracy), "accuracy_min": _or_nan(np.min, accuracy),
+        "accuracy_max": _or_nan(np.max, accuracy), "accuracy_of_mean": outcome.accuracy_of_mean,
+        "loss_mean": math.nan if diverged else _or_nan(np.mean, _of(outcome.loss, kept)),
+        "consensus_distance": consensus_distance(weights),
+        "staleness_steps_mean": outcome.staleness_steps_mean, "spectral_gap": spectral_gap,
+        "peers_lost": sorted(int(peer) for peer in outcome.peers_lost),
+        "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
+        **_fidelity(outcome.links),
+        "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
+        "digest": digest(outcome) if world == "virtual" else None,
+    }  # fmt: skip
+    summary["warnings"] = [*outcome.warnings, *_doubts(summary, outcome.links, diverged)]
+    if machine is not None:
+        summary["machine"] = dict(machine)
+    return clean(summary)
+
+
+def unfinished(experiment_toml: str, reason: str) -> dict[str, Any]:
+    """The summary of a run that has none yet: every key is there, and what the experiment's own file tells is filled in."""
+    try:
+        experiment = tomllib.loads(experiment_toml)
+    except tomllib.TOMLDecodeError:
+        experiment = {}
+    known = {key: experiment.get(key) for key in ("name", "seed", "peers")}
+    for table in ("world", "topology", "strategy"):
+        part = experiment.get(table)
+        known[table] = part.get("name") if isinstance(part, dict) else part
+    return {**dict.fromkeys(KEYS), **clean(known), "completed": False, "reason": reason, "peers_lost": [],
+            "time_to_accuracy_s": dict.fromkeys(LEVELS), "warnings": []}  # fmt: skip
+
+
+def consensus_distance(weights: np.ndarray) -> float:
+    """(1/n) sum_i |x_i - mean x|^2 of the rows of `weights` [n, size]: 0 when all agree; nan when there are no rows."""
+    if weights.size == 0:
+        return math.nan
+    mean = weights.mean(axis=0, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.mean([np.sum(np.square(row - mean)) for row in weights]))
+
+
+def time_to_accuracy_s(history: Iterable[tuple[float, float]]) -> dict[str, float | None]:
+    """For each of `LEVELS` the first time at which the fleet's mean accuracy reached it; None where it never did.
+
+    `history` is (seconds, mean accuracy) in order of time.
+    """
+    first: dict[str, float | None] = dict.fromkeys(LEVELS)
+    for time_s, accuracy in history:
+        for level in LEVELS:
+            if first[level] is None and accuracy >= float(level):
+                first[level] = float(time_s)
+    return first
+
+
+def digest(outcome: Outcome) -> str:
+    """sha256, in hexadecimal, of all that an equal seed must reproduce: the weights, and every count and figure but the wall clock's."""
+    sha = hashlib.sha256(np.ascontiguousarray(outcome.weights, dtype="<f4").data)
+    told = [outcome.emulated_s, outcome.steps, outcome.bytes_sent, outcome.messages_sent, outcome.accuracy, outcome.loss,
+            outcome.accuracy_of_mean, outcome.accuracy_history, outcome.staleness_steps_mean, outcome.peers_lost,
+            outcome.links]  # fmt: skip
+    sha.update(msgspec.json.encode(clean(told)))
+    return sha.hexdigest()
+
+
+def describe(summary: Mapping[str, Any], report: Path | None = None) -> Text:
+    """A few lines a person can read on what ran, why it ended, what came of it, and where the report lies."""
+    from rich.text import Text
+
+    text = Text()
+    done = summary["completed"]
+    text.append(f"{summary['name']}: ", style="bold")
+    text.append("done" if done else "ended early", style="bold green" if done else "bold red")
+    text.append(f" ({summary['reason']})\n")
+    for title, line in _lines(summary):
+        text.append(f"  {title:<11}", style="dim").append(f"{line}\n")
+    for warning in summary.get("warnings") or ():
+        text.append("  warning    ", style="bold yellow").append(f"{warning}\n")
+    if report is not None:
+        text.append("  report     ", style="dim").append(str(report), style="bold").append("\n")
+    text.rstrip()
+    return text
+
+
+def percent(share: float | None) -> str:
+    """0.912 -> '91.2 %'; unknown -> '-'."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """A number in at most four figures, with thousands set apart; unknown -> '-'."""
+    if value is None:
+        return "-"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{text} {unit}".rstrip()
+
+
+def peers_text(peers: Sequence[int]) -> str:
+    """[3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; none -> 'none'."""
+    names = [str(peer) for peer in peers]
+    if len(names) < 2:
+        return f"peer {names[0]}" if names else "none"
+    return f"peers {', '.join(names[:-1])} and {names[-1]}"
+
+
+def clean(value: Any) -> Any:
+    """`value` as JSON can hold it: numpy and tuples made plain, nan and infinity None, what is foreign its text."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return clean(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [clean(part) for part in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "peers", (f"{summary['peers']} in the {summary['world']} world on {summary['topology']}, strategy {summary['strategy']}"
+                    f", spectral gap {figure(summary['spectral_gap'])}")  # fmt: skip
+    yield "time", f"{figure(summary['emulated_s'], 's')} emulated, {figure(summary['wall_s'], 's')} on the wall clock"
+    if summary["accuracy_mean"] is not None:
+        low, high = percent(summary["accuracy_min"]), percent(summary["accuracy_max"])
+        mean_model = percent(summary["accuracy_of_mean"])
+        yield "accuracy", f"{percent(summary['accuracy_mean'])} on average ({low} to {high}), of the mean model {mean_model}"
+        reached = [f"{float(level):.0%} at {figure(time_s, 's')}" for level, time_s in summary["time_to_accuracy_s"].items() if time_s is not None]
+        if reached:
+            yield "reached", ", ".join(reached)
+    yield "loss", f"{figure(summary['loss_mean'])}, consensus distance {figure(summary['consensus_distance'])}"
+    yield "steps", (f"{figure(summary['steps_total'])} in all, {figure(summary['steps_per_wall_s'])} per second"
+                    f", staleness {figure(summary['staleness_steps_mean'])} steps")  # fmt: skip
+    if summary["bytes_sent"] is not None:
+        yield "sent", f"{show_bytes(summary['bytes_sent'])} in {figure(summary['messages_sent'])} messages"
+    yield "lost", peers_text(summary["peers_lost"])
+    if summary.get("rate_error_worst") is not None or summary["lateness_p99_ms"] is not None:
+        yield "emulation", (f"late by {figure(summary['lateness_p99_ms'], 'ms')} (p99), rate off by at most "
+                            f"{percent(summary.get('rate_error_worst'))}, delay by {figure(summary.get('delay_error_median_ms'), 'ms')} (median)")  # fmt: skip
+
+
+def _fidelity(links: Sequence[LinkFigures]) -> dict[str, Any]:
+    """How far the links were from what was asked: the worst rate, the median delay."""
+    known = [link for link in links if math.isfinite(link.rate_error)]
+    worst = max(known, key=lambda link: abs(link.rate_error), default=None)
+    return {
+        "rate_error_worst": abs(worst.rate_error) if worst else None,
+        "rate_error_worst_link": [worst.source, worst.target] if worst else None,
+        "delay_error_median_ms": 1e3 * median(np.abs([link.delay_error_s for link in links])),
+    }
+
+
+def _doubts(summary: Mapping[str, Any], links: Sequence[LinkFigures], diverged: Sequence[int]) -> Iterable[str]:
+    """What makes the figures less worth than they look, each with its cure."""
+    stretch = f"raise world.dilation (now {summary['dilation']:g}) or use fewer peers"
+    if diverged:
+        yield f"training diverged: the weights of {peers_text(diverged)} are not finite; lower optimizer.learning_rate"
+    if (summary["lateness_p99_ms"] or 0) > LATE_MS:
+        yield f"this machine fell behind the emulated clock by {summary['lateness_p99_ms']:.1f} ms (99th percentile): {stretch}"
+    if (summary["rate_error_worst"] or 0) > RATE_ERROR:
+        source, target = summary["rate_error_worst_link"]
+        link = next(link for link in links if (link.source, link.target) == (source, target))
+        yield (f"link {source} -> {target} ran at {show_rate(link.rate_measured_bytes_per_s)} where {show_rate(link.rate_asked_bytes_per_s)} "
+               f"was asked ({link.rate_error:+.0%}): a shared uplink or downlink may explain it; else {stretch}")  # fmt: skip
+    typical_ms = 1e3 * median([link.delay_asked_s for link in links])
+    if summary["delay_error_median_ms"] > max(DELAY_ERROR_MS, RATE_ERROR * (typical_ms if typical_ms > 0 else 0.0)):
+        yield f"delays are off by {summary['delay_error_median_ms']:.1f} ms (median over the links): {stretch}"
+
+
+def _lateness_p99_ms(world: str, lateness_ms: Sequence[float]) -> float | None:
+    known = np.asarray(lateness_ms, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if len(known) == 0:
+        return 0.0 if world == "virtual" else None
+    return float(np.percentile(known, 99))
+
+
+def _of(values: Sequence[float], peers: Sequence[int]) -> np.ndarray:
+    chosen = np.array([values[peer] for peer in peers if peer < len(values)], dtype=np.float64)
+    return chosen[~np.isnan(chosen)]
+
+
+def _or_nan(reduce: Any, values: np.ndarray) -> float:
+    return float(reduce(values)) if len(values) else math.nan

@@ -1,0 +1,63 @@
+"""The tables of an experiment file that belong to no other room: in which world it runs, when it stops, what is recorded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from netem.units import Duration, duration_ns
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
+    """Who carries out what the peers ask for."""
+
+
+class Processes(World, frozen=True, tag="processes"):
+    """Real time: one operating-system process a peer, messages over sockets."""
+
+    dilation: Annotated[float, msgspec.Meta(ge=0.01)] = 1.0
+    """Real seconds that an emulated second takes; >= 0.01; raise it where this machine cannot keep up."""
+    transport: Literal["ipc", "tcp"] = "ipc"
+    """Sockets between the peers: "ipc" (files, faster) or "tcp" (the loopback interface)."""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """With "tcp": the first port, one a peer follows; 0 = any free ones."""
+
+    def __post_init__(self) -> None:
+        if self.port and self.transport != "tcp":
+            raise ValueError(f'port = {self.port} has no meaning with transport = "ipc"; leave it out, or set transport = "tcp"')
+
+
+class Virtual(World, frozen=True, tag="virtual"):
+    """Virtual time: all peers in one process, the same seed gives the same bytes."""
+
+
+AnyWorld = Processes | Virtual
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a run is over: as soon as one of these is reached; `time` or `steps` is needed, so that every run ends."""
+
+    time: Duration | None = None
+    """Emulated time, such as "60 s"; more than 0."""
+    steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Steps of each peer; >= 1."""
+    accuracy: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
+    """Mean test accuracy of the peers, 0 < accuracy <= 1."""
+
+    def __post_init__(self) -> None:
+        if self.time is None and self.steps is None:
+            raise ValueError('needs time or steps, so that the run ends; write for example steps = 500 or time = "60 s"')
+        if self.time is not None and duration_ns(self.time) == 0:
+            raise ValueError(f"{self.time!r} stops before anything began; write for example '60 s'")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is written down, and how often."""
+
+    every: Duration = "1 s"
+    """Emulated time between two records, such as "1 s"; more than 0."""
+
+    def __post_init__(self) -> None:
+        if duration_ns(self.every) == 0:
+            raise ValueError(f"{self.every!r} would record without a pause; write for example '1 s'")

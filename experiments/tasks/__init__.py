@@ -1,0 +1,34 @@
+"""What a fleet learns, and how the data of it are split among the peers.
+
+`AnyTask` and `AnyPartition` are the two menus. A task is a small frozen value; `task.problem(peers, partition, seed)`
+makes it concrete: initial weights, samples, gradients, a test score.
+"""
+
+from experiments.tasks.base import Problem, Sampler, Task
+from experiments.tasks.digits import Digits
+from experiments.tasks.learning import Batch, LearningProblem
+from experiments.tasks.module import Module
+from experiments.tasks.partitions import AnyPartition, Dirichlet, Iid, Partition, Shards, Skew, skew
+from experiments.tasks.quadratic import Quadratic, QuadraticProblem
+
+AnyTask = Digits | Quadratic | Module
+
+__all__ = [
+    "AnyPartition",
+    "AnyTask",
+    "Batch",
+    "Digits",
+    "Dirichlet",
+    "Iid",
+    "LearningProblem",
+    "Module",
+    "Partition",
+    "Problem",
+    "Quadratic",
+    "QuadraticProblem",
+    "Sampler",
+    "Shards",
+    "Skew",
+    "Task",
+    "skew",
+]

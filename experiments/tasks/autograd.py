@@ -1,0 +1,213 @@
+"""A torch module behind one flat vector: the one place that imports torch.
+
+Only trainable parameters are part of the vector, in the order of `module.parameters()`. Buffers are not: each gradient
+is computed with the buffers as the module was built, so that it depends on weights and batch alone. Batch normalisation
+therefore takes its running statistics, before a model is scored, from a fixed sample of the training data (as Wu and
+Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3.2).
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from experiments.tasks.buffers import Vectors
+from experiments.tasks.learning import Batch
+
+Loss = Callable[[Any, Tensor], Tensor]
+
+_TOGETHER_FROM = 8  # fewer are sooner done one by one: measured at 4,810 and at 10,026 parameters
+_TOGETHER_MOST = 32
+_TESTS_AT_ONCE = 512
+_STATISTICS = 1024
+
+_ON_BUFFERS = (
+    "the module has buffers: they are neither trained nor exchanged, and each gradient starts from them as they were built; "
+    "running statistics of batch normalisation are taken from the training data before a model is scored"
+)
+
+
+def build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build the module with torch's generator seeded, and leave that generator as it was.
+
+    Raises ValueError where the factory gives no module, or one that a flat float32 vector cannot hold.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = factory()
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"factory() gave {type(module).__name__}: it must return a torch.nn.Module")
+    trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if not trainable:
+        raise ValueError("factory() gave a module without trainable parameters: there is nothing to train")
+    for name, parameter in trainable.items():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise ValueError(f"parameter {name} has no shape yet: lazy modules must see an input in the factory")
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            kind = f"{parameter.dtype} on {parameter.device}"
+            raise ValueError(f"parameter {name} is {kind}: weights are float32 on the cpu here")
+    return module
+
+
+def flat(module: nn.Module) -> np.ndarray:
+    """The trainable parameters of a module: float32 [size]."""
+    return np.concatenate([p.detach().numpy().reshape(-1) for p in module.parameters() if p.requires_grad])
+
+
+class ModuleLearner:
+    """The learner: autograd on a module whose parameters and gradients are views of flat vectors.
+
+    `loss(output, labels)` is a mean over the batch, softmax cross entropy when None.
+    """
+
+    def __init__(
+        self, factory: Callable[[], nn.Module], loss: Loss | None, seed: int, arrays: Mapping[str, np.ndarray]
+    ):
+        self.notes: list[str] = []
+        self._module = build(factory, seed).train()
+        self._loss: Loss = loss or nn.functional.cross_entropy
+        self._arrays = arrays
+        named = [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
+        self._names, self._parameters = [name for name, _ in named], [p for _, p in named]
+        self._buffers = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
+        self._normalised = [m for m in self._module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        self._weights = flat(self._module)
+        self.size = len(self._weights)
+        for parameter, view in zip(self._parameters, self._cut(self._weights), strict=True):
+            parameter.data = view
+        self._vectors = Vectors(self.size, self._cut)
+        self._together = vmap(grad_and_value(self._loss_at), chunk_size=_TOGETHER_MOST)
+        self._refused = False
+        if self._buffers:
+            self.notes.append(_ON_BUFFERS)
+
+    def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
+        """The loss and gradient of one peer."""
+        np.copyto(self._weights, weights)
+        slot = self._vectors.take()
+        slot.vector.fill(0)
+        for parameter, view in zip(self._parameters, slot.parts, strict=True):
+            parameter.grad = view  # autograd adds to what is there, in place
+        x, y = self._samples(batch.indices)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(batch.seed)
+            loss = self._loss(self._module(x), y)
+            loss.backward()
+        self._restore()
+        return loss.item(), slot.vector
+
+    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+        """The losses and gradients of k peers: in one go where torch can, one by one otherwise (a note then says why)."""
+        equal = len({len(batch.indices) for batch in batches}) == 1
+        if len(batches) >= _TOGETHER_FROM and equal and not self._refused:
+            try:
+                return self._at_once(weights, batches)
+            except Exception as problem:  # whatever it is, the plain way decides whether it is the module's fault
+                answer = self._one_by_one(weights, batches)
+                self._refuse(problem)
+                return answer
+        return self._one_by_one(weights, batches)
+
+    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The test loss and accuracy of k models, one after the other: batched by vmap it took two to three times as long."""
+        self._module.eval()
+        try:
+            with torch.no_grad():
+                scores = [self._score(model) for model in weights]
+        finally:
+            self._module.train()
+            self._restore()
+        losses, accuracies = np.array(scores, dtype=np.float64).reshape(-1, 2).T
+        return losses, accuracies
+
+    def _refuse(self, problem: Exception) -> None:
+        self._refused = True
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0].partition(". ")[0]
+        self.notes.append(
+            f"the peers' gradients are computed one by one, which is slower: torch.func.vmap refused this module ({reason})"
+        )
+
+    def _one_by_one(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+        losses = np.empty(len(batches), dtype=np.float32)
+        gradients = np.empty((len(batches), self.size), dtype=np.float32)
+        for k, batch in enumerate(batches):
+            losses[k], gradients[k] = self.gradient(weights[k], batch)
+        return losses, gradients
+
+    def _at_once(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+        own = np.array(weights, dtype=np.float32)
+        parameters = dict(zip(self._names, self._cut(own), strict=True))
+        x, y = self._samples(np.stack([batch.indices for batch in batches]))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # "performance drop": slower than it might be, not wrong
+                found, losses = self._together(parameters, x, y)
+        finally:
+            self._restore()
+        gradients = np.empty_like(own)
+        for name, view in zip(self._names, self._cut(gradients), strict=True):
+            view.copy_(found[name])
+        return losses.detach().numpy(), gradients
+
+    def _loss_at(self, parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return self._loss(functional_call(self._module, parameters, (x,)), y)
+
+    def _score(self, weights: np.ndarray) -> tuple[float, float]:
+        np.copyto(self._weights, weights)
+        self._settle()
+        count, loss, right = len(self._arrays["test_y"]), 0.0, 0.0
+        for start in range(0, count, _TESTS_AT_ONCE):
+            chunk = np.arange(start, min(count, start + _TESTS_AT_ONCE))
+            x, y = self._samples(chunk, "test")
+            output = self._module(x)
+            loss += self._loss(output, y).item() * len(chunk)
+            right += _right(output, y) * len(chunk)
+        return loss / count, right / count
+
+    def _settle(self) -> None:
+        """Give batch normalisation the running statistics that belong to the present weights."""
+        if not self._normalised:
+            return
+        count = len(self._arrays["train_y"])
+        sample = np.random.default_rng(0).permutation(count)[:_STATISTICS]
+        before = [layer.momentum for layer in self._normalised]
+        for layer in self._normalised:
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain mean over the chunks
+            layer.train()
+        for chunk in np.array_split(sample, -(-len(sample) // _TESTS_AT_ONCE)):
+            self._module(self._samples(chunk)[0])
+        for layer, momentum in zip(self._normalised, before, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+
+    def _samples(self, indices: np.ndarray, which: str = "train") -> tuple[Tensor, Tensor]:
+        x, y = self._arrays[f"{which}_x"], self._arrays[f"{which}_y"]
+        return torch.from_numpy(x.take(indices, axis=0)), torch.from_numpy(y.take(indices, axis=0))
+
+    def _cut(self, vectors: np.ndarray) -> list[Tensor]:
+        """Views of the parameters in flat vectors [size] or [k, size]."""
+        whole, views, start = torch.from_numpy(vectors), [], 0
+        for parameter in self._parameters:
+            stop = start + parameter.numel()
+            views.append(whole[..., start:stop].view(*vectors.shape[:-1], *parameter.shape))
+            start = stop
+        return views
+
+    def _restore(self) -> None:
+        with torch.no_grad():
+            for buffer, built in self._buffers:
+                buffer.copy_(built)
+
+
+def _right(output: Any, labels: Tensor) -> float:
+    """The share of samples whose largest output is that of their label; nan where the labels are no classes."""
+    if not isinstance(output, Tensor) or labels.is_floating_point() or output.ndim < 2:
+        return float("nan")
+    best = output.argmax(dim=1)
+    return (best == labels).double().mean().item() if best.shape == labels.shape else float("nan")

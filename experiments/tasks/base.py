@@ -1,0 +1,79 @@
+"""What every task is (`Task`), and what it becomes for one run (`Problem`, `Sampler`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from experiments.tasks.partitions import Partition
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
+    """What the fleet learns."""
+
+    batch_size: int = 32
+    """Samples in one gradient (at least 1)."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size = {self.batch_size}: a gradient needs at least one sample; set it to 1 or more")
+
+    def problem(self, peers: int, partition: Partition, seed: int) -> "Problem":
+        """Make the task concrete for `peers` peers: the same seed gives the same problem, bit for bit.
+
+        Raises ValueError where the data cannot be split among so many peers.
+        """
+        raise NotImplementedError
+
+
+class Sampler(Protocol):
+    """Where one peer's batches come from."""
+
+    def draw(self, batch_size: int) -> Any:
+        """Draw the next batch; only the problem that made the sampler can read it."""
+
+
+class Problem(Protocol):
+    """A task made concrete: start, samples, gradients and score of one run.
+
+    A problem can be handed to another process by multiprocessing; it travels without its arrays, and `attach` gives
+    them back there. One problem may serve any number of peers, one after the other, in one thread.
+    """
+
+    size: int
+    """Number of parameters."""
+    samples: list[int]
+    """Training samples of each peer."""
+    arrays: dict[str, np.ndarray]
+    """The big data, read-only in use, by name."""
+    notes: list[str]
+    """What a user should know about how this problem is computed; may grow during the run."""
+
+    @property
+    def initial(self) -> np.ndarray:
+        """Where every peer starts: float32 [size]; not to be written to."""
+
+    def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Give the arrays back after the trip to another process; memory-mapped ones will do."""
+
+    def sampler(self, peer: int, rng: np.random.Generator) -> Sampler:
+        """Make the source of one peer's batches, with randomness of its own."""
+
+    def gradient(self, weights: np.ndarray, batch: Any) -> tuple[float, np.ndarray]:
+        """Compute one peer's loss and gradient: float32 [size] in, float32 [size] out.
+
+        The gradient may be kept: its memory is used again only once nobody holds it.
+        """
+
+    def gradients(self, weights: np.ndarray, batches: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Compute k peers' losses [k] and gradients float32 [k, size] at once: what `gradient` gives, but for rounding.
+
+        Both are new arrays.
+        """
+
+    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Score k models, float32 [k, size]: loss [k] and accuracy [k] on the test set, nan where there is no such thing."""
+
+    def optimum(self) -> np.ndarray | None:
+        """The exact minimum of the mean of the peers' objectives, float64 [size], where it is known."""

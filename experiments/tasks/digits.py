@@ -1,0 +1,103 @@
+"""The task `digits`: 1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
+
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from experiments.tasks import cnn, perceptron
+from experiments.tasks.base import Task
+from experiments.tasks.learning import Learner, LearningProblem
+from experiments.tasks.partitions import Partition
+
+TESTS = 360
+_PIXELS, _CLASSES = 64, 10
+_MOST_PARAMETERS = 100_000_000  # 400 MB of weights a peer
+_STREAM = 0xD161  # keeps the initial weights' draws apart from everything else that is drawn from the experiment's seed
+
+
+class Digits(Task, frozen=True, tag="digits"):
+    """Handwritten digits: 1,437 images to train on and 360 to test, 10 classes, 8 x 8 pixels.
+
+    The split is the same for every seed, so that runs can be compared. Pixels are standardised: one mean and one
+    deviation for all of them, from the training images. Source: E. Alpaydin and C. Kaynak, "Optical Recognition of
+    Handwritten Digits", UCI repository, 1998.
+    """
+
+    model: Literal["mlp", "cnn", "logistic"] = "mlp"
+    """Perceptron with relu; small convolutional network, group normalised (10,026 parameters); softmax regression (650)."""
+    hidden: tuple[int, ...] = (64,)
+    """Widths of the perceptron's hidden layers (each at least 1): [64] has 4,810 parameters in all, [960, 960] has 994,570."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model not in ("mlp", "cnn", "logistic"):
+            raise ValueError(f'model = "{self.model}": digits knows "mlp", "cnn" and "logistic"')
+        msgspec.structs.force_setattr(self, "hidden", tuple(self.hidden))  # from Python it may come as a list
+        given = f"hidden = {list(self.hidden)}"
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f'{given}: every layer needs a width of at least 1; for no hidden layer use model = "logistic"')
+        if self.model != "mlp" and self.hidden != (64,):
+            raise ValueError(f'{given}: only model = "mlp" has hidden layers to choose; leave hidden out')
+        parameters = perceptron.layers(self._widths())[-1].stop
+        if parameters > _MOST_PARAMETERS:
+            raise ValueError(f"{given}: {parameters:,} parameters are more than {_MOST_PARAMETERS:,}; choose narrower layers")
+
+    def problem(self, peers: int, partition: Partition, seed: int) -> LearningProblem:
+        """Make the task concrete. Raises ValueError where 1,437 images do not go round."""
+        train_x, train_y, test_x, test_y = split()
+        rng = np.random.default_rng([seed, _STREAM])
+        make: Callable[[Mapping[str, np.ndarray]], Learner]
+        if self.model == "cnn":
+            shape, start, make = _as_images, cnn.initial(rng), cnn.learner
+        else:
+            widths = self._widths()
+            shape, start = _with_ones, perceptron.initial(widths, rng)
+            make = functools.partial(perceptron.Perceptron, widths)
+        data = {"train_x": shape(train_x), "train_y": train_y, "test_x": shape(test_x), "test_y": test_y}
+        return LearningProblem(initial=start, data=data, make=make, partition=partition, peers=peers, seed=seed)
+
+    def _widths(self) -> tuple[int, ...]:
+        return (_PIXELS, *(self.hidden if self.model == "mlp" else ()), _CLASSES)
+
+
+def load() -> tuple[np.ndarray, np.ndarray]:
+    """Load the pixels float32 [1797, 64], 0 to 16, and labels int64 [1797], as sklearn.datasets.load_digits gives them.
+
+    The file is read from the installed package; importing scikit-learn takes 1.7 s, which every start of a run would
+    feel.
+    """
+    package = importlib.util.find_spec("sklearn")
+    where = next(iter(package.submodule_search_locations or ()), None) if package else None
+    if where is None:
+        raise ValueError("the task digits needs scikit-learn, which is not installed: pip install scikit-learn")
+    file = Path(where, "datasets", "data", "digits.csv.gz")
+    if file.is_file():
+        table = np.loadtxt(file, delimiter=",", dtype=np.float32)
+        return table[:, :-1], table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits  # the slow way, should a release keep the file elsewhere
+
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels.astype(np.float32), labels.astype(np.int64)
+
+
+def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The standardised training pixels and labels, then the test pixels and labels: always the same."""
+    pixels, labels = load()
+    order = np.random.default_rng(_STREAM).permutation(len(labels))
+    test, train = order[:TESTS], order[TESTS:]
+    mean, deviation = pixels[train].mean(dtype=np.float64), pixels[train].std(dtype=np.float64)
+    pixels = ((pixels - mean) / deviation).astype(np.float32)
+    return pixels[train], labels[train], pixels[test], labels[test]
+
+
+def _with_ones(pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([pixels, np.ones((len(pixels), 1), dtype=np.float32)], axis=1)
+
+
+def _as_images(pixels: np.ndarray) -> np.ndarray:
+    return pixels.reshape(-1, 1, 8, 8)

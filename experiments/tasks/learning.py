@@ -1,0 +1,130 @@
+"""A model learnt from data that are split among the peers: `LearningProblem`, and what it asks of a `Learner`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from experiments.tasks.partitions import Partition, Skew, skew
+
+
+class Batch(NamedTuple):
+    """Some training samples, and a seed for whatever the model draws itself (dropout)."""
+
+    indices: np.ndarray
+    seed: int
+
+
+class Learner(Protocol):
+    """A model with its loss: computes gradients and scores from flat weights. It is made in the process that uses it."""
+
+    notes: list[str]
+
+    def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]: ...
+
+    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class LearningProblem:
+    """A model, its initial weights, training data split among the peers, and a test set.
+
+    `make(arrays)` builds the learner, at its first use in each process; it travels to other processes, so it must be
+    importable there. `data` holds `train_x`, `train_y`, `test_x`, `test_y`, sample by sample along the first axis.
+    """
+
+    def __init__(
+        self,
+        *,
+        initial: np.ndarray,
+        data: Mapping[str, np.ndarray],
+        make: Callable[[Mapping[str, np.ndarray]], Learner],
+        partition: Partition,
+        peers: int,
+        seed: int,
+    ):
+        labels = data["train_y"]
+        shards = partition.split(labels, peers, seed)
+        self.size: int = len(initial)
+        self.samples: list[int] = [len(shard) for shard in shards]
+        self.skew: Skew | None = skew(labels, shards)
+        self.arrays = read_only({**data, "initial": initial, "shards": np.concatenate(shards)})
+        self.notes: list[str] = []
+        self._make = make
+        self._learner: Learner | None = None
+
+    @property
+    def initial(self) -> np.ndarray:
+        """Where every peer starts."""
+        return self.arrays["initial"]
+
+    def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Give the arrays back after the trip to another process."""
+        self.arrays = dict(arrays)
+        self._learner = None
+
+    def sampler(self, peer: int, rng: np.random.Generator) -> "Epochs":
+        """Make the source of one peer's batches."""
+        start = sum(self.samples[:peer])
+        return Epochs(self.arrays["shards"][start : start + self.samples[peer]], rng)
+
+    def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
+        """One peer's loss and gradient; it may be kept, its memory is used again only once nobody holds it."""
+        return (self._learner or self._learn()).gradient(weights, batch)
+
+    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+        """The losses [k] and gradients [k, size] of k peers, in new arrays."""
+        return (self._learner or self._learn()).gradients(weights, batches)
+
+    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The test loss [k] and accuracy [k] of k models."""
+        return (self._learner or self._learn()).evaluate(weights)
+
+    def optimum(self) -> None:
+        """Unknown."""
+
+    def _learn(self) -> Learner:
+        assert self.arrays, "attach() the arrays before the problem is used in another process"
+        self._learner = self._make(self.arrays)
+        self._learner.notes = self.notes
+        return self._learner
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "arrays": {}, "_learner": None}
+
+
+def read_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Views of the arrays that cannot be written to."""
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
+
+
+class Epochs:
+    """Batches of one peer's samples: shuffled anew each epoch, each sample once in it.
+
+    Every batch is full: what an epoch lacks for it comes from the next, and a peer with fewer samples than a batch goes
+    round several times within it.
+    """
+
+    def __init__(self, shard: np.ndarray, rng: np.random.Generator):
+        self._shard, self._rng = np.array(shard), rng
+        self._order, self._next = rng.permutation(self._shard), 0
+        self._seed = int(rng.integers(1 << 62))
+
+    def draw(self, batch_size: int) -> Batch:
+        """The next batch; it stays as it is however many are drawn after it."""
+        start, self._next = self._next, self._next + batch_size
+        self._seed += 1
+        if self._next <= len(self._order):
+            return Batch(self._order[start : self._next], self._seed)
+        parts = [self._order[start:]]
+        missing = batch_size - len(parts[0])
+        while missing > 0:
+            self._order = self._rng.permutation(self._shard)
+            parts.append(self._order[:missing])
+            self._next = len(parts[-1])
+            missing -= self._next
+        return Batch(np.concatenate(parts), self._seed)

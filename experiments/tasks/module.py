@@ -1,0 +1,148 @@
+"""The task `module`: a user's own torch module and data, from Python."""
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.tasks.base import Task
+from experiments.tasks.learning import Batch, Learner, LearningProblem
+from experiments.tasks.partitions import Partition
+
+_FROM_PYTHON = (
+    "the task module is for Python, since it holds a model and data: "
+    "Experiment(task=Module(factory=Net, train=(x, y), test=(x, y))); an experiment file can name digits or quadratic"
+)
+
+
+class Module(Task, frozen=True, eq=False, tag="module"):
+    """Your own torch.nn.Module and data set; only from Python, not from an experiment file.
+
+    All parameters that require a gradient are trained and exchanged, as float32. Buffers (running statistics of batch
+    normalisation) are neither: see `experiments.tasks.autograd`. Floating-point data become float32, integer labels
+    int64.
+    """
+
+    factory: Any = None
+    """Function or class without arguments that returns the module; a run in several processes needs it importable."""
+    train: Any = None
+    """Training data: (x, y), numpy arrays or torch tensors, samples along the first axis; or a torch Dataset of pairs."""
+    test: Any = None
+    """Test data, likewise."""
+    loss: Any = None
+    """loss(output, y) -> mean over the batch; softmax cross entropy when left out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.factory, str) or self.factory is None:
+            raise ValueError(_FROM_PYTHON)
+        if not callable(self.factory) or (hasattr(self.factory, "named_parameters") and not isinstance(self.factory, type)):
+            kind = type(self.factory).__name__
+            raise ValueError(f"factory is {kind}: give the function or class that builds the module, not what it builds")
+        if self.train is None or self.test is None:
+            raise ValueError("Module needs train=(x, y) and test=(x, y)")
+        if self.loss is not None and not callable(self.loss):
+            raise ValueError(f"loss is {type(self.loss).__name__}: give a function loss(output, y), or leave it out")
+
+    def problem(self, peers: int, partition: Partition, seed: int) -> LearningProblem:
+        """Make the task concrete: builds the module, reads the data, and tries the one on the other.
+
+        Raises ValueError where data or module are unfit, with what the module said.
+        """
+        from experiments.tasks import autograd
+
+        (train_x, train_y), (test_x, test_y) = _pair(self.train, "train"), _pair(self.test, "test")
+        data = {"train_x": train_x, "train_y": train_y, "test_x": test_x, "test_y": test_y}
+        make = _Maker(self.factory, self.loss, seed)
+        initial = autograd.flat(autograd.build(self.factory, seed))
+        problem = LearningProblem(initial=initial, data=data, make=make, partition=partition, peers=peers, seed=seed)
+        few = min(len(train_y), self.batch_size)
+        trial = make({name: array[: few if name.startswith("train") else 2] for name, array in data.items()})
+        _try(trial, initial, Batch(np.arange(few), seed), data)
+        problem.notes.extend(trial.notes)
+        return problem
+
+    def describe(self) -> dict[str, Any]:
+        """What a record can say of it: plain values, with the data by shape."""
+        pairs = {which: _pair(value, which) for which, value in (("train", self.train), ("test", self.test))}
+        return {
+            "name": "module",
+            "batch_size": self.batch_size,
+            "factory": _name(self.factory),
+            "loss": _name(self.loss) if self.loss is not None else "cross entropy",
+            **{which: [f"{array.dtype}{list(array.shape)}" for array in pair] for which, pair in pairs.items()},
+        }
+
+
+class _Maker:
+    """Makes the learner in whichever process it has come to."""
+
+    def __init__(self, factory: Callable[[], Any], loss: Callable[..., Any] | None, seed: int):
+        self._factory, self._loss, self._seed = factory, loss, seed
+
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> Learner:
+        from experiments.tasks.autograd import ModuleLearner
+
+        return ModuleLearner(self._factory, self._loss, self._seed, arrays)
+
+    def __getstate__(self) -> dict[str, Any]:
+        for role, value in (("factory", self._factory), ("loss", self._loss)):
+            if value is not None and not _importable(value):
+                raise ValueError(
+                    f"{role} {_name(value)} cannot be found by another process: define it at the top level of a module file, "
+                    'or run in the world "virtual"'
+                )
+        return self.__dict__
+
+
+def _importable(value: Any) -> bool:
+    """Whether another process can find a function or class by its name."""
+    if isinstance(value, functools.partial):
+        return _importable(value.func)
+    if "<" in getattr(value, "__qualname__", ""):  # <lambda>, <locals>
+        return False
+    interactive = not hasattr(sys.modules.get("__main__"), "__file__")
+    return not (interactive and getattr(value, "__module__", "") == "__main__")
+
+
+def _name(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
+
+
+def _pair(data: Any, which: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a data set as a whole: x and y, samples along the first axis."""
+    if not isinstance(data, tuple | list):
+        if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+            raise ValueError(f"{which} is {type(data).__name__}: give (x, y), or a Dataset that has a length")
+        items = [data[index] for index in range(len(data))]
+        if not items or any(len(item) != 2 for item in items):
+            raise ValueError(f"{which}: the data set must hold pairs (x, y), and at least one")
+        data = (np.stack([_array(x) for x, _ in items]), np.stack([_array(y) for _, y in items]))
+    if len(data) != 2:
+        raise ValueError(f"{which} has {len(data)} parts: give (x, y)")
+    x, y = (_array(part) for part in data)
+    if x.dtype == object or y.dtype == object or x.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"{which}: x and y must be arrays of numbers with samples along the first axis")
+    if len(x) != len(y) or len(x) == 0:
+        raise ValueError(f"{which}: x has {len(x)} samples and y has {len(y)}; they must be as many, and at least one")
+    return np.ascontiguousarray(x), np.ascontiguousarray(y.astype(np.int64) if y.dtype.kind in "iub" else y)
+
+
+def _array(value: Any) -> np.ndarray:
+    array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def _try(learner: Learner, initial: np.ndarray, batch: Batch, data: Mapping[str, np.ndarray]) -> None:
+    """Refuse a module that cannot learn from the data, in words."""
+    try:
+        learner.gradient(initial, batch)
+        learner.evaluate(initial[None])
+    except Exception as problem:  # the user's own code: it may raise anything
+        x, y = data["train_x"], data["train_y"]
+        raise ValueError(
+            f"the module cannot work on the data, x {x.dtype}{list(x.shape)} and y {y.dtype}{list(y.shape)}: {problem}; "
+            "factory, loss and data must fit together"
+        ) from problem

@@ -1,0 +1,180 @@
+"""Multi-layer perceptrons with softmax cross entropy: gradients by hand, in numpy, straight on the flat weights.
+
+Numpy and not torch, because it was measured so: a batch of 32 at 4,810 parameters on one thread takes 27 us here, 58 us
+in torch without autograd and 150 us with it; at a million parameters numpy's OpenBLAS takes 2.1 ms and torch's MKL 1.7
+to 2.0 ms. And a peer that needs no torch starts a second sooner.
+
+Layout of the flat vector: layer after layer, each the matrix [inputs + 1, outputs] in row-major order whose last row is
+the bias. The inputs carry a last column of ones, and so do all hidden activations, so that one product gives a layer
+with its bias, and one the gradient of both.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.tasks.buffers import Vectors
+from experiments.tasks.learning import Batch
+
+_CHUNK_FLOATS = 1 << 19  # a chunk of peers works within 2 MB or so: it stays in the cache
+
+
+class Layer(NamedTuple):
+    """Where one layer lies in the flat vector."""
+
+    start: int
+    stop: int
+    rows: int
+    columns: int
+
+
+def layers(widths: Sequence[int]) -> list[Layer]:
+    """Lay out a perceptron of these widths, inputs first: `[64, 64, 10]` has 4,810 parameters."""
+    laid, start = [], 0
+    for inputs, outputs in itertools.pairwise(widths):
+        stop = start + (inputs + 1) * outputs
+        laid.append(Layer(start, stop, inputs + 1, outputs))
+        start = stop
+    return laid
+
+
+def initial(widths: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """Draw initial weights and biases, uniform in +-1/sqrt(inputs) as torch.nn.Linear does: float32 [size]."""
+    return np.concatenate(
+        [
+            rng.uniform(-1, 1, layer.stop - layer.start).astype(np.float32) / np.float32(np.sqrt(layer.rows - 1))
+            for layer in layers(widths)
+        ]
+    )
+
+
+class Perceptron:
+    """The learner: relu between the layers, softmax cross entropy at the end, mean over the batch.
+
+    `arrays`: `train_x` and `test_x` float32 [samples, widths[0] + 1] whose last column is one, `train_y` and `test_y`
+    int64 [samples].
+    """
+
+    def __init__(self, widths: Sequence[int], arrays: Mapping[str, np.ndarray]):
+        self.notes: list[str] = []
+        self._layers = layers(widths)
+        self.size = self._layers[-1].stop
+        self._classes = widths[-1]
+        self._activations = sum(layer.rows + layer.columns for layer in self._layers)
+        self._x, self._y = arrays["train_x"], arrays["train_y"]
+        self._test_x, self._test_y = arrays["test_x"], arrays["test_y"]
+        self._vectors = Vectors(self.size, lambda flat: self._parts(flat[None]))
+        self._spaces: dict[tuple[int, int], _Workspace] = {}
+
+    def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
+        """The loss and gradient of one peer."""
+        slot = self._vectors.take()
+        space = self._space(1, len(batch.indices))
+        losses = self._step(space, self._parts(weights[None]), batch.indices[None], slot.parts)
+        return float(losses[0]), slot.vector
+
+    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+        """The losses and gradients of k peers; those with batches of one size go together."""
+        losses, out = np.empty(len(batches), dtype=np.float32), np.empty((len(batches), self.size), dtype=np.float32)
+        start = 0
+        while start < len(batches):
+            length = len(batches[start].indices)
+            stop = start + 1
+            most = start + max(1, _CHUNK_FLOATS // (2 * self.size + 2 * length * self._activations))
+            while stop < min(len(batches), most) and len(batches[stop].indices) == length:
+                stop += 1
+            indices = np.stack([batch.indices for batch in batches[start:stop]])
+            space = self._space(stop - start, length)
+            losses[start:stop] = self._step(space, self._parts(weights[start:stop]), indices, self._parts(out[start:stop]))
+            start = stop
+        return losses, out
+
+    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The test loss and accuracy of k models."""
+        models, tests = len(weights), len(self._test_y)
+        loss, accuracy = np.empty(models), np.empty(models)
+        step = max(1, _CHUNK_FLOATS * 8 // (tests * self._activations))
+        with np.errstate(all="ignore"):  # a diverged model is an answer, not an error
+            for start in range(0, models, step):
+                chunk = slice(start, start + step)
+                logits = self._logits(self._parts(weights[chunk]))
+                logits -= logits.max(axis=2, keepdims=True)
+                right = logits[:, np.arange(tests), self._test_y]
+                loss[chunk] = (np.log(np.exp(logits).sum(axis=2)) - right).mean(axis=1, dtype=np.float64)
+                accuracy[chunk] = (logits.argmax(axis=2) == self._test_y).mean(axis=1)
+        return loss, accuracy
+
+    def _logits(self, matrices: list[np.ndarray]) -> np.ndarray:
+        inputs, tests = self._test_x, len(self._test_y)
+        for matrix in matrices[:-1]:
+            hidden = np.ones((len(matrix), tests, matrix.shape[2] + 1), dtype=np.float32)
+            np.maximum(np.matmul(inputs, matrix), 0, out=hidden[:, :, :-1])
+            inputs = hidden
+        return np.matmul(inputs, matrices[-1])
+
+    def _parts(self, flat: np.ndarray) -> list[np.ndarray]:
+        """Views of the layers' matrices in the flat vectors [k, size]."""
+        return [flat[:, start:stop].reshape(-1, rows, columns) for start, stop, rows, columns in self._layers]
+
+    def _space(self, peers: int, batch_size: int) -> "_Workspace":
+        space = self._spaces.get((peers, batch_size))
+        if space is None:
+            if len(self._spaces) == 4:  # sizes come and go in virtual time; a few are kept
+                del self._spaces[next(iter(self._spaces))]
+            space = self._spaces[peers, batch_size] = _Workspace(self._layers, peers, batch_size)
+        return space
+
+    def _step(
+        self, space: "_Workspace", matrices: list[np.ndarray], indices: np.ndarray, gradients: list[np.ndarray]
+    ) -> np.ndarray:
+        """Losses [k]; the gradients are written into the given matrices [k, rows, columns]."""
+        matmul, last = np.matmul, len(matrices) - 1
+        with np.errstate(all="ignore"):
+            self._x.take(indices, axis=0, out=space.inputs[0], mode="clip")  # numpy's unbuffered way; no index is outside
+            for layer in range(last):
+                hidden = space.hidden[layer]
+                matmul(space.inputs[layer], matrices[layer], out=hidden)
+                np.maximum(hidden, 0, out=hidden)
+            matmul(space.inputs[last], matrices[last], out=space.logits)
+            losses, error = space.softmax(self._y.take(indices, mode="clip"))
+            for layer in range(last, 0, -1):
+                matmul(space.transposed[layer], error, out=gradients[layer])
+                back, mask = space.errors[layer - 1], space.masks[layer - 1]
+                matmul(error, matrices[layer][:, :-1].transpose(0, 2, 1), out=back)
+                np.greater(space.hidden[layer - 1], 0, out=mask)
+                error = np.multiply(back, mask, out=back)
+            matmul(space.transposed[0], error, out=gradients[0])
+        return losses
+
+
+class _Workspace:
+    """All memory that the gradients of k batches of one size need."""
+
+    def __init__(self, laid: list[Layer], peers: int, batch_size: int):
+        shape = (peers, batch_size)
+        self.inputs = [np.ones((*shape, layer.rows), dtype=np.float32) for layer in laid]
+        self.transposed = [inputs.transpose(0, 2, 1) for inputs in self.inputs]
+        self.hidden = [inputs[:, :, :-1] for inputs in self.inputs[1:]]
+        self.errors = [np.empty(hidden.shape, dtype=np.float32) for hidden in self.hidden]
+        self.masks = [np.empty(hidden.shape, dtype=np.bool_) for hidden in self.hidden]
+        self.logits = np.empty((*shape, laid[-1].columns), dtype=np.float32)
+        self._flat = self.logits.reshape(-1)
+        self._rows = (np.arange(peers * batch_size) * laid[-1].columns).reshape(shape)
+        self._column = np.empty((*shape, 1), dtype=np.float32)
+
+    def softmax(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Turn the logits into mean losses [k] and their gradient with respect to the logits, in place."""
+        logits, column, batch_size = self.logits, self._column, self.logits.shape[1]
+        np.maximum.reduce(logits, axis=2, keepdims=True, out=column)
+        np.subtract(logits, column, out=logits)
+        places = self._rows + labels
+        right = self._flat.take(places)
+        np.exp(logits, out=logits)
+        np.add.reduce(logits, axis=2, keepdims=True, out=column)
+        losses = np.add.reduce(np.log(column[:, :, 0]) - right, axis=1) / batch_size
+        np.multiply(column, batch_size, out=column)
+        np.divide(logits, column, out=logits)
+        self._flat[places] -= np.float32(1 / batch_size)
+        return losses, logits

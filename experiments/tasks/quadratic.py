@@ -1,0 +1,157 @@
+"""The task `quadratic`: every peer pulls towards its own target, and the optimum is known exactly."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from experiments.tasks.base import Task
+from experiments.tasks.learning import read_only
+from experiments.tasks.partitions import Iid, Partition
+
+Point = float | tuple[float, ...]
+
+
+class Quadratic(Task, frozen=True, tag="quadratic"):
+    """Each peer i minimises |x - b_i|^2 / 2 with a target of its own; the exact optimum is the mean target.
+
+    No data, so no partition and no accuracy. The gradient is x - b_i plus noise; the loss is given without the noise.
+    """
+
+    batch_size: int = 1
+    """Samples that one gradient counts for on an emulated device (at least 1); it changes nothing else."""
+    targets: tuple[Point, ...] | None = None
+    """b_i: a number or a vector for each peer; 0, 1, 2, ... when left out."""
+    noise: float = 0.0
+    """Standard deviation of the Gaussian noise on each coordinate of each gradient (0 or more)."""
+    start: Point = 0.0
+    """Where every peer starts: a number (for all coordinates) or a vector."""
+    dimension: int | None = None
+    """Number of parameters (at least 1) where targets and start are all numbers; 1 when left out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targets is not None:  # from Python they may come as lists or arrays
+            msgspec.structs.force_setattr(self, "targets", tuple(_plain(point) for point in self.targets))
+        msgspec.structs.force_setattr(self, "start", _plain(self.start))
+        if not 0 <= self.noise < float("inf"):
+            raise ValueError(f"noise = {self.noise}: a standard deviation is 0 or more, and finite")
+        if self.targets is not None and len(self.targets) == 0:
+            raise ValueError("targets is empty: give one for each peer, or leave it out")
+        if self.dimension is not None and self.dimension < 1:
+            raise ValueError(f"dimension = {self.dimension}: at least one parameter is needed")
+        self._size()
+        for name, points in (("targets", self.targets or ()), ("start", (self.start,))):
+            if not all(np.isfinite(np.asarray(point, dtype=np.float64)).all() for point in points):
+                raise ValueError(f"{name} holds a number that is not finite")
+
+    def problem(self, peers: int, partition: Partition, seed: int) -> "QuadraticProblem":
+        """Make the task concrete.
+
+        Raises ValueError unless there is one target for each peer, and for any partition but the default.
+        """
+        if not isinstance(partition, Iid):
+            raise ValueError("the task quadratic has no data to split: leave the partition out")
+        if self.targets is not None and len(self.targets) != peers:
+            raise ValueError(
+                f"targets has {len(self.targets)} entries for {peers} peers: give one for each peer, or leave it out"
+            )
+        points: Sequence[Point] = range(peers) if self.targets is None else self.targets
+        size = self._size()
+        targets = np.stack([np.broadcast_to(np.asarray(point, dtype=np.float64), size) for point in points])
+        return QuadraticProblem(targets, np.broadcast_to(np.asarray(self.start, dtype=np.float64), size), self.noise)
+
+    def _size(self) -> int:
+        """The number of parameters, on which all vectors must agree."""
+        given = [np.shape(point) for point in (*(self.targets or ()), self.start)]
+        if any(len(shape) > 1 or shape == (0,) for shape in given):
+            raise ValueError("targets and start are numbers, or flat lists of at least one number")
+        lengths = {shape[0] for shape in given if shape} | ({self.dimension} if self.dimension is not None else set())
+        if len(lengths) > 1:
+            raise ValueError(
+                f"targets, start and dimension disagree on the number of parameters: {sorted(lengths)}; make them equal"
+            )
+        return lengths.pop() if lengths else 1
+
+
+def _plain(point: Any) -> Point:
+    """A number as float, a vector as tuple of floats."""
+    values = np.asarray(point, dtype=np.float64).tolist()
+    return tuple(values) if isinstance(values, list) else values
+
+
+class Pull(NamedTuple):
+    """A batch of the quadratic: whose target, and the noise that was drawn."""
+
+    peer: int
+    noise: np.ndarray | None
+
+
+class QuadraticProblem:
+    """The quadratic made concrete: targets float64 [peers, size]."""
+
+    def __init__(self, targets: np.ndarray, start: np.ndarray, noise: float):
+        self.size: int = targets.shape[1]
+        self.samples: list[int] = [1] * len(targets)
+        self.notes: list[str] = []
+        self.arrays: dict[str, np.ndarray] = {}
+        self._noise = noise
+        self.attach({"targets": targets, "initial": start.astype(np.float32)})
+
+    @property
+    def initial(self) -> np.ndarray:
+        """Where every peer starts."""
+        return self.arrays["initial"]
+
+    def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Give the arrays back after the trip to another process."""
+        self.arrays = read_only(arrays)
+        self._targets = self.arrays["targets"].astype(np.float32)
+
+    def sampler(self, peer: int, rng: np.random.Generator) -> "Pulls":
+        """Make the source of one peer's noise."""
+        return Pulls(peer, self.size, self._noise, rng)
+
+    def gradient(self, weights: np.ndarray, batch: Pull) -> tuple[float, np.ndarray]:
+        """|x - b_i|^2 / 2, and x - b_i plus the noise, in a new array."""
+        gradient = weights - self._targets[batch.peer]
+        loss = 0.5 * float(np.dot(gradient, gradient))
+        if batch.noise is not None:
+            gradient += batch.noise
+        return loss, gradient
+
+    def gradients(self, weights: np.ndarray, batches: Sequence[Pull]) -> tuple[np.ndarray, np.ndarray]:
+        """The losses [k] and gradients [k, size] of k peers."""
+        gradients = weights - self._targets[[batch.peer for batch in batches]]
+        losses = 0.5 * np.einsum("ks,ks->k", gradients, gradients)
+        if self._noise:
+            for gradient, batch in zip(gradients, batches, strict=True):
+                gradient += batch.noise
+        return losses, gradients
+
+    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The mean over the peers of their objectives at each of k models, [k]; there is no accuracy."""
+        targets = self.arrays["targets"]
+        spread = 0.5 * ((targets - self.optimum()) ** 2).sum(axis=1).mean()
+        return 0.5 * ((weights - self.optimum()) ** 2).sum(axis=1) + spread, np.full(len(weights), np.nan)
+
+    def optimum(self) -> np.ndarray:
+        """The mean target."""
+        return self.arrays["targets"].mean(axis=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_targets"} | {"arrays": {}}
+
+
+class Pulls:
+    """The gradients' noise of one peer."""
+
+    def __init__(self, peer: int, size: int, noise: float, rng: np.random.Generator):
+        self._peer, self._size, self._noise, self._rng = peer, size, noise, rng
+
+    def draw(self, batch_size: int) -> Pull:
+        """The next noise: its deviation does not depend on the batch size."""
+        if not self._noise:
+            return Pull(self._peer, None)
+        return Pull(self._peer, (self._noise * self._rng.standard_normal(self._size)).astype(np.float32))

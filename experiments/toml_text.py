@@ -1,0 +1,96 @@
+"""TOML for people: read with errors that point at the line, written with one key a line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.config_errors import ConfigError
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def read_text(path: Path, source: str) -> str:
+    """The text of a file; ConfigError where there is none to read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        cure = "save the file as UTF-8"
+        raise ConfigError(source, problem=f"is no text (byte {error.start} is not UTF-8)", cure=cure) from None
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ConfigError(source, problem=f"cannot be read: {reason}", cure="give the path of an experiment file (TOML)") from None
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """The document that `text` is; ConfigError with line and column where it is no TOML."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _syntax_error(error, text, source) from None
+
+
+def parse_value(text: str) -> Any:
+    """One value as the command line gives it: TOML where it is such (5, true, [1, 2]), else the text itself."""
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    value = document.pop("value", text)
+    return value if not document and isinstance(value, bool | int | float | str | list | dict) else text
+
+
+def dump(document: Mapping[str, Any], comments: Mapping[str, Sequence[str]] | None = None) -> str:
+    """A document as TOML: plain keys, then a table each; what is None is left out; `comments` stand above their table."""
+    comments = comments or {}
+    lines = [f"# {line}" for line in comments.get("", ())]
+    lines += [f"{_key(key)} = {dump_value(value)}" for key, value in document.items() if not _skip(value)]
+    for key, table in document.items():
+        if isinstance(table, Mapping):
+            lines += ["", *(f"# {line}" for line in comments.get(key, ())), f"[{_key(key)}]"]
+            lines += [f"{_key(name)} = {dump_value(value)}" for name, value in table.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def dump_value(value: Any) -> str:
+    """A value as TOML writes it, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + "".join(_character(character) for character in value) + '"'
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(str(key))} = {dump_value(part)}" for key, part in value.items() if part is not None) + "}"
+    return "[" + ", ".join(dump_value(part) for part in value) + "]"
+
+
+def _skip(value: Any) -> bool:
+    return value is None or isinstance(value, Mapping)
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else dump_value(key)
+
+
+def _character(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    return f"\\u{ord(character):04x}" if ord(character) < 0x20 or ord(character) == 0x7F else character
+
+
+def _syntax_error(error: Exception, text: str, source: str) -> ConfigError:
+    place = _PLACE.search(str(error))
+    if place is None:
+        problem = "is nested too deeply" if isinstance(error, RecursionError) else f"is not TOML: {error}"
+        return ConfigError(source, problem=problem, cure="see the examples in experiments/suites")
+    line, column = int(place.group(1)), int(place.group(2))
+    written = text.splitlines()[line - 1].strip() if line <= len(text.splitlines()) else ""
+    problem = f"line {line}, column {column}: {_PLACE.sub('', str(error)).lower()}"
+    problem += f" in {written[:80]!r}" if written else ""
+    return ConfigError(source, problem=problem, cure='a line is key = value or [table], and text stands in "quotes"')

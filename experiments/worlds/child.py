@@ -1,0 +1,230 @@
+"""The processes that the launcher starts: a peer, and the evaluator.
+
+Both ignore the terminal's interrupt (the launcher tells them when to stop) and end at once when the launcher's end of the pipe
+closes, however it ended: no orphan survives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.summary import consensus_distance
+from experiments.worlds import messages
+from experiments.worlds.memory import Snapshots, unspool
+from experiments.worlds.reports import Reporter, batch_generator, thinned
+from netem import Device, Downlink, Link, Shaper
+from peer.carrier import Carrier
+from peer.endpoint import Endpoint
+from peer.live import Clock, LivePeer
+from peer.peer import Peer, message_limit_bytes
+from peer.sockets import Sockets
+
+SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
+
+
+@dataclass(frozen=True)
+class PeerSpec:
+    """Everything that one peer's process needs to know; the peer itself is made by the launcher and travels whole."""
+
+    peer: Peer
+    peers: int
+    links: dict[int, Link]
+    uplink_bytes_per_s: float
+    downlink_bytes_per_s: float
+    device: Device
+    strategy: Any
+    problem: Any
+    arrays: list[str]
+    seed: int
+    room: Path
+    address: str
+    run: int
+    dilation: float
+    stop_ns: int | None
+    every_ns: int
+
+
+class _Pipe:
+    """The child's end of its pipe to the launcher; writing is safe from any thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+
+    def say(self, message: messages.Up) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self.connection.send_bytes(messages.encode(message))
+
+    def hear(self) -> messages.Down:
+        """The launcher's next message; the launcher's end ends this process."""
+        try:
+            return messages.decode_down(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            os._exit(1)
+
+
+class _Learner:
+    """One peer's gradients: its own minibatches, its emulated device."""
+
+    def __init__(self, spec: PeerSpec) -> None:
+        self.problem = spec.problem
+        self.device = spec.device
+        self.sampler = spec.problem.sampler(spec.peer.id, batch_generator(spec.seed, spec.peer.id))
+
+    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
+        return self.problem.gradient(weights, self.sampler.draw(batch_size))
+
+    def duration_ns(self, batch_size: int) -> int:
+        return self.device.step_ns(batch_size)
+
+
+class _PeerProcess:
+    """A peer's two threads and their talk with the launcher."""
+
+    def __init__(self, spec: PeerSpec, pipe: _Pipe) -> None:
+        self.spec = spec
+        self.pipe = pipe
+        self.snapshots = Snapshots(spec.room, spec.peers, spec.problem.size)
+        self.peer = spec.peer
+        self.clock = Clock(spec.dilation)
+        endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
+        self.live = LivePeer(self.peer, endpoint, _Learner(spec), self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
+        priority = 1 if _may_run_realtime() else 0
+        self.sockets = Sockets(spec.address, priority)
+        self.carrier = Carrier(
+            self.live,
+            self.sockets,
+            Shaper(spec.links, spec.uplink_bytes_per_s),
+            Downlink(spec.downlink_bytes_per_s),
+            spec.run,
+            pipe.connection.fileno(),
+            self._on_control,
+            lambda carrier: pipe.say(messages.Beat()),
+        )
+        self.reporter = Reporter(self.peer, self.carrier.sent, self.carrier.received)
+
+    def run(self) -> None:
+        """Meet the neighbours, wait for the start, train, report, and serve until the launcher says exit."""
+        self.pipe.say(messages.Ready(self.sockets.address))
+        addresses = self.pipe.hear()
+        assert isinstance(addresses, messages.Connect)
+        for neighbour, address in addresses.addresses.items():
+            self.sockets.connect(neighbour, address)
+        self._warm_up()
+        self.pipe.say(messages.Connected(_may_run_realtime()))
+        start = self.pipe.hear()
+        if not isinstance(start, messages.Start):
+            return
+        self.clock.epoch_ns = start.epoch_ns
+        thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
+        thread.start()
+        self.live.run(self.spec.strategy.run(self.peer))
+        self.snapshot(messages.FINAL, self.peer.now_ns)
+        thread.join()
+
+    def snapshot(self, index: int, now_ns: int) -> None:
+        """Hand over the weights, and what happened since the last time."""
+        self.snapshots.write(index, self.peer.id, self.peer.weights)
+        lateness, self.carrier.lateness_ns = self.carrier.lateness_ns, []
+        overrun, self.live.overrun_ns = self.live.overrun_ns, []
+        late = [*thinned(lateness), *thinned(overrun)]
+        self.pipe.say(self.reporter.report(index, now_ns, late, self.carrier.errors))
+
+    def _warm_up(self) -> None:
+        """The first gradient of a process is slower than all others: make it before the clock starts."""
+        sampler = self.spec.problem.sampler(self.spec.peer, np.random.default_rng(0))
+        self.spec.problem.gradient(self.peer.weights.copy(), sampler.draw(self.peer.batch_size))
+
+    def _carry(self) -> None:
+        try:
+            self.carrier.run()
+        except BaseException:
+            self.pipe.say(messages.Failed(traceback.format_exc()))
+            os._exit(1)
+
+    def _on_control(self, carrier: Carrier) -> None:
+        message = self.pipe.hear()
+        if isinstance(message, messages.Lost):
+            carrier.lose(message.peer)
+        elif isinstance(message, messages.Stop):
+            carrier.stop()
+        elif isinstance(message, messages.Exit):
+            carrier.stop()
+            carrier.finished = True
+
+
+def peer_main(spec: PeerSpec, connection: Connection) -> None:
+    """The life of a peer's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _one_thread()
+    pipe = _Pipe(connection)
+    try:
+        spec.problem.attach(unspool(spec.room, spec.arrays))
+        _PeerProcess(spec, pipe).run()
+    except BaseException:
+        pipe.say(messages.Failed(traceback.format_exc()))
+        os._exit(1)
+    os._exit(0)  # sockets and mappings go with the process; nothing is left to say
+
+
+def evaluator_main(problem: Any, arrays: list[str], room: Path, peers: int, connection: Connection) -> None:
+    """The life of the evaluator: score snapshots, at the lowest priority, outside the peers' time."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    _one_thread()
+    pipe = _Pipe(connection)
+    try:
+        problem.attach(unspool(room, arrays))
+        snapshots = Snapshots(room, peers, problem.size)
+        pipe.say(messages.Connected(False))
+        while isinstance(task := pipe.hear(), messages.Evaluate):
+            pipe.say(score(problem, snapshots.read(task.index)[task.peers].copy(), task))
+    except BaseException:
+        pipe.say(messages.Failed(traceback.format_exc()))
+        os._exit(1)
+    os._exit(0)
+
+
+def score(problem: Any, weights: np.ndarray, task: messages.Evaluate) -> messages.Score:
+    """The test scores of several peers' weights (float32 [k, size]) and of their mean."""
+    mean = weights.mean(axis=0, dtype=np.float64).astype(np.float32)
+    losses, accuracies = problem.evaluate(np.concatenate([weights, mean[None]]))
+    return messages.Score(
+        task.index,
+        task.time_ns,
+        task.peers,
+        [float(value) for value in losses[:-1]],
+        [float(value) for value in accuracies[:-1]],
+        float(losses[-1]),
+        float(accuracies[-1]),
+        consensus_distance(weights),
+    )
+
+
+def _one_thread() -> None:
+    """Peers share the cores: each computes in one thread."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def _may_run_realtime() -> bool:
+    """Whether SCHED_FIFO may be asked for (root, CAP_SYS_NICE or a limit on rtprio)."""
+    import resource
+
+    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_RTPRIO)[0] > 0

@@ -1,0 +1,132 @@
+"""What the launcher and its children say to each other, over pipes that only they hold."""
+
+from __future__ import annotations
+
+import msgspec
+
+FINAL = -1
+"""The index of the report that a peer makes when it has ended."""
+
+
+class _Message(msgspec.Struct, array_like=True, tag=True, frozen=True):
+    pass
+
+
+# ---- launcher to peer ---------------------------------------------------------------------------------------------
+
+
+class Connect(_Message, frozen=True):
+    """Where the neighbours listen."""
+
+    addresses: dict[int, str]
+
+
+class Start(_Message, frozen=True):
+    """The start barrier: emulated time begins at this instant of CLOCK_MONOTONIC."""
+
+    epoch_ns: int
+
+
+class Lost(_Message, frozen=True):
+    """A peer is gone."""
+
+    peer: int
+
+
+class Stop(_Message, frozen=True):
+    """End the training."""
+
+
+class Exit(_Message, frozen=True):
+    """End the process."""
+
+
+# ---- peer to launcher ---------------------------------------------------------------------------------------------
+
+
+class Ready(_Message, frozen=True):
+    """Where this peer listens."""
+
+    address: str
+
+
+class Connected(_Message, frozen=True):
+    """Everything is set up; the peer waits for the start."""
+
+    realtime: bool
+
+
+class Outgoing(_Message, frozen=True):
+    """One directed link as its sender saw it since the last report; rate nan = not measured."""
+
+    target: int
+    bytes: int
+    messages: int
+    rate_bytes_per_s: float
+
+
+class Incoming(_Message, frozen=True):
+    """One directed link as its receiver saw it since the last report; nan = nothing came."""
+
+    source: int
+    delay_s: float
+    staleness_steps: float
+
+
+class Report(_Message, frozen=True):
+    """One peer at one record instant; its weights lie in the snapshots under the same index."""
+
+    peer: int
+    index: int
+    time_ns: int
+    step: int
+    train_loss: float
+    step_ns: float
+    outgoing: list[Outgoing]
+    incoming: list[Incoming]
+    lateness_ms: list[float]
+    staleness_sum: int
+    staleness_count: int
+    errors: dict[str, int]
+
+
+class Failed(_Message, frozen=True):
+    """The peer's strategy or set-up raised; its last words."""
+
+    text: str
+
+
+class Beat(_Message, frozen=True):
+    """The peer lives."""
+
+
+# ---- launcher to evaluator and back -------------------------------------------------------------------------------
+
+
+class Evaluate(_Message, frozen=True):
+    """Score the snapshot with this index."""
+
+    index: int
+    time_ns: int
+    peers: list[int]
+
+
+class Score(_Message, frozen=True):
+    """The scores of one snapshot; lists go with `peers`."""
+
+    index: int
+    time_ns: int
+    peers: list[int]
+    losses: list[float]
+    accuracies: list[float]
+    loss_of_mean: float
+    accuracy_of_mean: float
+    consensus_distance: float
+
+
+Down = Connect | Start | Lost | Stop | Exit | Evaluate
+Up = Ready | Connected | Report | Failed | Beat | Score
+
+encode = msgspec.msgpack.Encoder().encode
+decode_down = msgspec.msgpack.Decoder(Down).decode
+decode_up = msgspec.msgpack.Decoder(Up).decode

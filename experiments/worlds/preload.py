@@ -1,0 +1,17 @@
+"""What the fork server holds before it forks: imported once, shared by every peer's process.
+
+Objects that exist now are frozen out of the garbage collector, whose visits would copy their pages in every child.
+"""
+
+import gc
+
+import numpy
+import torch
+
+import experiments.tasks
+import experiments.worlds.child  # noqa: F401
+
+torch.set_num_threads(1)
+numpy.zeros((4, 4), numpy.float32) @ numpy.zeros((4, 4), numpy.float32)  # wakes the linear algebra library
+gc.collect()
+gc.freeze()

@@ -1,0 +1,333 @@
+"""The world of processes: one operating system process a peer, in real time, from a fork server that holds everything.
+
+The launcher starts the peers, lets them meet, drops the start barrier, listens, and sees to it that nothing hangs: a process
+that dies or falls silent is named and its neighbours are told; an interrupt, an error or the launcher's own death ends all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import secrets
+import signal
+import time
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from typing import Any
+
+import numpy as np
+
+from experiments.build import Fleet
+from experiments.config import Processes
+from experiments.interrupt import Interrupt
+from experiments.summary import Outcome
+from experiments.worlds import messages
+from experiments.worlds.child import PeerSpec, evaluator_main, peer_main
+from experiments.worlds.memory import Snapshots, clear_room, make_room, spool
+from experiments.worlds.reports import make_peer
+from experiments.worlds.tally import Tally
+
+SILENCE_S = 10.0  # without a sign of life for so long a process counts as lost
+SETUP_S = 120.0
+STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
+INTERRUPT_GRACE_S = 0.7
+REFRESH_S = 0.25
+_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class WorldError(Exception):
+    """A process could not be started or kept: which one, and its last words."""
+
+
+def start_fork_server() -> None:
+    """Start the process that all peers are forked from; it imports torch meanwhile.  Call it early: it takes a while."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.worlds.preload"])
+    before = {name: os.environ.get(name) for name in _THREADS}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the launcher's business
+    os.environ.update(_THREADS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+class _Child:
+    """One process and the launcher's end of its pipe."""
+
+    def __init__(self, name: str, target: Any, arguments: tuple[Any, ...]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self.name = name
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=target, args=(*arguments, theirs), name=name, daemon=True)
+        self.process.start()
+        theirs.close()
+        self.heard_s = time.monotonic()
+        self.last_words = ""
+        self.alive = True
+
+    def say(self, message: messages.Down) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.send_bytes(messages.encode(message))
+
+    def end(self) -> None:
+        """Forget the process; one that still runs is killed."""
+        self.alive = False
+        with contextlib.suppress(OSError):
+            self.connection.close()
+        if self.process.is_alive():
+            self.process.kill()
+
+
+class ProcessesWorld:
+    """Runs one fleet to its end.  `interrupt` may ask for that end at any time."""
+
+    def __init__(self, fleet: Fleet, tally: Tally, interrupt: Interrupt) -> None:
+        world = fleet.experiment.world
+        assert isinstance(world, Processes)
+        self.world = world
+        self.fleet = fleet
+        self.tally = tally
+        self.interrupt = interrupt
+        self.peers: dict[int, _Child] = {}
+        self.evaluator: _Child | None = None
+        self.epoch_ns = 0
+        self.reason = ""
+        self.completed = True
+        self._stop_deadline_s: float | None = None
+        self._scores_due = 0
+        self._final_scored = False
+        self._refreshed_s = 0.0
+
+    def run(self) -> Outcome:
+        """Start, train, end.  Raises WorldError where the fleet could not be started; no process survives this call."""
+        room = make_room()
+        try:
+            spool(room, self.fleet.problem.arrays)
+            snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
+            snapshots.read(messages.FINAL)[:] = self.fleet.problem.initial
+            self._start(room)
+            clear_room(room)  # everybody has mapped it: nothing is left behind, whatever happens now
+            started_s = time.monotonic()
+            self._train()
+            wall_s = time.monotonic() - started_s
+            self._score_the_end()
+            return self.tally.outcome(self.completed, self.reason, wall_s, np.array(snapshots.read(messages.FINAL)))
+        finally:
+            clear_room(room)
+            self._end_all()
+
+    # ---- the start ------------------------------------------------------------------------------------------------
+
+    def _start(self, room: Any) -> None:
+        experiment, run = self.fleet.experiment, secrets.randbits(63)
+        start_fork_server()
+        names = list(self.fleet.problem.arrays)
+        for peer in range(experiment.peers):
+            spec = self._spec(peer, names, room, run)
+            self.peers[peer] = _Child(f"peer {peer}", peer_main, (spec,))
+        self.evaluator = _Child("evaluator", evaluator_main, (self.fleet.problem, names, room, experiment.peers))
+        addresses = {peer: message.address for peer, message in self._hear_all(messages.Ready).items()}
+        for peer, child in self.peers.items():
+            child.say(messages.Connect({other: addresses[other] for other in self.fleet.graph.neighbors(peer)}))
+        connected = self._hear_all(messages.Connected)
+        if connected and not all(message.realtime for message in connected.values()):
+            self.tally.event("note", text="SCHED_FIFO is not permitted here: releases may be late beside busy cores")
+        self.epoch_ns = time.monotonic_ns() + 20_000_000 + 1_000_000 * experiment.peers
+        for child in self.peers.values():
+            child.say(messages.Start(self.epoch_ns))
+        self.tally.phase = "training"
+        self.tally.event("start", peers=experiment.peers)
+
+    def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
+        fleet, experiment = self.fleet, self.fleet.experiment
+        if self.world.transport == "ipc":
+            address = f"ipc://@grapevine-{run:016x}-{peer}"
+        else:
+            address = f"tcp://127.0.0.1:{self.world.port + peer if self.world.port else '*'}"
+        itself = make_peer(fleet, peer, np.array(fleet.problem.initial, np.float32))
+        return PeerSpec(
+            peer=itself,
+            peers=experiment.peers,
+            links={neighbour: fleet.plan.link(peer, neighbour) for neighbour in itself.neighbours},
+            uplink_bytes_per_s=fleet.plan.uplinks[peer],
+            downlink_bytes_per_s=fleet.plan.downlinks[peer],
+            device=fleet.devices[peer],
+            strategy=experiment.strategy,
+            problem=fleet.problem,
+            arrays=arrays,
+            seed=experiment.seed,
+            room=room,
+            address=address,
+            run=run,
+            dilation=self.world.dilation,
+            stop_ns=fleet.stop_ns,
+            every_ns=fleet.every_ns,
+        )
+
+    def _hear_all(self, kind: type) -> dict[int, Any]:
+        """One message of a kind from every peer, before anything may go wrong."""
+        heard: dict[int, Any] = {}
+        deadline_s = time.monotonic() + SETUP_S
+        while len(heard) < len(self.peers):
+            if self.interrupt.requested:
+                raise KeyboardInterrupt
+            if time.monotonic() > deadline_s:
+                missing = [child.name for peer, child in self.peers.items() if peer not in heard]
+                raise WorldError(f"{', '.join(missing)}: no answer within {SETUP_S:.0f} s of the start")
+            for peer, child in self.peers.items():
+                if peer in heard:
+                    continue
+                for message in self._read(child):
+                    if isinstance(message, kind):
+                        heard[peer] = message
+                if not child.alive:
+                    raise WorldError(f"{child.name} ended while it was set up: {child.last_words or 'it said nothing'}")
+            wait([child.connection for peer, child in self.peers.items() if peer not in heard], 0.1)
+        return heard
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        """Listen until every living peer has made its last report."""
+        while self._waiting_for():
+            self._listen(0.1)
+            self._watch_time()
+            self._refresh()
+        if not self.reason:
+            self.reason = self._natural_end()
+        self.tally.phase = "evaluating"
+        for child in self.peers.values():
+            child.say(messages.Exit())
+
+    def _waiting_for(self) -> list[int]:
+        return [peer for peer, child in self.peers.items() if child.alive and peer not in self.tally.finished]
+
+    def _listen(self, timeout_s: float) -> None:
+        children = [child for child in (*self.peers.values(), self.evaluator) if child is not None and child.alive]
+        wait([child.connection for child in children], timeout_s)
+        for child in children:
+            for message in self._read(child):
+                self._take(child, message)
+        for peer, child in self.peers.items():
+            if not child.alive and peer not in self.tally.finished and peer not in self.tally.lost:
+                self._lose(peer, child)
+
+    def _read(self, child: _Child) -> list[messages.Up]:
+        """What a child has said; its end is noticed here."""
+        heard: list[messages.Up] = []
+        try:
+            while child.alive and child.connection.poll():
+                heard.append(messages.decode_up(child.connection.recv_bytes()))
+                child.heard_s = time.monotonic()
+                if isinstance(heard[-1], messages.Failed):
+                    child.last_words = heard[-1].text
+        except (EOFError, OSError):
+            child.end()
+        return heard
+
+    def _take(self, child: _Child, message: messages.Up) -> None:
+        if isinstance(message, messages.Report):
+            self._evaluate(self.tally.report(message))
+        elif isinstance(message, messages.Score):
+            self._scores_due -= 1
+            self._final_scored = self._final_scored or message.index == messages.FINAL
+            self.tally.scored(message)
+            target = self.fleet.experiment.stop.accuracy
+            if target is not None and self.tally.accuracy_mean >= target and not self.reason:
+                self._stop(f"accuracy {target:g} reached")
+
+    def _evaluate(self, task: messages.Evaluate | None) -> None:
+        if task is not None and self.evaluator is not None and self.evaluator.alive:
+            self._scores_due += 1
+            self.evaluator.say(task)
+
+    def _lose(self, peer: int, child: _Child) -> None:
+        """A peer's process is gone: name it, tell the others, go on."""
+        child.process.join(0.2)
+        code = child.process.exitcode
+        if child.last_words:
+            last_line = child.last_words.strip().splitlines()[-1]
+            self.tally.event("fault", peer=peer, text=child.last_words)
+            self.completed = False
+            self.reason = self.reason or f"peer {peer} failed: {last_line}"
+            why = f"its strategy raised {last_line}"
+        elif code is not None and code < 0:
+            why = f"its process was ended by {signal.Signals(-code).name}"
+        else:
+            why = f"its process ended with status {code}"
+        for task in self.tally.lose(peer, why, pid=child.process.pid):
+            self._evaluate(task)
+        self.tally.warn(f"peer {peer} was lost: {why}; its neighbours went on without it")
+        for other in self.peers.values():
+            if other.alive:
+                other.say(messages.Lost(peer))
+
+    def _watch_time(self) -> None:
+        """Nothing waits for ever: interrupts, the end of the time, silent and stuck processes."""
+        now_s = time.monotonic()
+        if self.interrupt.requested and self.reason != "interrupted":
+            self.completed = False
+            self._stop("interrupted", INTERRUPT_GRACE_S)
+        stop_ns = self.fleet.stop_ns
+        if stop_ns is not None and self._stop_deadline_s is None and self._emulated_s() > stop_ns / 1e9:
+            self._stop_deadline_s = now_s + 2 * STOP_GRACE_S
+        for peer in self._waiting_for():
+            child = self.peers[peer]
+            if now_s - child.heard_s > SILENCE_S or (self._stop_deadline_s is not None and now_s > self._stop_deadline_s):
+                if not self.interrupt.requested:
+                    self.tally.event("fault", peer=peer, text="no answer: its process was ended")
+                child.end()
+
+    def _stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
+        self.reason = reason
+        self._stop_deadline_s = time.monotonic() + grace_s
+        for child in self.peers.values():
+            child.say(messages.Stop())
+
+    def _natural_end(self) -> str:
+        if not self.tally.finished:
+            self.completed = False
+            return "every peer was lost"
+        stop = self.fleet.experiment.stop
+        if stop.steps is not None and all(self.tally.steps[peer] >= stop.steps for peer in self.tally.finished):
+            return f"{stop.steps} steps done"
+        if self.fleet.stop_ns is not None and self.tally.emulated_s * 1e9 >= self.fleet.stop_ns:
+            return f"{stop.time} of emulated time over"
+        return "every strategy returned"
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    def _score_the_end(self) -> None:
+        """Wait for the scores that are still due, the final ones above all; not for long after an interrupt."""
+        self._evaluate(self.tally.complete(messages.FINAL))
+        deadline_s = time.monotonic() + (0.5 if self.interrupt.requested else 30.0)
+        while self._scores_due > 0 and self.evaluator is not None and self.evaluator.alive and time.monotonic() < deadline_s:
+            self._listen(0.05)
+            self._refresh()
+            if self.interrupt.requested:
+                deadline_s = min(deadline_s, time.monotonic() + 0.5)
+
+    def _end_all(self) -> None:
+        children = [child for child in (*self.peers.values(), self.evaluator) if child is not None]
+        for child in children:
+            child.say(messages.Exit())
+        deadline_s = time.monotonic() + 0.3
+        for child in children:
+            child.process.join(max(0.0, deadline_s - time.monotonic()))
+            child.end()
+        for child in children:
+            child.process.join(1.0)
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._refreshed_s > REFRESH_S:
+            self._refreshed_s = time.monotonic()
+            self.tally.refresh(self._emulated_s())
+
+    def _emulated_s(self) -> float:
+        emulated_s = (time.monotonic_ns() - self.epoch_ns) / self.world.dilation / 1e9
+        stop_ns = self.fleet.stop_ns
+        return emulated_s if stop_ns is None else min(emulated_s, stop_ns / 1e9 + 1e-6)

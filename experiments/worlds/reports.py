@@ -1,0 +1,90 @@
+"""What one peer tells of itself at a record instant; the same in every world."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.worlds.messages import Incoming, Outgoing, Report
+from peer.carrier import LinkCount
+from peer.peer import Peer
+
+if TYPE_CHECKING:
+    from experiments.build import Fleet
+
+LATENESS_SAMPLES = 256  # of one report: enough for a 99th percentile, little enough for a pipe
+
+
+class Reporter:
+    """Keeps one peer's counts between two reports; `sent` and `received` are those of its links, by neighbour."""
+
+    def __init__(self, peer: Peer, sent: dict[int, LinkCount], received: dict[int, LinkCount]) -> None:
+        self.peer = peer
+        self.sent = sent
+        self.received = received
+        self._staleness = dict.fromkeys(received, (0, 0))
+
+    def report(self, index: int, now_ns: int, lateness_ns: list[int], errors: Counter[str]) -> Report:
+        """Everything since the last report."""
+        peer = self.peer
+        stale = peer.staleness.values()
+        return Report(
+            peer.id,
+            index,
+            now_ns,
+            peer.step,
+            peer.take_loss(),
+            peer.speed.step_ns,
+            [self._outgoing(neighbour) for neighbour in self.sent],
+            [self._incoming(neighbour) for neighbour in self.received],
+            [value / 1e6 for value in lateness_ns],
+            sum(each.steps for each in stale),
+            sum(each.messages for each in stale),
+            dict(errors + peer.errors),
+        )
+
+    def _outgoing(self, neighbour: int) -> Outgoing:
+        count = self.sent[neighbour]
+        bytes_sent, count.bytes = count.bytes, 0
+        sent, count.messages = count.messages, 0
+        meter = self.peer.meters.get(neighbour)
+        rate = meter.rate_bytes_per_s if meter is not None else None
+        return Outgoing(neighbour, bytes_sent, sent, float("nan") if rate is None else rate)
+
+    def _incoming(self, neighbour: int) -> Incoming:
+        count, staleness = self.received[neighbour], self.peer.staleness[neighbour]
+        delay_s = count.delay_ns_sum / count.delays / 1e9 if count.delays else float("nan")
+        count.delay_ns_sum = count.delays = 0
+        steps, used = self._staleness[neighbour]
+        self._staleness[neighbour] = staleness.steps, staleness.messages
+        used = staleness.messages - used
+        return Incoming(neighbour, delay_s, (staleness.steps - steps) / used if used else float("nan"))
+
+
+def thinned(values: list[int]) -> list[int]:
+    """At most LATENESS_SAMPLES of the values, evenly taken."""
+    return values[:: len(values) // LATENESS_SAMPLES + 1]
+
+
+def batch_generator(seed: int, peer: int) -> np.random.Generator:
+    """The generator that draws a peer's minibatches: the same in every world."""
+    return np.random.default_rng([seed, 0x5A, peer])
+
+
+def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
+    """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
+    experiment = fleet.experiment
+    return Peer(
+        identity,
+        experiment.peers,
+        fleet.mixing_of(identity),
+        weights,
+        experiment.task.batch_size,
+        experiment.codec,
+        experiment.aggregator,
+        experiment.optimizer,
+        experiment.stop.steps,
+        np.random.default_rng([experiment.seed, 0x9E, identity]),
+    )

@@ -1,0 +1,207 @@
+"""What a world learns about its fleet, on its way to the run folder, the live view and the outcome.  The same in every world."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from experiments.build import Fleet
+from experiments.record import FLEET, Recorder
+from experiments.summary import Outcome
+from experiments.worlds.messages import FINAL, Evaluate, Report, Score
+
+LATENESS_KEPT = 200_000
+
+
+class Tally:
+    """Takes reports and scores in, keeps the run folder up to date.  `show` is given the live status now and then."""
+
+    def __init__(self, fleet: Fleet, recorder: Recorder, show: Callable[[dict[str, Any]], None]) -> None:
+        peers = fleet.experiment.peers
+        self.fleet = fleet
+        self.recorder = recorder
+        self.show = show
+        self.steps = [0] * peers
+        self.train_loss = [math.nan] * peers
+        self.accuracy = [math.nan] * peers
+        self.loss = [math.nan] * peers
+        self.accuracy_mean = math.nan
+        self.accuracy_of_mean = math.nan
+        self.accuracy_history: list[tuple[float, float]] = []
+        self.bytes_sent = 0
+        self.messages_sent = 0
+        self.lateness_ms: list[float] = []
+        self.staleness = [(0, 0)] * peers
+        self.errors: dict[int, dict[str, int]] = {}
+        self.lost: list[int] = []
+        self.finished: set[int] = set()
+        self.warnings: list[str] = []
+        self.emulated_s = 0.0
+        self.phase = "starting"
+        self.started_s = time.monotonic()
+        self._open: dict[int, dict[int, Report]] = {}
+        self._closed: set[int] = set()
+
+    # ---- what comes in --------------------------------------------------------------------------------------------
+
+    def report(self, report: Report) -> Evaluate | None:
+        """One peer at one record instant; once all living peers have reported it: the snapshot to score."""
+        peer, time_s = report.peer, report.time_ns / 1e9
+        self.steps[peer] = report.step
+        if not math.isnan(report.train_loss):
+            self.train_loss[peer] = report.train_loss
+        self.staleness[peer] = report.staleness_sum, report.staleness_count
+        self.errors[peer] = report.errors
+        self.emulated_s = max(self.emulated_s, time_s)
+        if len(self.lateness_ms) < LATENESS_KEPT:
+            self.lateness_ms.extend(report.lateness_ms)
+        sent = sum(link.bytes for link in report.outgoing)
+        self.bytes_sent += sent
+        self.messages_sent += sum(link.messages for link in report.outgoing)
+        stale = [link.staleness_steps for link in report.incoming if not math.isnan(link.staleness_steps)]
+        rows = {
+            "train_loss": report.train_loss,
+            "step_ms": report.step_ns / 1e6,
+            "bytes_sent": float(sent),
+            "staleness_steps": float(np.mean(stale)) if stale else math.nan,
+            "lateness_ms": float(np.quantile(report.lateness_ms, 0.99)) if report.lateness_ms else math.nan,
+        }
+        for name, value in rows.items():
+            if not math.isnan(value):
+                self.recorder.metric(time_s, peer, report.step, name, value)
+        if report.index == FINAL:
+            self.finished.add(peer)
+        self._open.setdefault(report.index, {})[peer] = report
+        return self.complete(report.index)
+
+    def complete(self, index: int) -> Evaluate | None:
+        """Whether all living peers have reported an index: then write its links, and say what to score.
+
+        Peers that have ended count with their last weights at the final index only.
+        """
+        reports = self._open.get(index)
+        waiting = set(range(self.fleet.experiment.peers)) - set(self.lost)
+        if index != FINAL:
+            waiting -= self.finished
+        if reports is None or index in self._closed or not waiting <= reports.keys():
+            return None
+        self._closed.add(index)
+        del self._open[index]
+        self._write_links(reports)
+        self.recorder.flush()
+        peers = sorted(peer for peer in reports if peer not in self.lost)
+        time_ns = max(report.time_ns for report in reports.values())
+        return Evaluate(index, time_ns, peers) if peers else None
+
+    def scored(self, score: Score) -> None:
+        """The scores of one snapshot."""
+        time_s = score.time_ns / 1e9
+        for peer, loss, accuracy in zip(score.peers, score.losses, score.accuracies, strict=True):
+            self.loss[peer], self.accuracy[peer] = loss, accuracy
+            self.recorder.metric(time_s, peer, self.steps[peer], "loss", loss)
+            if not math.isnan(accuracy):
+                self.recorder.metric(time_s, peer, self.steps[peer], "accuracy", accuracy)
+        self.accuracy_mean = float(np.mean(score.accuracies))
+        self.accuracy_of_mean = score.accuracy_of_mean
+        if not math.isnan(self.accuracy_mean):
+            self.accuracy_history.append((time_s, self.accuracy_mean))
+        step = int(np.mean(self.steps))
+        fleet = {
+            "accuracy_mean": self.accuracy_mean,
+            "accuracy_of_mean": score.accuracy_of_mean,
+            "loss_mean": float(np.mean(score.losses)),
+            "consensus_distance": score.consensus_distance,
+            "bytes_sent": float(self.bytes_sent),
+        }
+        for name, value in fleet.items():
+            if not math.isnan(value):
+                self.recorder.metric(time_s, FLEET, step, name, value)
+
+    def lose(self, peer: int, why: str, **fields: Any) -> list[Evaluate]:
+        """A peer is gone; returns what is complete now that nobody waits for it."""
+        self.lost.append(peer)
+        self.event("lost", peer=peer, text=why, **fields)
+        tasks = [self.complete(index) for index in sorted(self._open)]
+        return [task for task in tasks if task is not None]
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """A line in the events of the run."""
+        self.recorder.event(self.emulated_s, kind, **fields)
+
+    def warn(self, text: str) -> None:
+        """Something that the reader of the results should know."""
+        self.warnings.append(text)
+        self.event("warning", text=text)
+
+    def refresh(self, now_s: float) -> None:
+        """Let the live view know."""
+        self.show(
+            {
+                "emulated_s": max(0.0, now_s),
+                "wall_s": time.monotonic() - self.started_s,
+                "bytes_sent": self.bytes_sent,
+                "steps": self.steps,
+                "train_loss": self.train_loss,
+                "accuracy": self.accuracy,
+                "accuracy_mean": self.accuracy_mean,
+                "lost": self.lost,
+                "phase": self.phase,
+            }
+        )
+
+    # ---- what comes out -------------------------------------------------------------------------------------------
+
+    def outcome(self, completed: bool, reason: str, wall_s: float, weights: np.ndarray) -> Outcome:
+        """How the run ended.  `wall_s` counts from the start barrier; `weights` float32 [peers, size]."""
+        for index in sorted(self._open):  # what not every peer has reported is true all the same
+            self._write_links(self._open[index])
+        refused = sum((Counter(errors) for errors in self.errors.values()), Counter())
+        if refused:
+            self.warn(
+                f"{sum(refused.values())} frames were refused: " + ", ".join(f"{k} {n}" for k, n in sorted(refused.items()))
+            )
+        used = sum(count for _, count in self.staleness)
+        return Outcome(
+            completed=completed,
+            reason=reason,
+            emulated_s=self.emulated_s,
+            wall_s=wall_s,
+            steps=self.steps,
+            bytes_sent=self.bytes_sent,
+            messages_sent=self.messages_sent,
+            weights=weights,
+            accuracy=self.accuracy,
+            loss=self.loss,
+            accuracy_of_mean=self.accuracy_of_mean,
+            accuracy_history=self.accuracy_history,
+            staleness_steps_mean=sum(steps for steps, _ in self.staleness) / used if used else math.nan,
+            lateness_ms=self.lateness_ms,
+            peers_lost=sorted(self.lost),
+            links=self.recorder.link_figures(),
+            warnings=self.warnings,
+        )
+
+    def _write_links(self, reports: dict[int, Report]) -> None:
+        """One row a directed link: what its sender counted, and what its receiver saw."""
+        incoming = {(link.source, peer): link for peer, report in reports.items() for link in report.incoming}
+        for source, report in sorted(reports.items()):
+            for link in report.outgoing:
+                asked = self.fleet.plan.links[source, link.target]
+                seen = incoming.get((source, link.target))
+                self.recorder.link(
+                    report.time_ns / 1e9,
+                    source,
+                    link.target,
+                    link.bytes,
+                    link.messages,
+                    asked.effective_rate_bytes_per_s,
+                    link.rate_bytes_per_s,
+                    asked.delay_ns / 1e9,
+                    math.nan if seen is None else seen.delay_s,
+                    math.nan if seen is None else seen.staleness_steps,
+                )

@@ -1,0 +1,117 @@
+"""Text with units, as experiment files write it, to plain numbers and back.
+
+Prefixes are decimal (1 kB = 1000 bytes) and letters keep their case: `Mbit/s` is not `MB/s`.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+Duration = Annotated[str, msgspec.Meta(extra={"unit": "duration", "example": "80 ms"})]
+Rate = Annotated[str, msgspec.Meta(extra={"unit": "rate", "example": "20 Mbit/s"})]
+Speed = Annotated[str, msgspec.Meta(extra={"unit": "speed", "example": "2000 samples/s"})]
+
+T = TypeVar("T")
+
+UNLIMITED = "unlimited"
+_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\s\d].*?)\s*", re.ASCII)
+_LONGEST_NS = 2**63 - 1  # what a signed 64-bit clock holds: 292 years
+
+_NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9, "min": 6e10, "h": 3.6e12}
+_BITS = {"bit/s": 1 / 8, "kbit/s": 1e3 / 8, "Mbit/s": 1e6 / 8, "Gbit/s": 1e9 / 8}
+_BYTES_PER_S = _BITS | {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9}
+_SAMPLES_PER_S = {"samples/s": 1.0}
+
+
+def duration_ns(text: str) -> int:
+    """How many whole nanoseconds `text` ("80 ms", "1.5 s", "0 s") is.
+
+    Raises ValueError where it is no number with a unit of time, is negative, or is longer than 292 years.
+    """
+    value = _parse(text, "duration", _NS, "80 ms")
+    if not 0 <= value <= _LONGEST_NS:
+        raise ValueError(f"{text!r} is no duration to wait for: expected 0 s to 292 years, for example '80 ms'")
+    return round(value)
+
+
+def rate_bytes_per_s(text: str) -> float:
+    """How many bytes a second `text` ("20 Mbit/s", "2.5 MB/s") is; "unlimited" is infinity.
+
+    Raises ValueError where it is no number with a unit of rate, or is not more than 0.
+    """
+    if text == UNLIMITED:
+        return math.inf
+    return _positive(_parse(text, "rate", _BYTES_PER_S, "20 Mbit/s"), text, "rate", "20 Mbit/s")
+
+
+def speed_samples_per_s(text: str) -> float:
+    """How many training samples a second `text` ("2000 samples/s") is.
+
+    Raises ValueError where it is no number with that unit, or is not more than 0.
+    """
+    return _positive(_parse(text, "speed", _SAMPLES_PER_S, "2000 samples/s"), text, "speed", "2000 samples/s")
+
+
+def show_duration(duration_ns: int | float) -> str:
+    """A duration as people read it, to four digits: 80000000 is "80 ms"."""
+    for unit in ("s", "ms", "us"):
+        if abs(duration_ns) >= _NS[unit]:
+            return f"{_digits(duration_ns / _NS[unit])} {unit}"
+    return "0 s" if duration_ns == 0 else f"{_digits(duration_ns)} ns"
+
+
+def show_rate(rate_bytes_per_s: float) -> str:
+    """A rate as people read it, in bits and to four digits: 2500000.0 is "20 Mbit/s", infinity "unlimited"."""
+    if rate_bytes_per_s == math.inf:
+        return UNLIMITED
+    for unit in ("Gbit/s", "Mbit/s", "kbit/s"):
+        if rate_bytes_per_s >= _BYTES_PER_S[unit]:
+            return f"{_digits(rate_bytes_per_s / _BYTES_PER_S[unit])} {unit}"
+    return f"{_digits(rate_bytes_per_s * 8)} bit/s"
+
+
+def show_bytes(size_bytes: int | float) -> str:
+    """A size as people read it, to four digits: 1400000 is "1.4 MB"."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(size_bytes) >= scale:
+            return f"{_digits(size_bytes / scale)} {unit}"
+    return f"{_digits(size_bytes)} B"
+
+
+def read(field: str, parse: Callable[[Any], T], value: Any) -> T:
+    """`parse(value)`, where a ValueError says which field it was."""
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
+
+
+def _parse(text: str, what: str, units: dict[str, float], example: str) -> float:
+    wanted = f"expected a number and a unit ({', '.join(units)}), for example {example!r}"
+    match = _NUMBER_AND_UNIT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is no {what}: {wanted}")
+    number, unit = match.groups()
+    unit = unit.replace("\u00b5", "u").replace("\u03bc", "u")  # both signs that people type for micro
+    if unit not in units:
+        raise ValueError(f"{text!r} is no {what}: no such unit {unit!r}; {wanted}")
+    value = float(number) * units[unit]
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is too large for a {what}: {wanted}")
+    return value
+
+
+def _positive(value: float, text: str, what: str, example: str) -> float:
+    if value <= 0:
+        raise ValueError(f"{text!r} is no {what} to work at: expected more than 0, for example {example!r}")
+    return value
+
+
+def _digits(value: float) -> str:
+    """Four significant digits without an exponent and without trailing zeros."""
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.4g}"

@@ -1,0 +1,1 @@
+"""What one peer is: it knows no link model, no graph library and no torch."""

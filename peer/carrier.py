@@ -1,0 +1,247 @@
+"""The I/O thread of a live peer: carries shaped chunks out, and holds arriving ones until they are due.
+
+The sender stamps each chunk with the instant at which the emulated link delivers it; the receiver holds it until then.  So a
+late wake-up on either side shifts nothing that follows, and rates stay exact.  How late each release was is recorded.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from peer.endpoint import Endpoint
+from peer.live import Clock, Doorbell, LivePeer
+from peer.sockets import Sockets
+from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
+
+HELD_LIMIT_BYTES = 1 << 28  # what one peer may be made to hold for others
+AHEAD_LIMIT_NS = 600_000_000_000  # a chunk due later than this is no honest one
+RETRY_NS = 1_000_000
+BEAT_NS = 500_000_000  # real time between signs of life
+
+
+class Outgoing(Protocol):
+    """All that one peer sends, shaped (netem.shaper.Shaper)."""
+
+    def offer(self, target: int, item: Any, size_bytes: int, now_ns: int, first: bool = True, urgent: bool = False) -> None: ...
+    def release(self, now_ns: int) -> list[tuple[int, Any, Any]]: ...
+    def next_ns(self) -> int | None: ...
+    def drop(self, target: int) -> int: ...
+
+
+class Incoming(Protocol):
+    """What one peer receives, through its downlink (netem.shaper.Downlink)."""
+
+    def receive(self, due_ns: int, size_bytes: int) -> int: ...
+
+
+class LinkCount:
+    """What went over one directed link since it was last asked."""
+
+    __slots__ = ("bytes", "delay_ns_sum", "delays", "messages")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.messages = 0
+        self.delay_ns_sum = 0
+        self.delays = 0
+
+
+class Carrier:
+    """The I/O thread's work.  `control_fd` is watched for the launcher, whose messages `on_control` reads; `beat` is called
+    now and then to show that the peer lives.  `run` is the random number that marks the frames of this run."""
+
+    def __init__(
+        self,
+        live: LivePeer,
+        sockets: Sockets,
+        outgoing: Outgoing,
+        incoming: Incoming,
+        run: int,
+        control_fd: int,
+        on_control: Callable[[Carrier], None],
+        beat: Callable[[Carrier], None],
+    ) -> None:
+        self.live = live
+        self.endpoint: Endpoint = live.endpoint
+        self.clock: Clock = live.clock
+        self.sockets = sockets
+        self.outgoing = outgoing
+        self.incoming = incoming
+        self.run_number = run
+        self.control_fd = control_fd
+        self.on_control = on_control
+        self.beat = beat
+        self.doorbell = Doorbell()
+        self.finished = False
+        self.realtime = False
+        self.errors: Counter[str] = Counter()
+        self.sent = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
+        self.received = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
+        self.lateness_ns: list[int] = []
+        self._asleep = False
+        self._held: list[tuple[int, int, Frame, int]] = []  # (due, order, frame, emulated instant when it was in hand)
+        self._held_bytes = 0
+        self._order = 0
+        self._refused: deque[tuple[int, list[Any]]] = deque()
+        self._next_beat_ns = 0
+        live.ring_carrier = self.wake
+
+    def wake(self) -> None:
+        """Tell the thread that there is something in the outbox."""
+        if self._asleep:
+            self.doorbell.ring()
+
+    def run(self) -> None:
+        """Carry until `finished`."""
+        self.realtime = _ask_for_realtime()
+        while not self.finished:
+            now_ns = self.clock.now_ns()
+            self._send_out(now_ns)
+            self._release_due(now_ns)
+            frames = self.sockets.drain()
+            if frames:
+                now_ns = self.clock.now_ns()
+                for parts in frames:
+                    self._take_in(parts, now_ns)
+                continue
+            self._sleep()
+
+    def lose(self, neighbour: int) -> None:
+        """A neighbour is gone: forget what is queued for it and what it had under way."""
+        if neighbour not in self.sent:
+            return
+        self.outgoing.drop(neighbour)
+        self.sockets.disconnect(neighbour)
+        self._held = [entry for entry in self._held if entry[2].source != neighbour]
+        heapq.heapify(self._held)
+        self._tell("lost", neighbour, None, ring=True)
+
+    def stop(self) -> None:
+        """The world ends the training."""
+        self._tell("stop", None, None, ring=True)
+
+    # ---- out ------------------------------------------------------------------------------------------------------
+
+    def _send_out(self, now_ns: int) -> None:
+        outbox, outgoing = self.live.outbox, self.outgoing
+        while outbox:
+            target, chunk, offered_ns = outbox.popleft()
+            if target in self.endpoint.meters:
+                outgoing.offer(target, chunk, chunk.size_bytes, offered_ns, chunk.number == 0)
+        for target, frame, transit in outgoing.release(now_ns):
+            self._transmit(target, frame, transit.finish_ns, transit.due_ns)
+        for _ in range(len(self._refused)):
+            target, parts = self._refused.popleft()
+            if not self.sockets.send(target, parts):
+                self._refused.append((target, parts))
+
+    def _transmit(self, target: int, frame: Frame, finish_ns: int, due_ns: int) -> None:
+        count = self.sent[target]
+        count.bytes += frame.size_bytes
+        if isinstance(frame, Chunk):
+            if frame.offset + len(frame.piece) == frame.total_bytes:
+                count.messages += 1
+                self._tell("released", (target, frame.message), finish_ns)
+            parts = encode(frame._replace(due_ns=due_ns, finish_ns=finish_ns), self.run_number)
+        else:
+            parts = encode(frame._replace(due_ns=due_ns), self.run_number)
+        if not self.sockets.send(target, parts):
+            self._refused.append((target, parts))
+
+    # ---- in -------------------------------------------------------------------------------------------------------
+
+    def _take_in(self, parts: list[Any], now_ns: int) -> None:
+        """A frame from the wire: deliver it where it is due, hold it where it is not, count it where it is none."""
+        try:
+            frame = decode(parts, self.run_number, self.endpoint.message_limit_bytes)
+            if frame.source not in self.sent:
+                raise WireError("foreign", f"peer {frame.source} is no neighbour")
+            if frame.due_ns > now_ns + AHEAD_LIMIT_NS or self._held_bytes > HELD_LIMIT_BYTES:
+                raise WireError("stamp", "more, or later, than a neighbour may have held")
+        except WireError as error:
+            self.errors[error.kind] += 1
+            return
+        if frame.source not in self.endpoint.meters:
+            return  # lost meanwhile
+        due_ns = self.incoming.receive(frame.due_ns, frame.size_bytes)
+        if due_ns <= now_ns and not self._held:
+            self._deliver(frame, due_ns, now_ns, now_ns)
+        else:
+            self._order += 1
+            self._held_bytes += frame.size_bytes
+            heapq.heappush(self._held, (due_ns, self._order, frame, now_ns))
+
+    def _release_due(self, now_ns: int) -> None:
+        held = self._held
+        while held and held[0][0] <= now_ns:
+            due_ns, _, frame, in_hand_ns = heapq.heappop(held)
+            self._held_bytes -= frame.size_bytes
+            self._deliver(frame, due_ns, in_hand_ns, now_ns)
+
+    def _deliver(self, frame: Frame, due_ns: int, in_hand_ns: int, now_ns: int) -> None:
+        """Hand a frame on.  One that was in hand before it was due has arrived when it was due, however late this thread
+        woke up; one that came after its due time has arrived when it came."""
+        arrived_ns = max(due_ns, in_hand_ns)
+        if due_ns:
+            self.lateness_ns.append(now_ns - due_ns)
+        if isinstance(frame, Acknowledgement):
+            self._tell("acknowledged", frame, arrived_ns)
+            return
+        try:
+            complete = self.endpoint.receive(frame, arrived_ns)
+        except WireError as error:
+            self.errors[error.kind] += 1
+            return
+        if frame.finish_ns:
+            count = self.received[frame.source]
+            count.delays += 1
+            count.delay_ns_sum += now_ns - frame.finish_ns
+        if complete is not None:
+            arrival, answer = complete
+            self.outgoing.offer(arrival.source, answer, HEADER_BYTES, arrived_ns, True, True)
+            for target, acknowledgement, transit in self.outgoing.release(now_ns):
+                self._transmit(target, acknowledgement, transit.finish_ns, transit.due_ns)
+            self._tell("arrival", arrival, None, ring=self.live.waiting)
+
+    def _tell(self, kind: str, first: Any, second: Any, ring: bool = False) -> None:
+        self.live.news.append((kind, first, second))
+        if ring:
+            self.live.doorbell.ring()
+
+    # ---- waiting --------------------------------------------------------------------------------------------------
+
+    def _sleep(self) -> None:
+        deadlines = [2**62]
+        if self._held:
+            deadlines.append(self._held[0][0])
+        if (next_ns := self.outgoing.next_ns()) is not None:
+            deadlines.append(next_ns)
+        if self._refused:
+            deadlines.append(self.clock.now_ns() + RETRY_NS)
+        self._asleep = True
+        timeout = 0.0 if self.live.outbox else self.clock.seconds_until(min(deadlines))
+        ready = select.select([self.sockets.fd, self.doorbell.fd, self.control_fd], [], [], min(timeout, BEAT_NS / 1e9))[0]
+        self._asleep = False
+        if self.doorbell.fd in ready:
+            self.doorbell.clear()
+        if self.control_fd in ready:
+            self.on_control(self)
+        if time.monotonic_ns() >= self._next_beat_ns:
+            self._next_beat_ns = time.monotonic_ns() + BEAT_NS
+            self.beat(self)
+
+
+def _ask_for_realtime() -> bool:
+    """Put this thread under SCHED_FIFO where the system permits it, so that busy cores do not delay what is due."""
+    try:
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
+    except (OSError, AttributeError):
+        return False
+    return True

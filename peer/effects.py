@@ -1,0 +1,56 @@
+"""What a strategy may await: a gradient, a send, a message, the passing of time.
+
+A strategy is a coroutine.  Awaiting an effect hands it to the world, which carries it out in real or in virtual time and
+answers with the result.  Nothing below this line knows a clock, a socket or a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+
+class Effect:
+    """Something that only the world can do; awaiting it yields it to the world and returns the world's answer."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Effect, Any, Any]:
+        return (yield self)
+
+
+class Gradient(Effect):
+    """One gradient of the peer's loss at its present weights; answers (loss, gradient float32 [size])."""
+
+    __slots__ = ("batch_size",)
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+
+class Send(Effect):
+    """One encoded message to one neighbour or to several; answers at once, the world queues it on each link."""
+
+    __slots__ = ("parcel", "targets")
+
+    def __init__(self, targets: tuple[int, ...], parcel: Any) -> None:
+        self.targets = targets
+        self.parcel = parcel
+
+
+class Receive(Effect):
+    """Something new: a message has arrived or a neighbour was lost; with a deadline (emulated ns) at the latest then."""
+
+    __slots__ = ("deadline_ns",)
+
+    def __init__(self, deadline_ns: int | None = None) -> None:
+        self.deadline_ns = deadline_ns
+
+
+class Sleep(Effect):
+    """The passing of time until an instant (emulated ns)."""
+
+    __slots__ = ("until_ns",)
+
+    def __init__(self, until_ns: int) -> None:
+        self.until_ns = until_ns

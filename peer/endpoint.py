@@ -1,0 +1,152 @@
+"""Messages to chunks and back, acknowledgements, dispersion: one peer's end of all of its links.
+
+Pure: it is fed with frames and with the time (emulated ns) and answers with frames; who carries them is the world's business.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from peer.meter import CHUNK_LEAST_BYTES, LinkMeter
+from peer.payloads import Parcel
+from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
+
+_UNKNOWN_NS = -1
+MEASURE_EVERY = 4
+
+
+class Arrival(NamedTuple):
+    """A whole message: its head (bytes), its body (uint8), and when its last chunk was in."""
+
+    source: int
+    message: int
+    head: bytes
+    body: np.ndarray
+    arrived_ns: int
+    size_bytes: int
+
+
+class _Assembly:
+    """One message that is arriving, chunk after chunk, in order."""
+
+    __slots__ = ("body", "filled", "first_bytes", "first_ns", "head", "message", "next_number", "size_bytes")
+
+    def __init__(self, chunk: Chunk, now_ns: int) -> None:
+        self.message = chunk.message
+        self.head = bytes(chunk.head)
+        self.first_ns = now_ns
+        self.first_bytes = self.size_bytes = chunk.size_bytes
+        self.filled = len(chunk.piece)
+        self.next_number = 1
+        if self.filled == chunk.total_bytes:
+            self.body = np.frombuffer(chunk.piece, np.uint8)  # whole in one chunk: no copy
+        else:
+            self.body = np.empty(chunk.total_bytes, np.uint8)
+            self.body[: self.filled] = np.frombuffer(chunk.piece, np.uint8)
+
+    def add(self, chunk: Chunk) -> None:
+        self.body[self.filled : self.filled + len(chunk.piece)] = np.frombuffer(chunk.piece, np.uint8)
+        self.filled += len(chunk.piece)
+        self.next_number += 1
+        self.size_bytes += chunk.size_bytes
+
+
+class Endpoint:
+    """One peer's end of its links; `message_limit_bytes` bounds what a neighbour may make it assemble."""
+
+    def __init__(self, peer: int, neighbours: Iterable[int], message_limit_bytes: int) -> None:
+        self.peer = peer
+        self.message_limit_bytes = message_limit_bytes
+        self.meters = {neighbour: LinkMeter() for neighbour in neighbours}
+        self.errors: Counter[str] = Counter()
+        self._sequence = dict.fromkeys(self.meters, 0)
+        self._under_way: dict[int, dict[int, list[int]]] = {neighbour: {} for neighbour in self.meters}
+        self._arriving: dict[int, _Assembly] = {}
+
+    def send(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> list[Chunk]:
+        """Cut a message into the chunks that go to a neighbour, and remember it until it is acknowledged."""
+        meter = self.meters[target]
+        message = self._sequence[target]
+        self._sequence[target] = message + 1
+        chunks = cut(self.peer, message, parcel, meter.chunk_bytes())
+        size_bytes = len(parcel.head) + parcel.body.nbytes + HEADER_BYTES * len(chunks)
+        self._under_way[target][message] = [size_bytes, _UNKNOWN_NS]
+        meter.sent(size_bytes, now_ns, horizon_ns)
+        return chunks
+
+    def released(self, target: int, message: int, finish_ns: int) -> None:
+        """The last chunk of a message has left the peer at `finish_ns`: its round trip counts from here."""
+        entry = self._under_way.get(target, {}).get(message)
+        if entry is not None:
+            entry[1] = finish_ns
+
+    def receive(self, chunk: Chunk, now_ns: int) -> tuple[Arrival, Acknowledgement] | None:
+        """Take in a chunk; when it completes a message: the message, and the acknowledgement to send back.
+
+        Raises WireError where the chunk comes from a stranger or does not continue what its sender began.
+        """
+        source = chunk.source
+        if source not in self.meters:
+            raise WireError("foreign", f"peer {source} is no neighbour of peer {self.peer}")
+        if chunk.number == 0:
+            if chunk.total_bytes > self.message_limit_bytes:
+                raise WireError("length", f"a message of {chunk.total_bytes} bytes; the limit is {self.message_limit_bytes}")
+            assembly = _Assembly(chunk, now_ns)
+            self._arriving[source] = assembly
+        else:
+            continued = self._arriving.get(source)
+            if (
+                continued is None
+                or continued.message != chunk.message
+                or continued.next_number != chunk.number
+                or continued.filled != chunk.offset
+                or len(continued.body) != chunk.total_bytes
+            ):
+                self._arriving.pop(source, None)
+                raise WireError("order", f"chunk {chunk.number} of message {chunk.message} continues nothing")
+            assembly = continued
+            assembly.add(chunk)
+        if assembly.filled < chunk.total_bytes:
+            return None
+        del self._arriving[source]
+        spread = (assembly.size_bytes - assembly.first_bytes, max(0, now_ns - assembly.first_ns))
+        arrival = Arrival(source, chunk.message, assembly.head, assembly.body, now_ns, assembly.size_bytes)
+        return arrival, Acknowledgement(self.peer, chunk.message, *spread, 0)
+
+    def acknowledged(self, answer: Acknowledgement, now_ns: int) -> None:
+        """A neighbour has a message: measure the link.  Raises WireError for a message that is not under way."""
+        entry = self._under_way.get(answer.source, {}).pop(answer.message, None)
+        if entry is None:
+            raise WireError("acknowledgement", f"message {answer.message} to peer {answer.source} is not under way")
+        size_bytes, finish_ns = entry
+        round_trip_ns = max(0, now_ns - finish_ns) if finish_ns != _UNKNOWN_NS else 0
+        self.meters[answer.source].acknowledged(
+            size_bytes, min(answer.spread_bytes, size_bytes), answer.spread_ns, round_trip_ns
+        )
+
+    def lose(self, neighbour: int) -> None:
+        """Forget a neighbour that is gone."""
+        self.meters.pop(neighbour, None)
+        self._sequence.pop(neighbour, None)
+        self._under_way.pop(neighbour, None)
+        self._arriving.pop(neighbour, None)
+
+
+def cut(peer: int, message: int, parcel: Parcel, chunk_bytes: int) -> list[Chunk]:
+    """A message's chunks.
+
+    One chunk measures nothing, so a message that would fit into one is cut in two whenever its turn to measure comes:
+    every fourth time, which keeps small messages over fast links cheap.
+    """
+    body, total = memoryview(parcel.body.data) if parcel.body.nbytes else memoryview(b""), parcel.body.nbytes
+    piece = chunk_bytes
+    if total <= chunk_bytes and message % MEASURE_EVERY == 0:
+        piece = max(CHUNK_LEAST_BYTES, -(-total // 2))
+    chunks = [Chunk(peer, message, 0, 0, total, 0, 0, parcel.head, body[:piece])]
+    for index, offset in enumerate(range(piece, total, piece), start=1):
+        chunks.append(Chunk(peer, message, index, offset, total, 0, 0, b"", body[offset : offset + piece]))
+    return chunks

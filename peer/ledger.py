@@ -1,0 +1,101 @@
+"""What each neighbour is owed: everything that this peer made, less what it has paid to that neighbour.
+
+One running `total` and one `paid` a neighbour, touched only where something was sent, hold the same debt as an accumulator a
+neighbour for one addition a step.  Conservation (total = paid + owed) holds by construction: `owed` is never stored.  What a
+codec's rounding lost is taken back out of `paid`, so it is owed again: error feedback (Seide et al. 2014) without a residual
+of its own.  Sums are float64, so that a long run does not lose small updates in a large total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from peer.payloads import Dense, Payload, Sparse
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The next `count` elements in turn, going round the vector; each neighbour has its own place in the round."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Largest:
+    """The `count` elements of the largest absolute debt."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """All elements whose absolute debt is above a threshold."""
+
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Everything that is owed."""
+
+
+Pick = Next | Largest | Above | All
+
+
+class Ledger:
+    """The debts of one peer to each of its neighbours, for a vector of `size` elements.
+
+    The neighbours' rounds (`Next`) begin at equal distances, so that different neighbours get different parts at a time.
+    """
+
+    def __init__(self, size: int, neighbours: Iterable[int]) -> None:
+        self.total = np.zeros(size)
+        self.paid = {neighbour: np.zeros(size) for neighbour in neighbours}
+        self._next = {neighbour: place * size // len(self.paid) for place, neighbour in enumerate(self.paid)}
+
+    def add(self, update: np.ndarray) -> None:
+        """Owe every neighbour one more update (float32 or float64 [size])."""
+        self.total += update
+
+    def owed(self, neighbour: int) -> np.ndarray:
+        """The whole debt to a neighbour, float64 [size]."""
+        return self.total - self.paid[neighbour]
+
+    def take(self, neighbour: int, pick: Pick) -> Payload:
+        """Pay a part of the debt: the picked elements leave the debt and are returned, float32.
+
+        With `Next` the part never wraps: at the end of the vector it is shorter, and the next one starts at zero.
+        """
+        paid = self.paid[neighbour]
+        if isinstance(pick, Next):
+            start = self._next[neighbour]
+            stop = min(start + max(pick.count, 0), len(self.total))
+            self._next[neighbour] = stop % len(self.total)
+            return self._pay(paid, Dense((self.total[start:stop] - paid[start:stop]).astype(np.float32), start))
+        owed = self.total - paid
+        if isinstance(pick, All):
+            return self._pay(paid, Dense(owed.astype(np.float32)))
+        if isinstance(pick, Largest):
+            count = min(max(pick.count, 0), len(owed))
+            order = np.argpartition(np.abs(owed), min(len(owed) - count, len(owed) - 1))
+            indices = np.sort(order[len(owed) - count :].astype(np.uint32))
+        else:
+            indices = np.flatnonzero(np.abs(owed) > pick.threshold).astype(np.uint32)
+        return self._pay(paid, Sparse(indices, owed[indices].astype(np.float32)))
+
+    def refund(self, neighbour: int, payload: Payload, read: np.ndarray) -> None:
+        """Owe again what the neighbour will not read: the payload's values less `read`, what the codec left of them."""
+        self.paid[neighbour][payload.where()] -= payload.values.astype(np.float64) - read
+
+    def forget(self, neighbour: int) -> None:
+        """Drop a lost neighbour's account."""
+        self.paid.pop(neighbour, None)
+        self._next.pop(neighbour, None)
+
+    @staticmethod
+    def _pay(paid: np.ndarray, payload: Payload) -> Payload:
+        paid[payload.where()] += payload.values
+        return payload

@@ -1,0 +1,236 @@
+"""One peer in real time: the loop that carries out its strategy's effects.  The only clock of a peer is here.
+
+Two threads.  The main thread runs the strategy and computes gradients.  The I/O thread (`peer.carrier`) owns the sockets, lets
+shaped chunks go and holds arriving ones until they are due.  They exchange plain tuples over two deques; everything that a
+strategy can see is touched by the main thread alone.
+
+Emulated time of a peer is logical: a gradient that was asked for at t is there at t + its device's time, whatever the host
+needed for the strategy's own few lines; the thread only waits until the real clock has caught up.  Where the host cannot keep
+up the logical time is pulled along (never more than SLACK_NS behind) and the distance is recorded as lateness.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Protocol
+
+import numpy as np
+
+from peer.effects import Gradient, Receive, Send, Sleep
+from peer.endpoint import Arrival, Endpoint
+from peer.peer import Peer
+from peer.wire import WireError
+
+SLACK_NS = 20_000_000
+
+
+class Clock:
+    """Emulated time: ns since the start barrier, every emulated second stretched to `dilation` real ones."""
+
+    def __init__(self, dilation: float = 1.0) -> None:
+        self.dilation = dilation
+        self.epoch_ns = 0
+
+    def now_ns(self) -> int:
+        """The present emulated time; negative before the start barrier."""
+        return int((time.monotonic_ns() - self.epoch_ns) / self.dilation)
+
+    def seconds_until(self, emulated_ns: int) -> float:
+        """Real seconds until an emulated instant, 0 if it is past."""
+        return max(0.0, (self.epoch_ns + emulated_ns * self.dilation - time.monotonic_ns()) / 1e9)
+
+
+class Doorbell:
+    """How one thread wakes another: an eventfd that is rung only while somebody waits."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+
+
+class Learner(Protocol):
+    """What computes gradients for one peer."""
+
+    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
+        """(loss, gradient float32 [size]) over the peer's next minibatch."""
+
+    def duration_ns(self, batch_size: int) -> int:
+        """The emulated time of one such step; 0 = as long as this machine takes."""
+
+
+# What the I/O thread tells the main thread.
+News = tuple[str, Any, Any]
+
+
+class LivePeer:
+    """Carries out one strategy in real time.  `snapshot(index, now_ns)` is called at every record instant, index * every_ns."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        endpoint: Endpoint,
+        learner: Learner,
+        clock: Clock,
+        stop_ns: int | None,
+        every_ns: int,
+        snapshot: Callable[[int, int], None],
+    ) -> None:
+        self.peer = peer
+        self.endpoint = endpoint
+        self.learner = learner
+        self.clock = clock
+        self.stop_ns = stop_ns
+        self.every_ns = every_ns
+        self.snapshot = snapshot
+        self.news: deque[News] = deque()  # from the I/O thread
+        self.outbox: deque[Any] = deque()  # to the I/O thread: (target, chunk, now_ns)
+        self.doorbell = Doorbell()
+        self.ring_carrier: Callable[[], None] = lambda: None
+        self.waiting = False  # for messages: then the I/O thread rings
+        self.overrun_ns: list[int] = []
+        self._emulated = learner.duration_ns(1) > 0
+        self._pending: deque[Arrival] = deque()  # arrived, but later than the logical time
+        self._losses: list[int] = []
+        self._records = 0
+        peer.meters = endpoint.meters
+
+    def run(self, strategy: Coroutine[Any, Any, None]) -> None:
+        """Carry out the strategy until it returns or the world says stop.  What the strategy raises comes through."""
+        answer: Any = None
+        self._wait(0)
+        try:
+            while not self._over():
+                effect = strategy.send(answer)
+                answer = self._carry_out(effect)
+                self._pull_along()
+                self._deliver()
+        except StopIteration:
+            return
+        finally:
+            strategy.close()
+
+    def _over(self) -> bool:
+        if self.stop_ns is not None and self.peer.now_ns >= self.stop_ns:
+            self.peer.stopped = True
+        return self.peer.stopped
+
+    def _carry_out(self, effect: object) -> Any:
+        if isinstance(effect, Send):
+            return self._send(effect)
+        if isinstance(effect, Gradient):
+            return self._gradient(effect)
+        if isinstance(effect, Receive):
+            return self._receive(effect)
+        if isinstance(effect, Sleep):
+            return self._wait(effect.until_ns)
+        raise TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only")
+
+    def _gradient(self, effect: Gradient) -> tuple[float, np.ndarray]:
+        start_ns = self.peer.now_ns
+        result = self.learner.gradient(self.peer.weights, effect.batch_size)
+        if self._emulated:
+            end_ns = start_ns + self.learner.duration_ns(effect.batch_size)
+            self.overrun_ns.append(max(0, self.clock.now_ns() - end_ns))
+            self._wait(end_ns)
+        else:
+            self._advance(self.clock.now_ns())
+        return result
+
+    def _send(self, effect: Send) -> None:
+        peer = self.peer
+        for target in effect.targets:
+            if target in peer.mixing:
+                for chunk in self.endpoint.send(target, effect.parcel, peer.now_ns, peer.horizon_ns):
+                    self.outbox.append((target, chunk, peer.now_ns))
+        self.ring_carrier()
+
+    def _receive(self, effect: Receive) -> None:
+        """Wait until something new has come in, the effect's deadline or the end."""
+        deadline_ns = min(x for x in (effect.deadline_ns, self.stop_ns, 2**62) if x is not None)
+        self.waiting = True
+        while not self.peer.stopped:
+            if self._deliver():
+                break
+            if self._pending and self._pending[0].arrived_ns < deadline_ns:
+                self._advance(self._pending[0].arrived_ns)
+            elif self.clock.now_ns() >= deadline_ns:
+                self._advance(deadline_ns)
+                break
+            else:
+                self._sleep(min(deadline_ns, self._next_record_ns()))
+                self._record(min(deadline_ns, self.clock.now_ns()))
+        self.waiting = False
+
+    def _wait(self, until_ns: int) -> None:
+        """Let emulated time pass; news that come in meanwhile stay for later, only a stop ends it early."""
+        while not self.peer.stopped and self.clock.now_ns() < until_ns:
+            self._sleep(min(until_ns, self._next_record_ns()))
+            self._record(min(until_ns, self.clock.now_ns()))
+            self._read_news()
+        self._advance(until_ns)
+
+    def _sleep(self, until_ns: int) -> None:
+        if not self.news:
+            select.select([self.doorbell.fd], [], [], self.clock.seconds_until(until_ns))
+        self.doorbell.clear()
+
+    def _pull_along(self) -> None:
+        """Where a step takes as long as the host takes, time is real; elsewhere it is logical, within its slack."""
+        self._advance(self.clock.now_ns() - (SLACK_NS if self._emulated else 0))
+
+    def _advance(self, now_ns: int) -> None:
+        if self.stop_ns is not None:
+            now_ns = min(now_ns, self.stop_ns)
+        if now_ns > self.peer.now_ns:
+            self._record(now_ns)
+            self.peer.now_ns = now_ns
+
+    def _next_record_ns(self) -> int:
+        return self._records * self.every_ns
+
+    def _record(self, now_ns: int) -> None:
+        """Hand over a snapshot for every record instant that has passed: weights do not change while time does."""
+        while (instant_ns := self._next_record_ns()) <= now_ns and (self.stop_ns is None or instant_ns < self.stop_ns):
+            self.snapshot(self._records, instant_ns)
+            self._records += 1
+
+    def _deliver(self) -> bool:
+        """Give the peer what has arrived by its logical time; True where a strategy that waits has reason to look."""
+        self._read_news()
+        fresh = False
+        while self._losses:
+            fresh = self.peer.lose(self._losses.pop()) or fresh
+        while self._pending and self._pending[0].arrived_ns <= self.peer.now_ns:
+            self.peer.deliver(self._pending.popleft())
+            fresh = True
+        return fresh
+
+    def _read_news(self) -> None:
+        """Take over what the I/O thread has brought."""
+        while self.news:
+            kind, first, second = self.news.popleft()
+            if kind == "arrival":
+                self._pending.append(first)
+            elif kind == "released":
+                self.endpoint.released(first[0], first[1], second)
+            elif kind == "acknowledged":
+                try:
+                    self.endpoint.acknowledged(first, second)
+                except WireError as error:
+                    self.peer.errors[error.kind] += 1
+            elif kind == "lost":
+                self._losses.append(first)
+                self.endpoint.lose(first)
+            else:
+                self.peer.stopped = True

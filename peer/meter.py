@@ -1,0 +1,129 @@
+"""What a peer measures: each link's rate, delay and room, and its own speed.
+
+The rate comes from the dispersion of a message's chunks at the receiver (the bytes after the first chunk over the time
+after the first chunk), which the acknowledgement carries back: the delay cancels and no clocks are compared.  Bytes over
+round trip would starve itself: small shares measure the delay, look slow, and shrink further.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+PROBE_BYTES = 32_768  # what may be under way before anything was measured
+CHUNK_TIME_NS = 2_000_000  # a chunk is about 2 ms of line rate
+CHUNK_LEAST_BYTES = 1_400
+CHUNK_FIRST_BYTES = 16_384
+CHUNK_MOST_BYTES = (1 << 20) - 4_096  # the frame's bound less headers
+MEMORY = 0.5  # weight of the past against one new measurement
+
+
+class LinkMeter:
+    """One link to one neighbour, as measured by its sender.  Times are emulated ns, given by the caller."""
+
+    __slots__ = (
+        "_round_trip_ns",
+        "_spread_bytes",
+        "_spread_ns",
+        "_tokens",
+        "_tokens_at_ns",
+        "in_flight_bytes",
+        "least_round_trip_ns",
+    )
+
+    def __init__(self) -> None:
+        self._spread_bytes = 0.0
+        self._spread_ns = 0.0
+        self._round_trip_ns = 0.0
+        self._tokens = 0.0
+        self._tokens_at_ns: int | None = None
+        self.least_round_trip_ns: float | None = None
+        self.in_flight_bytes = 0
+
+    @property
+    def rate_bytes_per_s(self) -> float | None:
+        """The measured rate; None before the first measurement, inf where chunks arrive together."""
+        if not self._spread_bytes:
+            return None
+        return self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
+
+    @property
+    def delay_ns(self) -> float | None:
+        """Half of the smoothed round trip; None before the first acknowledgement."""
+        return self._round_trip_ns / 2 if self.least_round_trip_ns is not None else None
+
+    def chunk_bytes(self) -> int:
+        """How large the next message's chunks should be."""
+        rate = self.rate_bytes_per_s
+        if rate is None:
+            return CHUNK_FIRST_BYTES
+        return int(min(max(rate * CHUNK_TIME_NS / 1e9, CHUNK_LEAST_BYTES), CHUNK_MOST_BYTES))
+
+    def sent(self, size_bytes: int, now_ns: int, horizon_ns: float) -> None:
+        """A message of so many bytes was handed to the link."""
+        self._refill(now_ns, horizon_ns)
+        self._tokens -= size_bytes
+        self.in_flight_bytes += size_bytes
+
+    def acknowledged(self, size_bytes: int, spread_bytes: int, spread_ns: int, round_trip_ns: int) -> None:
+        """A message has arrived; its chunks lay `spread_ns` apart, and the answer came `round_trip_ns` after its last."""
+        self.in_flight_bytes -= size_bytes
+        if spread_bytes:
+            self._spread_bytes = MEMORY * self._spread_bytes + spread_bytes
+            self._spread_ns = MEMORY * self._spread_ns + spread_ns
+        if self.least_round_trip_ns is None:
+            self.least_round_trip_ns = self._round_trip_ns = round_trip_ns
+        else:
+            self.least_round_trip_ns = min(self.least_round_trip_ns, round_trip_ns)
+            self._round_trip_ns += 0.2 * (round_trip_ns - self._round_trip_ns)
+
+    def room_bytes(self, now_ns: int, horizon_ns: float) -> float:
+        """How many bytes the link can take now without building a queue.
+
+        A token bucket over the measured rate that holds at most `horizon_ns` worth of bytes, bounded by what may be under
+        way (rate x (round trip + horizon), as a congestion window would): so a link that became slower stops the flow
+        before the next measurement has come back.  Before any measurement a few chunks, one probe at a time.
+        """
+        rate = self.rate_bytes_per_s
+        if rate is None:
+            return max(0.0, PROBE_BYTES - self.in_flight_bytes)
+        if rate == inf:
+            return inf
+        self._refill(now_ns, horizon_ns)
+        window = rate * ((self.least_round_trip_ns or 0.0) + horizon_ns) / 1e9
+        return max(0.0, min(self._tokens, window - self.in_flight_bytes))
+
+    def _refill(self, now_ns: int, horizon_ns: float) -> None:
+        rate = self.rate_bytes_per_s
+        if rate is None or rate == inf:
+            return
+        capacity = rate * horizon_ns / 1e9
+        if self._tokens_at_ns is None:
+            self._tokens = capacity
+        else:
+            self._tokens = min(capacity, self._tokens + rate * (now_ns - self._tokens_at_ns) / 1e9)
+        self._tokens_at_ns = now_ns
+
+
+class SpeedMeter:
+    """A peer's own speed: how long a step takes, how many samples it trains in a second.  Times are emulated ns."""
+
+    __slots__ = ("samples", "step_ns", "steps")
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.step_ns = 0.0
+        self.samples = 0.0
+
+    def computed(self, duration_ns: int, samples: int) -> None:
+        """One gradient over `samples` samples took `duration_ns`."""
+        weight = max(0.1, 1.0 / (self.steps + 1))
+        self.step_ns += weight * (duration_ns - self.step_ns)
+        self.samples += weight * (samples - self.samples)
+        self.steps += 1
+
+    @property
+    def samples_per_s(self) -> float | None:
+        """Measured speed; None before the first step, inf where steps take no time."""
+        if not self.steps:
+            return None
+        return self.samples / self.step_ns * 1e9 if self.step_ns else inf

@@ -1,0 +1,131 @@
+"""What travels between peers: a range of a flat vector, or chosen elements of it, in a codec's bytes.
+
+`encode` turns a payload into a parcel (a small head and one raw body), `decode` is its inverse and trusts nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from peer.codecs import BY_NUMBER, Codec
+from peer.wire import HEAD_LIMIT_BYTES, WireError
+
+SCALARS_LIMIT = 16
+_DENSE, _SPARSE = 0, 1
+_UInt = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+
+
+class Dense:
+    """The elements start .. start + len(values) of a flat vector; values float32."""
+
+    __slots__ = ("start", "values")
+
+    def __init__(self, values: np.ndarray, start: int = 0) -> None:
+        self.values = values
+        self.start = start
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.values)
+
+    def where(self) -> slice:
+        """The elements as an index into the flat vector."""
+        return slice(self.start, self.stop)
+
+
+class Sparse:
+    """Chosen elements of a flat vector: indices uint32, strictly ascending, and their values float32."""
+
+    __slots__ = ("indices", "values")
+
+    def __init__(self, indices: np.ndarray, values: np.ndarray) -> None:
+        self.indices = indices
+        self.values = values
+
+    def where(self) -> np.ndarray:
+        """The elements as an index into the flat vector."""
+        return self.indices
+
+
+Payload = Dense | Sparse
+
+
+class Head(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """The few numbers that say what a body is."""
+
+    kind: Annotated[int, msgspec.Meta(ge=0, le=1)]
+    codec: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    step: _UInt
+    start: _UInt
+    count: _UInt
+    scalars: Annotated[tuple[float, ...], msgspec.Meta(max_length=SCALARS_LIMIT)] = ()
+
+
+_head_encoder = msgspec.msgpack.Encoder()
+_head_decoder = msgspec.msgpack.Decoder(Head)
+
+
+class Parcel:
+    """One message ready for the wire: its head in bytes, its body as one flat uint8 array."""
+
+    __slots__ = ("body", "head", "size_bytes", "step")
+
+    def __init__(self, head: bytes, body: np.ndarray, step: int) -> None:
+        self.head = head
+        self.body = body
+        self.step = step
+        self.size_bytes = len(head) + body.nbytes
+
+
+def encode(payload: Payload, codec: Codec, step: int, scalars: tuple[float, ...] = ()) -> tuple[Parcel, np.ndarray]:
+    """Put a payload into a codec's bytes.
+
+    Returns the parcel and the values as the receiver will read them (float32; the difference to what was given is the
+    rounding that a ledger takes back).  The body is a copy: the caller may change its vector at once.
+    """
+    body, read = codec.encode(payload.values)
+    kind, start = _DENSE, 0
+    if isinstance(payload, Dense):
+        start = payload.start
+    else:
+        kind = _SPARSE
+        body = np.concatenate([np.ascontiguousarray(payload.indices, "<u4").view(np.uint8), body])
+    head = _head_encoder.encode(Head(kind, codec.number, step, start, len(payload.values), scalars))
+    return Parcel(head, body, step), read
+
+
+def decode_head(data: Any) -> Head:
+    """Read a head; raises WireError on anything that is not exactly one."""
+    if len(data) > HEAD_LIMIT_BYTES:
+        raise WireError("head", f"a head of {len(data)} bytes; at most {HEAD_LIMIT_BYTES} are allowed")
+    try:
+        return _head_decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
+        raise WireError("head", f"not a message head: {error}") from None
+
+
+def decode(head: Head, body: np.ndarray, size: int) -> Payload:
+    """Read a body (uint8 [bytes]) that belongs to a vector of `size` elements.
+
+    Raises WireError where the body's length, the range or the indices do not fit; takes no memory before that is known.
+    float32 values are a read-only view of the body where they lie aligned.
+    """
+    codec = BY_NUMBER.get(head.codec)
+    if codec is None:
+        raise WireError("codec", f"codec number {head.codec}; known are {sorted(BY_NUMBER)}")
+    values_bytes = codec.body_bytes(head.count)
+    if head.kind == _DENSE:
+        if head.start + head.count > size:
+            raise WireError("range", f"elements {head.start}..{head.start + head.count} of a vector of {size}")
+        if body.nbytes != values_bytes:
+            raise WireError("length", f"{body.nbytes} bytes for {head.count} elements; expected {values_bytes}")
+        return Dense(codec.decode(body, head.count), head.start)
+    if head.count > size or body.nbytes != 4 * head.count + values_bytes:
+        raise WireError("length", f"{body.nbytes} bytes for {head.count} chosen elements of {size}")
+    indices = np.frombuffer(body[: 4 * head.count].tobytes(), "<u4")
+    if head.count and (indices[-1] >= size or np.any(indices[1:] <= indices[:-1])):
+        raise WireError("indices", f"indices must ascend strictly and stay below {size}")
+    return Sparse(indices, codec.decode(body[4 * head.count :], head.count))

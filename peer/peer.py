@@ -1,0 +1,276 @@
+"""The peer: identity, weights, step, neighbours, links as measured, and the verbs that a strategy awaits."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from peer.aggregators import Aggregator, Mean
+from peer.codecs import Codec, Float32
+from peer.effects import Gradient, Receive, Send, Sleep
+from peer.endpoint import Arrival
+from peer.ledger import Ledger, Pick
+from peer.meter import LinkMeter, SpeedMeter
+from peer.optimizers import Optimizer, Sgd
+from peer.payloads import Dense, Head, Payload, decode, decode_head, encode
+from peer.wire import HEADER_BYTES, WireError
+
+OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
+LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
+
+
+class Message(NamedTuple):
+    """What a neighbour sent: `step` is the sender's, times are emulated ns."""
+
+    source: int
+    step: int
+    payload: Payload
+    scalars: tuple[float, ...]
+    arrived_ns: int
+
+
+class Staleness:
+    """How many steps behind the receiver the messages of one neighbour were when they were used."""
+
+    __slots__ = ("messages", "steps")
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.messages = 0
+
+
+class Peer:
+    """One member of the fleet, as its strategy sees it.
+
+    `weights` is float32 [size] and belongs to the strategy, except while a gradient is awaited.  `mixing` holds W_ij of each
+    neighbour; the rest of the row is the peer's own weight.  All that is known of links and speeds is measured.
+    """
+
+    def __init__(
+        self,
+        identity: int,
+        peers: int,
+        mixing: dict[int, float],
+        weights: np.ndarray,
+        batch_size: int = 32,
+        codec: Codec | None = None,
+        aggregator: Aggregator | None = None,
+        optimizer: Optimizer | None = None,
+        steps_limit: int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.id = identity
+        self.peers = peers
+        self.neighbours = sorted(mixing)
+        self.mixing = dict(mixing)
+        self.weights = weights
+        self.size = len(weights)
+        self.batch_size = batch_size
+        self.codec: Codec = codec or Float32()
+        self.aggregator: Aggregator = aggregator or Mean()
+        self.stepper = (optimizer or Sgd()).start(self.size)
+        self.steps_limit = steps_limit
+        self.rng = rng or np.random.default_rng([0, identity])
+        self.now_ns = 0
+        self.step = 0
+        self.samples = 0
+        self.stopped = False
+        self.loss_sum = 0.0
+        self.loss_count = 0
+        self.speed = SpeedMeter()
+        self.meters: dict[int, LinkMeter] = {}
+        self.staleness: dict[int, Staleness] = {neighbour: Staleness() for neighbour in self.neighbours}
+        self.errors: Counter[str] = Counter()
+        self.ledger: Ledger | None = None
+        self._inbox: deque[Arrival | Message] = deque()
+
+    # ---- what a strategy asks -------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether to go on: neither stopped by the world nor at the experiment's number of steps."""
+        return not self.stopped and (self.steps_limit is None or self.step < self.steps_limit)
+
+    @property
+    def horizon_ns(self) -> float:
+        """The time that one exchange should fill: a step as measured, and never less than 20 ms."""
+        return max(self.speed.step_ns, LEAST_HORIZON_NS)
+
+    def room(self, neighbour: int) -> int:
+        """How many elements the link to a neighbour can take now, by its measured rate (at most the whole vector)."""
+        room_bytes = self.meters[neighbour].room_bytes(self.now_ns, self.horizon_ns)
+        return min(self.size, self.codec.elements(room_bytes - OVERHEAD_BYTES))
+
+    def new_ledger(self) -> Ledger:
+        """A ledger over all neighbours; the world asks it to forget a neighbour that is lost."""
+        self.ledger = Ledger(self.size, self.neighbours)
+        return self.ledger
+
+    # ---- what a strategy awaits -----------------------------------------------------------------------------------
+
+    async def gradient(self) -> np.ndarray:
+        """The gradient of the loss over the next minibatch at the present weights, float32 [size]; one step done."""
+        start_ns = self.now_ns
+        loss, gradient = await Gradient(self.batch_size)
+        self.speed.computed(self.now_ns - start_ns, self.batch_size)
+        self.loss_sum += loss
+        self.loss_count += 1
+        self.samples += self.batch_size
+        return gradient
+
+    async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
+        """Queue a message to a neighbour; returns its values as they will be read there (float32)."""
+        parcel, read = encode(payload, self.codec, self.step, scalars)
+        await Send((neighbour,), parcel)
+        return read
+
+    async def broadcast(self, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
+        """Queue one message to every neighbour, encoded once; returns its values as they will be read there (float32)."""
+        parcel, read = encode(payload, self.codec, self.step, scalars)
+        if self.neighbours:
+            await Send(tuple(self.neighbours), parcel)
+        return read
+
+    async def pay(self, neighbour: int, pick: Pick) -> Payload:
+        """Send a neighbour a part of what the ledger owes it; what the codec's rounding loses stays owed."""
+        assert self.ledger is not None, "call new_ledger first"
+        payload = self.ledger.take(neighbour, pick)
+        read = await self.send(neighbour, payload)
+        if not self.codec.lossless:
+            self.ledger.refund(neighbour, payload, read)
+        return payload
+
+    async def sleep(self, duration_ns: int) -> None:
+        """Let emulated time pass."""
+        await Sleep(self.now_ns + duration_ns)
+
+    async def receive(self) -> Message | None:
+        """The next message in order of arrival, waiting for it; None when a neighbour was lost meanwhile."""
+        before = len(self.neighbours)
+        while True:
+            if self._inbox and (message := self._open(self._inbox.popleft())) is not None:
+                self._used(message)
+                return message
+            if len(self.neighbours) < before or not self.neighbours:
+                return None
+            await Receive()
+
+    def arrived(self) -> list[Message]:
+        """All messages that have arrived and were not yet taken, in order of arrival; does not wait."""
+        messages = []
+        while self._inbox:
+            message = self._open(self._inbox.popleft())
+            if message is not None:
+                self._used(message)
+                messages.append(message)
+        return messages
+
+    async def gather(self, step: int) -> list[Message]:
+        """One message of this step from every neighbour that still lives, in order of neighbour, waiting for them.
+
+        Earlier ones are dropped as too late, later ones stay for their own step.
+        """
+        found: dict[int, Message] = {}
+        while True:
+            waiting: list[Arrival | Message] = []
+            while self._inbox:
+                message = self._open(self._inbox.popleft())
+                if message is None or message.step < step:
+                    continue
+                if message.step == step and message.source not in found:
+                    found[message.source] = message
+                else:
+                    waiting.append(message)
+            self._inbox.extend(waiting)
+            if all(neighbour in found for neighbour in self.neighbours):
+                break
+            await Receive()
+        messages = [found[neighbour] for neighbour in self.neighbours]
+        for message in messages:
+            self._used(message)
+        return messages
+
+    # ---- what a strategy does with weights ------------------------------------------------------------------------
+
+    def apply(self, gradient: np.ndarray) -> None:
+        """Let the optimizer move the weights along -gradient, and count the step."""
+        self.stepper.step(self.weights, gradient)
+        self.step += 1
+
+    def mix(self, models: Sequence[Message], own: np.ndarray) -> None:
+        """Average with whole models: x_i <- x_i + (sum_j W_ij q_j) - q_i, where q are models as they were read on the wire.
+
+        `own` is this peer's model as its neighbours read it.  With a lossless codec q_i = x_i: x_i <- sum_j W_ij x_j;
+        with a rounding codec the mean over the fleet is still kept, because W is symmetric.
+        """
+        rows, weights = [own], [1.0]
+        for message in models:
+            if not isinstance(message.payload, Dense) or len(message.payload.values) != self.size:
+                self.errors["range"] += 1
+                continue
+            weight = self.mixing.get(message.source, 0.0)
+            rows.append(message.payload.values)
+            weights.append(weight)
+            weights[0] -= weight
+        mixed = self.aggregator.combine(rows, weights)
+        if self.codec.lossless:
+            self.weights[:] = mixed
+        else:
+            self.weights += mixed
+            self.weights -= own
+
+    def blend(self, message: Message, weight: float) -> None:
+        """Move the elements that a message holds towards it: x <- x + weight (q - x) there, nothing elsewhere."""
+        where = message.payload.where()
+        part = self.weights[where]
+        self.weights[where] = part + np.float32(weight) * (message.payload.values - part)
+
+    # ---- what a world does ----------------------------------------------------------------------------------------
+
+    def deliver(self, arrival: Arrival) -> None:
+        """A world hands over a whole message."""
+        self._inbox.append(arrival)
+
+    def lose(self, neighbour: int) -> bool:
+        """A neighbour is gone: go on without it.  Its mixing weight returns to this peer's own, which keeps the matrix of
+        the survivors symmetric and doubly stochastic.  False where it was no neighbour (any more)."""
+        if neighbour not in self.mixing:
+            return False
+        self.neighbours = [other for other in self.neighbours if other != neighbour]
+        del self.mixing[neighbour]
+        if self.ledger is not None:
+            self.ledger.forget(neighbour)
+        return True
+
+    def take_loss(self) -> float:
+        """The mean training loss since the last call; nan where no step was made."""
+        mean = self.loss_sum / self.loss_count if self.loss_count else float("nan")
+        self.loss_sum, self.loss_count = 0.0, 0
+        return mean
+
+    def _open(self, parcel: Arrival | Message) -> Message | None:
+        """Decode a message on its first use; one that does not decode, or from a lost neighbour, is dropped and counted."""
+        if isinstance(parcel, Message):
+            return parcel if parcel.source in self.mixing else None
+        if parcel.source not in self.mixing:
+            return None
+        try:
+            head: Head = decode_head(parcel.head)
+            payload = decode(head, parcel.body, self.size)
+        except WireError as error:
+            self.errors[error.kind] += 1
+            return None
+        return Message(parcel.source, head.step, payload, head.scalars, parcel.arrived_ns)
+
+    def _used(self, message: Message) -> None:
+        staleness = self.staleness[message.source]
+        staleness.steps += max(0, self.step - message.step)
+        staleness.messages += 1
+
+
+def message_limit_bytes(size: int) -> int:
+    """The largest body that a peer of a model of `size` elements ever sends: every element with its index, as float32."""
+    return 8 * size + 4_096

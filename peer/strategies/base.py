@@ -1,0 +1,25 @@
+"""What every strategy is: a frozen configuration and one coroutine."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from peer.peer import Peer
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
+    """How a peer trains with its neighbours; its fields are its configuration.
+
+    `shares` says what it puts on the wire, which decides on which graphs it is stable: "parameters" contract the distance
+    between peers on any connected graph, "gradients" do so only where everyone hears everyone, "nothing" never does.
+    `aggregates` says whether whole contributions of one round come together, so that the aggregator has a choice to make.
+    """
+
+    shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
+    aggregates: ClassVar[bool] = False
+
+    async def run(self, peer: Peer) -> None:
+        """Train until `peer.running` is false."""
+        raise AssertionError("a strategy runs")

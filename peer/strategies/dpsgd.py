@@ -1,0 +1,40 @@
+"""D-PSGD: decentralized parallel SGD (Lian et al., NeurIPS 2017, arXiv 1705.09056, algorithm 1).
+
+When: every step, synchronously.  What: the whole model.  Whom: every neighbour.  How: x_i <- sum_j W_ij x_j - eta g_i(x_i)
+with a doubly stochastic W ("combine-then-adapt", as published: mixing and gradient run in parallel, both at the old weights),
+or x_i <- sum_j W_ij (x_j - eta g_j(x_j)) ("adapt-then-combine").  Both move the mean by exactly -eta times the mean gradient.
+
+Departures: a lossy codec is allowed (then every peer mixes what was read on the wire, its own model included, so that the
+mean is still kept); a neighbour that is lost hands its weight back to each survivor.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from peer.payloads import Dense
+from peer.peer import Peer
+from peer.strategies.base import Strategy
+
+
+class DPSGD(Strategy, frozen=True, tag="d-psgd"):
+    """Synchronous averaging of whole models with all neighbours, every step (Lian et al. 2017)."""
+
+    aggregates: ClassVar[bool] = True
+
+    order: Literal["combine-then-adapt", "adapt-then-combine"] = "combine-then-adapt"
+    """Which comes first: "combine-then-adapt" as published, or "adapt-then-combine"."""
+
+    async def run(self, peer: Peer) -> None:
+        while peer.running:
+            if self.order == "combine-then-adapt":
+                own = await peer.broadcast(Dense(peer.weights))  # on its way while the gradient is computed
+                gradient = await peer.gradient()
+                models = await peer.gather(step=peer.step)
+                peer.mix(models, own)
+                peer.apply(gradient)
+            else:
+                step = peer.step
+                peer.apply(await peer.gradient())
+                own = await peer.broadcast(Dense(peer.weights))
+                peer.mix(await peer.gather(step=step + 1), own)

@@ -1,0 +1,32 @@
+"""Full exchange: everyone sends its whole gradient to everyone, every step; large-batch SGD without a server.
+
+When: every step, synchronously.  What: the whole gradient.  Whom: all other peers (a complete graph).  How: each peer applies
+the aggregate (by default the mean) of its own and all received gradients of the step, so all peers hold the same weights,
+and n peers with batch b walk exactly as one machine with batch n b.  The all-to-all baseline of Ako (Watcharapichat et al.,
+SoCC 2016) and DLion (Hong and Chandra, HPDC 2021), with a barrier.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from peer.payloads import Dense
+from peer.peer import Peer
+from peer.strategies.base import Strategy
+
+
+class Full(Strategy, frozen=True, tag="full"):
+    """Everyone sends its whole gradient to everyone each step (the all-to-all baseline)."""
+
+    shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    aggregates: ClassVar[bool] = True
+
+    async def run(self, peer: Peer) -> None:
+        while peer.running:
+            gradient = await peer.gradient()
+            own = await peer.broadcast(Dense(gradient))
+            rows = {peer.id: own}
+            for message in await peer.gather(step=peer.step):
+                rows[message.source] = message.payload.values
+            ordered = [rows[source] for source in sorted(rows)]  # the same order everywhere: the same bits everywhere
+            peer.apply(peer.aggregator.combine(ordered, [1.0 / len(ordered)] * len(ordered)))

@@ -1,0 +1,21 @@
+"""No exchange at all: every peer trains alone on its own data.  The floor that every other strategy has to beat.
+
+When: never.  What: nothing.  Whom: nobody.  How: plain local SGD.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from peer.peer import Peer
+from peer.strategies.base import Strategy
+
+
+class Solo(Strategy, frozen=True, tag="solo"):
+    """No exchange: every peer trains alone (the floor)."""
+
+    shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "nothing"
+
+    async def run(self, peer: Peer) -> None:
+        while peer.running:
+            peer.apply(await peer.gradient())

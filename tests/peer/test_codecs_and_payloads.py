@@ -1,0 +1,124 @@
+"""Codec round trips within the stated error, claimed sizes equal to encoded sizes, and nothing decoded that does not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from peer.codecs import BY_NUMBER, INT8_BLOCK, AnyCodec, Codec, Float16, Float32, Int8
+from peer.payloads import HEAD_LIMIT_BYTES, Dense, Head, Parcel, Sparse, decode, decode_head, encode
+from peer.wire import WireError
+
+CODECS = [Float32(), Float16(), Int8()]
+vectors = hnp.arrays(np.float32, st.integers(0, 3000), elements=st.floats(-1000, 1000, width=32))
+
+
+@given(vectors, st.sampled_from(CODECS))
+@settings(max_examples=120, deadline=None)
+def test_round_trip_within_the_stated_error(values: np.ndarray, codec: AnyCodec) -> None:
+    body, read = codec.encode(values)
+    assert body.nbytes == codec.body_bytes(len(values))
+    again = codec.decode(body.copy(), len(values))
+    assert again.dtype == np.float32
+    np.testing.assert_array_equal(again, read)
+    if isinstance(codec, Float32):
+        np.testing.assert_array_equal(read, values)
+    elif isinstance(codec, Float16):
+        assert np.all(np.abs(read - values) <= np.maximum(np.abs(values) * 2.0**-11, 2.0**-25))
+    else:
+        for start in range(0, len(values), INT8_BLOCK):
+            block = slice(start, start + INT8_BLOCK)
+            bound = np.abs(values[block]).max() / 254
+            assert np.all(np.abs(read[block] - values[block]) <= bound * (1 + 1e-5) + 1e-30)
+
+
+def test_float16_saturates_instead_of_overflowing() -> None:
+    assert Float16().encode(np.array([1e6, -1e6], np.float32))[1].tolist() == [65504.0, -65504.0]
+
+
+@given(st.sampled_from(CODECS), st.floats(0, 1e6))
+def test_elements_is_the_largest_count_that_fits(codec: Codec, room_bytes: float) -> None:
+    count = codec.elements(room_bytes)
+    assert codec.body_bytes(count) <= room_bytes or count == 0
+    assert codec.body_bytes(count + 1) > room_bytes
+
+
+def test_endless_room_holds_any_model() -> None:
+    assert Float32().elements(float("inf")) >= 2**32
+
+
+@given(vectors.filter(len), st.sampled_from(CODECS), st.integers(0, 100), st.integers(0, 2**40))
+@settings(max_examples=80, deadline=None)
+def test_dense_survives_the_wire(values: np.ndarray, codec: AnyCodec, start: int, step: int) -> None:
+    parcel, read = encode(Dense(values, start), codec, step, scalars=(1.5, -2.0))
+    assert parcel.size_bytes == len(parcel.head) + parcel.body.nbytes
+    head = decode_head(parcel.head)
+    payload = decode(head, np.frombuffer(parcel.body.tobytes(), np.uint8), len(values) + start)
+    assert isinstance(payload, Dense)
+    assert (head.step, payload.start, head.scalars) == (step, start, (1.5, -2.0))
+    np.testing.assert_array_equal(payload.values, read)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_sparse_survives_the_wire(codec: AnyCodec) -> None:
+    indices = np.array([0, 5, 17], np.uint32)
+    parcel, read = encode(Sparse(indices, np.array([1, -2, 3], np.float32)), codec, 3)
+    payload = decode(decode_head(parcel.head), parcel.body, 18)
+    assert isinstance(payload, Sparse)
+    np.testing.assert_array_equal(payload.indices, indices)
+    np.testing.assert_array_equal(payload.values, read)
+
+
+def test_the_encoded_body_does_not_follow_the_vector() -> None:
+    weights = np.ones(10, np.float32)
+    parcel, _ = encode(Dense(weights), Float32(), 0)
+    weights[:] = 7
+    assert decode(decode_head(parcel.head), parcel.body, 10).values.tolist() == [1.0] * 10
+
+
+def _sparse(indices: list[int], size: int) -> None:
+    parcel, _ = encode(Sparse(np.array(indices, np.uint32), np.zeros(len(indices), np.float32)), Float32(), 0)
+    decode(decode_head(parcel.head), parcel.body, size)
+
+
+@pytest.mark.parametrize("indices", [[3, 2], [2, 2], [0, 10]])
+def test_indices_that_do_not_ascend_or_fit_are_refused(indices: list[int]) -> None:
+    with pytest.raises(WireError) as caught:
+        _sparse(indices, size=10)
+    assert caught.value.kind == "indices"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"count": 11}, "range"),
+        ({"start": 1}, "range"),
+        ({"count": 9}, "length"),
+        ({"codec": 77}, "codec"),
+        ({"kind": 1}, "length"),
+        ({"count": 2**40}, "range"),
+    ],
+)
+def test_a_head_that_does_not_fit_its_body_is_refused(change: dict[str, int], kind: str) -> None:
+    fields = {"kind": 0, "codec": 0, "step": 0, "start": 0, "count": 10} | change
+    with pytest.raises(WireError) as caught:
+        decode(Head(**fields), np.zeros(40, np.uint8), 10)
+    assert caught.value.kind == kind
+
+
+@given(st.binary(max_size=HEAD_LIMIT_BYTES + 50))
+@settings(max_examples=300)
+def test_any_bytes_are_a_head_or_a_wire_error(data: bytes) -> None:
+    try:
+        head = decode_head(data)
+    except WireError:
+        return
+    assert isinstance(head, Head)
+
+
+def test_every_codec_has_its_own_number() -> None:
+    assert len(BY_NUMBER) == len(CODECS)
+    assert Parcel(b"ab", np.zeros(3, np.uint8), 0).size_bytes == 5

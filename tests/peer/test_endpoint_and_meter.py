@@ -1,0 +1,170 @@
+"""Chunks, acknowledgements and what is measured from them, against closed forms; time is given, never slept."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+import pytest
+
+from peer.endpoint import MEASURE_EVERY, Endpoint
+from peer.meter import CHUNK_FIRST_BYTES, CHUNK_MOST_BYTES, PROBE_BYTES, LinkMeter, SpeedMeter
+from peer.wire import WireError
+from tests.helpers import chunks_of, pair
+
+
+def carry(sender: Endpoint, receiver: Endpoint, count: int, rate_bytes_per_s: float, delay_ns: int, start_ns: int = 0) -> int:
+    """Send a message over an ideal link and bring the acknowledgement back; returns when the last chunk had left."""
+    leaves_ns = float(start_ns)
+    for chunk in chunks_of(sender, receiver.peer, count, start_ns):
+        leaves_ns += chunk.size_bytes / rate_bytes_per_s * 1e9
+        complete = receiver.receive(chunk, round(leaves_ns) + delay_ns)
+    assert complete is not None
+    sender.released(receiver.peer, chunk.message, round(leaves_ns))
+    sender.acknowledged(complete[1], round(leaves_ns) + 2 * delay_ns)
+    return round(leaves_ns)
+
+
+@pytest.mark.parametrize("rate_bytes_per_s", [1e5, 1e6, 1e8])
+@pytest.mark.parametrize("delay_ns", [0, 40_000_000])
+def test_rate_and_delay_are_measured_exactly_on_an_ideal_link(rate_bytes_per_s: float, delay_ns: int) -> None:
+    """The delay cancels: rate = bytes after the first chunk over the time after it."""
+    sender, receiver = pair()
+    carry(sender, receiver, 20_000, rate_bytes_per_s, delay_ns)
+    meter = sender.meters[1]
+    assert meter.rate_bytes_per_s == pytest.approx(rate_bytes_per_s, rel=1e-6)
+    assert meter.delay_ns == delay_ns
+    assert meter.in_flight_bytes == 0
+
+
+def test_small_messages_over_a_long_link_do_not_starve_the_rate() -> None:
+    """Bytes over round trip would say 4 kB / 0.4 s; dispersion says what the link carries."""
+    sender, receiver = pair()
+    for turn in range(8):
+        carry(sender, receiver, 1_000, 1e6, 200_000_000, turn * 1_000_000_000)
+    assert sender.meters[1].rate_bytes_per_s == pytest.approx(1e6, rel=1e-3)
+
+
+def test_a_rate_that_fell_to_a_tenth_is_known_within_three_messages() -> None:
+    sender, receiver = pair()
+    now_ns = 0
+    for _ in range(5):
+        now_ns = carry(sender, receiver, 30_000, 1e7, 0, now_ns)
+    for _ in range(3):
+        now_ns = carry(sender, receiver, 30_000, 1e6, 0, now_ns)
+    assert sender.meters[1].rate_bytes_per_s == pytest.approx(1e6, rel=0.15)
+
+
+def test_chunks_are_two_milliseconds_of_the_measured_rate() -> None:
+    sender, receiver = pair()
+    assert sender.meters[1].chunk_bytes() == CHUNK_FIRST_BYTES
+    carry(sender, receiver, 50_000, 5e6, 0)
+    assert sender.meters[1].chunk_bytes() == pytest.approx(10_000, rel=1e-3)
+    assert max(len(chunk.piece) for chunk in chunks_of(sender, 1, 50_000)) == sender.meters[1].chunk_bytes()
+
+
+def test_a_small_message_is_cut_in_two_every_fourth_time() -> None:
+    sender, _ = pair()
+    counts = [len(chunks_of(sender, 1, 1_000)) for _ in range(2 * MEASURE_EVERY)]
+    assert counts == [2, 1, 1, 1] * 2
+
+
+def test_whole_messages_arrive_as_sent_and_out_of_order_chunks_are_refused() -> None:
+    sender, receiver = pair()
+    chunks = chunks_of(sender, 1, 30_000)
+    assert len(chunks) > 3
+    for chunk in chunks[:-1]:
+        assert receiver.receive(chunk, 0) is None
+    arrival, answer = receiver.receive(chunks[-1], 5) or pytest.fail("not complete")
+    assert arrival.body.view(np.float32).tolist() == list(range(30_000))
+    assert (arrival.source, arrival.arrived_ns, answer.message) == (0, 5, 0)
+    later = chunks_of(sender, 1, 30_000)
+    receiver.receive(later[0], 0)
+    with pytest.raises(WireError):
+        receiver.receive(later[2], 0)
+
+
+def test_an_answer_to_nothing_is_refused() -> None:
+    sender, receiver = pair()
+    for chunk in chunks_of(sender, 1, 10):
+        complete = receiver.receive(chunk, 0)
+    assert complete is not None
+    sender.acknowledged(complete[1], 0)
+    with pytest.raises(WireError):
+        sender.acknowledged(complete[1], 0)
+
+
+def test_a_lost_neighbour_is_forgotten() -> None:
+    sender, receiver = pair()
+    chunk = chunks_of(sender, 1, 10)[0]
+    receiver.lose(0)
+    with pytest.raises(WireError):
+        receiver.receive(chunk, 0)
+    assert 0 not in receiver.meters
+
+
+def test_before_any_measurement_one_probe_is_under_way() -> None:
+    meter = LinkMeter()
+    assert meter.room_bytes(0, 20e6) == PROBE_BYTES
+    meter.sent(30_000, 0, 20e6)
+    assert meter.room_bytes(10**12, 20e6) == PROBE_BYTES - 30_000
+
+
+def measured(rate_bytes_per_s: float, round_trip_ns: int = 0) -> LinkMeter:
+    meter = LinkMeter()
+    meter.sent(2_000, 0, 20e6)
+    meter.acknowledged(2_000, 1_000, round(1_000 / rate_bytes_per_s * 1e9), round_trip_ns)
+    return meter
+
+
+def test_room_refills_at_the_measured_rate_up_to_the_horizon() -> None:
+    meter = measured(1e6)
+    assert meter.room_bytes(0, 100e6) == pytest.approx(100_000)
+    meter.sent(100_000, 0, 100e6)
+    meter.acknowledged(100_000, 99_000, 99_000_000, 0)
+    assert meter.room_bytes(30_000_000, 100e6) == pytest.approx(30_000)
+    assert meter.room_bytes(10**12, 100e6) == pytest.approx(100_000)
+
+
+def test_room_never_exceeds_rate_times_time_in_the_long_run() -> None:
+    meter, sent_bytes, horizon_ns = measured(1e6, 10_000_000), 0.0, 50e6
+    for step in range(1000):
+        now_ns = step * 10_000_000
+        room_bytes = int(meter.room_bytes(now_ns, horizon_ns))
+        if room_bytes:
+            meter.sent(room_bytes, now_ns, horizon_ns)
+            meter.acknowledged(room_bytes, room_bytes - 1, round((room_bytes - 1) / 1e6 * 1e9), 10_000_000)
+            sent_bytes += room_bytes
+    assert sent_bytes <= 1e6 * 9.99 + 1e6 * horizon_ns / 1e9 + 2
+    assert sent_bytes >= 1e6 * 9.9
+
+
+def test_unanswered_bytes_stop_the_flow() -> None:
+    """A link that has become slower answers late: what is under way is bounded by a round trip and a horizon."""
+    meter, horizon_ns = measured(1e6, 20_000_000), 50e6
+    sent_bytes = 0.0
+    for step in range(1000):
+        room_bytes = meter.room_bytes(step * 10_000_000, horizon_ns)
+        meter.sent(int(room_bytes), step * 10_000_000, horizon_ns)
+        sent_bytes += int(room_bytes)
+    assert sent_bytes <= 1e6 * (0.020 + 0.050)
+
+
+def test_chunks_that_arrive_together_measure_an_endless_rate() -> None:
+    meter = LinkMeter()
+    meter.sent(2_000, 0, 20e6)
+    meter.acknowledged(2_000, 1_000, 0, 0)
+    assert meter.rate_bytes_per_s == inf
+    assert meter.room_bytes(0, 20e6) == inf
+    assert meter.chunk_bytes() == CHUNK_MOST_BYTES
+
+
+def test_speed_follows_the_steps() -> None:
+    speed = SpeedMeter()
+    assert speed.samples_per_s is None
+    for _ in range(5):
+        speed.computed(10_000_000, 32)
+    assert speed.samples_per_s == pytest.approx(3200)
+    for _ in range(80):
+        speed.computed(20_000_000, 32)
+    assert speed.samples_per_s == pytest.approx(1600, rel=0.01)

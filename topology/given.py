@@ -1,0 +1,110 @@
+"""A graph that somebody gives, made ready for peers numbered 0..n-1."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+
+def from_graph(graph: nx.Graph, directed: bool = False) -> nx.Graph:
+    """Make any connected networkx graph ready for a fleet: a copy on the nodes 0..n-1.
+
+    Nodes are numbered in this order: ascending where all names are whole numbers (7, "7"), otherwise as `graph.nodes`
+    gives them. Every node keeps its attributes and gets `original_name`; edge attributes and graph attributes stay.
+    Self loops are left out, since every peer keeps a share of its own model anyway. With `directed=True` a `DiGraph`
+    is allowed, and has to be strongly connected.
+
+    Raises ValueError for anything but a networkx graph, an empty graph, a multigraph, a directed graph without
+    `directed=True`, and a graph that is not connected; each message names the cure.
+    """
+    check_simple(graph)
+    if graph.is_directed() and not directed:
+        raise ValueError(
+            "the graph is directed, and peers that average with each other need an undirected one: "
+            "give graph.to_undirected() if every edge may be used both ways"
+        )
+    order = peer_order(graph)
+    number = {name: i for i, name in enumerate(order)}
+    fresh = nx.DiGraph() if graph.is_directed() else nx.Graph()
+    fresh.graph.update(graph.graph)
+    for name in order:
+        fresh.add_node(number[name], **{"original_name": name, **_text_keys(graph.nodes[name])})
+    for source, target, attributes in graph.edges(data=True):
+        if source != target:
+            fresh.add_edge(number[source], number[target], **_text_keys(attributes))
+    _check_connected(fresh)
+    return sorted_copy(fresh)
+
+
+def peer_order(graph: nx.Graph) -> list[Any]:
+    """The nodes in the order of their peer numbers: ascending if all are whole numbers, else as `graph.nodes` has them."""
+    names = list(graph.nodes)
+    numbers = [_whole_number(name) for name in names]
+    if any(number is None for number in numbers):
+        return names
+    return [names[i] for i in sorted(range(len(names)), key=lambda i: numbers[i])]  # type: ignore[arg-type, return-value]
+
+
+def adjacency(graph: nx.Graph) -> np.ndarray:
+    """Who is beside whom: float64 [n, n] of 0 and 1, rows in the order of `peer_order`, weights and self loops ignored."""
+    matrix = nx.to_numpy_array(graph, nodelist=peer_order(graph), weight=None, dtype=np.float64)
+    np.fill_diagonal(matrix, 0.0)
+    return (matrix != 0).astype(np.float64)
+
+
+def check_simple(graph: object) -> None:
+    """Raise ValueError unless this is a networkx graph with at least one node and at most one edge between two nodes."""
+    if not isinstance(graph, nx.Graph):
+        raise ValueError(f"expected a networkx graph, not {type(graph).__name__}: make one with networkx.Graph(edges)")
+    if graph.is_multigraph():
+        raise ValueError(
+            "the graph is a multigraph, and peers have one link between two of them: "
+            "give networkx.Graph(graph), which keeps one edge of each bundle"
+        )
+    if not len(graph):
+        raise ValueError("the graph is empty: give it at least one node")
+
+
+def sorted_copy(graph: nx.Graph) -> nx.Graph:
+    """The same graph with its nodes, edges and neighbours in ascending order, so that equal graphs are also walked alike."""
+    fresh = graph.__class__()
+    fresh.graph.update(graph.graph)
+    fresh.add_nodes_from(sorted(graph.nodes(data=True), key=lambda item: item[0]))
+    edges = graph.edges(data=True)
+    if not graph.is_directed():
+        edges = [(min(source, target), max(source, target), attributes) for source, target, attributes in edges]
+    fresh.add_edges_from(sorted(edges, key=lambda edge: edge[:2]))
+    return fresh
+
+
+def _whole_number(name: object) -> int | None:
+    if isinstance(name, Integral):
+        return int(name)
+    if isinstance(name, str) and name.strip().lstrip("+-").isascii() and name.strip().lstrip("+-").isdigit():
+        try:
+            return int(name)
+        except ValueError:  # "+-3", or more digits than Python reads
+            return None
+    return None
+
+
+def _text_keys(attributes: dict[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in attributes.items()}
+
+
+def _check_connected(graph: nx.Graph) -> None:
+    directed = graph.is_directed()
+    find = nx.strongly_connected_components if directed else nx.connected_components
+    pieces = sorted(find(graph), key=lambda piece: (-len(piece), min(piece)))
+    if len(pieces) == 1:
+        return
+    sizes = ", ".join(str(len(piece)) for piece in pieces[:5]) + (", ..." if len(pieces) > 5 else "")
+    lost = graph.nodes[min(pieces[1])]["original_name"]
+    raise ValueError(
+        f"the graph is not {'strongly ' if directed else ''}connected: it falls into {len(pieces)} pieces (of {sizes} "
+        f"nodes), and node {lost!r} is cut off from the largest; add edges that join them, or keep the largest piece: "
+        f"graph.subgraph(max(networkx.{find.__name__}(graph), key=len))"
+    )
