@@ -149,8 +149,8 @@ def default_folder(name: str) -> Path:
 
 def describe_machine() -> dict[str, Any]:
     """What it runs on, for the manifest: host, processors, memory, system, and the versions of everything that matters."""
-    versions = {}
-    for package in ("grapevine", "numpy", "torch", "networkx", "scikit-learn", "pyzmq", "msgspec", "pyarrow", "pandas", "plotly"):
+    versions: dict[str, str | None] = {}
+    for package in ("grapevine", "numpy", "torch", "networkx", "scikit-learn", "pyzmq", "msgspec", "pyarrow", "pandas"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -149,7 +149,7 @@ def time_to_accuracy_s(history: Iterable[tuple[float, float]]) -> dict[str, floa
 
 
 def digest(outcome: Outcome) -> str:
-    """sha256, in hexadecimal, of all that an equal seed must reproduce: the weights, and every count and figure but the wall clock's."""
+    """sha256 (hexadecimal) of all that an equal seed must reproduce: the weights and every figure but the wall clock's."""
     sha = hashlib.sha256(np.ascontiguousarray(outcome.weights, dtype="<f4").data)
     told = [outcome.emulated_s, outcome.steps, outcome.bytes_sent, outcome.messages_sent, outcome.accuracy, outcome.loss,
             outcome.accuracy_of_mean, outcome.accuracy_history, outcome.staleness_steps_mean, outcome.peers_lost,
@@ -212,25 +212,35 @@ def clean(value: Any) -> Any:
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    yield "peers", (f"{summary['peers']} in the {summary['world']} world on {summary['topology']}, strategy {summary['strategy']}"
-                    f", spectral gap {figure(summary['spectral_gap'])}")  # fmt: skip
-    yield "time", f"{figure(summary['emulated_s'], 's')} emulated, {figure(summary['wall_s'], 's')} on the wall clock"
+    told = {key: figure(summary.get(key)) for key in summary if isinstance(summary.get(key), int | float | None)}
+    yield "peers", f"{told['peers']} on {summary['topology']} ({summary['world']} world), strategy {summary['strategy']}"
+    yield "time", f"{told['emulated_s']} s emulated, {told['wall_s']} s on the wall clock"
     if summary["accuracy_mean"] is not None:
-        low, high = percent(summary["accuracy_min"]), percent(summary["accuracy_max"])
-        mean_model = percent(summary["accuracy_of_mean"])
-        yield "accuracy", f"{percent(summary['accuracy_mean'])} on average ({low} to {high}), of the mean model {mean_model}"
-        reached = [f"{float(level):.0%} at {figure(time_s, 's')}" for level, time_s in summary["time_to_accuracy_s"].items() if time_s is not None]
-        if reached:
-            yield "reached", ", ".join(reached)
-    yield "loss", f"{figure(summary['loss_mean'])}, consensus distance {figure(summary['consensus_distance'])}"
-    yield "steps", (f"{figure(summary['steps_total'])} in all, {figure(summary['steps_per_wall_s'])} per second"
-                    f", staleness {figure(summary['staleness_steps_mean'])} steps")  # fmt: skip
+        mean, low, high, of_mean = (percent(summary[f"accuracy_{which}"]) for which in ("mean", "min", "max", "of_mean"))
+        yield "accuracy", f"{mean} on average (peers: {low} to {high}), of the mean model {of_mean}"
+    reached = {level: time_s for level, time_s in summary["time_to_accuracy_s"].items() if time_s is not None}
+    if reached:
+        yield "reached", ", ".join(f"{float(level):.0%} at {figure(time_s)} s" for level, time_s in reached.items())
+    yield "loss", f"{told['loss_mean']}, consensus distance {told['consensus_distance']}"
+    yield "steps", (
+        f"{told['steps_total']} in all, {told['steps_per_wall_s']} per second, staleness {told['staleness_steps_mean']} steps"
+    )
     if summary["bytes_sent"] is not None:
-        yield "sent", f"{show_bytes(summary['bytes_sent'])} in {figure(summary['messages_sent'])} messages"
+        yield "sent", f"{show_bytes(summary['bytes_sent'])} in {told['messages_sent']} messages"
     yield "lost", peers_text(summary["peers_lost"])
-    if summary.get("rate_error_worst") is not None or summary["lateness_p99_ms"] is not None:
-        yield "emulation", (f"late by {figure(summary['lateness_p99_ms'], 'ms')} (p99), rate off by at most "
-                            f"{percent(summary.get('rate_error_worst'))}, delay by {figure(summary.get('delay_error_median_ms'), 'ms')} (median)")  # fmt: skip
+    emulation = _emulation(summary)
+    if emulation:
+        yield "emulation", ", ".join(emulation)
+
+
+def _emulation(summary: Mapping[str, Any]) -> Iterable[str]:
+    known = {key: summary.get(key) for key in ("lateness_p99_ms", "rate_error_worst", "delay_error_median_ms")}
+    texts = {
+        "lateness_p99_ms": f"late by {figure(known['lateness_p99_ms'])} ms (p99)",
+        "rate_error_worst": f"rates off by at most {percent(known['rate_error_worst'])}",
+        "delay_error_median_ms": f"delays off by {figure(known['delay_error_median_ms'])} ms (median)",
+    }
+    return [text for key, text in texts.items() if known[key] is not None]
 
 
 def _fidelity(links: Sequence[LinkFigures]) -> dict[str, Any]:
@@ -254,8 +264,11 @@ def _doubts(summary: Mapping[str, Any], links: Sequence[LinkFigures], diverged: 
     if (summary["rate_error_worst"] or 0) > RATE_ERROR:
         source, target = summary["rate_error_worst_link"]
         link = next(link for link in links if (link.source, link.target) == (source, target))
-        yield (f"link {source} -> {target} ran at {show_rate(link.rate_measured_bytes_per_s)} where {show_rate(link.rate_asked_bytes_per_s)} "
-               f"was asked ({link.rate_error:+.0%}): a shared uplink or downlink may explain it; else {stretch}")  # fmt: skip
+        got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(link.rate_asked_bytes_per_s)
+        yield (
+            f"link {source} -> {target} ran at {got} where {asked} was asked ({link.rate_error:+.0%}): "
+            f"a shared uplink or downlink may explain it; else {stretch}"
+        )
     typical_ms = 1e3 * median([link.delay_asked_s for link in links])
     if summary["delay_error_median_ms"] > max(DELAY_ERROR_MS, RATE_ERROR * (typical_ms if typical_ms > 0 else 0.0)):
         yield f"delays are off by {summary['delay_error_median_ms']:.1f} ms (median over the links): {stretch}"

@@ -42,15 +42,28 @@ class Incoming(Protocol):
 
 
 class LinkCount:
-    """What went over one directed link since it was last asked."""
+    """What went over one directed link since it was last asked, on the real clock (in emulated ns)."""
 
-    __slots__ = ("bytes", "delay_ns_sum", "delays", "messages")
+    __slots__ = ("bytes", "delays_ns", "first_bytes", "first_ns", "messages", "spread_bytes", "spread_ns")
 
     def __init__(self) -> None:
         self.bytes = 0
         self.messages = 0
-        self.delay_ns_sum = 0
-        self.delays = 0
+        self.delays_ns: list[int] = []
+        self.first_ns = 0
+        self.first_bytes = 0
+        self.spread_bytes = 0
+        self.spread_ns = 0
+
+    def delivered(self, chunk: Chunk, now_ns: int) -> None:
+        """A chunk was handed to the endpoint: note how long it travelled, and how far a message's chunks lie apart."""
+        if chunk.finish_ns:
+            self.delays_ns.append(now_ns - chunk.finish_ns)
+        if chunk.number == 0:
+            self.first_ns, self.first_bytes = now_ns, chunk.size_bytes
+        elif chunk.offset + len(chunk.piece) == chunk.total_bytes:
+            self.spread_bytes += chunk.total_bytes - self.first_bytes + HEADER_BYTES * (chunk.number + 1)
+            self.spread_ns += now_ns - self.first_ns
 
 
 class Carrier:
@@ -199,10 +212,7 @@ class Carrier:
         except WireError as error:
             self.errors[error.kind] += 1
             return
-        if frame.finish_ns:
-            count = self.received[frame.source]
-            count.delays += 1
-            count.delay_ns_sum += now_ns - frame.finish_ns
+        self.received[frame.source].delivered(frame, now_ns)
         if complete is not None:
             arrival, answer = complete
             self.outgoing.offer(arrival.source, answer, HEADER_BYTES, arrived_ns, True, True)

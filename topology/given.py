@@ -31,10 +31,11 @@ def from_graph(graph: nx.Graph, directed: bool = False) -> nx.Graph:
     fresh = nx.DiGraph() if graph.is_directed() else nx.Graph()
     fresh.graph.update(graph.graph)
     for name in order:
-        fresh.add_node(number[name], **{"original_name": name, **_text_keys(graph.nodes[name])})
+        fresh.add_node(number[name])
+        fresh.nodes[number[name]].update({"original_name": name, **_text_keys(graph.nodes[name])})
     for source, target, attributes in graph.edges(data=True):
         if source != target:
-            fresh.add_edge(number[source], number[target], **_text_keys(attributes))
+            fresh.add_edges_from([(number[source], number[target], _text_keys(attributes))])
     _check_connected(fresh)
     return sorted_copy(fresh)
 

@@ -47,6 +47,8 @@ class Problem(Protocol):
     """Training samples of each peer."""
     arrays: dict[str, np.ndarray]
     """The big data, read-only in use, by name."""
+    preload: tuple[str, ...]
+    """Modules that the gradient needs, by name: a launcher may load them once and fork."""
     notes: list[str]
     """What a user should know about how this problem is computed; may grow during the run."""
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from experiments.tasks.autograd import ModuleLearner
 
+NEEDS = "experiments.tasks.autograd"
+
 _CHANNELS, _GROUPS, _CLASSES = (16, 32), 4, 10
 
 

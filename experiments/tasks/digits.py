@@ -53,13 +53,15 @@ class Digits(Task, frozen=True, tag="digits"):
         rng = np.random.default_rng([seed, _STREAM])
         make: Callable[[Mapping[str, np.ndarray]], Learner]
         if self.model == "cnn":
-            shape, start, make = _as_images, cnn.initial(rng), cnn.learner
+            shape, start, make, needs = _as_images, cnn.initial(rng), cnn.learner, cnn.NEEDS
         else:
             widths = self._widths()
-            shape, start = _with_ones, perceptron.initial(widths, rng)
+            shape, start, needs = _with_ones, perceptron.initial(widths, rng), perceptron.__name__
             make = functools.partial(perceptron.Perceptron, widths)
         data = {"train_x": shape(train_x), "train_y": train_y, "test_x": shape(test_x), "test_y": test_y}
-        return LearningProblem(initial=start, data=data, make=make, partition=partition, peers=peers, seed=seed)
+        return LearningProblem(
+            initial=start, data=data, make=make, partition=partition, peers=peers, seed=seed, preload=(needs,)
+        )
 
     def _widths(self) -> tuple[int, ...]:
         return (_PIXELS, *(self.hidden if self.model == "mlp" else ()), _CLASSES)

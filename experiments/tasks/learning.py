@@ -43,6 +43,7 @@ class LearningProblem:
         partition: Partition,
         peers: int,
         seed: int,
+        preload: tuple[str, ...],
     ):
         labels = data["train_y"]
         shards = partition.split(labels, peers, seed)
@@ -50,6 +51,7 @@ class LearningProblem:
         self.samples: list[int] = [len(shard) for shard in shards]
         self.skew: Skew | None = skew(labels, shards)
         self.arrays = read_only({**data, "initial": initial, "shards": np.concatenate(shards)})
+        self.preload = preload
         self.notes: list[str] = []
         self._make = make
         self._learner: Learner | None = None

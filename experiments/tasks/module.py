@@ -57,7 +57,15 @@ class Module(Task, frozen=True, eq=False, tag="module"):
         data = {"train_x": train_x, "train_y": train_y, "test_x": test_x, "test_y": test_y}
         make = _Maker(self.factory, self.loss, seed)
         initial = autograd.flat(autograd.build(self.factory, seed))
-        problem = LearningProblem(initial=initial, data=data, make=make, partition=partition, peers=peers, seed=seed)
+        problem = LearningProblem(
+            initial=initial,
+            data=data,
+            make=make,
+            partition=partition,
+            peers=peers,
+            seed=seed,
+            preload=(autograd.__name__,),
+        )
         few = min(len(train_y), self.batch_size)
         trial = make({name: array[: few if name.startswith("train") else 2] for name, array in data.items()})
         _try(trial, initial, Batch(np.arange(few), seed), data)

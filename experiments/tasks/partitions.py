@@ -167,10 +167,13 @@ def _deal(classes: list[np.ndarray], peers: int, alpha: float, rng: np.random.Ge
 def _mend(shards: list[np.ndarray], least: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Move random samples from the largest peers to those below the minimum, and no more of them than needed."""
     shards = [rng.permutation(shard) for shard in shards]
+    sizes = np.array([len(shard) for shard in shards])
     for poor in rng.permutation(len(shards)):
-        while len(shards[poor]) < least:
-            rich = max(range(len(shards)), key=lambda peer: len(shards[peer]))
-            count = min(least - len(shards[poor]), max(1, (len(shards[rich]) - least) // 2))
+        while sizes[poor] < least:
+            rich = int(sizes.argmax())
+            count = min(least - sizes[poor], max(1, (sizes[rich] - least) // 2))
             shards[poor] = np.concatenate([shards[poor], shards[rich][:count]])
             shards[rich] = shards[rich][count:]
+            sizes[poor] += count
+            sizes[rich] -= count
     return shards

@@ -94,6 +94,7 @@ class QuadraticProblem:
     def __init__(self, targets: np.ndarray, start: np.ndarray, noise: float):
         self.size: int = targets.shape[1]
         self.samples: list[int] = [1] * len(targets)
+        self.preload: tuple[str, ...] = (__name__,)
         self.notes: list[str] = []
         self.arrays: dict[str, np.ndarray] = {}
         self._noise = noise

@@ -66,10 +66,15 @@ class Outgoing(_Message, frozen=True):
 
 
 class Incoming(_Message, frozen=True):
-    """One directed link as its receiver saw it since the last report; nan = nothing came."""
+    """One directed link as its receiver saw it since the last report, on the real clock; nan = nothing came.
+
+    `delay_s` and `delay_p99_s` are quantiles over chunks; `rate_bytes_per_s` is the rate within messages.
+    """
 
     source: int
     delay_s: float
+    delay_p99_s: float
+    rate_bytes_per_s: float
     staleness_steps: float
 
 

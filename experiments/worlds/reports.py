@@ -55,12 +55,18 @@ class Reporter:
 
     def _incoming(self, neighbour: int) -> Incoming:
         count, staleness = self.received[neighbour], self.peer.staleness[neighbour]
-        delay_s = count.delay_ns_sum / count.delays / 1e9 if count.delays else float("nan")
-        count.delay_ns_sum = count.delays = 0
+        delays_ns, count.delays_ns = sorted(count.delays_ns), []
+        rate = count.spread_bytes / count.spread_ns * 1e9 if count.spread_ns else float("nan")
+        count.spread_bytes = count.spread_ns = 0
         steps, used = self._staleness[neighbour]
         self._staleness[neighbour] = staleness.steps, staleness.messages
         used = staleness.messages - used
-        return Incoming(neighbour, delay_s, (staleness.steps - steps) / used if used else float("nan"))
+        stale = (staleness.steps - steps) / used if used else float("nan")
+        return Incoming(neighbour, _quantile_s(delays_ns, 0.5), _quantile_s(delays_ns, 0.99), rate, stale)
+
+
+def _quantile_s(sorted_ns: list[int], share: float) -> float:
+    return sorted_ns[int(share * (len(sorted_ns) - 1))] / 1e9 if sorted_ns else float("nan")
 
 
 def thinned(values: list[int]) -> list[int]:

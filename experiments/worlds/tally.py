@@ -1,4 +1,4 @@
-"""What a world learns about its fleet, on its way to the run folder, the live view and the outcome.  The same in every world."""
+"""What a world learns about its fleet, on its way to run folder, live view and outcome; the same in every world."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Tally:
         self.emulated_s = 0.0
         self.phase = "starting"
         self.started_s = time.monotonic()
+        self._stepped = False
         self._open: dict[int, dict[int, Report]] = {}
         self._closed: set[int] = set()
 
@@ -53,6 +54,9 @@ class Tally:
         """One peer at one record instant; once all living peers have reported it: the snapshot to score."""
         peer, time_s = report.peer, report.time_ns / 1e9
         self.steps[peer] = report.step
+        if not self._stepped and all(step or other in self.lost for other, step in enumerate(self.steps)):
+            self._stepped = True
+            self.event("first_step", text="every peer has made its first step")
         if not math.isnan(report.train_loss):
             self.train_loss[peer] = report.train_loss
         self.staleness[peer] = report.staleness_sum, report.staleness_count

@@ -194,10 +194,12 @@ class VirtualWorld:
         for target, frame, transit in member.shaper.release(self.now_ns):
             count = member.sent[target]
             count.bytes += frame.size_bytes
-            if isinstance(frame, Chunk) and frame.offset + len(frame.piece) == frame.total_bytes:
-                count.messages += 1
-                member.endpoint.released(target, frame.message, transit.finish_ns)
-            self._at(transit.due_ns, self._arrive, self.members[target], frame, transit.finish_ns)
+            if isinstance(frame, Chunk):
+                frame = frame._replace(due_ns=transit.due_ns, finish_ns=transit.finish_ns)
+                if frame.offset + len(frame.piece) == frame.total_bytes:
+                    count.messages += 1
+                    member.endpoint.released(target, frame.message, transit.finish_ns)
+            self._at(transit.due_ns, self._arrive, self.members[target], frame)
         next_ns = member.shaper.next_ns()
         if next_ns is not None and (member.release_at_ns is None or next_ns < member.release_at_ns):
             member.release_at_ns = next_ns
@@ -208,25 +210,23 @@ class VirtualWorld:
             member.release_at_ns = None
             self._release(member)
 
-    def _arrive(self, member: _VirtualPeer, frame: Frame, finish_ns: int) -> None:
+    def _arrive(self, member: _VirtualPeer, frame: Frame) -> None:
         """A frame has come to the end of its link; the downlink may hold it up."""
         if not (member.alive and self.members[frame.source].alive):
             return
         in_ns = member.downlink.receive(self.now_ns, frame.size_bytes)
         if in_ns > self.now_ns:
-            self._at(in_ns, self._deliver, member, frame, finish_ns)
+            self._at(in_ns, self._deliver, member, frame)
         else:
-            self._deliver(member, frame, finish_ns)
+            self._deliver(member, frame)
 
-    def _deliver(self, member: _VirtualPeer, frame: Frame, finish_ns: int) -> None:
+    def _deliver(self, member: _VirtualPeer, frame: Frame) -> None:
         if not (member.alive and frame.source in member.endpoint.meters):
             return
         if isinstance(frame, Acknowledgement):
             member.endpoint.acknowledged(frame, self.now_ns)
             return
-        count = member.received[frame.source]
-        count.delays += 1
-        count.delay_ns_sum += self.now_ns - finish_ns
+        member.received[frame.source].delivered(frame, self.now_ns)
         complete = member.endpoint.receive(frame, self.now_ns)
         if complete is None:
             return

@@ -1,0 +1,199 @@
+"""What a run will be like, told without running it: times, bytes, the links that bind, and doubts with their cures."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from experiments.tables import Processes
+from netem.units import show_duration
+from peer.optimizers import Sgd
+
+if TYPE_CHECKING:
+    from experiments.build import Fleet
+
+TRIALS = 9
+"""Gradients computed to learn how fast this machine is."""
+DELAY_BOUND = math.pi / 4
+"""Learning rate times delay in steps: a delayed gradient descent of unit curvature oscillates above pi/2."""
+
+
+class LinkForecast(NamedTuple):
+    """One direction of an edge, when all links of its peers are busy."""
+
+    source: int
+    target: int
+    rate_bytes_per_s: float
+    """Its own rate (loss included), or its share of an uplink or downlink where that is less; infinite = unlimited."""
+    delay_ns: int
+    transfer_ns: float
+    """From the first bit of a whole model sent until its last has arrived."""
+    binds: bool
+    """Whether that is longer than a step of the sender."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What will happen, as far as it can be told beforehand."""
+
+    parameters: int
+    model_bytes: int
+    """A whole model as the codec writes it."""
+    gradient_ns: float
+    """What one gradient takes on this machine."""
+    step_ns: list[float]
+    """Emulated time of a step of each peer, exchange not counted."""
+    round_ns: float
+    """Emulated time of a step of the slowest peer, exchange counted where a strategy waits for it."""
+    sent_bytes: list[float]
+    """What each peer sends in a step, about."""
+    links: list[LinkForecast]
+    emulated_ns: float
+    """When the run stops, if no accuracy stops it before."""
+    wall_ns: float | None
+    """What that takes in real time, the start not counted; None = as fast as it can be computed."""
+    warnings: list[str]
+
+
+def forecast(fleet: Fleet) -> Forecast:
+    """What will happen when this fleet runs; it computes a few gradients to learn the speed of this machine."""
+    experiment, problem = fleet.experiment, fleet.problem
+    model_bytes = experiment.codec.body_bytes(problem.size)
+    gradient_ns = _gradient_ns(fleet)
+    step_ns = _step_ns(fleet, gradient_ns)
+    links = list(_links(fleet, model_bytes, step_ns))
+    round_ns = _round_ns(fleet, links, step_ns)
+    emulated_ns = _emulated_ns(fleet, round_ns)
+    real_time = isinstance(experiment.world, Processes)
+    return Forecast(
+        parameters=problem.size,
+        model_bytes=model_bytes,
+        gradient_ns=gradient_ns,
+        step_ns=step_ns,
+        round_ns=round_ns,
+        sent_bytes=_sent_bytes(fleet, links, model_bytes, step_ns),
+        links=links,
+        emulated_ns=emulated_ns,
+        wall_ns=emulated_ns * experiment.world.dilation if real_time else None,
+        warnings=[*_too_slow(fleet, gradient_ns, step_ns), *_too_late(fleet, links, step_ns), *_never_sent(fleet, links)],
+    )
+
+
+def _gradient_ns(fleet: Fleet) -> float:
+    """How long one gradient takes here: the median of a few, after one that warms up."""
+    problem, batch_size = fleet.problem, fleet.experiment.task.batch_size
+    sampler = problem.sampler(0, np.random.default_rng([fleet.experiment.seed, 0]))
+    spent = []
+    for _ in range(TRIALS + 1):
+        batch = sampler.draw(batch_size)
+        began_ns = time.perf_counter_ns()
+        problem.gradient(problem.initial, batch)
+        spent.append(time.perf_counter_ns() - began_ns)
+    return float(median(spent[1:]))
+
+
+def _step_ns(fleet: Fleet, gradient_ns: float) -> list[float]:
+    """Emulated time of a step: what the device says, or this machine's time where it is the device."""
+    experiment = fleet.experiment
+    emulated = [device.step_ns(experiment.task.batch_size) for device in fleet.devices]
+    if not isinstance(experiment.world, Processes):
+        return [float(step) for step in emulated]
+    crowd = max(1.0, experiment.peers / _cores())
+    return [max(float(step), gradient_ns * crowd / experiment.world.dilation) for step in emulated]
+
+
+def _links(fleet: Fleet, model_bytes: int, step_ns: list[float]) -> Iterator[LinkForecast]:
+    """Every direction that carries models, at the rate that is left for it when its peers use all of theirs."""
+    plan, sent = fleet.plan, [(source, target) for source in fleet.graph for target in sorted(fleet.graph.neighbors(source))]
+    out = {peer: sum(source == peer for source, _ in sent) for peer in fleet.graph}
+    into = {peer: sum(target == peer for _, target in sent) for peer in fleet.graph}
+    for source, target in sorted(sent):
+        spec = plan.links[source, target]
+        shares = plan.uplinks[source] / out[source], plan.downlinks[target] / into[target]
+        rate = min(spec.effective_rate_bytes_per_s, *shares)
+        transfer_ns = spec.delay_ns + model_bytes / rate * 1e9
+        yield LinkForecast(source, target, rate, spec.delay_ns, transfer_ns, transfer_ns > step_ns[source])
+
+
+def _round_ns(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> float:
+    """A step of the slowest peer: who waits for whole contributions waits for the slowest link of the fleet."""
+    strategy, slowest = fleet.experiment.strategy, max(step_ns)
+    if not strategy.aggregates or not links:
+        return slowest
+    exchange = max(link.transfer_ns for link in links)
+    at_once = getattr(strategy, "order", "") == "combine-then-adapt"  # models travel while the gradient is computed
+    return max(slowest, exchange) if at_once else slowest + exchange
+
+
+def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_ns: list[float]) -> list[float]:
+    """Whole models to every neighbour, nothing, or what the links carry during a step."""
+    strategy = fleet.experiment.strategy
+    sent = [0.0] * fleet.experiment.peers
+    for link in links if strategy.shares != "nothing" else ():
+        room = link.rate_bytes_per_s * step_ns[link.source] / 1e9 if step_ns[link.source] else math.inf
+        part = getattr(strategy, "fill", 1.0) * room
+        sent[link.source] += model_bytes if strategy.aggregates else min(model_bytes, part)
+    return sent
+
+
+def _emulated_ns(fleet: Fleet, round_ns: float) -> float:
+    stop = fleet.experiment.stop
+    by_time = math.inf if fleet.stop_ns is None else float(fleet.stop_ns)
+    return min(by_time, math.inf if stop.steps is None else stop.steps * round_ns)
+
+
+def _too_slow(fleet: Fleet, gradient_ns: float, step_ns: list[float]) -> Iterator[str]:
+    """The gradients of all peers must be computed in the emulated time of their steps."""
+    world = fleet.experiment.world
+    emulated = [device.step_ns(fleet.experiment.task.batch_size) for device in fleet.devices]
+    if not isinstance(world, Processes) or not all(emulated):
+        return
+    busy = sum(gradient_ns / step for step in emulated)  # cores kept busy by gradients alone, at a dilation of 1
+    if busy > world.dilation * _cores():
+        yield (
+            f"the gradients keep {busy:.1f} cores busy, and this machine has {_cores()}: it falls behind the emulated clock; "
+            f"set world.dilation to {math.ceil(busy / _cores() * 1.5)} or more, slower devices, or fewer peers"
+        )
+
+
+def _too_late(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> Iterator[str]:
+    """Gradients that arrive many steps late make training oscillate, unless the learning rate is small."""
+    experiment = fleet.experiment
+    strategy, optimizer = experiment.strategy, experiment.optimizer
+    if strategy.shares != "gradients" or strategy.aggregates or not isinstance(optimizer, Sgd) or not links:
+        return
+    late = [(link.transfer_ns / step_ns[link.source], link) for link in links if step_ns[link.source]]
+    steps, link = max(late, default=(0.0, links[0]), key=lambda pair: pair[0])
+    rate = optimizer.learning_rate / (1 - optimizer.momentum)
+    if rate * steps > DELAY_BOUND:
+        told = f"learning rate {rate:g}" + (" (momentum counted)" if optimizer.momentum else "")
+        yield (
+            f"gradients arrive up to {steps:.0f} steps late (link {link.source} -> {link.target}, "
+            f"{show_duration(round(link.transfer_ns))}); {told} x {steps:.0f} steps = {rate * steps:.2g}, and from pi/2 "
+            f"on training oscillates where the curvature is 1: set optimizer.learning_rate to "
+            f"{optimizer.learning_rate * DELAY_BOUND / (rate * steps):.1g} or less, or share parameters (strategy slices)"
+        )
+
+
+def _never_sent(fleet: Fleet, links: list[LinkForecast]) -> Iterator[str]:
+    """A time to stop that comes before the first model has crossed its link."""
+    if fleet.stop_ns is None or fleet.experiment.strategy.shares == "nothing":
+        return
+    late = [link for link in links if link.transfer_ns > fleet.stop_ns]
+    if late:
+        worst = max(late, key=lambda link: link.transfer_ns)
+        yield (
+            f"a whole model needs {show_duration(round(worst.transfer_ns))} over the link {worst.source} -> {worst.target}, and the "
+            f"run stops after {fleet.experiment.stop.time}: raise stop.time, the network's rate, or train a smaller model"
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

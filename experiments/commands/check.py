@@ -1,0 +1,149 @@
+"""`grapevine check`: whether an experiment can run, and what will happen when it does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from experiments.build import Fleet
+    from experiments.check import Forecast
+
+EXAMPLES = """\
+  grapevine check ring.toml
+  grapevine check ring.toml --set peers=64 --set topology.name=hypercube
+"""
+SHOWN = 8
+"""Links listed: those that take the longest."""
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = add_command(commands, "check", execute, "validate an experiment and tell what will happen, without running it", EXAMPLES)
+    add_experiment(parser)
+    parser.add_argument("--json", action="store_true", help="the same figures as JSON")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Print the forecast."""
+    experiment = read_experiment(arguments)
+    with errors_from(arguments):
+        from experiments.build import build
+
+        fleet = build(experiment)
+    from experiments.check import forecast
+
+    told = forecast(fleet)
+    graph = graph_figures(fleet.graph, fleet.mixing)
+    if arguments.json:
+        from experiments.summary import clean
+
+        links = [link._asdict() for link in told.links]
+        print(json.dumps(clean({"graph": graph, **asdict(told), "links": links}), indent=2))
+        return 0
+    _print(fleet, told, graph)
+    return 0
+
+
+def graph_figures(graph: Any, mixing: Any) -> dict[str, Any]:
+    """What there is to know of a graph and its mixing matrix, by name."""
+    import topology
+
+    degrees = [degree for _, degree in graph.degree()]
+    by_graph, by_matrix = topology.analyse(graph), topology.analyse(mixing)
+    return {
+        "peers": graph.number_of_nodes(),
+        "edges": graph.number_of_edges(),
+        "degree_min": min(degrees),
+        "degree_max": max(degrees),
+        "diameter": by_graph.diameter,
+        "node_connectivity": by_graph.node_connectivity,
+        "edge_connectivity": by_graph.edge_connectivity,
+        "algebraic_connectivity": by_graph.algebraic_connectivity,
+        "kirchhoff": by_graph.kirchhoff,
+        "slem": by_matrix.slem,
+        "gap": by_matrix.gap,
+        "doubly_stochastic": by_matrix.doubly_stochastic,
+        "mixing_time_steps": by_matrix.mixing_time(0.01),
+    }
+
+
+def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{fleet.experiment.name}[/bold]: can be run")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    for title, line in _lines(fleet, told, graph):
+        table.add_row(f"  {title}", line)
+    console.print(table)
+    if any(math.isfinite(link.rate_bytes_per_s) or link.delay_ns for link in told.links):
+        console.print(_links(told))
+    for warning in told.warnings:
+        console.print(f"[bold yellow]warning[/bold yellow] {warning}")
+
+
+def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from experiments.menus import name_of
+    from experiments.summary import figure
+    from netem.units import show_bytes, show_duration
+
+    experiment = fleet.experiment
+    parts = [name_of(part) for part in (experiment.topology, experiment.network, experiment.devices, experiment.task)]
+    yield "parts", f"{name_of(experiment.strategy)} on {', '.join(parts)}; world {name_of(experiment.world)}"
+    yield "graph", (f"{graph['peers']} peers, {graph['edges']} edges, degree {_span(graph['degree_min'], graph['degree_max'])}, "
+                    f"diameter {graph['diameter']}, connectivity {graph['node_connectivity']}")  # fmt: skip
+    yield "mixing", (f"spectral gap {figure(graph['gap'])}, second eigenvalue {figure(graph['slem'])}, "
+                     f"99 % mixed after {figure(graph['mixing_time_steps'])} rounds")  # fmt: skip
+    yield "model", f"{told.parameters:,} parameters, {show_bytes(told.model_bytes)} as {name_of(experiment.codec)}"
+    samples = fleet.problem.samples
+    yield "samples", f"{sum(samples):,} in all, {_span(min(samples), max(samples))} a peer"
+    step = _span(show_duration(round(min(told.step_ns))), show_duration(round(max(told.step_ns))))
+    yield "step", (f"{step} to compute (here a gradient takes {show_duration(round(told.gradient_ns))})"
+                   f", {show_duration(round(told.round_ns))} with what is waited for")  # fmt: skip
+    yield "sent", f"about {_span(show_bytes(min(told.sent_bytes)), show_bytes(max(told.sent_bytes)))} by a peer in a step"
+    yield "duration", _duration(fleet, told)
+
+
+def _duration(fleet: Fleet, told: Forecast) -> str:
+    from netem.units import show_duration
+
+    stop = fleet.experiment.stop
+    emulated = "unknown: " if not math.isfinite(told.emulated_ns) else f"about {show_duration(round(told.emulated_ns))} emulated"
+    limits = [f"time {stop.time}" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
+    limits += [f"accuracy {stop.accuracy:g}" if stop.accuracy else ""]
+    real = "as fast as it can be computed" if told.wall_ns is None else f"{show_duration(round(told.wall_ns))} in real time"
+    return f"{emulated}, {real}; stops at {' or '.join(limit for limit in limits if limit)}"
+
+
+def _links(told: Forecast) -> Table:
+    """The slowest links, and how many bind."""
+    from rich.table import Table
+
+    from netem.units import show_duration, show_rate
+
+    binding = sum(link.binds for link in told.links)
+    title = f"{binding} of {len(told.links)} links bind: a whole model takes longer than a step"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), title_style="")
+    for column in ("link", "rate left", "delay", "whole model", ""):
+        table.add_column(column, justify="right" if column else "left")
+    for link in sorted(told.links, key=lambda link: -link.transfer_ns)[:SHOWN]:
+        times = show_duration(link.delay_ns), show_duration(round(link.transfer_ns))
+        table.add_row(f"{link.source} -> {link.target}", show_rate(link.rate_bytes_per_s), *times, "binds" if link.binds else "")
+    if len(told.links) > SHOWN:
+        table.add_row(f"and {len(told.links) - SHOWN} faster ones", "", "", "", "")
+    return table
+
+
+def _span(low: Any, high: Any) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"

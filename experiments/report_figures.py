@@ -1,0 +1,346 @@
+"""The pictures of a report, as plain plotly figures: what was learnt over time, and what the links carried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from experiments.result import LinkFigures, Result, link_figures, median
+from netem.units import show_bytes, show_duration, show_rate
+
+Figure = dict[str, Any]
+Line = tuple[np.ndarray, np.ndarray]
+"""Times in seconds, values."""
+
+COLOURS = ("#2c6fbb", "#d9722e", "#2e9a72", "#b8437f", "#7a5cc0", "#9a7b1f", "#3aa3bd", "#6d7480")
+INK, FAINT, GRID, LOST = "#22303c", "#71808e", "#e6eaee", "#c0392b"
+RAMP = ("#c9dcf0", "#93bde3", "#5b99d1", "#2c6fbb", "#1b4a85", "#0e2a52")
+MOST_PEERS, MOST_POINTS = 64, 400
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its pictures need it."""
+
+    label: str
+    colour: str
+    result: Result
+    series: Mapping[str, Mapping[int, Line]]
+    """For each metric and peer (-1: the fleet) what was measured, in order of time."""
+    links: Sequence[LinkFigures]
+
+    @classmethod
+    def read(cls, result: Result, label: str, colour: str) -> Run:
+        """Everything that is drawn of one run folder."""
+        columns = result.columns("metrics.parquet")
+        return cls(label, colour, result, _series(columns), link_figures(result.columns("links.parquet")))
+
+    def peers(self, metric: str) -> dict[int, Line]:
+        """The lines of the single peers."""
+        return {peer: line for peer, line in self.series.get(metric, {}).items() if peer >= 0}
+
+    def mean(self, metric: str, fleet: str | None) -> Line | None:
+        """The fleet's own measurement where there is one, else the mean over the peers."""
+        own = self.series.get(fleet, {}).get(-1) if fleet else None
+        if own is not None or not self.peers(metric):
+            return own
+        time_s, stacked = _stack(self.peers(metric))
+        return time_s, _over_peers(np.nanmean, stacked)
+
+    def places(self) -> list[str] | None:
+        """The region of each peer, where the network has regions."""
+        places = self.result.manifest.get("places")
+        return [str(place) for place in places] if isinstance(places, list) else None
+
+
+def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: str, kind: str = "") -> Figure | None:
+    """A metric over emulated time: every peer thin and the mean thick, or, for several runs, means in their bands.
+
+    `kind`: "share" for 0 to 1, "log" for a logarithmic axis. None when nothing was measured.
+    """
+    data: list[Figure] = []
+    shown: list[np.ndarray] = []
+    for run in runs:
+        peers = run.peers(metric) if metric else {}
+        mean = run.mean(metric or "", fleet)
+        data += _band(run, peers) if len(runs) > 1 else _thin(run, peers)
+        if mean is not None:
+            name = run.label if len(runs) > 1 else "mean of the peers" if metric else title
+            data.append(_line(mean, name, run.colour, 2.8, showlegend=True))
+        shown += [values for _, values in peers.values()] + ([mean[1]] if mean is not None else [])
+    values = np.concatenate(shown) if shown else np.empty(0)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return None
+    layout = _layout("emulated time (s)", title)
+    layout["shapes"] = [shape for run in runs for shape in _losses(run)] if len(runs) == 1 else []
+    layout["yaxis"] |= _scale(values, kind)
+    layout["showlegend"] = len(runs) > 1 or metric is not None
+    return {"data": data, "layout": layout}
+
+
+def graph(run: Run) -> Figure | None:
+    """The links as drawn lines, the wider and darker the more bytes both directions carried; peers as dots, by region."""
+    if not run.links:
+        return None
+    pairs: dict[tuple[int, int], list[LinkFigures]] = {}
+    for link in run.links:
+        pairs.setdefault((min(link[:2]), max(link[:2])), []).append(link)
+    carried = {pair: sum(link.bytes for link in links) for pair, links in pairs.items()}
+    most = max(max(carried.values()), 1)
+    at = _positions(pairs, int(run.result.summary["peers"] or 0))
+    data = _edges(carried, most, at)
+    middle = {pair: (at[pair[0]] + at[pair[1]]) / 2 for pair in pairs}
+    data.append(_dots(middle.values(), ["<br>".join(map(_told, links)) for links in pairs.values()]))
+    data.append(_scale_bar(most))
+    data += _nodes(run, at)
+    bare = {"visible": False, "fixedrange": True}
+    layout = _layout("", "", height=600) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}, "hovermode": "closest"}
+    layout["legend"] = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0.5, "xanchor": "center"}
+    layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 40}
+    return {"data": data, "layout": layout}
+
+
+def rates(runs: Sequence[Run]) -> Figure | None:
+    """Measured against asked rate of every shaped link; None when there is no such link with a measurement."""
+    return _asked_got(runs, "rate", "Mbit/s", lambda link: (link.rate_asked_bytes_per_s, link.rate_measured_bytes_per_s), 8e-6)
+
+
+def delays(runs: Sequence[Run]) -> Figure | None:
+    """Measured against asked delay of every link; None when nothing was measured."""
+    return _asked_got(runs, "one-way delay", "ms", lambda link: (link.delay_asked_s, link.delay_measured_s), 1e3)
+
+
+def unshaped(runs: Sequence[Run]) -> str:
+    """In words: the links that have no rate of their own, and what was measured on them; "" when there are none."""
+    links = [link for run in runs for link in run.links if link.rate_asked_bytes_per_s == math.inf]
+    if not links:
+        return ""
+    known = [link.rate_measured_bytes_per_s for link in links if math.isfinite(link.rate_measured_bytes_per_s)]
+    got = f": they were measured at {show_rate(median(known))} (median)" if known else ""
+    return f"{_count(len(links), 'directed link')} had no rate asked for (unshaped){got}."
+
+
+def _series(columns: Mapping[str, np.ndarray]) -> dict[str, dict[int, Line]]:
+    series: dict[str, dict[int, Line]] = {}
+    names, codes = np.unique(columns["name"].astype(str), return_inverse=True)
+    order = np.lexsort((columns["time_s"], columns["peer"], codes))
+    code, peer = codes[order], columns["peer"][order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(code) != 0) | (np.diff(peer) != 0)]) if len(order) else []
+    for part in np.split(order, starts[1:]) if len(order) else []:
+        line = columns["time_s"][part], columns["value"][part]
+        series.setdefault(str(names[codes[part[0]]]), {})[int(columns["peer"][part[0]])] = line
+    return series
+
+
+def _stack(peers: Mapping[int, Line]) -> tuple[np.ndarray, np.ndarray]:
+    """Every peer's line on common times, nan before its first and after its last measurement: [times], [peers, times]."""
+    times = np.unique(np.concatenate([time_s for time_s, _ in peers.values()]))
+    if len(times) > MOST_POINTS // 2:
+        times = np.linspace(times[0], times[-1], MOST_POINTS // 2)
+    lines = [np.interp(times, time_s, values, left=np.nan, right=np.nan) for time_s, values in peers.values()]
+    return times, np.stack(lines)
+
+
+def _over_peers(reduce: Callable[..., np.ndarray], stacked: np.ndarray) -> np.ndarray:
+    """Reduced over the peers that have a value; nan where none has."""
+    known = np.isfinite(stacked).any(axis=0)
+    result = np.full(stacked.shape[1], np.nan)
+    result[known] = reduce(np.where(np.isfinite(stacked), stacked, np.nan)[:, known], axis=0)
+    return result
+
+
+def _thin(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
+    places = run.places() or []
+    chosen = sorted(peers)
+    if len(chosen) > MOST_PEERS:
+        chosen = [chosen[at] for at in np.linspace(0, len(chosen) - 1, MOST_PEERS).astype(int)]
+    colour = _alpha(run.colour, 0.45 if len(chosen) <= 16 else 0.25)
+    data = []
+    for peer in chosen:
+        name = f"peer {peer}" + (f", {escape(places[peer])}" if peer < len(places) else "")
+        first = peer == chosen[0]  # one entry stands for all of them
+        data.append(_line(peers[peer], name, colour, 1.0, showlegend=False, legendgroup="peers"))
+        if first:
+            data.append(_line((np.array([np.nan]),) * 2, "each peer", colour, 1.0, showlegend=True, legendgroup="peers"))
+    return data
+
+
+def _band(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
+    """From the lowest to the highest peer."""
+    if len(peers) < 2:
+        return []
+    time_s, stacked = _stack(peers)
+    low, high = _over_peers(np.nanmin, stacked), _over_peers(np.nanmax, stacked)
+    known = np.isfinite(low)
+    edge: Figure = {"hoverinfo": "skip", "showlegend": False, "legendgroup": run.label}
+    lower = _line((time_s[known], low[known]), run.label, "rgba(0,0,0,0)", 0.0, **edge)
+    upper = _line((time_s[known], high[known]), run.label, "rgba(0,0,0,0)", 0.0, **edge)
+    return [lower, upper | {"fill": "tonexty", "fillcolor": _alpha(run.colour, 0.13)}]
+
+
+def _line(line: Line, name: str, colour: str, width: float, **more: Any) -> Figure:
+    time_s, values = line
+    if len(time_s) > MOST_POINTS:
+        chosen = np.linspace(0, len(time_s) - 1, MOST_POINTS).astype(int)
+        time_s, values = time_s[chosen], values[chosen]
+    mode = "lines" if len(time_s) > 1 else "lines+markers"  # one measurement is no line
+    drawn = {"color": colour, "width": width}
+    return {"type": "scatter", "mode": mode, "x": _short(time_s), "y": _short(values), "name": escape(name), "line": drawn} | more
+
+
+def _losses(run: Run) -> list[Figure]:
+    """An upright dotted line where a peer was lost."""
+    times = [event.get("time_s") for event in run.result.events if event.get("kind") == "lost"]
+    line = {"color": LOST, "width": 1, "dash": "dot"}
+    return [
+        {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": time_s, "x1": time_s, "line": line} for time_s in times if time_s
+    ]
+
+
+def _scale(values: np.ndarray, kind: str) -> Figure:
+    positive = values[values > 0]
+    if kind == "share":
+        return {"tickformat": ".0%", "range": [0, 1.02]}
+    if (kind == "log" and len(positive)) or (len(positive) == len(values) and values.max() > 100 * values.min()):
+        return {"type": "log", "exponentformat": "power", "dtick": 1 if positive.max() > 20 * positive.min() else "D2"}
+    return {"rangemode": "tozero"} if values.min() >= 0 else {}
+
+
+def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.ndarray]:
+    """Where each peer stands in the drawing: the same for the same graph."""
+    drawn = nx.Graph()
+    drawn.add_nodes_from(range(peers))
+    drawn.add_edges_from(sorted(pairs))
+    small = 2 < len(drawn) <= 150 and nx.is_connected(drawn)
+    start = nx.circular_layout(drawn)
+    return nx.kamada_kawai_layout(drawn, pos=start) if small else start
+
+
+def _edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np.ndarray]) -> list[Figure]:
+    """One trace per shade, so that thousands of links are drawn as quickly as ten."""
+    shades: dict[int, list[tuple[int, int]]] = {}
+    for pair, size in carried.items():
+        shades.setdefault(math.ceil(size / most * len(RAMP)), []).append(pair)
+    data = []
+    for shade, pairs in sorted(shades.items()):
+        x, y = ([part for a, b in pairs for part in (at[a][axis], at[b][axis], math.nan)] for axis in (0, 1))
+        line = {"color": RAMP[shade - 1] if shade else "#d5d9dd", "width": 1 + shade * (1.0 if len(carried) < 200 else 0.4)}
+        line |= {} if shade else {"dash": "dot"}
+        data.append({"type": "scatter", "mode": "lines", "x": _short(x), "y": _short(y), "line": line, "hoverinfo": "skip",
+                     "showlegend": False})  # fmt: skip
+    return data
+
+
+def _told(link: LinkFigures) -> str:
+    """What the pointer reads on a link, one direction."""
+    rate = f"{_or_unknown(link.rate_measured_bytes_per_s, show_rate)} of {_or_unknown(link.rate_asked_bytes_per_s, show_rate)}"
+    delay = f"{_or_unknown(link.delay_measured_s, _show_s)} of {_or_unknown(link.delay_asked_s, _show_s)}"
+    sent = f"<b>{link.source} → {link.target}</b>  {show_bytes(link.bytes)} in {_count(link.messages, 'message')}"
+    return f"{sent}<br>rate {rate} asked, delay {delay} asked"
+
+
+def _dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
+    """What the pointer can touch in the middle of each link."""
+    x, y = np.array(list(places)).T
+    return {"type": "scatter", "mode": "markers", "x": _short(x), "y": _short(y), "text": texts, "hoverinfo": "text",
+            "marker": {"size": 14, "opacity": 0}, "showlegend": False}  # fmt: skip
+
+
+def _scale_bar(most: int) -> Figure:
+    ticks = [most * share for share in (0, 0.25, 0.5, 0.75, 1)]
+    bar = {"title": {"text": "both directions", "side": "right"}, "tickvals": ticks, "ticktext": [show_bytes(t) for t in ticks],
+           "thickness": 10, "len": 0.6, "outlinewidth": 0}  # fmt: skip
+    scale = [[i / (len(RAMP) - 1), colour] for i, colour in enumerate(RAMP)]
+    marker = {"color": [0, most], "cmin": 0, "cmax": most, "colorscale": scale, "colorbar": bar, "showscale": True}
+    return {"type": "scatter", "mode": "markers", "x": [None, None], "y": [None, None], "marker": marker, "showlegend": False,
+            "hoverinfo": "skip"}  # fmt: skip
+
+
+def _nodes(run: Run, at: Mapping[int, np.ndarray]) -> list[Figure]:
+    places = run.places() or []
+    lost = set(run.result.summary["peers_lost"] or [])
+    groups: dict[str, list[int]] = {}
+    for peer in sorted(at):
+        groups.setdefault("lost" if peer in lost else places[peer] if peer < len(places) else "", []).append(peer)
+    size = 26 if len(at) <= 24 else 20 if len(at) <= 64 else 9
+    colours = dict(zip([group for group in groups if group != "lost"], COLOURS[1:] * len(groups), strict=False))
+    data = []
+    for group, peers in sorted(groups.items()):
+        colour = "#ffffff" if group == "lost" else colours[group] if group else INK
+        edge = {"color": LOST if group == "lost" else "#ffffff", "width": 2}
+        text = {"color": LOST if group == "lost" else "#ffffff", "size": 12 if size > 20 else 10}
+        x, y = np.array([at[peer] for peer in peers]).T
+        hover = [f"peer {peer}" + (f", {escape(places[peer])}" if peer < len(places) else "") for peer in peers]
+        data.append({"type": "scatter", "mode": "markers+text" if size > 9 else "markers", "x": _short(x), "y": _short(y),
+                     "text": [str(peer) for peer in peers], "textfont": text, "hovertext": hover, "hoverinfo": "text",
+                     "marker": {"size": size, "color": colour, "line": edge}, "name": escape(group), "showlegend": bool(group)})  # fmt: skip
+    return data
+
+
+def _asked_got(
+    runs: Sequence[Run], what: str, unit: str, pick: Callable[[LinkFigures], tuple[float, float]], scale: float
+) -> Figure | None:
+    data: list[Figure] = []
+    every: list[float] = []
+    for run in runs:
+        points = [(link, *pick(link)) for link in run.links]
+        points = [(link, asked * scale, got * scale) for link, asked, got in points if math.isfinite(asked + got)]
+        if what == "rate":
+            points = [point for point in points if point[1] > 0 and point[2] > 0]
+        every += [value for point in points for value in point[1:]]
+        text = [f"{link.source} → {link.target}" for link, _, _ in points]
+        data.append({"type": "scatter", "mode": "markers", "x": _short([p[1] for p in points]), "y": _short([p[2] for p in points]),
+                     "text": text, "name": escape(run.label), "marker": {"color": _alpha(run.colour, 0.6), "size": 8},
+                     "hovertemplate": "%{text}<br>asked %{x:.4g}, measured %{y:.4g} " + unit + "<extra></extra>"})  # fmt: skip
+    if not every:
+        return None
+    logarithmic = what == "rate"
+    ends = [min(every) / 1.5, max(every) * 1.5] if logarithmic else [0.0, max(every) * 1.08 or 1.0]
+    line = {"color": FAINT, "width": 1, "dash": "dash"}
+    equal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "as asked", "line": line, "hoverinfo": "skip"}
+    layout = _layout(f"asked {what} ({unit})", f"measured {what} ({unit})") | {"hovermode": "closest"}
+    axis = {"type": "log", "range": [math.log10(end) for end in ends]} if logarithmic else {"range": ends}
+    layout["xaxis"] |= axis
+    layout["yaxis"] |= axis
+    return {"data": [equal, *data], "layout": layout}
+
+
+def _layout(x: str, y: str, height: int = 360) -> Figure:
+    axis = {"gridcolor": GRID, "linecolor": "#b9c2ca", "zeroline": False, "showline": True, "automargin": True, "ticks": "outside",
+            "tickcolor": "#b9c2ca", "ticklen": 4}  # fmt: skip
+    return {
+        "height": height, "margin": {"l": 64, "r": 18, "t": 34, "b": 52}, "hovermode": "closest",
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
+        "xaxis": {**axis, "title": {"text": x}}, "yaxis": {**axis, "title": {"text": y}},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+    }  # fmt: skip
+
+
+def _alpha(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def _short(values: Iterable[float]) -> list[float | None]:
+    """Five figures are more than a screen shows; what is not finite is a gap."""
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
+
+
+def _or_unknown(value: float, show: Callable[[float], str]) -> str:
+    return "unknown" if math.isnan(value) else "unshaped" if value == math.inf else show(value)
+
+
+def _show_s(delay_s: float) -> str:
+    return show_duration(round(1e9 * delay_s))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,165 @@
+"""The peer's verbs, without any world: what they await, what they take, and what a loss changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from peer.codecs import Int8
+from peer.effects import Gradient, Receive, Send, Sleep
+from peer.endpoint import Arrival
+from peer.ledger import All
+from peer.payloads import Dense, Payload, Sparse, encode
+from peer.peer import Message, Peer
+from tests.helpers import make_peer, run_until_blocked
+
+
+def arrival(peer: Peer, source: int, payload: Payload, step: int = 0, arrived_ns: int = 0) -> None:
+    parcel, _ = encode(payload, peer.codec, step)
+    peer.deliver(Arrival(source, 0, parcel.head, parcel.body, arrived_ns, parcel.size_bytes))
+
+
+def model(value: float, size: int = 8) -> Dense:
+    return Dense(np.full(size, value, np.float32))
+
+
+def test_gather_waits_for_every_neighbour_and_keeps_later_steps() -> None:
+    peer = make_peer(0, {1: 0.3, 2: 0.3})
+    work = peer.gather(step=4)
+    arrival(peer, 2, model(2), step=4)
+    arrival(peer, 1, model(9), step=3)  # too late: dropped
+    arrival(peer, 2, model(5), step=5)
+    effects, _, ended = run_until_blocked(work)
+    assert isinstance(effects[-1], Receive)
+    assert not ended
+    arrival(peer, 1, model(1), step=4)
+    _, messages, ended = run_until_blocked(work)
+    assert ended
+    assert [(message.source, message.payload.values[0]) for message in messages] == [(1, 1.0), (2, 2.0)]
+    arrival(peer, 1, model(6), step=5)
+    _, messages, _ = run_until_blocked(peer.gather(step=5))
+    assert [message.payload.values[0] for message in messages] == [6.0, 5.0]
+
+
+def test_gather_goes_on_without_a_lost_neighbour() -> None:
+    peer = make_peer(0, {1: 0.3, 2: 0.3})
+    work = peer.gather(step=0)
+    arrival(peer, 1, model(1))
+    run_until_blocked(work)
+    assert peer.lose(2)
+    _, messages, ended = run_until_blocked(work)
+    assert ended
+    assert [message.source for message in messages] == [1]
+
+
+def test_receive_returns_none_when_a_neighbour_is_lost() -> None:
+    peer = make_peer(0, {1: 0.3, 2: 0.3})
+    work = peer.receive()
+    run_until_blocked(work)
+    peer.lose(1)
+    assert run_until_blocked(work)[1:] == (None, True)
+
+
+def test_arrived_takes_everything_in_order_and_drops_the_dead() -> None:
+    peer = make_peer(0, {1: 0.3, 2: 0.3})
+    for source, value in ((2, 1), (1, 2), (2, 3)):
+        arrival(peer, source, model(value))
+    peer.lose(1)
+    assert [message.payload.values[0] for message in peer.arrived()] == [1.0, 3.0]
+    assert peer.arrived() == []
+
+
+def test_a_message_that_does_not_fit_is_counted_and_dropped() -> None:
+    peer = make_peer(0, {1: 0.3})
+    arrival(peer, 1, model(1, size=9))
+    peer.deliver(Arrival(1, 0, b"\xff\xff", np.zeros(4, np.uint8), 0, 4))
+    assert peer.arrived() == []
+    assert peer.errors == {"range": 1, "head": 1}
+
+
+def test_a_loss_returns_the_weight_to_the_peer_itself() -> None:
+    """Survivors' rows still add up to one, and their matrix stays symmetric: nobody else's weight has changed."""
+    peer = make_peer(0, {1: 0.25, 2: 0.35})
+    peer.weights[:] = 1
+    peer.lose(2)
+    assert not peer.lose(2)
+    peer.mix([Message(1, 0, model(5), (), 0)], own=peer.weights.copy())
+    np.testing.assert_allclose(peer.weights, 0.75 * 1 + 0.25 * 5)
+
+
+@pytest.mark.parametrize("codec", [None, Int8()])
+def test_mixing_keeps_the_mean_of_a_pair(codec: Int8 | None) -> None:
+    """Also with a codec that rounds: what one takes the other gives."""
+    rng = np.random.default_rng(0)
+    first, second = (make_peer(identity, {1 - identity: 0.5}, size=2000, codec=codec) for identity in (0, 1))
+    for peer in (first, second):
+        peer.weights[:] = rng.normal(size=2000)
+    before = first.weights.astype(float) + second.weights
+    read = [encode(Dense(peer.weights), peer.codec, 0)[1] for peer in (first, second)]
+    for peer, other in ((first, 1), (second, 0)):
+        peer.mix([Message(other, 0, Dense(read[other]), (), 0)], own=read[peer.id])
+    np.testing.assert_allclose(first.weights.astype(float) + second.weights, before, atol=1e-6)
+
+
+def test_mix_ignores_a_model_that_is_not_whole() -> None:
+    peer = make_peer(0, {1: 0.5})
+    peer.weights[:] = 1
+    peer.mix([Message(1, 0, Dense(np.ones(3, np.float32) * 9), (), 0)], own=peer.weights.copy())
+    assert peer.weights.tolist() == [1.0] * 8
+    assert peer.errors["range"] == 1
+
+
+def test_blend_moves_only_what_came() -> None:
+    peer = make_peer(0, {1: 0.5})
+    peer.blend(Message(1, 0, Dense(np.array([4, 8], np.float32), 2), (), 0), 0.25)
+    peer.blend(Message(1, 0, Sparse(np.array([7], np.uint32), np.array([2], np.float32)), (), 0), 0.5)
+    assert peer.weights.tolist() == [0, 0, 1, 2, 0, 0, 0, 1]
+
+
+def test_verbs_await_what_they_say() -> None:
+    peer = make_peer(0, {1: 0.5, 2: 0.5})
+    peer.now_ns = 10
+    sends, _, _ = run_until_blocked(peer.broadcast(model(1)))
+    assert isinstance(sends[0], Send)
+    assert sends[0].targets == (1, 2)
+    sleep = run_until_blocked(peer.sleep(5))[0][0]
+    assert isinstance(sleep, Sleep)
+    assert sleep.until_ns == 15
+    work = peer.gradient()
+    (effect,), _, _ = run_until_blocked(work)
+    assert isinstance(effect, Gradient)
+    peer.now_ns = 30
+    gradient = np.ones(8, np.float32)
+    assert run_until_blocked(work, (0.5, gradient))[1] is gradient
+    assert (peer.speed.step_ns, peer.take_loss(), peer.samples) == (20, 0.5, 32)
+
+
+def test_paying_with_a_rounding_codec_leaves_the_rounding_owed() -> None:
+    peer = make_peer(0, {1: 0.5}, codec=Int8())
+    ledger = peer.new_ledger()
+    made = np.random.default_rng(1).normal(size=8)
+    ledger.add(made)
+    sends, _, _ = run_until_blocked(peer.pay(1, All()))
+    assert isinstance(sends[0], Send)
+    owed = ledger.owed(1)
+    assert 0 < np.abs(owed).max() <= np.abs(made).max() / 254 * 1.001
+
+
+def test_running_ends_with_the_steps_or_the_world() -> None:
+    peer = make_peer(0, {1: 0.5}, steps_limit=2)
+    for _ in range(2):
+        assert peer.running
+        peer.apply(np.ones(8, np.float32))
+    assert not peer.running
+    other = make_peer(0, {1: 0.5})
+    other.stopped = True
+    assert not other.running
+
+
+def test_staleness_counts_steps_behind() -> None:
+    peer = make_peer(0, {1: 0.5})
+    peer.step = 7
+    arrival(peer, 1, model(1), step=4)
+    arrival(peer, 1, model(1), step=9)
+    peer.arrived()
+    assert (peer.staleness[1].steps, peer.staleness[1].messages) == (3, 2)

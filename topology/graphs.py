@@ -1,0 +1,321 @@
+"""The graphs of the menu: who talks to whom, by name and number of peers."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+import msgspec
+import networkx as nx
+import numpy as np
+
+from topology.files import FORMATS, read_graph
+from topology.mixing import check_rule
+
+TRIES = 100
+
+Edges = Iterable[tuple[int, int]]
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
+    """One graph of the menu with its options; `build` lays it over any number of peers."""
+
+    mixing: str = "metropolis"
+    """How much each neighbour's model counts: metropolis, max-degree, lazy, uniform or best-constant."""
+
+    smallest: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        check_rule(self.mixing)
+
+    @property
+    def name(self) -> str:
+        """The graph's name in the menu."""
+        return str(self.__struct_config__.tag)
+
+    def build(self, n: int, seed: int = 0) -> nx.Graph:
+        """The graph for n peers: undirected, connected, on the nodes 0..n-1, the same for the same seed.
+
+        Raises ValueError if there is no such graph on n peers, naming the nearest n or option that works.
+        """
+        n, seed = _whole(n, "the number of peers"), _whole(seed, "the seed")
+        if n < self.smallest:
+            other = "" if n < 1 else " or choose topology 'complete'"
+            raise ValueError(f"{self.name} needs at least {self.smallest} peers, not {n}: raise peers{other}")
+        if seed < 0:
+            raise ValueError(f"the seed is 0 or a positive whole number, not {seed}")
+        graph = nx.Graph(name=self.name)
+        graph.add_nodes_from(range(n))
+        graph.add_edges_from(sorted((min(edge), max(edge)) for edge in self.edges(n, seed)))
+        return graph
+
+    def edges(self, n: int, seed: int) -> Edges:
+        """The pairs of neighbours among n peers, in any order."""
+        raise NotImplementedError
+
+
+class Ring(Topology, tag="ring"):
+    """A closed circle: everybody talks to the two beside them."""
+
+    smallest: ClassVar[int] = 3
+
+    def edges(self, n: int, seed: int) -> Edges:
+        return [(i, (i + 1) % n) for i in range(n)]
+
+
+class Path(Topology, tag="path"):
+    """An open chain: a ring with one link cut; the slowest of all to agree."""
+
+    def edges(self, n: int, seed: int) -> Edges:
+        return [(i, i + 1) for i in range(n - 1)]
+
+
+class Torus(Topology, tag="torus"):
+    """A grid whose borders are joined, as square as the number of peers allows: four neighbours each."""
+
+    smallest: ClassVar[int] = 9
+
+    def edges(self, n: int, seed: int) -> Edges:
+        sides = torus_sides(n)
+        if sides is None:
+            below = next((m for m in range(n, 8, -1) if torus_sides(m)), None)
+            above = next(m for m in range(n, 2 * n) if torus_sides(m))
+            near = " or ".join(f"{m} ({'{} x {}'.format(*torus_sides(m) or ())})" for m in (below, above) if m)
+            raise ValueError(
+                f"torus needs peers = a x b with both sides at least 3, and {n} has no such sides: set peers to {near}"
+            )
+        rows, columns = sides
+        for row in range(rows):
+            for column in range(columns):
+                here = row * columns + column
+                yield here, row * columns + (column + 1) % columns
+                yield here, (row + 1) % rows * columns + column
+
+
+class Hypercube(Topology, tag="hypercube"):
+    """The corners of a cube in log2(n) dimensions: few neighbours, short ways; n is a power of two."""
+
+    def edges(self, n: int, seed: int) -> Edges:
+        dimensions = n.bit_length() - 1
+        if n != 1 << dimensions:
+            raise ValueError(
+                f"hypercube needs a power of two, not {n} peers: set peers to {1 << dimensions} or {2 << dimensions}"
+            )
+        return [(i, i ^ (1 << axis)) for i in range(n) for axis in range(dimensions) if i < i ^ (1 << axis)]
+
+
+class Complete(Topology, tag="complete"):
+    """Everybody talks to everybody: agreement in one round, at n - 1 messages a peer."""
+
+    smallest: ClassVar[int] = 1
+
+    def edges(self, n: int, seed: int) -> Edges:
+        return [(i, j) for i in range(n) for j in range(i + 1, n)]
+
+
+class Star(Topology, tag="star"):
+    """Everybody talks to peer 0 alone, as to a server."""
+
+    def edges(self, n: int, seed: int) -> Edges:
+        return [(0, i) for i in range(1, n)]
+
+
+class BinaryTree(Topology, tag="binary-tree"):
+    """Every peer has up to two children below it (peer i has 2i+1 and 2i+2): no loops, and a busy root."""
+
+    def edges(self, n: int, seed: int) -> Edges:
+        return [((i - 1) // 2, i) for i in range(1, n)]
+
+
+class Barbell(Topology, tag="barbell"):
+    """Two complete halves with a single link between them (an odd peer sits on it): the classic bottleneck."""
+
+    smallest: ClassVar[int] = 6
+
+    def edges(self, n: int, seed: int) -> Edges:
+        half = n // 2
+        for start in (0, n - half):
+            yield from ((start + i, start + j) for i in range(half) for j in range(i + 1, half))
+        yield from ((i, i + 1) for i in range(half - 1, n - half))
+
+
+class RandomRegular(Topology, tag="random-regular"):
+    """A random graph in which everybody has the same number of neighbours; mixes about as fast as that many can."""
+
+    degree: int = 4
+    """Neighbours of every peer: 2 to peers - 1, and peers x degree is even; from 3 on it is nearly always connected."""
+
+    smallest: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.degree >= 2, "degree", self.degree, "2 or more: with fewer a fleet cannot be connected")
+
+    def edges(self, n: int, seed: int) -> Edges:
+        if self.degree >= n:
+            raise ValueError(
+                f"random-regular with degree = {self.degree} needs more than {self.degree} peers, not {n}: raise peers "
+                f"or set degree to {n - 1 if n * (n - 1) % 2 == 0 else n - 2} or less"
+            )
+        if n * self.degree % 2:
+            degrees = " or ".join(str(d) for d in (self.degree - 1, self.degree + 1) if 2 <= d < n)
+            raise ValueError(
+                f"random-regular needs an even number of ends, and {n} peers x degree {self.degree} is odd: "
+                f"set degree to {degrees}, or peers to {n + 1}"
+            )
+        return _first_connected(
+            lambda luck: _regular(self.degree, n, luck),
+            (seed, 1),
+            f"random-regular with {n} peers and degree = {self.degree}: raise degree to 3 or more",
+        )
+
+
+class ErdosRenyi(Topology, tag="erdos-renyi"):
+    """Every pair of peers is joined with the same probability, by a coin for each."""
+
+    p: float | None = None
+    """Probability of each link, above 0 and at most 1; left out: 2 ln(n) / n, twice what connects the fleet."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.p is None or 0.0 < self.p <= 1.0, "p", self.p, "a probability above 0 and at most 1")
+
+    def edges(self, n: int, seed: int) -> Edges:
+        edge = math.log(n) / n
+        p = min(1.0, 2.0 * edge) if self.p is None else self.p
+        return _first_connected(
+            lambda luck: nx.fast_gnp_random_graph(n, p, seed=luck),
+            (seed, 2),
+            f"erdos-renyi with {n} peers and p = {p:.4g}: raise p well above ln(n)/n = {edge:.3g}, "
+            f"say to {math.ceil(200 * edge) / 100:.2g}",
+        )
+
+
+class WattsStrogatz(Topology, tag="watts-strogatz"):
+    """A small world: a ring of near neighbours, of whose links some are thrown to random peers as short cuts."""
+
+    k: int = 4
+    """Nearest neighbours joined on the ring before links are thrown: even, 2 to peers - 1."""
+
+    p: float = 0.1
+    """Probability that a link is thrown: 0 (a ring) to 1 (nearly random)."""
+
+    smallest: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.k >= 2 and self.k % 2 == 0, "k", self.k, "even and 2 or more: half of them on each side")
+        _require(0.0 <= self.p <= 1.0, "p", self.p, "a probability from 0 to 1")
+
+    def edges(self, n: int, seed: int) -> Edges:
+        if self.k >= n:
+            raise ValueError(
+                f"watts-strogatz with k = {self.k} needs more than {self.k} peers, not {n}: raise peers "
+                f"or set k to {(n - 1) // 2 * 2} or less"
+            )
+        return _first_connected(
+            lambda luck: nx.watts_strogatz_graph(n, self.k, self.p, seed=luck),
+            (seed, 3),
+            f"watts-strogatz with {n} peers, k = {self.k} and p = {self.p}: raise k to 4 or more, or lower p",
+        )
+
+
+class BarabasiAlbert(Topology, tag="barabasi-albert"):
+    """Peers join one by one and prefer those with many links already: a few hubs, many with little."""
+
+    m: int = 2
+    """Links that each new peer brings: 1 to peers - 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.m >= 1, "m", self.m, "1 or more")
+
+    def edges(self, n: int, seed: int) -> Edges:
+        if self.m >= n:
+            raise ValueError(
+                f"barabasi-albert with m = {self.m} needs more than {self.m} peers, not {n}: raise peers "
+                f"or set m to {n - 1} or less"
+            )
+        return _first_connected(
+            lambda luck: nx.barabasi_albert_graph(n, self.m, seed=luck), (seed, 4), "barabasi-albert: raise m"
+        )
+
+
+class File(Topology, tag="file"):
+    """A graph read from a file: GraphML, GML, an edge list or an adjacency matrix."""
+
+    path: str
+    """The file; a path that is not absolute starts at the current folder."""
+
+    format: str | None = None
+    """graphml, gml, edge-list or adjacency-matrix; left out: told by the file's ending."""
+
+    smallest: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.format is None or self.format in FORMATS, "format", self.format, f"one of {', '.join(FORMATS)}")
+
+    def build(self, n: int, seed: int = 0) -> nx.Graph:
+        """The file's graph, if it has n nodes: see `topology.files.read_graph` for their order and attributes."""
+        graph = read_graph(self.path, self.format)
+        if len(graph) != n:
+            raise ValueError(f"{self.path}: has {len(graph)} nodes, and there are {n} peers: set peers = {len(graph)}")
+        return graph
+
+
+AnyTopology = (
+    Ring
+    | Path
+    | Torus
+    | Hypercube
+    | Complete
+    | Star
+    | BinaryTree
+    | Barbell
+    | RandomRegular
+    | ErdosRenyi
+    | WattsStrogatz
+    | BarabasiAlbert
+    | File
+)
+
+
+def torus_sides(n: int) -> tuple[int, int] | None:
+    """The most square a x b = n with 3 <= a <= b, or None: a side of 2 would make both its links the same one."""
+    for rows in range(math.isqrt(n), 2, -1):
+        if n % rows == 0:
+            return rows, n // rows
+    return None
+
+
+def _first_connected(draw: Callable[[int], nx.Graph], stream: tuple[int, int], trouble: str) -> Edges:
+    """The edges of the first connected graph that is drawn; each try has its own generator, derived from the seed."""
+    for attempt in range(TRIES):
+        graph = draw(int(np.random.default_rng([*stream, attempt]).integers(2**62)))
+        if nx.is_connected(graph):
+            return graph.edges
+    raise ValueError(f"none of {TRIES} random graphs was connected; {trouble}")
+
+
+def _regular(degree: int, n: int, luck: int) -> nx.Graph:
+    """A random regular graph; a dense one is drawn as what a sparse one leaves out, or the pairing would search for ages."""
+    if 2 * degree < n:
+        return nx.random_regular_graph(degree, n, seed=luck)
+    return nx.complement(nx.random_regular_graph(n - 1 - degree, n, seed=luck))
+
+
+def _require(holds: bool, field: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{field} must be {expected}; not {value!r}")
+
+
+def _whole(number: int, what: str) -> int:
+    try:
+        if not isinstance(number, bool):
+            return operator.index(number)
+    except TypeError:
+        pass
+    raise ValueError(f"{what} is a whole number, not {number!r}")
