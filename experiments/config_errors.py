@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,7 +26,7 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         shown = "" if self.value is None else show_value(self.value)
-        told = not shown or any(text in self.problem for text in (shown, repr(self.value), str(self.value)))
+        told = not shown or any(_quotes(self.problem, text) for text in (shown, repr(self.value), str(self.value)))
         where = self.key if told else f"{self.key} = {shown}"
         problem = self.problem if not self.cure or self.cure in self.problem else f"{self.problem}; {self.cure}"
         return ": ".join(part for part in (self.source, where, problem) if part)
@@ -83,6 +84,11 @@ def show_value(value: Any) -> str:
     else:
         text = " ".join(str(value).split())
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _quotes(problem: str, text: str) -> bool:
+    """Whether a problem tells a value already: "1" is not told by "at least 10"."""
+    return bool(re.search(rf"(?<![\w.]){re.escape(text)}(?![\w.]*\w)", problem))
 
 
 def _plain(word: str) -> str:

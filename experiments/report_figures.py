@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import networkx as nx
 import numpy as np
 
 from experiments.result import LinkFigures, Result, link_figures, median
-from netem.units import show_bytes, show_duration, show_rate
+from netem.units import show_rate
 
 Figure = dict[str, Any]
 Line = tuple[np.ndarray, np.ndarray]
@@ -20,7 +19,6 @@ Line = tuple[np.ndarray, np.ndarray]
 
 COLOURS = ("#2c6fbb", "#d9722e", "#2e9a72", "#b8437f", "#7a5cc0", "#9a7b1f", "#3aa3bd", "#6d7480")
 INK, FAINT, GRID, LOST = "#22303c", "#71808e", "#e6eaee", "#c0392b"
-RAMP = ("#c9dcf0", "#93bde3", "#5b99d1", "#2c6fbb", "#1b4a85", "#0e2a52")
 MOST_PEERS, MOST_POINTS = 64, 400
 
 
@@ -38,8 +36,7 @@ class Run:
     @classmethod
     def read(cls, result: Result, label: str, colour: str) -> Run:
         """Everything that is drawn of one run folder."""
-        columns = result.columns("metrics.parquet")
-        return cls(label, colour, result, _series(columns), link_figures(result.columns("links.parquet")))
+        return cls(label, colour, result, _series(result), link_figures(result.columns("links.parquet")))
 
     def peers(self, metric: str) -> dict[int, Line]:
         """The lines of the single peers."""
@@ -78,32 +75,10 @@ def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: st
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return None
-    layout = _layout("emulated time (s)", title)
+    layout = frame("emulated time (s)", title)
     layout["shapes"] = [shape for run in runs for shape in _losses(run)] if len(runs) == 1 else []
     layout["yaxis"] |= _scale(values, kind)
     layout["showlegend"] = len(runs) > 1 or metric is not None
-    return {"data": data, "layout": layout}
-
-
-def graph(run: Run) -> Figure | None:
-    """The links as drawn lines, the wider and darker the more bytes both directions carried; peers as dots, by region."""
-    if not run.links:
-        return None
-    pairs: dict[tuple[int, int], list[LinkFigures]] = {}
-    for link in run.links:
-        pairs.setdefault((min(link[:2]), max(link[:2])), []).append(link)
-    carried = {pair: sum(link.bytes for link in links) for pair, links in pairs.items()}
-    most = max(max(carried.values()), 1)
-    at = _positions(pairs, int(run.result.summary["peers"] or 0))
-    data = _edges(carried, most, at)
-    middle = {pair: (at[pair[0]] + at[pair[1]]) / 2 for pair in pairs}
-    data.append(_dots(middle.values(), ["<br>".join(map(_told, links)) for links in pairs.values()]))
-    data.append(_scale_bar(most))
-    data += _nodes(run, at)
-    bare = {"visible": False, "fixedrange": True}
-    layout = _layout("", "", height=600) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}, "hovermode": "closest"}
-    layout["legend"] = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0.5, "xanchor": "center"}
-    layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 40}
     return {"data": data, "layout": layout}
 
 
@@ -124,18 +99,19 @@ def unshaped(runs: Sequence[Run]) -> str:
         return ""
     known = [link.rate_measured_bytes_per_s for link in links if math.isfinite(link.rate_measured_bytes_per_s)]
     got = f": they were measured at {show_rate(median(known))} (median)" if known else ""
-    return f"{_count(len(links), 'directed link')} had no rate asked for (unshaped){got}."
+    return f"{count(len(links), 'directed link')} had no rate asked for (unshaped){got}."
 
 
-def _series(columns: Mapping[str, np.ndarray]) -> dict[str, dict[int, Line]]:
+def _series(result: Result) -> dict[str, dict[int, Line]]:
+    table = result.table("metrics.parquet")
+    names = table["name"].combine_chunks().dictionary_encode()
+    code, peer, time_s, value = (column.to_numpy(zero_copy_only=False) for column in (
+        names.indices, *(table[name].combine_chunks() for name in ("peer", "time_s", "value"))))  # fmt: skip
+    order = np.lexsort((time_s, peer, code))
+    ends = np.flatnonzero((np.diff(code[order]) != 0) | (np.diff(peer[order]) != 0)) + 1
     series: dict[str, dict[int, Line]] = {}
-    names, codes = np.unique(columns["name"].astype(str), return_inverse=True)
-    order = np.lexsort((columns["time_s"], columns["peer"], codes))
-    code, peer = codes[order], columns["peer"][order]
-    starts = np.flatnonzero(np.r_[True, (np.diff(code) != 0) | (np.diff(peer) != 0)]) if len(order) else []
-    for part in np.split(order, starts[1:]) if len(order) else []:
-        line = columns["time_s"][part], columns["value"][part]
-        series.setdefault(str(names[codes[part[0]]]), {})[int(columns["peer"][part[0]])] = line
+    for part in np.split(order, ends) if len(order) else []:
+        series.setdefault(names.dictionary[int(code[part[0]])].as_py(), {})[int(peer[part[0]])] = time_s[part], value[part]
     return series
 
 
@@ -192,7 +168,7 @@ def _line(line: Line, name: str, colour: str, width: float, **more: Any) -> Figu
         time_s, values = time_s[chosen], values[chosen]
     mode = "lines" if len(time_s) > 1 else "lines+markers"  # one measurement is no line
     drawn = {"color": colour, "width": width}
-    return {"type": "scatter", "mode": mode, "x": _short(time_s), "y": _short(values), "name": escape(name), "line": drawn} | more
+    return {"type": "scatter", "mode": mode, "x": short(time_s), "y": short(values), "name": escape(name), "line": drawn} | more
 
 
 def _losses(run: Run) -> list[Figure]:
@@ -200,7 +176,7 @@ def _losses(run: Run) -> list[Figure]:
     times = [event.get("time_s") for event in run.result.events if event.get("kind") == "lost"]
     line = {"color": LOST, "width": 1, "dash": "dot"}
     return [
-        {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": time_s, "x1": time_s, "line": line} for time_s in times if time_s
+        {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": time_s, "x1": time_s, "line": line} for time_s in times if time_s is not None
     ]
 
 
@@ -211,77 +187,6 @@ def _scale(values: np.ndarray, kind: str) -> Figure:
     if (kind == "log" and len(positive)) or (len(positive) == len(values) and values.max() > 100 * values.min()):
         return {"type": "log", "exponentformat": "power", "dtick": 1 if positive.max() > 20 * positive.min() else "D2"}
     return {"rangemode": "tozero"} if values.min() >= 0 else {}
-
-
-def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.ndarray]:
-    """Where each peer stands in the drawing: the same for the same graph."""
-    drawn = nx.Graph()
-    drawn.add_nodes_from(range(peers))
-    drawn.add_edges_from(sorted(pairs))
-    small = 2 < len(drawn) <= 150 and nx.is_connected(drawn)
-    start = nx.circular_layout(drawn)
-    return nx.kamada_kawai_layout(drawn, pos=start) if small else start
-
-
-def _edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np.ndarray]) -> list[Figure]:
-    """One trace per shade, so that thousands of links are drawn as quickly as ten."""
-    shades: dict[int, list[tuple[int, int]]] = {}
-    for pair, size in carried.items():
-        shades.setdefault(math.ceil(size / most * len(RAMP)), []).append(pair)
-    data = []
-    for shade, pairs in sorted(shades.items()):
-        x, y = ([part for a, b in pairs for part in (at[a][axis], at[b][axis], math.nan)] for axis in (0, 1))
-        line = {"color": RAMP[shade - 1] if shade else "#d5d9dd", "width": 1 + shade * (1.0 if len(carried) < 200 else 0.4)}
-        line |= {} if shade else {"dash": "dot"}
-        data.append({"type": "scatter", "mode": "lines", "x": _short(x), "y": _short(y), "line": line, "hoverinfo": "skip",
-                     "showlegend": False})  # fmt: skip
-    return data
-
-
-def _told(link: LinkFigures) -> str:
-    """What the pointer reads on a link, one direction."""
-    rate = f"{_or_unknown(link.rate_measured_bytes_per_s, show_rate)} of {_or_unknown(link.rate_asked_bytes_per_s, show_rate)}"
-    delay = f"{_or_unknown(link.delay_measured_s, _show_s)} of {_or_unknown(link.delay_asked_s, _show_s)}"
-    sent = f"<b>{link.source} → {link.target}</b>  {show_bytes(link.bytes)} in {_count(link.messages, 'message')}"
-    return f"{sent}<br>rate {rate} asked, delay {delay} asked"
-
-
-def _dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
-    """What the pointer can touch in the middle of each link."""
-    x, y = np.array(list(places)).T
-    return {"type": "scatter", "mode": "markers", "x": _short(x), "y": _short(y), "text": texts, "hoverinfo": "text",
-            "marker": {"size": 14, "opacity": 0}, "showlegend": False}  # fmt: skip
-
-
-def _scale_bar(most: int) -> Figure:
-    ticks = [most * share for share in (0, 0.25, 0.5, 0.75, 1)]
-    bar = {"title": {"text": "both directions", "side": "right"}, "tickvals": ticks, "ticktext": [show_bytes(t) for t in ticks],
-           "thickness": 10, "len": 0.6, "outlinewidth": 0}  # fmt: skip
-    scale = [[i / (len(RAMP) - 1), colour] for i, colour in enumerate(RAMP)]
-    marker = {"color": [0, most], "cmin": 0, "cmax": most, "colorscale": scale, "colorbar": bar, "showscale": True}
-    return {"type": "scatter", "mode": "markers", "x": [None, None], "y": [None, None], "marker": marker, "showlegend": False,
-            "hoverinfo": "skip"}  # fmt: skip
-
-
-def _nodes(run: Run, at: Mapping[int, np.ndarray]) -> list[Figure]:
-    places = run.places() or []
-    lost = set(run.result.summary["peers_lost"] or [])
-    groups: dict[str, list[int]] = {}
-    for peer in sorted(at):
-        groups.setdefault("lost" if peer in lost else places[peer] if peer < len(places) else "", []).append(peer)
-    size = 26 if len(at) <= 24 else 20 if len(at) <= 64 else 9
-    colours = dict(zip([group for group in groups if group != "lost"], COLOURS[1:] * len(groups), strict=False))
-    data = []
-    for group, peers in sorted(groups.items()):
-        colour = "#ffffff" if group == "lost" else colours[group] if group else INK
-        edge = {"color": LOST if group == "lost" else "#ffffff", "width": 2}
-        text = {"color": LOST if group == "lost" else "#ffffff", "size": 12 if size > 20 else 10}
-        x, y = np.array([at[peer] for peer in peers]).T
-        hover = [f"peer {peer}" + (f", {escape(places[peer])}" if peer < len(places) else "") for peer in peers]
-        data.append({"type": "scatter", "mode": "markers+text" if size > 9 else "markers", "x": _short(x), "y": _short(y),
-                     "text": [str(peer) for peer in peers], "textfont": text, "hovertext": hover, "hoverinfo": "text",
-                     "marker": {"size": size, "color": colour, "line": edge}, "name": escape(group), "showlegend": bool(group)})  # fmt: skip
-    return data
 
 
 def _asked_got(
@@ -296,7 +201,7 @@ def _asked_got(
             points = [point for point in points if point[1] > 0 and point[2] > 0]
         every += [value for point in points for value in point[1:]]
         text = [f"{link.source} → {link.target}" for link, _, _ in points]
-        data.append({"type": "scatter", "mode": "markers", "x": _short([p[1] for p in points]), "y": _short([p[2] for p in points]),
+        data.append({"type": "scatter", "mode": "markers", "x": short([p[1] for p in points]), "y": short([p[2] for p in points]),
                      "text": text, "name": escape(run.label), "marker": {"color": _alpha(run.colour, 0.6), "size": 8},
                      "hovertemplate": "%{text}<br>asked %{x:.4g}, measured %{y:.4g} " + unit + "<extra></extra>"})  # fmt: skip
     if not every:
@@ -305,14 +210,14 @@ def _asked_got(
     ends = [min(every) / 1.5, max(every) * 1.5] if logarithmic else [0.0, max(every) * 1.08 or 1.0]
     line = {"color": FAINT, "width": 1, "dash": "dash"}
     equal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "as asked", "line": line, "hoverinfo": "skip"}
-    layout = _layout(f"asked {what} ({unit})", f"measured {what} ({unit})") | {"hovermode": "closest"}
+    layout = frame(f"asked {what} ({unit})", f"measured {what} ({unit})") | {"hovermode": "closest"}
     axis = {"type": "log", "range": [math.log10(end) for end in ends]} if logarithmic else {"range": ends}
     layout["xaxis"] |= axis
     layout["yaxis"] |= axis
     return {"data": [equal, *data], "layout": layout}
 
 
-def _layout(x: str, y: str, height: int = 360) -> Figure:
+def frame(x: str, y: str, height: int = 360) -> Figure:
     axis = {"gridcolor": GRID, "linecolor": "#b9c2ca", "zeroline": False, "showline": True, "automargin": True, "ticks": "outside",
             "tickcolor": "#b9c2ca", "ticklen": 4}  # fmt: skip
     return {
@@ -329,18 +234,10 @@ def _alpha(colour: str, alpha: float) -> str:
     return f"rgba({red},{green},{blue},{alpha})"
 
 
-def _short(values: Iterable[float]) -> list[float | None]:
+def short(values: Iterable[float]) -> list[float | None]:
     """Five figures are more than a screen shows; what is not finite is a gap."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def _or_unknown(value: float, show: Callable[[float], str]) -> str:
-    return "unknown" if math.isnan(value) else "unshaped" if value == math.inf else show(value)
-
-
-def _show_s(delay_s: float) -> str:
-    return show_duration(round(1e9 * delay_s))
-
-
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")

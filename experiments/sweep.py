@@ -1,31 +1,212 @@
-"""Many runs of one experiment: the product of the lists of its `[sweep]` table, each in a process and a folder of its own."""
+"""Many runs of one experiment: the product of the lists in its `[sweep]` table, each in a process and a folder of its own."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
-import re
+import ctypes
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from experiments import toml_text
 from experiments.config import Experiment
-from experiments.config_errors import ConfigError, show_value
-from experiments.settings import SOURCE
+from experiments.config_errors import ConfigError
+from experiments.interrupt import Interrupt
+from experiments.result import Result
+from experiments.sweep_plan import Point
 
-DONE, INCOMPLETE, INTERRUPTED = 0, 1, 130
-MOST_RUNS = 10_000
-LONGEST_NAME = 100
 PAUSE_S = 0.02
 PATIENCE_S = 10.0
-"""How long children may take to end in good order after an interrupt."""
+"""How long runs may take to end in good order after an interrupt."""
+_PR_SET_PDEATHSIG = 1
 
 Command = Callable[[Path, Path], Sequence[str]]
 """(experiment file, run folder) -> what to execute."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of one point of a sweep."""
+
+    point: Point
+    state: str
+    """"completed", "skipped" (it was complete before), "failed", "interrupted" or "not run"."""
+    reason: str = ""
+    wall_s: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether its folder holds a complete run of just this experiment."""
+        return self.state in ("completed", "skipped")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a sweep is."""
+
+    runs: int
+    attempts: tuple[Attempt, ...]
+    running: tuple[Point, ...]
+    left_s: float | None
+    """Seconds until all is done, as far as the runs so far tell; None before the first."""
+
+
+def grapevine_run(file: Path, folder: Path) -> list[str]:
+    """The command of one run: a process of its own, so that nothing is shared and a crash ends one run alone."""
+    return [sys.executable, "-m", "experiments", "run", str(file), "--out", str(folder), "--quiet"]
+
+
+def run_sweep(
+    points: Sequence[Point],
+    out: Path,
+    jobs: int = 1,
+    command: Command = grapevine_run,
+    watch: Callable[[Standing], None] = lambda standing: None,
+) -> tuple[list[Attempt], int]:
+    """Carry out all points that are not complete yet, `jobs` at a time, under the folder `out`; one that fails stops no other.
+
+    Each point has `out/NAME` (its run folder), `out/inputs/NAME.toml` and `out/logs/NAME.log`. `watch` is told whenever
+    something changes, and every so often in between. Ctrl-C ends the runs that are going and leaves what is done.
+    Returns what became of each point, in their order, and the exit status: 0 all complete, 1 some not, 130 interrupted.
+    """
+    _claim(out)
+    floor = _Floor(points, out, jobs, command)
+    with Interrupt() as interrupt:
+        try:
+            while floor.step() and not interrupt.requested:
+                watch(floor.standing())
+                time.sleep(PAUSE_S)
+        finally:
+            floor.stop()
+    watch(floor.standing())
+    attempts = [floor.attempts.get(point.name, Attempt(point, "not run", "interrupted before it began")) for point in points]
+    status = 130 if interrupt.requested else 0 if all(attempt.done for attempt in attempts) else 1
+    return attempts, status
+
+
+def is_complete(folder: Path, experiment: Experiment) -> bool:
+    """Whether a folder holds a complete run of exactly this experiment."""
+    try:
+        result = Result.read(folder)
+        return bool(result.summary.get("completed")) and Experiment.parse(result.experiment_toml) == experiment
+    except (ValueError, OSError):
+        return False
+
+
+class _Floor:
+    """The runs that wait, the runs that go, and what became of the others."""
+
+    def __init__(self, points: Sequence[Point], out: Path, jobs: int, command: Command) -> None:
+        self.runs = len(points)
+        self.out = out
+        self.jobs = jobs
+        self.command = command
+        self.attempts: dict[str, Attempt] = {}
+        self.running: dict[str, tuple[Point, subprocess.Popen[bytes], float]] = {}
+        self.waiting: deque[Point] = deque()
+        for point in points:
+            if is_complete(out / point.name, point.experiment):
+                wall_s = Result.read(out / point.name).summary.get("wall_s") or 0.0
+                self.attempts[point.name] = Attempt(point, "skipped", "complete already", wall_s)
+            else:
+                self.waiting.append(point)
+
+    def step(self) -> bool:
+        """Note which runs have ended, start as many as there is room for; False when nothing is left."""
+        for point, child, began_s in list(self.running.values()):
+            if child.poll() is not None:
+                del self.running[point.name]
+                self.attempts[point.name] = self._ended(point, child.returncode, time.monotonic() - began_s)
+        while self.waiting and len(self.running) < self.jobs:
+            self._start(self.waiting.popleft())
+        return bool(self.running)
+
+    def standing(self) -> Standing:
+        known = [attempt.wall_s for attempt in self.attempts.values() if attempt.done]
+        left_s = None
+        if known:
+            typical_s = sum(known) / len(known)
+            ages = [time.monotonic() - began_s for _, _, began_s in self.running.values()]
+            left_s = (len(self.waiting) * typical_s + sum(max(0.0, typical_s - age) for age in ages)) / self.jobs
+        going = tuple(point for point, _, _ in self.running.values())
+        return Standing(self.runs, tuple(self.attempts.values()), going, left_s)
+
+    def stop(self) -> None:
+        """End what still runs: asked first, so that run folders become complete, and killed when that takes too long."""
+        for _, child, _ in self.running.values():
+            with suppress(ProcessLookupError):
+                child.send_signal(signal.SIGINT)
+        until_s = time.monotonic() + PATIENCE_S
+        for point, child, began_s in self.running.values():
+            try:
+                child.wait(max(0.0, until_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            complete = child.returncode == 0 and is_complete(self.out / point.name, point.experiment)
+            state, reason = ("completed", "") if complete else ("interrupted", "interrupted")
+            self.attempts[point.name] = Attempt(point, state, reason, time.monotonic() - began_s)
+        self.running.clear()
+
+    def _start(self, point: Point) -> None:
+        file = self.out / "inputs" / f"{point.name}.toml"
+        file.write_text(point.experiment.to_toml(), encoding="utf-8")
+        command = list(self.command(file, self.out / point.name))
+        with open(self._log(point), "wb") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches the sweep alone, which then asks each run once
+                preexec_fn=_end_with(os.getpid()),
+            )
+        self.running[point.name] = (point, child, time.monotonic())
+
+    def _ended(self, point: Point, status: int, wall_s: float) -> Attempt:
+        if status == 0 and is_complete(self.out / point.name, point.experiment):
+            return Attempt(point, "completed", "", wall_s)
+        return Attempt(point, "failed", self._reason(point, status), wall_s)
+
+    def _reason(self, point: Point, status: int) -> str:
+        """Why a run did not complete: its summary says so where it got that far, else its last words."""
+        if status in (1, 130):
+            with suppress(ValueError):
+                return str(Result.read(self.out / point.name).summary.get("reason"))
+        words = self._log(point).read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(words) if line.strip()), "no output")
+        ending = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return f"{ending}: {last}"
+
+    def _log(self, point: Point) -> Path:
+        return self.out / "logs" / f"{point.name}.log"
+
+
+def _claim(out: Path) -> None:
+    """Make the sweep's folder; a run's own folder is refused."""
+    try:
+        if (out / "manifest.json").exists():
+            raise ConfigError(str(out), problem="is the folder of a single run", cure="give another --out")
+        for part in ("inputs", "logs"):
+            (out / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot be used for a sweep ({(error.strerror or str(error)).lower()})"
+        raise ConfigError(str(out), problem=problem, cure="give another --out") from None
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """Called in the child: it is interrupted when the sweep dies, however that comes about."""
+    libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare

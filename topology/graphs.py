@@ -80,11 +80,11 @@ class Torus(Topology, tag="torus"):
     def edges(self, n: int, seed: int) -> Edges:
         sides = torus_sides(n)
         if sides is None:
-            below = next((m for m in range(n, 8, -1) if torus_sides(m)), None)
+            below = next(m for m in range(n, 0, -1) if torus_sides(m))
             above = next(m for m in range(n, 2 * n) if torus_sides(m))
-            near = " or ".join(f"{m} ({'{} x {}'.format(*torus_sides(m) or ())})" for m in (below, above) if m)
             raise ValueError(
-                f"torus needs peers = a x b with both sides at least 3, and {n} has no such sides: set peers to {near}"
+                f"torus needs peers = a x b with both sides at least 3, and {n} is no such product: "
+                f"set peers to {below} or {above}"
             )
         rows, columns = sides
         for row in range(rows):
@@ -157,7 +157,7 @@ class RandomRegular(Topology, tag="random-regular"):
         if self.degree >= n:
             raise ValueError(
                 f"random-regular with degree = {self.degree} needs more than {self.degree} peers, not {n}: raise peers "
-                f"or set degree to {n - 1 if n * (n - 1) % 2 == 0 else n - 2} or less"
+                f"or set degree to {n - 1} or less"
             )
         if n * self.degree % 2:
             degrees = " or ".join(str(d) for d in (self.degree - 1, self.degree + 1) if 2 <= d < n)

@@ -143,7 +143,7 @@ class _PeerProcess:
 
     def _warm_up(self) -> None:
         """The first gradient of a process is slower than all others: make it before the clock starts."""
-        sampler = self.spec.problem.sampler(self.spec.peer, np.random.default_rng(0))
+        sampler = self.spec.problem.sampler(self.peer.id, np.random.default_rng(0))
         self.spec.problem.gradient(self.peer.weights.copy(), sampler.draw(self.peer.batch_size))
 
     def _carry(self) -> None:

@@ -1,0 +1,131 @@
+"""`grapevine sweep`: many runs of one experiment, one table and one report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.commands.source import Commands, add_command, add_experiment, settings_of
+
+if TYPE_CHECKING:
+    from experiments.sweep import Attempt, Standing
+
+EXAMPLES = """\
+  grapevine sweep fill.toml --out runs/fill --jobs 2
+
+in fill.toml, besides what an experiment has:
+  [sweep]
+  "strategy.fill" = [0.5, 0.7, 0.9]
+  "network.rate" = ["5 Mbit/s", "50 Mbit/s"]
+  seed = [0, 1, 2]
+
+The same command again runs what is not complete yet.
+"""
+SHOWN = ("accuracy_mean", "loss_mean", "consensus_distance", "bytes_sent", "emulated_s", "wall_s")
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = add_command(commands, "sweep", execute, "run the product of the lists of a [sweep] table", EXAMPLES)
+    add_experiment(parser)
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where the runs, the table and the report go (default: runs/NAME-sweep)")
+    parser.add_argument("--jobs", metavar="N", type=_positive, default=1, help="runs at a time (default 1)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run what is not complete, write table and report, and say which runs failed."""
+    from experiments.sweep import run_sweep
+    from experiments.sweep_plan import read_sweep
+    from experiments.sweep_table import rows_of, write_comparison, write_table
+
+    points = read_sweep(Path(arguments.file), settings_of(arguments))
+    out = arguments.out or Path("runs") / f"{Path(arguments.file).stem}-sweep"
+    with _Progress(arguments.quiet) as progress:
+        attempts, status = run_sweep(points, out, arguments.jobs, watch=progress.update)
+    rows = rows_of(attempts, out)
+    files = write_table(rows, out)
+    try:
+        page = write_comparison(attempts, out)
+    except ValueError as error:
+        page = None
+        print(f"no report: {error}", file=sys.stderr)
+    _print(attempts, rows, [*files, *([page] if page else [])])
+    return status
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: expected 1 or more")
+    return int(text)
+
+
+class _Progress:
+    """One line on a terminal that is written anew; a line for each run that ended elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.quiet = quiet
+        self.console = Console(stderr=True, highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
+        self.told: set[str] = set()
+        self.line = ""
+
+    def __enter__(self) -> _Progress:
+        if self.live and not self.quiet:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live and not self.quiet:
+            self.live.stop()
+
+    def update(self, standing: Standing) -> None:
+        """Tell what is new."""
+        if self.quiet:
+            return
+        for attempt in standing.attempts:
+            if attempt.point.name not in self.told:
+                self.told.add(attempt.point.name)
+                reason = f" ({attempt.reason})" if attempt.reason else ""
+                self.console.print(f"{len(self.told)}/{standing.runs} {attempt.point.name}: {attempt.state}{reason}", markup=False)
+        if self.live and _line(standing) != self.line:
+            self.line = _line(standing)
+            self.live.update(self.line, refresh=True)
+
+
+def _line(standing: Standing) -> str:
+    from netem.units import show_duration
+
+    failed = sum(not attempt.done for attempt in standing.attempts)
+    left = "" if standing.left_s is None else f", about {show_duration(round(standing.left_s) * 1_000_000_000)} left"
+    going = ", ".join(point.name for point in standing.running)
+    return f"{len(standing.attempts)} of {standing.runs} runs done, {failed} failed{left}; running {going or 'none'}"
+
+
+def _print(attempts: Sequence[Attempt], rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
+    """The table in short, what failed and why, and where all of it is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from experiments.summary import figure
+
+    console = Console(highlight=False)
+    swept = list(attempts[0].point.values)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in [*swept, "state", *SHOWN]:
+        table.add_column(column, justify="left" if column in (*swept, "state") else "right")
+    for row in rows:
+        figures = [figure(row.get(column)) for column in SHOWN]
+        table.add_row(*(str(row[key]) for key in swept), row["state"], *figures)
+    console.print(table)
+    for attempt in attempts:
+        if not attempt.done:
+            console.print(f"{attempt.state}: {attempt.point.name}: {attempt.reason}", style="red", markup=False)
+    for file in files:
+        console.print(str(file), markup=False)

@@ -1,0 +1,117 @@
+"""The drawn graph of a report: peers as dots, links as lines that are the wider and darker the more they carried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+
+import networkx as nx
+import numpy as np
+
+from experiments.report_figures import COLOURS, INK, LOST, Figure, Run, count, frame, short
+from experiments.result import LinkFigures
+from netem.units import show_bytes, show_duration, show_rate
+
+RAMP = ("#c9dcf0", "#93bde3", "#5b99d1", "#2c6fbb", "#1b4a85", "#0e2a52")
+
+
+def graph(run: Run) -> Figure | None:
+    """The links as drawn lines, the wider and darker the more bytes both directions carried; peers as dots, by region."""
+    if not run.links:
+        return None
+    pairs: dict[tuple[int, int], list[LinkFigures]] = {}
+    for link in run.links:
+        pairs.setdefault((min(link[:2]), max(link[:2])), []).append(link)
+    carried = {pair: sum(link.bytes for link in links) for pair, links in pairs.items()}
+    most = max(max(carried.values()), 1)
+    at = _positions(pairs, int(run.result.summary["peers"] or 0))
+    data = _edges(carried, most, at)
+    middle = {pair: (at[pair[0]] + at[pair[1]]) / 2 for pair in pairs}
+    data.append(_dots(middle.values(), ["<br>".join(map(_told, links)) for links in pairs.values()]))
+    data.append(_scale_bar(most))
+    data += _nodes(run, at)
+    bare = {"visible": False, "fixedrange": True}
+    layout = frame("", "", height=600) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}, "hovermode": "closest"}
+    layout["legend"] = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0.5, "xanchor": "center"}
+    layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 40}
+    return {"data": data, "layout": layout}
+
+
+def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.ndarray]:
+    """Where each peer stands in the drawing: the same for the same graph."""
+    drawn = nx.Graph()
+    drawn.add_nodes_from(range(peers))
+    drawn.add_edges_from(sorted(pairs))
+    small = 2 < len(drawn) <= 150 and nx.is_connected(drawn)
+    start = nx.circularlayout(drawn)
+    return nx.kamada_kawailayout(drawn, pos=start) if small else start
+
+
+def _edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np.ndarray]) -> list[Figure]:
+    """One trace per shade, so that thousands of links are drawn as quickly as ten."""
+    shades: dict[int, list[tuple[int, int]]] = {}
+    for pair, size in carried.items():
+        shades.setdefault(math.ceil(size / most * len(RAMP)), []).append(pair)
+    data = []
+    for shade, pairs in sorted(shades.items()):
+        x, y = ([part for a, b in pairs for part in (at[a][axis], at[b][axis], math.nan)] for axis in (0, 1))
+        line = {"color": RAMP[shade - 1] if shade else "#d5d9dd", "width": 1 + shade * (1.0 if len(carried) < 200 else 0.4)}
+        line |= {} if shade else {"dash": "dot"}
+        data.append({"type": "scatter", "mode": "lines", "x": short(x), "y": short(y), "line": line, "hoverinfo": "skip",
+                     "showlegend": False})  # fmt: skip
+    return data
+
+
+def _told(link: LinkFigures) -> str:
+    """What the pointer reads on a link, one direction."""
+    rate = f"{_or_unknown(link.rate_measured_bytes_per_s, show_rate)} of {_or_unknown(link.rate_asked_bytes_per_s, show_rate)}"
+    delay = f"{_or_unknown(link.delay_measured_s, _show_s)} of {_or_unknown(link.delay_asked_s, _show_s)}"
+    sent = f"<b>{link.source} → {link.target}</b>  {show_bytes(link.bytes)} in {count(link.messages, 'message')}"
+    return f"{sent}<br>rate {rate} asked, delay {delay} asked"
+
+
+def _dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
+    """What the pointer can touch in the middle of each link."""
+    x, y = np.array(list(places)).T
+    return {"type": "scatter", "mode": "markers", "x": short(x), "y": short(y), "text": texts, "hoverinfo": "text",
+            "marker": {"size": 14, "opacity": 0}, "showlegend": False}  # fmt: skip
+
+
+def _scale_bar(most: int) -> Figure:
+    ticks = [most * share for share in (0, 0.25, 0.5, 0.75, 1)]
+    bar = {"title": {"text": "both directions", "side": "right"}, "tickvals": ticks, "ticktext": [show_bytes(t) for t in ticks],
+           "thickness": 10, "len": 0.6, "outlinewidth": 0}  # fmt: skip
+    scale = [[i / (len(RAMP) - 1), colour] for i, colour in enumerate(RAMP)]
+    marker = {"color": [0, most], "cmin": 0, "cmax": most, "colorscale": scale, "colorbar": bar, "showscale": True}
+    return {"type": "scatter", "mode": "markers", "x": [None, None], "y": [None, None], "marker": marker, "showlegend": False,
+            "hoverinfo": "skip"}  # fmt: skip
+
+
+def _nodes(run: Run, at: Mapping[int, np.ndarray]) -> list[Figure]:
+    places = run.places() or []
+    lost = set(run.result.summary["peers_lost"] or [])
+    groups: dict[str, list[int]] = {}
+    for peer in sorted(at):
+        groups.setdefault("lost" if peer in lost else places[peer] if peer < len(places) else "", []).append(peer)
+    size = 26 if len(at) <= 24 else 20 if len(at) <= 64 else 9
+    colours = dict(zip([group for group in groups if group != "lost"], COLOURS[1:] * len(groups), strict=False))
+    data = []
+    for group, peers in sorted(groups.items()):
+        colour = "#ffffff" if group == "lost" else colours[group] if group else INK
+        edge = {"color": LOST if group == "lost" else "#ffffff", "width": 2}
+        text = {"color": LOST if group == "lost" else "#ffffff", "size": 12 if size > 20 else 10}
+        x, y = np.array([at[peer] for peer in peers]).T
+        hover = [f"peer {peer}" + (f", {escape(places[peer])}" if peer < len(places) else "") for peer in peers]
+        data.append({"type": "scatter", "mode": "markers+text" if size > 9 else "markers", "x": short(x), "y": short(y),
+                     "text": [str(peer) for peer in peers], "textfont": text, "hovertext": hover, "hoverinfo": "text",
+                     "marker": {"size": size, "color": colour, "line": edge}, "name": escape(group), "showlegend": bool(group)})  # fmt: skip
+    return data
+
+
+def _or_unknown(value: float, show: Callable[[float], str]) -> str:
+    return "unknown" if math.isnan(value) else "unshaped" if value == math.inf else show(value)
+
+
+def _show_s(delay_s: float) -> str:
+    return show_duration(round(1e9 * delay_s))
