@@ -71,7 +71,7 @@ def forecast(fleet: Fleet) -> Forecast:
     links = list(_links(fleet, model_bytes, step_ns))
     round_ns = _round_ns(fleet, links, step_ns)
     emulated_ns = _emulated_ns(fleet, round_ns)
-    real_time = isinstance(experiment.world, Processes)
+    dilation = experiment.world.dilation if isinstance(experiment.world, Processes) else None
     return Forecast(
         parameters=problem.size,
         model_bytes=model_bytes,
@@ -81,7 +81,7 @@ def forecast(fleet: Fleet) -> Forecast:
         sent_bytes=_sent_bytes(fleet, links, model_bytes, step_ns),
         links=links,
         emulated_ns=emulated_ns,
-        wall_ns=emulated_ns * experiment.world.dilation if real_time else None,
+        wall_ns=None if dilation is None else emulated_ns * dilation,
         warnings=[*_too_slow(fleet, gradient_ns, step_ns), *_too_late(fleet, links, step_ns), *_never_sent(fleet, links)],
     )
 
@@ -178,7 +178,7 @@ def _too_late(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> 
             f"gradients arrive up to {steps:.0f} steps late (link {link.source} -> {link.target}, "
             f"{show_duration(round(link.transfer_ns))}); {told} x {steps:.0f} steps = {rate * steps:.2g}, and from pi/2 "
             f"on training oscillates where the curvature is 1: set optimizer.learning_rate to "
-            f"{optimizer.learning_rate * DELAY_BOUND / (rate * steps):.1g} or less, or share parameters (strategy slices)"
+            f"{_rounded_down(optimizer.learning_rate * DELAY_BOUND / (rate * steps)):g} or less, or share parameters (strategy slices)"
         )
 
 
@@ -190,9 +190,15 @@ def _never_sent(fleet: Fleet, links: list[LinkForecast]) -> Iterator[str]:
     if late:
         worst = max(late, key=lambda link: link.transfer_ns)
         yield (
-            f"a whole model needs {show_duration(round(worst.transfer_ns))} over the link {worst.source} -> {worst.target}, and the "
-            f"run stops after {fleet.experiment.stop.time}: raise stop.time, the network's rate, or train a smaller model"
+            f"a whole model needs {show_duration(round(worst.transfer_ns))} over the link {worst.source} -> {worst.target}, "
+            f"and the run stops after {fleet.experiment.stop.time}: raise stop.time or the rate, or train a smaller model"
         )
+
+
+def _rounded_down(value: float) -> float:
+    """The largest number of one digit that is not above `value`, which is above 0."""
+    unit = 10.0 ** math.floor(math.log10(value))
+    return math.floor(value / unit) * unit
 
 
 def _cores() -> int:

@@ -22,7 +22,7 @@ from peer.aggregators import Aggregator, Mean
 from peer.codecs import Codec, Float32
 from peer.optimizers import Optimizer, Sgd
 from peer.strategies import DPSGD, Strategy
-from topology import Ring, Topology
+from topology.graphs import Ring, Topology
 
 __all__ = ["AnyWorld", "ConfigError", "Experiment", "Processes", "Record", "Stop", "Virtual", "World", "name_of"]
 
@@ -172,8 +172,8 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             parts[key] = read_struct(PLAIN_TABLES[key], value, key, key, home_of)
         else:
-            example = ", ".join(PLAIN_TABLES[key].__struct_fields__)
-            raise ConfigError(key=key, value=value, problem="is no table", cure=f"write [{key}] and below it its keys: {example}")
+            cure = f"write [{key}] and below it its keys: {', '.join(PLAIN_TABLES[key].__struct_fields__)}"
+            raise ConfigError(key=key, value=value, problem="is no table", cure=cure)
     return parts
 
 

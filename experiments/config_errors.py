@@ -88,7 +88,7 @@ def show_value(value: Any) -> str:
 
 def _quotes(problem: str, text: str) -> bool:
     """Whether a problem tells a value already: "1" is not told by "at least 10"."""
-    return bool(re.search(rf"(?<![\w.]){re.escape(text)}(?![\w.]*\w)", problem))
+    return bool(re.search(rf"(?<![\w.]){re.escape(text)}(?!\.?\w)", problem))
 
 
 def _plain(word: str) -> str:

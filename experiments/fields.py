@@ -84,7 +84,8 @@ def _check_text(info: inspect.Type, value: Any, key: str) -> None:
     """What a type cannot say: units are read, and numbers are finite."""
     kinds = _kinds(info)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(key=key, value=value, problem=f"{value} is no number to work with", cure=f"expected {_expected(info)}")
+        cure = f"expected {_expected(info)}"
+        raise ConfigError(key=key, value=value, problem=f"{value} is no number to work with", cure=cure)
     if isinstance(value, list | tuple):
         for kind, _ in kinds:
             if isinstance(kind, _LISTS):
@@ -142,17 +143,21 @@ def _words(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
         case inspect.LiteralType():
             return "one of " + ", ".join(show_value(value) for value in kind.values)
         case inspect.ListType() | inspect.VarTupleType():
-            least = f"at least {kind.min_length} of " if kind.min_length else ""
-            return f"a list of {least}{_expected(kind.item_type)}"
+            least = f"at least {kind.min_length} " if kind.min_length else ""
+            return f"a list of {least}{_plural(_expected(kind.item_type))}"
         case inspect.DictType() | inspect.StructType():
             return "a table"
         case _:
             return "a value from Python"
 
 
+def _plural(words: str) -> str:
+    return re.sub(r"\b(?:a|true or) ((?:whole )?\w+)", r"\1s", words)
+
+
 def _limits(gt: float | None, ge: float | None, lt: float | None, le: float | None) -> str:
     words = (("above", gt), ("of at least", ge), ("below", lt), ("at most", le))
-    limits = [f"{word} {limit:g}" for word, limit in words if limit is not None]
+    limits = [f"{word} {limit if isinstance(limit, int) else format(limit, 'g')}" for word, limit in words if limit is not None]
     return " " + " and ".join(limits) if limits else ""
 
 

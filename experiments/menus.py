@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple, get_args
 
@@ -48,9 +49,9 @@ class Menu:
 
     def read(self, table: Any) -> msgspec.Struct:
         """The part that `table`, as TOML gave it, describes; raises ConfigError."""
-        example = f'write [{self.key}] and below it name = "{next(iter(self.members))}"'
         if not isinstance(table, Mapping):
-            cure = f'write [{self.key}] and below it name = "{table}"' if table in self.members.keys() else example
+            meant = table if isinstance(table, str) and table in self.members else next(iter(self.members))
+            cure = f'write {self.key}.name = "{meant}"'
             raise ConfigError(key=self.key, value=table, problem=f"{show_value(table)} is no table", cure=cure)
         rest = dict(table)
         name = rest.pop("name", None)
@@ -115,10 +116,12 @@ def summary(cls: type) -> str:
     return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
-def options(cls: type[msgspec.Struct]) -> Iterator[Option]:
-    """All fields of a part, in order."""
+def options(cls: type[msgspec.Struct], without: Container[str] = ()) -> Iterator[Option]:
+    """The fields of a part, in order."""
     meanings = field_docs(cls)
     for field in msgspec.structs.fields(cls):
+        if field.name in without:
+            continue
         default: str | None = None
         if not field.required:
             value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
@@ -138,7 +141,7 @@ def field_docs(cls: type) -> dict[str, str]:
         except (OSError, TypeError, SyntaxError):  # a class typed at a prompt has no source
             continue
         body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for field, below in zip(body, body[1:], strict=False):
+        for field, below in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
                 if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
                     docs[field.target.id] = " ".join(below.value.value.split())

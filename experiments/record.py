@@ -129,9 +129,9 @@ class Recorder:
         self.finish(unfinished(self._experiment_toml, reason))
 
     def _report(self, summary: Mapping[str, Any]) -> None:
-        from experiments.report import write_report
-
         try:
+            from experiments.report import write_report
+
             write_report([self.folder], self.folder / "report.html")
         except Exception as error:
             text = f"no report: {error}; `grapevine report {self.folder}` tries again"

@@ -4,81 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from experiments.result import LinkFigures, Result, link_figures, median
+from experiments.report_runs import Line, Run, over_peers, stack
+from experiments.result import LinkFigures, median
 from netem.units import show_rate
 
 Figure = dict[str, Any]
-Line = tuple[np.ndarray, np.ndarray]
-"""Times in seconds, values."""
-
 COLOURS = ("#2c6fbb", "#d9722e", "#2e9a72", "#b8437f", "#7a5cc0", "#9a7b1f", "#3aa3bd", "#6d7480")
 INK, FAINT, GRID, LOST = "#22303c", "#71808e", "#e6eaee", "#c0392b"
-MOST_PEERS, MOST_POINTS = 64, 400
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run as its pictures need it."""
-
-    label: str
-    colour: str
-    result: Result
-    series: Mapping[str, Mapping[int, Line]]
-    """For each metric and peer (-1: the fleet) what was measured, in order of time."""
-    links: Sequence[LinkFigures]
-
-    @classmethod
-    def read(cls, result: Result, label: str, colour: str) -> Run:
-        """Everything that is drawn of one run folder."""
-        return cls(label, colour, result, _series(result), link_figures(result.columns("links.parquet")))
-
-    def peers(self, metric: str) -> dict[int, Line]:
-        """The lines of the single peers."""
-        return {peer: line for peer, line in self.series.get(metric, {}).items() if peer >= 0}
-
-    def mean(self, metric: str, fleet: str | None) -> Line | None:
-        """The fleet's own measurement where there is one, else the mean over the peers."""
-        own = self.series.get(fleet, {}).get(-1) if fleet else None
-        if own is not None or not self.peers(metric):
-            return own
-        time_s, stacked = _stack(self.peers(metric))
-        return time_s, _over_peers(np.nanmean, stacked)
-
-    def places(self) -> list[str] | None:
-        """The region of each peer, where the network has regions."""
-        places = self.result.manifest.get("places")
-        return [str(place) for place in places] if isinstance(places, list) else None
+MOST_PEERS, MOST_POINTS, MOST_NAMED = 64, 400, 8
 
 
 def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: str, kind: str = "") -> Figure | None:
     """A metric over emulated time: every peer thin and the mean thick, or, for several runs, means in their bands.
 
-    `kind`: "share" for 0 to 1, "log" for a logarithmic axis. None when nothing was measured.
+    `metric` is measured at each peer, `fleet` of all of them together; `kind`: "share" for 0 to 1, "bytes", "log" for a
+    logarithmic axis. None when nothing was measured.
     """
     data: list[Figure] = []
     shown: list[np.ndarray] = []
+    alone = len(runs) == 1
     for run in runs:
         peers = run.peers(metric) if metric else {}
         mean = run.mean(metric or "", fleet)
-        data += _band(run, peers) if len(runs) > 1 else _thin(run, peers)
+        data += _thin(run, peers) if alone else _band(run, peers) if len(runs) <= MOST_NAMED else []
         if mean is not None:
-            name = run.label if len(runs) > 1 else "mean of the peers" if metric else title
-            data.append(_line(mean, name, run.colour, 2.8, showlegend=True))
+            name = run.label if not alone else "mean of the peers" if metric else title
+            data.append(_line(mean, name, run.colour, 2.8, run.dash, showlegend=True))
         shown += [values for _, values in peers.values()] + ([mean[1]] if mean is not None else [])
     values = np.concatenate(shown) if shown else np.empty(0)
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return None
     layout = frame("emulated time (s)", title)
-    layout["shapes"] = [shape for run in runs for shape in _losses(run)] if len(runs) == 1 else []
+    layout["shapes"] = _losses(runs[0]) if alone else []
     layout["yaxis"] |= _scale(values, kind)
-    layout["showlegend"] = len(runs) > 1 or metric is not None
+    layout["showlegend"] = metric is not None if alone else len(runs) <= MOST_NAMED
     return {"data": data, "layout": layout}
 
 
@@ -102,36 +67,6 @@ def unshaped(runs: Sequence[Run]) -> str:
     return f"{count(len(links), 'directed link')} had no rate asked for (unshaped){got}."
 
 
-def _series(result: Result) -> dict[str, dict[int, Line]]:
-    table = result.table("metrics.parquet")
-    names = table["name"].combine_chunks().dictionary_encode()
-    code, peer, time_s, value = (column.to_numpy(zero_copy_only=False) for column in (
-        names.indices, *(table[name].combine_chunks() for name in ("peer", "time_s", "value"))))  # fmt: skip
-    order = np.lexsort((time_s, peer, code))
-    ends = np.flatnonzero((np.diff(code[order]) != 0) | (np.diff(peer[order]) != 0)) + 1
-    series: dict[str, dict[int, Line]] = {}
-    for part in np.split(order, ends) if len(order) else []:
-        series.setdefault(names.dictionary[int(code[part[0]])].as_py(), {})[int(peer[part[0]])] = time_s[part], value[part]
-    return series
-
-
-def _stack(peers: Mapping[int, Line]) -> tuple[np.ndarray, np.ndarray]:
-    """Every peer's line on common times, nan before its first and after its last measurement: [times], [peers, times]."""
-    times = np.unique(np.concatenate([time_s for time_s, _ in peers.values()]))
-    if len(times) > MOST_POINTS // 2:
-        times = np.linspace(times[0], times[-1], MOST_POINTS // 2)
-    lines = [np.interp(times, time_s, values, left=np.nan, right=np.nan) for time_s, values in peers.values()]
-    return times, np.stack(lines)
-
-
-def _over_peers(reduce: Callable[..., np.ndarray], stacked: np.ndarray) -> np.ndarray:
-    """Reduced over the peers that have a value; nan where none has."""
-    known = np.isfinite(stacked).any(axis=0)
-    result = np.full(stacked.shape[1], np.nan)
-    result[known] = reduce(np.where(np.isfinite(stacked), stacked, np.nan)[:, known], axis=0)
-    return result
-
-
 def _thin(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
     places = run.places() or []
     chosen = sorted(peers)
@@ -144,7 +79,9 @@ def _thin(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
         first = peer == chosen[0]  # one entry stands for all of them
         data.append(_line(peers[peer], name, colour, 1.0, showlegend=False, legendgroup="peers"))
         if first:
-            data.append(_line((np.array([np.nan]),) * 2, "each peer", colour, 1.0, showlegend=True, legendgroup="peers"))
+            data.append(
+                _line((np.array([np.nan, np.nan]),) * 2, "each peer", colour, 1.0, showlegend=True, legendgroup="peers")
+            )
     return data
 
 
@@ -152,8 +89,8 @@ def _band(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
     """From the lowest to the highest peer."""
     if len(peers) < 2:
         return []
-    time_s, stacked = _stack(peers)
-    low, high = _over_peers(np.nanmin, stacked), _over_peers(np.nanmax, stacked)
+    time_s, stacked = stack(peers)
+    low, high = over_peers(np.nanmin, stacked), over_peers(np.nanmax, stacked)
     known = np.isfinite(low)
     edge: Figure = {"hoverinfo": "skip", "showlegend": False, "legendgroup": run.label}
     lower = _line((time_s[known], low[known]), run.label, "rgba(0,0,0,0)", 0.0, **edge)
@@ -161,13 +98,13 @@ def _band(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
     return [lower, upper | {"fill": "tonexty", "fillcolor": _alpha(run.colour, 0.13)}]
 
 
-def _line(line: Line, name: str, colour: str, width: float, **more: Any) -> Figure:
+def _line(line: Line, name: str, colour: str, width: float, dash: str = "solid", **more: Any) -> Figure:
     time_s, values = line
     if len(time_s) > MOST_POINTS:
         chosen = np.linspace(0, len(time_s) - 1, MOST_POINTS).astype(int)
         time_s, values = time_s[chosen], values[chosen]
     mode = "lines" if len(time_s) > 1 else "lines+markers"  # one measurement is no line
-    drawn = {"color": colour, "width": width}
+    drawn = {"color": colour, "width": width, "dash": dash}
     return {"type": "scatter", "mode": mode, "x": short(time_s), "y": short(values), "name": escape(name), "line": drawn} | more
 
 
@@ -176,17 +113,32 @@ def _losses(run: Run) -> list[Figure]:
     times = [event.get("time_s") for event in run.result.events if event.get("kind") == "lost"]
     line = {"color": LOST, "width": 1, "dash": "dot"}
     return [
-        {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": time_s, "x1": time_s, "line": line} for time_s in times if time_s is not None
+        {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": time_s, "x1": time_s, "line": line}
+        for time_s in times
+        if time_s is not None
     ]
 
 
 def _scale(values: np.ndarray, kind: str) -> Figure:
-    positive = values[values > 0]
     if kind == "share":
         return {"tickformat": ".0%", "range": [0, 1.02]}
-    if (kind == "log" and len(positive)) or (len(positive) == len(values) and values.max() > 100 * values.min()):
-        return {"type": "log", "exponentformat": "power", "dtick": 1 if positive.max() > 20 * positive.min() else "D2"}
-    return {"rangemode": "tozero"} if values.min() >= 0 else {}
+    positive = values[values > 0]
+    wide = len(positive) == len(values) and values.max() > 100 * values.min()
+    if len(positive) and (kind == "log" or (wide and kind != "bytes")):
+        return _logarithmic(float(positive.min()) / 1.3, float(positive.max()) * 1.3)
+    axis: Figure = {"rangemode": "tozero"} if values.min() >= 0 else {}
+    return axis | ({"tickformat": "~s", "ticksuffix": "B"} if kind == "bytes" else {})
+
+
+def _logarithmic(low: float, high: float) -> Figure:
+    """A logarithmic axis from low to high, its ticks written out in full: 0.5, 1, 2, 5, 10."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    apart = max(1, (last - first) // 8)
+    digits = (1,) if last - first > 4 else (1, 3) if last - first > 2 else (1, 2, 5)
+    ticks = [digit * 10.0**power for power in range(first, last + 1, apart) for digit in digits]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    text = [f"{tick:g}" for tick in ticks]
+    return {"type": "log", "range": [math.log10(low), math.log10(high)], "tickvals": ticks, "ticktext": text}
 
 
 def _asked_got(
@@ -201,9 +153,18 @@ def _asked_got(
             points = [point for point in points if point[1] > 0 and point[2] > 0]
         every += [value for point in points for value in point[1:]]
         text = [f"{link.source} → {link.target}" for link, _, _ in points]
-        data.append({"type": "scatter", "mode": "markers", "x": short([p[1] for p in points]), "y": short([p[2] for p in points]),
-                     "text": text, "name": escape(run.label), "marker": {"color": _alpha(run.colour, 0.6), "size": 8},
-                     "hovertemplate": "%{text}<br>asked %{x:.4g}, measured %{y:.4g} " + unit + "<extra></extra>"})  # fmt: skip
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": short([p[1] for p in points]),
+                "y": short([p[2] for p in points]),
+                "text": text,
+                "name": escape(run.label) if len(runs) > 1 else "a link",
+                "marker": {"color": _alpha(run.colour, 0.6), "size": 8},
+                "hovertemplate": "%{text}<br>asked %{x:.4g}, measured %{y:.4g} " + unit + "<extra></extra>",
+            }
+        )
     if not every:
         return None
     logarithmic = what == "rate"
@@ -211,22 +172,37 @@ def _asked_got(
     line = {"color": FAINT, "width": 1, "dash": "dash"}
     equal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "as asked", "line": line, "hoverinfo": "skip"}
     layout = frame(f"asked {what} ({unit})", f"measured {what} ({unit})") | {"hovermode": "closest"}
-    axis = {"type": "log", "range": [math.log10(end) for end in ends]} if logarithmic else {"range": ends}
+    layout["showlegend"] = len(runs) <= MOST_NAMED
+    axis = _logarithmic(*ends) if logarithmic else {"range": ends}
     layout["xaxis"] |= axis
     layout["yaxis"] |= axis
     return {"data": [equal, *data], "layout": layout}
 
 
 def frame(x: str, y: str, height: int = 360) -> Figure:
-    axis = {"gridcolor": GRID, "linecolor": "#b9c2ca", "zeroline": False, "showline": True, "automargin": True, "ticks": "outside",
-            "tickcolor": "#b9c2ca", "ticklen": 4}  # fmt: skip
+    """What all pictures have in common; `x` and `y` name the axes."""
+    axis = {
+        "gridcolor": GRID,
+        "linecolor": "#b9c2ca",
+        "zeroline": False,
+        "showline": True,
+        "automargin": True,
+        "ticks": "outside",
+        "tickcolor": "#b9c2ca",
+        "ticklen": 4,
+    }
     return {
-        "height": height, "margin": {"l": 64, "r": 18, "t": 34, "b": 52}, "hovermode": "closest",
-        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "height": height,
+        "margin": {"l": 64, "r": 18, "t": 34, "b": 52},
+        "hovermode": "closest",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
-        "xaxis": {**axis, "title": {"text": x}}, "yaxis": {**axis, "title": {"text": y}},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
-    }  # fmt: skip
+        "xaxis": {**axis, "title": {"text": x}},
+        "yaxis": {**axis, "title": {"text": y}},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left", "traceorder": "normal"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#a9b4be", "activecolor": INK},
+    }
 
 
 def _alpha(colour: str, alpha: float) -> str:
@@ -240,4 +216,5 @@ def short(values: Iterable[float]) -> list[float | None]:
 
 
 def count(number: int, what: str) -> str:
+    """(3, "peer") -> "3 peers"."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -9,14 +10,17 @@ from html import escape
 import networkx as nx
 import numpy as np
 
-from experiments.report_figures import COLOURS, INK, LOST, Figure, Run, count, frame, short
+from experiments.report_figures import COLOURS, INK, LOST, Figure, count, frame, short
+from experiments.report_runs import Run
 from experiments.result import LinkFigures
 from netem.units import show_bytes, show_duration, show_rate
 
 RAMP = ("#c9dcf0", "#93bde3", "#5b99d1", "#2c6fbb", "#1b4a85", "#0e2a52")
+SHAPES = ("circle", "square", "diamond")
+MOST_LABELLED = 24
 
 
-def graph(run: Run) -> Figure | None:
+def graph(run: Run, height: int = 600) -> Figure | None:
     """The links as drawn lines, the wider and darker the more bytes both directions carried; peers as dots, by region."""
     if not run.links:
         return None
@@ -32,7 +36,7 @@ def graph(run: Run) -> Figure | None:
     data.append(_scale_bar(most))
     data += _nodes(run, at)
     bare = {"visible": False, "fixedrange": True}
-    layout = frame("", "", height=600) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}, "hovermode": "closest"}
+    layout = frame("", "", height=height) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}, "hovermode": "closest"}
     layout["legend"] = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0.5, "xanchor": "center"}
     layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 40}
     return {"data": data, "layout": layout}
@@ -44,8 +48,8 @@ def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.nda
     drawn.add_nodes_from(range(peers))
     drawn.add_edges_from(sorted(pairs))
     small = 2 < len(drawn) <= 150 and nx.is_connected(drawn)
-    start = nx.circularlayout(drawn)
-    return nx.kamada_kawailayout(drawn, pos=start) if small else start
+    start = nx.circular_layout(drawn)
+    return nx.kamada_kawai_layout(drawn, pos=start) if small else start
 
 
 def _edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np.ndarray]) -> list[Figure]:
@@ -56,10 +60,20 @@ def _edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, n
     data = []
     for shade, pairs in sorted(shades.items()):
         x, y = ([part for a, b in pairs for part in (at[a][axis], at[b][axis], math.nan)] for axis in (0, 1))
-        line = {"color": RAMP[shade - 1] if shade else "#d5d9dd", "width": 1 + shade * (1.0 if len(carried) < 200 else 0.4)}
+        width = 0.8 + shade / len(RAMP) * min(6.0, 30 / math.sqrt(len(carried)))
+        line = {"color": RAMP[shade - 1] if shade else "#d5d9dd", "width": width}
         line |= {} if shade else {"dash": "dot"}
-        data.append({"type": "scatter", "mode": "lines", "x": short(x), "y": short(y), "line": line, "hoverinfo": "skip",
-                     "showlegend": False})  # fmt: skip
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": short(x),
+                "y": short(y),
+                "line": line,
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
     return data
 
 
@@ -74,39 +88,94 @@ def _told(link: LinkFigures) -> str:
 def _dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
     """What the pointer can touch in the middle of each link."""
     x, y = np.array(list(places)).T
-    return {"type": "scatter", "mode": "markers", "x": short(x), "y": short(y), "text": texts, "hoverinfo": "text",
-            "marker": {"size": 14, "opacity": 0}, "showlegend": False}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": short(x),
+        "y": short(y),
+        "text": texts,
+        "hoverinfo": "text",
+        "marker": {"size": 14, "opacity": 0},
+        "showlegend": False,
+    }
 
 
 def _scale_bar(most: int) -> Figure:
     ticks = [most * share for share in (0, 0.25, 0.5, 0.75, 1)]
-    bar = {"title": {"text": "both directions", "side": "right"}, "tickvals": ticks, "ticktext": [show_bytes(t) for t in ticks],
-           "thickness": 10, "len": 0.6, "outlinewidth": 0}  # fmt: skip
+    bar = {
+        "title": {"text": "bytes, both directions", "side": "right"},
+        "tickvals": ticks,
+        "ticktext": [show_bytes(t) for t in ticks],
+        "thickness": 10,
+        "len": 0.6,
+        "outlinewidth": 0,
+    }
     scale = [[i / (len(RAMP) - 1), colour] for i, colour in enumerate(RAMP)]
     marker = {"color": [0, most], "cmin": 0, "cmax": most, "colorscale": scale, "colorbar": bar, "showscale": True}
-    return {"type": "scatter", "mode": "markers", "x": [None, None], "y": [None, None], "marker": marker, "showlegend": False,
-            "hoverinfo": "skip"}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [None, None],
+        "y": [None, None],
+        "marker": marker,
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
 
 
 def _nodes(run: Run, at: Mapping[int, np.ndarray]) -> list[Figure]:
-    places = run.places() or []
+    """The peers: a colour (and, beyond seven, a shape) for each region, hollow where lost."""
+    places = run.places() or [""] * (max(at) + 1)
     lost = set(run.result.summary["peers_lost"] or [])
     groups: dict[str, list[int]] = {}
     for peer in sorted(at):
-        groups.setdefault("lost" if peer in lost else places[peer] if peer < len(places) else "", []).append(peer)
-    size = 26 if len(at) <= 24 else 20 if len(at) <= 64 else 9
-    colours = dict(zip([group for group in groups if group != "lost"], COLOURS[1:] * len(groups), strict=False))
-    data = []
-    for group, peers in sorted(groups.items()):
-        colour = "#ffffff" if group == "lost" else colours[group] if group else INK
-        edge = {"color": LOST if group == "lost" else "#ffffff", "width": 2}
-        text = {"color": LOST if group == "lost" else "#ffffff", "size": 12 if size > 20 else 10}
-        x, y = np.array([at[peer] for peer in peers]).T
-        hover = [f"peer {peer}" + (f", {escape(places[peer])}" if peer < len(places) else "") for peer in peers]
-        data.append({"type": "scatter", "mode": "markers+text" if size > 9 else "markers", "x": short(x), "y": short(y),
-                     "text": [str(peer) for peer in peers], "textfont": text, "hovertext": hover, "hoverinfo": "text",
-                     "marker": {"size": size, "color": colour, "line": edge}, "name": escape(group), "showlegend": bool(group)})  # fmt: skip
+        groups.setdefault("lost" if peer in lost else places[peer], []).append(peer)
+    looks = itertools.cycle((colour, shape) for shape in SHAPES for colour in COLOURS[1:])
+    styles = {place: next(looks) if place else (INK, SHAPES[0]) for place in dict.fromkeys(places)}
+    data = [
+        _group(group, peers, at, places, styles.get(group, ("#ffffff", SHAPES[0]))) for group, peers in sorted(groups.items())
+    ]
+    if len(at) <= MOST_LABELLED:
+        data.append(_labels(at, places))
     return data
+
+
+def _group(
+    group: str, peers: Sequence[int], at: Mapping[int, np.ndarray], places: Sequence[str], style: tuple[str, str]
+) -> Figure:
+    size = 26 if len(at) <= 24 else 20 if len(at) <= 64 else 9
+    edge, ink = (LOST, LOST) if group == "lost" else ("#ffffff", "#ffffff")
+    x, y = np.array([at[peer] for peer in peers]).T
+    return {
+        "type": "scatter",
+        "mode": "markers+text" if size > 9 else "markers",
+        "x": short(x),
+        "y": short(y),
+        "text": [str(peer) for peer in peers],
+        "textfont": {"color": ink, "size": 12 if size > 20 else 10},
+        "hovertext": [escape(", ".join(filter(None, (f"peer {peer}", places[peer])))) for peer in peers],
+        "hoverinfo": "text",
+        "marker": {"size": size, "color": style[0], "symbol": style[1], "line": {"color": edge, "width": 2}},
+        "name": escape(group),
+        "showlegend": bool(group),
+    }
+
+
+def _labels(at: Mapping[int, np.ndarray], places: Sequence[str]) -> Figure:
+    """The regions written below their peers."""
+    x, y = np.array([at[peer] for peer in sorted(at)]).T
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": short(x),
+        "y": short(y),
+        "text": [escape(places[peer]) for peer in sorted(at)],
+        "textposition": "bottom center",
+        "textfont": {"color": INK, "size": 11},
+        "marker": {"size": 26, "opacity": 0},
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
 
 
 def _or_unknown(value: float, show: Callable[[float], str]) -> str:

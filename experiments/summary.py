@@ -220,7 +220,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "accuracy", f"{mean} on average (peers: {low} to {high}), of the mean model {of_mean}"
     reached = {level: time_s for level, time_s in summary["time_to_accuracy_s"].items() if time_s is not None}
     if reached:
-        yield "reached", ", ".join(f"{float(level):.0%} at {figure(time_s)} s" for level, time_s in reached.items())
+        yield "reached", ", ".join(f"{100 * float(level):.0f} % at {figure(time_s)} s" for level, time_s in reached.items())
     yield "loss", f"{told['loss_mean']}, consensus distance {told['consensus_distance']}"
     yield "steps", (
         f"{told['steps_total']} in all, {told['steps_per_wall_s']} per second, staleness {told['staleness_steps_mean']} steps"

@@ -25,7 +25,7 @@ class Processes(World, frozen=True, tag="processes"):
 
     def __post_init__(self) -> None:
         if self.port and self.transport != "tcp":
-            raise ValueError(f'port = {self.port} has no meaning with transport = "ipc"; leave it out, or set transport = "tcp"')
+            raise ValueError(f'port = {self.port}: "ipc" has no ports; leave it out, or set transport = "tcp"')
 
 
 class Virtual(World, frozen=True, tag="virtual"):

@@ -24,7 +24,8 @@ def read_text(path: Path, source: str) -> str:
         raise ConfigError(source, problem=f"is no text (byte {error.start} is not UTF-8)", cure=cure) from None
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ConfigError(source, problem=f"cannot be read: {reason}", cure="give the path of an experiment file (TOML)") from None
+        cure = "give the path of an experiment file (TOML)"
+        raise ConfigError(source, problem=f"cannot be read: {reason}", cure=cure) from None
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def dump_value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(str(key))} = {dump_value(part)}" for key, part in value.items() if part is not None) + "}"
+        parts = (f"{_key(str(key))} = {dump_value(part)}" for key, part in value.items() if part is not None)
+        return "{" + ", ".join(parts) + "}"
     return "[" + ", ".join(dump_value(part) for part in value) + "]"
 
 

@@ -8,32 +8,39 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+BLOCK = 1 << 15  # elements worked on at a time: they stay in the cache between the passes
+
 
 class Aggregator(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """How several contributions become one."""
 
-    def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-        """One new vector (float32 [size]) from k >= 1 vectors and their weights, which add up to one."""
+    def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
+        """Put into `out` one vector (float32 [size]) from k >= 1 vectors and their weights, which add up to one.
+
+        `out` may be none of the rows.
+        """
         raise AssertionError("an aggregator combines")
 
 
 class Mean(Aggregator, frozen=True, tag="mean"):
     """The weighted mean: sum_j W_ij x_j."""
 
-    def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-        total = rows[0] * np.float32(weights[0])
-        scratch = np.empty_like(total)
-        for row, weight in zip(rows[1:], weights[1:], strict=True):
-            np.multiply(row, np.float32(weight), out=scratch)
-            total += scratch
-        return total
+    def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
+        scratch = np.empty(min(BLOCK, len(out)), np.float32)
+        for start in range(0, len(out), BLOCK):
+            total = out[start : start + BLOCK]
+            part = scratch[: len(total)]
+            np.multiply(rows[0][start : start + BLOCK], np.float32(weights[0]), out=total)
+            for row, weight in zip(rows[1:], weights[1:], strict=True):
+                np.multiply(row[start : start + BLOCK], np.float32(weight), out=part)
+                total += part
 
 
 class Median(Aggregator, frozen=True, tag="median"):
     """The coordinate-wise median (mean of both middle values), blind to weights: half of the rows may be arbitrary."""
 
-    def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-        return np.median(np.stack(rows), axis=0).astype(np.float32)
+    def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
+        out[:] = np.median(np.stack(rows), axis=0)
 
 
 class TrimmedMean(Aggregator, frozen=True, tag="trimmed-mean"):
@@ -42,9 +49,9 @@ class TrimmedMean(Aggregator, frozen=True, tag="trimmed-mean"):
     trim: Annotated[int, msgspec.Meta(ge=0)] = 1
     """Values dropped at each end; fewer (as many as leave one) where there are not enough rows."""
 
-    def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
         trim = min(self.trim, (len(rows) - 1) // 2)
-        return np.sort(np.stack(rows), axis=0)[trim : len(rows) - trim].mean(axis=0, dtype=np.float32)
+        out[:] = np.sort(np.stack(rows), axis=0)[trim : len(rows) - trim].mean(axis=0, dtype=np.float32)
 
 
 AnyAggregator = Mean | Median | TrimmedMean

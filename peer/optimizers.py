@@ -10,6 +10,8 @@ from typing import Annotated, Protocol
 import msgspec
 import numpy as np
 
+from peer.aggregators import BLOCK
+
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0.0)]
@@ -73,7 +75,7 @@ AnyOptimizer = Sgd | Adam
 class _SgdStepper:
     def __init__(self, config: Sgd, size: int) -> None:
         self.config = config
-        self.scratch = np.empty(size, np.float32)
+        self.scratch = np.empty(min(size, BLOCK), np.float32)
         self.velocity = np.zeros(size, np.float32) if config.momentum else None
 
     def step(self, weights: np.ndarray, gradient: np.ndarray) -> None:
@@ -88,8 +90,9 @@ class _SgdStepper:
                 gradient = gradient + np.float32(config.momentum) * self.velocity
             else:
                 gradient = self.velocity
-        np.multiply(gradient, rate, out=scratch)
-        weights -= scratch
+        for start in range(0, len(weights), BLOCK):
+            part = weights[start : start + BLOCK]
+            part -= np.multiply(gradient[start : start + BLOCK], rate, out=scratch[: len(part)])
 
 
 class _AdamStepper:

@@ -215,12 +215,12 @@ class Peer:
             rows.append(message.payload.values)
             weights.append(weight)
             weights[0] -= weight
-        mixed = self.aggregator.combine(rows, weights)
         if self.codec.lossless:
-            self.weights[:] = mixed
+            self.aggregator.combine(rows, weights, self.weights)
         else:
-            self.weights += mixed
-            self.weights -= own
+            mixed = np.empty_like(self.weights)
+            self.aggregator.combine(rows, weights, mixed)
+            self.weights += mixed - own
 
     def blend(self, message: Message, weight: float) -> None:
         """Move the elements that a message holds towards it: x <- x + weight (q - x) there, nothing elsewhere."""

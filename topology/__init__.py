@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import Any, get_args
+import re
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import networkx as nx
@@ -52,7 +53,7 @@ def build(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
     try:
         chosen = msgspec.convert({"name": name, **{key: _plain(value) for key, value in options.items()}}, AnyTopology)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"{name}: {_in_words(error, graphs[name], options)}") from None
     return chosen.build(n, seed)
 
 
@@ -64,6 +65,18 @@ def menu() -> dict[str, type[Topology]]:
 def _did_you_mean(name: object, known: Any) -> str:
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _in_words(error: msgspec.ValidationError, kind: type[Topology], options: dict[str, Any]) -> str:
+    """What msgspec finds wrong with an option, with the option first and the choices it has."""
+    found = re.fullmatch(r"(.*) - at `\$\.(\w+)`", str(error))
+    if found is None:
+        missing = [field.name for field in msgspec.structs.fields(kind) if field.required and field.name not in options]
+        return f"the option {missing[0]!r} is missing" if missing else str(error)
+    problem, option = found.groups()
+    hint = get_type_hints(kind)[option]
+    choices = [choice for part in (hint, *get_args(hint)) if get_origin(part) is Literal for choice in get_args(part)]
+    return f"{option} = {options[option]!r} will not do: " + (f"known are {', '.join(choices)}" if choices else problem.lower())
 
 
 def _plain(value: Any) -> Any:

@@ -29,16 +29,14 @@ def analyse(graph_or_matrix: nx.Graph | np.ndarray, rule: str = "metropolis") ->
         check_simple(graph_or_matrix)
         if graph_or_matrix.is_directed():
             raise ValueError(
-                "the graph is directed and these mixing rules need an undirected one: give graph.to_undirected(), "
+                "the graph is directed and these mixing rules need an undirected one; give graph.to_undirected(), "
                 "or analyse its mixing matrix"
             )
         return Figures(graph=graph_or_matrix, rule=rule)
     try:
         matrix = np.array(graph_or_matrix, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"expected a networkx graph or a matrix of numbers, not {type(graph_or_matrix).__name__}"
-        ) from None
+        raise ValueError(f"expected a networkx graph or a matrix of numbers, not {type(graph_or_matrix).__name__}") from None
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix) or not np.isfinite(matrix).all():
         raise ValueError(f"expected a graph or a square matrix of finite numbers, not an array of shape {matrix.shape}")
     return Figures(matrix=matrix)
@@ -66,10 +64,13 @@ class Figures:
         """The eigenvalues of W: float64 [n], largest first; complex by falling modulus where W is not symmetrizable."""
         if self._symmetric:
             return np.linalg.eigvalsh(self.matrix)[::-1]
-        if self.rule == "uniform" and self._beside is not None:
-            # W = D^-1 (A + I) is similar to D^-1/2 (A + I) D^-1/2: the same eigenvalues, real, and quick to find
-            root = np.sqrt(1.0 + self._beside.sum(axis=1))
-            return np.linalg.eigvalsh((self._beside + np.eye(self.nodes)) / np.outer(root, root))[::-1]
+        own = np.diag(self.matrix)
+        if own.min() > 0.0:
+            # Shares that are equal in each row, as those of "uniform", make D W symmetric for D = 1 / W_ii. Then W is
+            # similar to D^1/2 W D^-1/2, symmetric too: the same eigenvalues, real, and quicker to find.
+            twin = self.matrix / np.sqrt(own)[:, None] * np.sqrt(own)
+            if np.allclose(twin, twin.T, rtol=0.0, atol=ROUND_OFF):
+                return np.linalg.eigvalsh(twin)[::-1]
         values = np.linalg.eigvals(self.matrix)
         return values[np.argsort(-np.abs(values), kind="stable")]
 
@@ -123,7 +124,7 @@ class Figures:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay is at least 0 and below 1 (the limit at 1 is n on a connected graph), not {decay}")
         if decay * float(np.abs(self.spectrum).max()) ** 2 >= 1.0:
-            raise ValueError("the walk grows without end: the matrix has an eigenvalue above 1; its rows must sum to 1")
+            raise ValueError("the walk grows without end: the matrix has an eigenvalue above 1; scale its rows to sum to 1")
         if self._symmetric:
             squares = self.spectrum**2
             variance = float(np.mean(squares / (1.0 - decay * squares)))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree.ElementTree import ParseError
 
 import networkx as nx
 
 from topology.given import from_graph
 from topology.tables import matrix_from_npy, matrix_from_text, read_edge_list
+
+Format = Literal["graphml", "gml", "edge-list", "adjacency-matrix"]
 
 
 def read_graph(path: str | os.PathLike[str], format: str | None = None) -> nx.Graph:
@@ -35,11 +37,11 @@ def read_graph(path: str | os.PathLike[str], format: str | None = None) -> nx.Gr
     try:
         return from_graph(_reader(path, format)(path))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; a path that is not absolute starts at {Path.cwd()}") from None
+        raise ValueError(f"{path}: no such file; check the name: a path that is not absolute starts at {Path.cwd()}") from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not text in UTF-8: save it as UTF-8, or name the right format") from None
+        raise ValueError(f"{path}: is not text in UTF-8; save it as UTF-8, or name the right format") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -48,11 +50,11 @@ def _reader(path: Path, format: str | None) -> Callable[[Path], nx.Graph]:
     chosen = format if format is not None else ENDINGS.get(path.suffix.lower())
     if chosen is None:
         raise ValueError(
-            f"cannot tell the format from the ending {path.suffix!r}: known are {', '.join(ENDINGS)}; "
+            f"cannot tell the format from the ending {path.suffix!r} (known are {', '.join(ENDINGS)}); "
             f"rename the file, or set format to one of {', '.join(FORMATS)}"
         )
     if chosen not in FORMATS:
-        raise ValueError(f"no format {chosen!r}: known are {', '.join(FORMATS)}")
+        raise ValueError(f"no format {chosen!r}; known are {', '.join(FORMATS)}")
     return FORMATS[chosen]
 
 
@@ -73,9 +75,9 @@ def _gml(path: Path) -> nx.Graph:
         return nx.read_gml(path, label="label")
     except nx.NetworkXError as error:
         if "no 'label' attribute" not in str(error):
-            raise ValueError(f"is not GML that can be read: {error}") from None
+            raise ValueError(f"is not GML that can be read ({error}); {REWRITE}") from None
     except UNREADABLE as error:
-        raise ValueError(f"is not GML that can be read: {error}") from None
+        raise ValueError(f"is not GML that can be read ({error}); {REWRITE}") from None
     return _parsed(lambda: nx.read_gml(path, label="id"), "GML")
 
 
@@ -93,15 +95,17 @@ def _parsed(read: Callable[[], Any], language: str) -> nx.Graph:
     try:
         return read()
     except UNREADABLE as error:
-        raise ValueError(f"is not {language} that can be read: {error}") from None
+        raise ValueError(f"is not {language} that can be read ({error}); {REWRITE}") from None
 
 
 def _refuse_empty(path: Path) -> None:
     if path.is_dir():
-        raise ValueError("is a folder: name the file in it")
+        raise ValueError("is a folder; name the file in it")
     if path.stat().st_size == 0:
-        raise ValueError("the file is empty: it should hold a graph")
+        raise ValueError("the file is empty; write a graph into it")
 
+
+REWRITE = "write it anew, with networkx say, or set format to what it is"
 
 # What networkx lets escape when a file is not what it says; OSError is told apart, by read_graph
 UNREADABLE = (nx.NetworkXError, ParseError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)

@@ -23,7 +23,7 @@ def from_graph(graph: nx.Graph, directed: bool = False) -> nx.Graph:
     check_simple(graph)
     if graph.is_directed() and not directed:
         raise ValueError(
-            "the graph is directed, and peers that average with each other need an undirected one: "
+            "the graph is directed, and peers that average with each other need an undirected one; "
             "give graph.to_undirected() if every edge may be used both ways"
         )
     order = peer_order(graph)
@@ -59,14 +59,14 @@ def adjacency(graph: nx.Graph) -> np.ndarray:
 def check_simple(graph: object) -> None:
     """Raise ValueError unless this is a networkx graph with at least one node and at most one edge between two nodes."""
     if not isinstance(graph, nx.Graph):
-        raise ValueError(f"expected a networkx graph, not {type(graph).__name__}: make one with networkx.Graph(edges)")
+        raise ValueError(f"expected a networkx graph, not {type(graph).__name__}; make one with networkx.Graph(edges)")
     if graph.is_multigraph():
         raise ValueError(
-            "the graph is a multigraph, and peers have one link between two of them: "
+            "the graph is a multigraph, and peers have one link between two of them; "
             "give networkx.Graph(graph), which keeps one edge of each bundle"
         )
     if not len(graph):
-        raise ValueError("the graph is empty: give it at least one node")
+        raise ValueError("the graph is empty; give it at least one node")
 
 
 def sorted_copy(graph: nx.Graph) -> nx.Graph:

@@ -11,8 +11,8 @@ import msgspec
 import networkx as nx
 import numpy as np
 
-from topology.files import FORMATS, read_graph
-from topology.mixing import check_rule
+from topology.files import FORMATS, Format, read_graph
+from topology.mixing import Rule, check_rule
 
 TRIES = 100
 
@@ -22,7 +22,7 @@ Edges = Iterable[tuple[int, int]]
 class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """One graph of the menu with its options; `build` lays it over any number of peers."""
 
-    mixing: str = "metropolis"
+    mixing: Rule = "metropolis"
     """How much each neighbour's model counts: metropolis, max-degree, lazy, uniform or best-constant."""
 
     smallest: ClassVar[int] = 2
@@ -43,9 +43,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         n, seed = _whole(n, "the number of peers"), _whole(seed, "the seed")
         if n < self.smallest:
             other = "" if n < 1 else " or choose topology 'complete'"
-            raise ValueError(f"{self.name} needs at least {self.smallest} peers, not {n}: raise peers{other}")
+            raise ValueError(f"{self.name} needs at least {self.smallest} peers, not {n}; raise peers{other}")
         if seed < 0:
-            raise ValueError(f"the seed is 0 or a positive whole number, not {seed}")
+            raise ValueError(f"the seed is {seed}; give 0 or a positive whole number")
         graph = nx.Graph(name=self.name)
         graph.add_nodes_from(range(n))
         graph.add_edges_from(sorted((min(edge), max(edge)) for edge in self.edges(n, seed)))
@@ -56,7 +56,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         raise NotImplementedError
 
 
-class Ring(Topology, tag="ring"):
+class Ring(Topology, frozen=True, kw_only=True, tag="ring"):
     """A closed circle: everybody talks to the two beside them."""
 
     smallest: ClassVar[int] = 3
@@ -65,14 +65,14 @@ class Ring(Topology, tag="ring"):
         return [(i, (i + 1) % n) for i in range(n)]
 
 
-class Path(Topology, tag="path"):
+class Path(Topology, frozen=True, kw_only=True, tag="path"):
     """An open chain: a ring with one link cut; the slowest of all to agree."""
 
     def edges(self, n: int, seed: int) -> Edges:
         return [(i, i + 1) for i in range(n - 1)]
 
 
-class Torus(Topology, tag="torus"):
+class Torus(Topology, frozen=True, kw_only=True, tag="torus"):
     """A grid whose borders are joined, as square as the number of peers allows: four neighbours each."""
 
     smallest: ClassVar[int] = 9
@@ -83,7 +83,7 @@ class Torus(Topology, tag="torus"):
             below = next(m for m in range(n, 0, -1) if torus_sides(m))
             above = next(m for m in range(n, 2 * n) if torus_sides(m))
             raise ValueError(
-                f"torus needs peers = a x b with both sides at least 3, and {n} is no such product: "
+                f"torus needs peers = a x b with both sides at least 3, and {n} is no such product; "
                 f"set peers to {below} or {above}"
             )
         rows, columns = sides
@@ -94,19 +94,19 @@ class Torus(Topology, tag="torus"):
                 yield here, (row + 1) % rows * columns + column
 
 
-class Hypercube(Topology, tag="hypercube"):
+class Hypercube(Topology, frozen=True, kw_only=True, tag="hypercube"):
     """The corners of a cube in log2(n) dimensions: few neighbours, short ways; n is a power of two."""
 
     def edges(self, n: int, seed: int) -> Edges:
         dimensions = n.bit_length() - 1
         if n != 1 << dimensions:
             raise ValueError(
-                f"hypercube needs a power of two, not {n} peers: set peers to {1 << dimensions} or {2 << dimensions}"
+                f"hypercube needs a power of two, not {n} peers; set peers to {1 << dimensions} or {2 << dimensions}"
             )
         return [(i, i ^ (1 << axis)) for i in range(n) for axis in range(dimensions) if i < i ^ (1 << axis)]
 
 
-class Complete(Topology, tag="complete"):
+class Complete(Topology, frozen=True, kw_only=True, tag="complete"):
     """Everybody talks to everybody: agreement in one round, at n - 1 messages a peer."""
 
     smallest: ClassVar[int] = 1
@@ -115,21 +115,21 @@ class Complete(Topology, tag="complete"):
         return [(i, j) for i in range(n) for j in range(i + 1, n)]
 
 
-class Star(Topology, tag="star"):
+class Star(Topology, frozen=True, kw_only=True, tag="star"):
     """Everybody talks to peer 0 alone, as to a server."""
 
     def edges(self, n: int, seed: int) -> Edges:
         return [(0, i) for i in range(1, n)]
 
 
-class BinaryTree(Topology, tag="binary-tree"):
+class BinaryTree(Topology, frozen=True, kw_only=True, tag="binary-tree"):
     """Every peer has up to two children below it (peer i has 2i+1 and 2i+2): no loops, and a busy root."""
 
     def edges(self, n: int, seed: int) -> Edges:
         return [((i - 1) // 2, i) for i in range(1, n)]
 
 
-class Barbell(Topology, tag="barbell"):
+class Barbell(Topology, frozen=True, kw_only=True, tag="barbell"):
     """Two complete halves with a single link between them (an odd peer sits on it): the classic bottleneck."""
 
     smallest: ClassVar[int] = 6
@@ -141,7 +141,7 @@ class Barbell(Topology, tag="barbell"):
         yield from ((i, i + 1) for i in range(half - 1, n - half))
 
 
-class RandomRegular(Topology, tag="random-regular"):
+class RandomRegular(Topology, frozen=True, kw_only=True, tag="random-regular"):
     """A random graph in which everybody has the same number of neighbours; mixes about as fast as that many can."""
 
     degree: int = 4
@@ -151,28 +151,28 @@ class RandomRegular(Topology, tag="random-regular"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.degree >= 2, "degree", self.degree, "2 or more: with fewer a fleet cannot be connected")
+        _require(self.degree >= 2, "degree", self.degree, "2 or more, since with fewer a fleet cannot be connected")
 
     def edges(self, n: int, seed: int) -> Edges:
         if self.degree >= n:
             raise ValueError(
-                f"random-regular with degree = {self.degree} needs more than {self.degree} peers, not {n}: raise peers "
+                f"random-regular with degree = {self.degree} needs more than {self.degree} peers, not {n}; raise peers "
                 f"or set degree to {n - 1} or less"
             )
         if n * self.degree % 2:
             degrees = " or ".join(str(d) for d in (self.degree - 1, self.degree + 1) if 2 <= d < n)
             raise ValueError(
-                f"random-regular needs an even number of ends, and {n} peers x degree {self.degree} is odd: "
+                f"random-regular needs an even number of ends, and {n} peers x degree {self.degree} is odd; "
                 f"set degree to {degrees}, or peers to {n + 1}"
             )
         return _first_connected(
             lambda luck: _regular(self.degree, n, luck),
             (seed, 1),
-            f"random-regular with {n} peers and degree = {self.degree}: raise degree to 3 or more",
+            f"random-regular with {n} peers and degree = {self.degree}; raise degree to 3 or more",
         )
 
 
-class ErdosRenyi(Topology, tag="erdos-renyi"):
+class ErdosRenyi(Topology, frozen=True, kw_only=True, tag="erdos-renyi"):
     """Every pair of peers is joined with the same probability, by a coin for each."""
 
     p: float | None = None
@@ -188,12 +188,12 @@ class ErdosRenyi(Topology, tag="erdos-renyi"):
         return _first_connected(
             lambda luck: nx.fast_gnp_random_graph(n, p, seed=luck),
             (seed, 2),
-            f"erdos-renyi with {n} peers and p = {p:.4g}: raise p well above ln(n)/n = {edge:.3g}, "
+            f"erdos-renyi with {n} peers and p = {p:.4g}; raise p well above ln(n)/n = {edge:.3g}, "
             f"say to {math.ceil(200 * edge) / 100:.2g}",
         )
 
 
-class WattsStrogatz(Topology, tag="watts-strogatz"):
+class WattsStrogatz(Topology, frozen=True, kw_only=True, tag="watts-strogatz"):
     """A small world: a ring of near neighbours, of whose links some are thrown to random peers as short cuts."""
 
     k: int = 4
@@ -206,23 +206,23 @@ class WattsStrogatz(Topology, tag="watts-strogatz"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.k >= 2 and self.k % 2 == 0, "k", self.k, "even and 2 or more: half of them on each side")
+        _require(self.k >= 2 and self.k % 2 == 0, "k", self.k, "an even number, 2 or more: half of them on each side")
         _require(0.0 <= self.p <= 1.0, "p", self.p, "a probability from 0 to 1")
 
     def edges(self, n: int, seed: int) -> Edges:
         if self.k >= n:
             raise ValueError(
-                f"watts-strogatz with k = {self.k} needs more than {self.k} peers, not {n}: raise peers "
+                f"watts-strogatz with k = {self.k} needs more than {self.k} peers, not {n}; raise peers "
                 f"or set k to {(n - 1) // 2 * 2} or less"
             )
         return _first_connected(
             lambda luck: nx.watts_strogatz_graph(n, self.k, self.p, seed=luck),
             (seed, 3),
-            f"watts-strogatz with {n} peers, k = {self.k} and p = {self.p}: raise k to 4 or more, or lower p",
+            f"watts-strogatz with {n} peers, k = {self.k} and p = {self.p}; raise k to 4 or more, or lower p",
         )
 
 
-class BarabasiAlbert(Topology, tag="barabasi-albert"):
+class BarabasiAlbert(Topology, frozen=True, kw_only=True, tag="barabasi-albert"):
     """Peers join one by one and prefer those with many links already: a few hubs, many with little."""
 
     m: int = 2
@@ -235,21 +235,21 @@ class BarabasiAlbert(Topology, tag="barabasi-albert"):
     def edges(self, n: int, seed: int) -> Edges:
         if self.m >= n:
             raise ValueError(
-                f"barabasi-albert with m = {self.m} needs more than {self.m} peers, not {n}: raise peers "
+                f"barabasi-albert with m = {self.m} needs more than {self.m} peers, not {n}; raise peers "
                 f"or set m to {n - 1} or less"
             )
         return _first_connected(
-            lambda luck: nx.barabasi_albert_graph(n, self.m, seed=luck), (seed, 4), "barabasi-albert: raise m"
+            lambda luck: nx.barabasi_albert_graph(n, self.m, seed=luck), (seed, 4), "barabasi-albert; raise m"
         )
 
 
-class File(Topology, tag="file"):
+class File(Topology, frozen=True, kw_only=True, tag="file"):
     """A graph read from a file: GraphML, GML, an edge list or an adjacency matrix."""
 
     path: str
     """The file; a path that is not absolute starts at the current folder."""
 
-    format: str | None = None
+    format: Format | None = None
     """graphml, gml, edge-list or adjacency-matrix; left out: told by the file's ending."""
 
     smallest: ClassVar[int] = 1
@@ -262,7 +262,7 @@ class File(Topology, tag="file"):
         """The file's graph, if it has n nodes: see `topology.files.read_graph` for their order and attributes."""
         graph = read_graph(self.path, self.format)
         if len(graph) != n:
-            raise ValueError(f"{self.path}: has {len(graph)} nodes, and there are {n} peers: set peers = {len(graph)}")
+            raise ValueError(f"{self.path}: has {len(graph)} nodes, and there are {n} peers; set peers = {len(graph)}")
         return graph
 
 
@@ -297,7 +297,7 @@ def _first_connected(draw: Callable[[int], nx.Graph], stream: tuple[int, int], t
         graph = draw(int(np.random.default_rng([*stream, attempt]).integers(2**62)))
         if nx.is_connected(graph):
             return graph.edges
-    raise ValueError(f"none of {TRIES} random graphs was connected; {trouble}")
+    raise ValueError(f"none of {TRIES} random graphs was connected: {trouble}")
 
 
 def _regular(degree: int, n: int, luck: int) -> nx.Graph:
@@ -309,7 +309,7 @@ def _regular(degree: int, n: int, luck: int) -> nx.Graph:
 
 def _require(holds: bool, field: str, value: object, expected: str) -> None:
     if not holds:
-        raise ValueError(f"{field} must be {expected}; not {value!r}")
+        raise ValueError(f"{field}: {value!r} will not do; expected {expected}")
 
 
 def _whole(number: int, what: str) -> int:
@@ -318,4 +318,4 @@ def _whole(number: int, what: str) -> int:
             return operator.index(number)
     except TypeError:
         pass
-    raise ValueError(f"{what} is a whole number, not {number!r}")
+    raise ValueError(f"{what} is {number!r}; give a whole number")

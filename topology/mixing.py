@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Literal
 
 import networkx as nx
 import numpy as np
 
 from topology.given import adjacency, check_simple
+
+Rule = Literal["metropolis", "max-degree", "lazy", "uniform", "best-constant"]
 
 
 def mixing_matrix(graph: nx.Graph, rule: str = "metropolis") -> np.ndarray:
@@ -33,7 +36,7 @@ def mixing_matrix(graph: nx.Graph, rule: str = "metropolis") -> np.ndarray:
     check_simple(graph)
     if graph.is_directed():
         raise ValueError(
-            f"the mixing rule {rule!r} needs an undirected graph and this one is directed: "
+            f"the mixing rule {rule!r} needs an undirected graph and this one is directed; "
             "give graph.to_undirected() if every edge may be used both ways"
         )
     return _own_share(RULES[rule](adjacency(graph)))
@@ -70,7 +73,7 @@ def _best_constant(beside: np.ndarray) -> np.ndarray:
         return beside
     eigenvalues = np.linalg.eigvalsh(np.diag(beside.sum(axis=1)) - beside)
     if eigenvalues[1] <= 1e-12 * len(beside):
-        raise ValueError("the mixing rule 'best-constant' needs a connected graph: add edges, or choose 'metropolis'")
+        raise ValueError("the mixing rule 'best-constant' needs a connected graph; add edges, or choose 'metropolis'")
     return beside * (2.0 / (eigenvalues[1] + eigenvalues[-1]))
 
 

@@ -27,7 +27,7 @@ SHOWN = 8
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = add_command(commands, "check", execute, "validate an experiment and tell what will happen, without running it", EXAMPLES)
+    parser = add_command(commands, "check", execute, "validate an experiment and tell what will happen", EXAMPLES)
     add_experiment(parser)
     parser.add_argument("--json", action="store_true", help="the same figures as JSON")
 
@@ -39,10 +39,11 @@ def execute(arguments: argparse.Namespace) -> int:
         from experiments.build import build
 
         fleet = build(experiment)
+    import topology
     from experiments.check import forecast
 
     told = forecast(fleet)
-    graph = graph_figures(fleet.graph, fleet.mixing)
+    graph = topology.analyse(fleet.graph, getattr(experiment.topology, "mixing", "metropolis")).as_dict()
     if arguments.json:
         from experiments.summary import clean
 
@@ -51,29 +52,6 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     _print(fleet, told, graph)
     return 0
-
-
-def graph_figures(graph: Any, mixing: Any) -> dict[str, Any]:
-    """What there is to know of a graph and its mixing matrix, by name."""
-    import topology
-
-    degrees = [degree for _, degree in graph.degree()]
-    by_graph, by_matrix = topology.analyse(graph), topology.analyse(mixing)
-    return {
-        "peers": graph.number_of_nodes(),
-        "edges": graph.number_of_edges(),
-        "degree_min": min(degrees),
-        "degree_max": max(degrees),
-        "diameter": by_graph.diameter,
-        "node_connectivity": by_graph.node_connectivity,
-        "edge_connectivity": by_graph.edge_connectivity,
-        "algebraic_connectivity": by_graph.algebraic_connectivity,
-        "kirchhoff": by_graph.kirchhoff,
-        "slem": by_matrix.slem,
-        "gap": by_matrix.gap,
-        "doubly_stochastic": by_matrix.doubly_stochastic,
-        "mixing_time_steps": by_matrix.mixing_time(0.01),
-    }
 
 
 def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
@@ -88,6 +66,8 @@ def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
         table.add_row(f"  {title}", line)
     console.print(table)
     if any(math.isfinite(link.rate_bytes_per_s) or link.delay_ns for link in told.links):
+        binding = sum(link.binds for link in told.links)
+        console.print(f"  {binding} of {len(told.links)} links bind: over these a whole model takes longer than a step")
         console.print(_links(told))
     for warning in told.warnings:
         console.print(f"[bold yellow]warning[/bold yellow] {warning}")
@@ -101,16 +81,17 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
     experiment = fleet.experiment
     parts = [name_of(part) for part in (experiment.topology, experiment.network, experiment.devices, experiment.task)]
     yield "parts", f"{name_of(experiment.strategy)} on {', '.join(parts)}; world {name_of(experiment.world)}"
-    yield "graph", (f"{graph['peers']} peers, {graph['edges']} edges, degree {_span(graph['degree_min'], graph['degree_max'])}, "
+    degree = _span(graph["min_degree"], graph["max_degree"])
+    yield "graph", (f"{graph['nodes']} peers, {graph['edges']} edges, degree {degree}, "
                     f"diameter {graph['diameter']}, connectivity {graph['node_connectivity']}")  # fmt: skip
     yield "mixing", (f"spectral gap {figure(graph['gap'])}, second eigenvalue {figure(graph['slem'])}, "
-                     f"99 % mixed after {figure(graph['mixing_time_steps'])} rounds")  # fmt: skip
+                     f"disagreement down to 1/1000 in {figure(graph['mixing_time'])} rounds")  # fmt: skip
     yield "model", f"{told.parameters:,} parameters, {show_bytes(told.model_bytes)} as {name_of(experiment.codec)}"
     samples = fleet.problem.samples
     yield "samples", f"{sum(samples):,} in all, {_span(min(samples), max(samples))} a peer"
     step = _span(show_duration(round(min(told.step_ns))), show_duration(round(max(told.step_ns))))
-    yield "step", (f"{step} to compute (here a gradient takes {show_duration(round(told.gradient_ns))})"
-                   f", {show_duration(round(told.round_ns))} with what is waited for")  # fmt: skip
+    wait = f", {show_duration(round(told.round_ns))} with what it waits for" if experiment.strategy.aggregates else ""
+    yield "step", f"{step} to compute (a gradient takes {show_duration(round(told.gradient_ns))} on this machine){wait}"
     yield "sent", f"about {_span(show_bytes(min(told.sent_bytes)), show_bytes(max(told.sent_bytes)))} by a peer in a step"
     yield "duration", _duration(fleet, told)
 
@@ -119,7 +100,7 @@ def _duration(fleet: Fleet, told: Forecast) -> str:
     from netem.units import show_duration
 
     stop = fleet.experiment.stop
-    emulated = "unknown: " if not math.isfinite(told.emulated_ns) else f"about {show_duration(round(told.emulated_ns))} emulated"
+    emulated = f"about {show_duration(round(told.emulated_ns))} emulated" if told.emulated_ns else "unknown emulated time"
     limits = [f"time {stop.time}" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
     limits += [f"accuracy {stop.accuracy:g}" if stop.accuracy else ""]
     real = "as fast as it can be computed" if told.wall_ns is None else f"{show_duration(round(told.wall_ns))} in real time"
@@ -127,19 +108,17 @@ def _duration(fleet: Fleet, told: Forecast) -> str:
 
 
 def _links(told: Forecast) -> Table:
-    """The slowest links, and how many bind."""
+    """The links over which a model takes longest."""
     from rich.table import Table
 
     from netem.units import show_duration, show_rate
 
-    binding = sum(link.binds for link in told.links)
-    title = f"{binding} of {len(told.links)} links bind: a whole model takes longer than a step"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), title_style="")
+    table = Table(box=None, padding=(0, 0, 0, 4))
     for column in ("link", "rate left", "delay", "whole model", ""):
-        table.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="left" if column in ("link", "") else "right")
     for link in sorted(told.links, key=lambda link: -link.transfer_ns)[:SHOWN]:
-        times = show_duration(link.delay_ns), show_duration(round(link.transfer_ns))
-        table.add_row(f"{link.source} -> {link.target}", show_rate(link.rate_bytes_per_s), *times, "binds" if link.binds else "")
+        figures = show_rate(link.rate_bytes_per_s), show_duration(link.delay_ns), show_duration(round(link.transfer_ns))
+        table.add_row(f"{link.source} -> {link.target}", *figures, "binds" if link.binds else "")
     if len(told.links) > SHOWN:
         table.add_row(f"and {len(told.links) - SHOWN} faster ones", "", "", "", "")
     return table

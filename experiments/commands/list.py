@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.padding import Padding
@@ -55,11 +56,10 @@ def _print_experiment(console: Console) -> None:
     from experiments.menus import MENUS, options, summary
 
     _title(console, "experiment", "at the top of the file, above the first [table]")
-    elsewhere = {*MENUS, *PLAIN_TABLES}
-    console.print(_table([option for option in options(Experiment) if option.name not in elsewhere]))
+    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES})))
     for key, table in PLAIN_TABLES.items():
-        _name(console, f"[{key}]", summary(table))
-        console.print(_table(list(options(table))))
+        _rows(console, 2, [(Text(f"[{key}]", "bold"), Text(summary(table)))])
+        _rows(console, 4, _told(options(table)))
     console.print()
 
 
@@ -72,13 +72,11 @@ def _print_menu(console: Console, menu: Menu) -> None:
     common = common if len(each) > 1 else []
     _title(console, menu.plural, f"[{menu.key}] in the file")
     if common:
-        _name(console, "all", "what every one of them takes:")
-        console.print(_table(common))
+        _rows(console, 2, [(Text("all", "bold"), Text("what every one of them takes:"))])
+        _rows(console, 4, _told(common))
     for name, part in menu.members.items():
-        _name(console, name, summary(part))
-        own = [option for option in each[name] if option not in common]
-        if own:
-            console.print(_table(own))
+        _rows(console, 2, [(Text(name, "bold"), Text(summary(part)))])
+        _rows(console, 4, _told(option for option in each[name] if option not in common))
     console.print()
 
 
@@ -86,17 +84,22 @@ def _title(console: Console, title: str, where: str) -> None:
     console.print(Text.assemble((title, "bold underline"), f"  ({where})"))
 
 
-def _name(console: Console, name: str, description: str) -> None:
-    console.print(Padding(Text.assemble((f"{name:<16}", "bold"), " ", description), (0, 0, 0, 2)))
-
-
-def _table(found: list[Option]) -> Padding:
-    """Name and default on the left, what it means and takes on the right."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(min_width=24, max_width=40, overflow="fold")
-    table.add_column(ratio=1)
-    for option in found:
+def _told(options: Iterable[Option]) -> Iterator[tuple[Text, Text]]:
+    """Name and default of each option, and what it means; what it takes, where neither tells."""
+    for option in options:
         default = " (needed)" if option.default is None else f" = {option.default}" if option.default else ""
-        takes = "" if option.takes in option.meaning else f"; {option.takes}"
-        table.add_row(option.name + default, Text.assemble(option.meaning.rstrip("."), (takes, "dim")))
-    return Padding(table, (0, 0, 0, 6))
+        choices = option.takes.removeprefix("one of ").split(", ") if option.takes.startswith("one of ") else []
+        told = all(choice.strip('"') in option.meaning for choice in choices) if choices else bool(option.default)
+        takes = "" if told or option.takes in option.meaning else f"; {option.takes}"
+        yield Text(option.name + default), Text.assemble(option.meaning.rstrip("."), (takes, "dim"))
+
+
+def _rows(console: Console, indent: int, rows: Iterable[tuple[Text, Text]]) -> None:
+    """Names on the left, and words beside them, in columns that are the same for all."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=28 - indent, overflow="fold")
+    table.add_column(ratio=1)
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        console.print(Padding(table, (0, 0, 0, indent)))

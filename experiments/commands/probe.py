@@ -15,7 +15,9 @@ EXAMPLES = """\
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = add_command(commands, "probe", execute, "bring the emulated network up without training: asked against got, per link", EXAMPLES)
+    parser = add_command(
+        commands, "probe", execute, "measure the emulated network, without training: asked against got", EXAMPLES
+    )
     add_experiment(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a link")
 

@@ -17,7 +17,7 @@ EXAMPLES = """\
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = add_command(commands, "report", execute, "write one self-contained HTML page on a run, or comparing several", EXAMPLES)
+    parser = add_command(commands, "report", execute, "write one HTML page on a run, or comparing several", EXAMPLES)
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders")
     parser.add_argument("--out", metavar="FILE", type=Path, help="the page (default: DIR/report.html, or comparison.html)")
 

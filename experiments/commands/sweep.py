@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "sweep", execute, "run the product of the lists of a [sweep] table", EXAMPLES)
     add_experiment(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where the runs, the table and the report go (default: runs/NAME-sweep)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="for runs, table and report (default: runs/FILE-sweep)")
     parser.add_argument("--jobs", metavar="N", type=_positive, default=1, help="runs at a time (default 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -93,7 +93,8 @@ class _Progress:
             if attempt.point.name not in self.told:
                 self.told.add(attempt.point.name)
                 reason = f" ({attempt.reason})" if attempt.reason else ""
-                self.console.print(f"{len(self.told)}/{standing.runs} {attempt.point.name}: {attempt.state}{reason}", markup=False)
+                line = f"{len(self.told)}/{standing.runs} {attempt.point.name}: {attempt.state}{reason}"
+                self.console.print(line, markup=False)
         if self.live and _line(standing) != self.line:
             self.line = _line(standing)
             self.live.update(self.line, refresh=True)

@@ -33,7 +33,13 @@ SETUP_S = 120.0
 STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
 INTERRUPT_GRACE_S = 0.7
 REFRESH_S = 0.25
-_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # peers share the cores: each computes in one thread
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # buffers of messages are used again instead of being mapped anew each time
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+}
 
 
 class WorldError(Exception):
@@ -44,9 +50,9 @@ def start_fork_server() -> None:
     """Start the process that all peers are forked from; it imports torch meanwhile.  Call it early: it takes a while."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.worlds.preload"])
-    before = {name: os.environ.get(name) for name in _THREADS}
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the launcher's business
-    os.environ.update(_THREADS)
+    os.environ.update(_ENVIRONMENT)
     try:
         forkserver.ensure_running()
     finally:

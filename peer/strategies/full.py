@@ -29,4 +29,5 @@ class Full(Strategy, frozen=True, tag="full"):
             for message in await peer.gather(step=peer.step):
                 rows[message.source] = message.payload.values
             ordered = [rows[source] for source in sorted(rows)]  # the same order everywhere: the same bits everywhere
-            peer.apply(peer.aggregator.combine(ordered, [1.0 / len(ordered)] * len(ordered)))
+            peer.aggregator.combine(ordered, [1.0 / len(ordered)] * len(ordered), gradient)
+            peer.apply(gradient)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from peer.aggregators import Mean, Median, TrimmedMean
+from peer.aggregators import BLOCK, Aggregator, Mean, Median, TrimmedMean
 from peer.optimizers import Adam, AnyOptimizer, Sgd
 
 CASES: list[tuple[AnyOptimizer, type[torch.optim.Optimizer], dict[str, float | bool | tuple[float, float]]]] = [
@@ -43,11 +43,23 @@ def test_nesterov_needs_momentum() -> None:
 ROWS = [np.array(row, np.float32) for row in ([0, 10, 1], [1, 20, 2], [2, 30, 900], [-99, 40, 4])]
 
 
+def combined(aggregator: Aggregator, rows: list[np.ndarray], weights: list[float]) -> list[float]:
+    out = np.full(len(rows[0]), np.nan, np.float32)
+    aggregator.combine(rows, weights, out)
+    return out.tolist()
+
+
 def test_mean_is_weighted() -> None:
-    assert Mean().combine(ROWS[:2], [0.25, 0.75]).tolist() == [0.75, 17.5, 1.75]
+    assert combined(Mean(), ROWS[:2], [0.25, 0.75]) == [0.75, 17.5, 1.75]
+
+
+def test_mean_of_long_vectors_is_the_same_in_every_block() -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=2 * BLOCK + 5).astype(np.float32) for _ in range(3)]
+    np.testing.assert_allclose(combined(Mean(), rows, [0.2, 0.3, 0.5]), np.average(rows, 0, [0.2, 0.3, 0.5]), atol=1e-6)
 
 
 def test_median_and_trimmed_mean_ignore_an_outlier() -> None:
-    assert Median().combine(ROWS, [0.25] * 4).tolist() == [0.5, 25.0, 3.0]
-    assert TrimmedMean(trim=1).combine(ROWS, [0.25] * 4).tolist() == [0.5, 25.0, 3.0]
-    assert TrimmedMean(trim=9).combine(ROWS[:1], [1.0]).tolist() == [0, 10, 1]
+    assert combined(Median(), ROWS, [0.25] * 4) == [0.5, 25.0, 3.0]
+    assert combined(TrimmedMean(trim=1), ROWS, [0.25] * 4) == [0.5, 25.0, 3.0]
+    assert combined(TrimmedMean(trim=9), ROWS[:1], [1.0]) == [0, 10, 1]

@@ -1,0 +1,90 @@
+"""The runs of a report, read from their folders and sorted into lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.result import LinkFigures, Result, link_figures
+from experiments.summary import KEYS
+
+GRID_POINTS = 200
+
+Line = tuple[np.ndarray, np.ndarray]
+"""Times in seconds, values."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its pictures need it."""
+
+    label: str
+    colour: str
+    dash: str
+    """How its lines are drawn, for when there are more runs than colours."""
+    result: Result
+    series: Mapping[str, Mapping[int, Line]]
+    """For each metric and peer (-1: the fleet) what was measured, in order of time."""
+    links: Sequence[LinkFigures]
+
+    @classmethod
+    def read(cls, result: Result, label: str, colour: str, dash: str = "solid") -> Run:
+        """Everything that is drawn of one run folder; ValueError where something is missing or damaged."""
+        missing = [key for key in KEYS if key not in result.summary]
+        if missing:
+            path = result.folder / "summary.json"
+            raise ValueError(
+                f"{path}: lacks {', '.join(missing)}; it was not written by this program, or changed: run it again"
+            )
+        return cls(label, colour, dash, result, _series(result), link_figures(result.columns("links.parquet")))
+
+    def peers(self, metric: str) -> dict[int, Line]:
+        """The lines of the single peers."""
+        return {peer: line for peer, line in self.series.get(metric, {}).items() if peer >= 0}
+
+    def mean(self, metric: str, fleet: str | None) -> Line | None:
+        """The fleet's own measurement where there is one, else the mean over the peers."""
+        own = self.series.get(fleet, {}).get(-1) if fleet else None
+        if own is not None or not self.peers(metric):
+            return own
+        time_s, stacked = stack(self.peers(metric))
+        return time_s, over_peers(np.nanmean, stacked)
+
+    def places(self) -> list[str] | None:
+        """The region of each peer, where the network has regions."""
+        places = self.result.manifest.get("places")
+        return [str(place) for place in places] if isinstance(places, list) else None
+
+
+def _series(result: Result) -> dict[str, dict[int, Line]]:
+    table = result.table("metrics.parquet")
+    names = table["name"].combine_chunks().dictionary_encode()
+    code, peer, time_s, value = (
+        column.to_numpy(zero_copy_only=False)
+        for column in (names.indices, *(table[name].combine_chunks() for name in ("peer", "time_s", "value")))
+    )
+    order = np.lexsort((time_s, peer, code))
+    ends = np.flatnonzero((np.diff(code[order]) != 0) | (np.diff(peer[order]) != 0)) + 1
+    series: dict[str, dict[int, Line]] = {}
+    for part in np.split(order, ends) if len(order) else []:
+        series.setdefault(names.dictionary[int(code[part[0]])].as_py(), {})[int(peer[part[0]])] = time_s[part], value[part]
+    return series
+
+
+def stack(peers: Mapping[int, Line]) -> tuple[np.ndarray, np.ndarray]:
+    """Every peer's line on common times, nan before its first and after its last measurement: [times], [peers, times]."""
+    times = np.unique(np.concatenate([time_s for time_s, _ in peers.values()]))
+    if len(times) > GRID_POINTS:
+        times = np.linspace(times[0], times[-1], GRID_POINTS)
+    lines = [np.interp(times, time_s, values, left=np.nan, right=np.nan) for time_s, values in peers.values()]
+    return times, np.stack(lines)
+
+
+def over_peers(reduce: Callable[..., np.ndarray], stacked: np.ndarray) -> np.ndarray:
+    """Reduced over the peers that have a value; nan where none has."""
+    known = np.isfinite(stacked).any(axis=0)
+    result = np.full(stacked.shape[1], np.nan)
+    result[known] = reduce(np.where(np.isfinite(stacked), stacked, np.nan)[:, known], axis=0)
+    return result
