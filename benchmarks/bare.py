@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from itertools import pairwise
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
@@ -15,7 +16,7 @@ def _train(hidden: list[int], steps: int, barrier: Barrier, seconds: Any) -> Non
     torch.manual_seed(0)
     widths = [64, *hidden, 10]
     layers: list[torch.nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers[:-1])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

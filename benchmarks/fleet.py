@@ -61,7 +61,12 @@ def start(peers: int) -> dict[str, Any]:
         finally:
             process.terminate()
             process.wait()
-    return {"first_step_s": started_s, "pss_mb_max": sizes[-1], "pss_mb_median": sizes[len(sizes) // 2], "processes": len(sizes)}
+    return {
+        "first_step_s": started_s,
+        "pss_mb_max": sizes[-1],
+        "pss_mb_median": sizes[len(sizes) // 2],
+        "processes": len(sizes),
+    }
 
 
 def _peers_of(launcher: int) -> list[int]:

@@ -105,8 +105,8 @@ def _refuse_unstable(experiment: Experiment, graph: nx.Graph) -> None:
         raise ConfigError(
             key="strategy.name",
             value=name,
-            problem=f'"{name}" shares gradients, which is unstable on this graph ("{topology_name(experiment)}"): its adjacency '
-            f"matrix has the eigenvalue {smallest:.3f}, and below -1 the peers drift apart for ever",
+            problem=f'"{name}" shares gradients, which is unstable on this graph ("{topology_name(experiment)}"): '
+            f"its adjacency matrix has the eigenvalue {smallest:.3f}, and below -1 the peers drift apart for ever",
             cure='use topology.name = "complete", or a strategy that shares parameters, such as "slices" or "d-psgd"',
         )
 

@@ -64,7 +64,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             part = getattr(self, field.name)
             if field.name in MENUS:
                 if not (field.name == "topology" and graph is not None):
-                    MENUS[field.name].check(part)
+                    msgspec.structs.force_setattr(self, field.name, MENUS[field.name].check(part))
             elif field.name not in PLAIN_TABLES:
                 read_field(field.type, part, field.name)
             elif not isinstance(part, PLAIN_TABLES[field.name]):

@@ -76,8 +76,7 @@ def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key
             return ConfigError(key=key, value=value, problem=f"{show_value(value)} has no unit", cure=cure)
     if any(isinstance(kind, inspect.CustomType) for kind, _ in _kinds(info)):
         return ConfigError(key=key, problem="no file can hold this", cure="give it from Python")
-    what = "a table" if isinstance(value, dict) else show_value(value)
-    return ConfigError(key=key, value=value, problem=f"{what} will not do", cure=f"expected {_expected(info)}")
+    return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=f"expected {_expected(info)}")
 
 
 def _check_text(info: inspect.Type, value: Any, key: str) -> None:

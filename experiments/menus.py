@@ -8,12 +8,14 @@ import itertools
 import textwrap
 from collections.abc import Container, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import msgspec
 
 from experiments.config_errors import ConfigError, show_value, unknown_name
 from experiments.fields import expectation, read_struct
+from experiments.settings import anchor_table
 from experiments.tables import AnyWorld
 from experiments.tasks import AnyTask
 from experiments.tasks.partitions import AnyPartition
@@ -65,17 +67,17 @@ class Menu:
             raise unknown_name(f"{self.key}.name", name, self.key, self.members)
         return read_struct(self.members[name], rest, self.key, name, self._home)
 
-    def check(self, part: Any) -> None:
-        """Refuse what is no part of this family, or one whose fields are out of their range; raises ConfigError."""
+    def check(self, part: Any) -> Any:
+        """The part as a file would give it (lists, paths), so that equal parts are equal; a user's own as it is.
+
+        Raises ConfigError for what is no part of this family, and for fields out of their range.
+        """
         if not isinstance(part, self.base):
-            known = self.members.get(part) if isinstance(part, str) else None
-            cure = f"write {self.key}={known.__name__}()" if known else f"give a {self.base.__name__}"
-            example = next(iter(self.members.values()))
-            cure += "" if known else f", such as {example.__module__.partition('.')[0]}'s {example.__name__}(...)"
-            raise ConfigError(key=self.key, value=None, problem=f"{type(part).__name__} is no {self.key}", cure=cure)
+            raise self._foreign(part)
         table = self.table(part)
-        if table is not None:
-            self.read({name: value for name, value in table.items() if value is not None})
+        if table is None:
+            return part
+        return self.read(anchor_table({name: value for name, value in table.items() if value is not None}, Path()))
 
     def table(self, part: Any) -> dict[str, Any] | None:
         """A part as a file would write it; None for one that no file can hold."""
@@ -85,6 +87,16 @@ class Menu:
             return msgspec.to_builtins(part)
         except TypeError:  # it holds something that only Python can
             return None
+
+    def _foreign(self, part: Any) -> ConfigError:
+        """The error for what is no part of this family, with the nearest that is."""
+        if isinstance(part, type):
+            return ConfigError(
+                key=self.key, problem=f"{part.__name__} is a class", cure=f"write {self.key}={part.__name__}(...)"
+            )
+        member = self.members.get(part) if isinstance(part, str) else None
+        cure = f"write {self.key}={member.__name__}()" if member else f"give a {self.base.__name__}"
+        return ConfigError(key=self.key, problem=f"{type(part).__name__} is no {self.key}", cure=cure)
 
     def _home(self, field: str) -> str:
         """Where a key that this part lacks does belong: to another of the menu, or elsewhere."""

@@ -43,6 +43,9 @@ def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: st
     layout = frame("emulated time (s)", title)
     layout["shapes"] = _losses(runs[0]) if alone else []
     layout["yaxis"] |= _scale(values, kind)
+    if layout["yaxis"].get("type") == "log":  # where there is no 0
+        for line in data:
+            line["y"] = [value if value is not None and value > 0 else None for value in line["y"]]
     layout["showlegend"] = metric is not None if alone else len(runs) <= MOST_NAMED
     return {"data": data, "layout": layout}
 

@@ -132,9 +132,8 @@ def _nodes(run: Run, at: Mapping[int, np.ndarray]) -> list[Figure]:
         groups.setdefault("lost" if peer in lost else places[peer], []).append(peer)
     looks = itertools.cycle((colour, shape) for shape in SHAPES for colour in COLOURS[1:])
     styles = {place: next(looks) if place else (INK, SHAPES[0]) for place in dict.fromkeys(places)}
-    data = [
-        _group(group, peers, at, places, styles.get(group, ("#ffffff", SHAPES[0]))) for group, peers in sorted(groups.items())
-    ]
+    styles["lost"] = ("#ffffff", SHAPES[0])
+    data = [_group(group, peers, at, places, styles[group]) for group, peers in sorted(groups.items())]
     if len(at) <= MOST_LABELLED:
         data.append(_labels(at, places))
     return data
@@ -171,7 +170,7 @@ def _labels(at: Mapping[int, np.ndarray], places: Sequence[str]) -> Figure:
         "y": short(y),
         "text": [escape(places[peer]) for peer in sorted(at)],
         "textposition": "bottom center",
-        "textfont": {"color": INK, "size": 11},
+        "textfont": {"color": INK, "size": 11, "shadow": ", ".join(["0 0 3px #fff"] * 4)},
         "marker": {"size": 26, "opacity": 0},
         "showlegend": False,
         "hoverinfo": "skip",

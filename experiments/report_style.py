@@ -39,7 +39,7 @@ main > .card { margin-top: 16px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr));
   gap: 10px; margin-bottom: 16px; }
 .figure { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
-.figure b { display: block; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.figure b { display: block; font-size: 20px; font-weight: 600; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .figure span { display: block; font-size: 13px; }
 .figure small { color: var(--faint); font-size: 12px; }
 .warnings { background: #fff6e5; border: 1px solid #f0d9a8; border-radius: 8px;

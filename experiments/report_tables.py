@@ -201,6 +201,8 @@ def _flat(part: Mapping[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def _plain(value: Any) -> str:
+    if value == []:
+        return "none"
     if isinstance(value, list):
         return ", ".join(map(_plain, value[:12])) + (f", ... ({len(value)} in all)" if len(value) > 12 else "")
     if isinstance(value, bool):

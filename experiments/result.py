@@ -147,16 +147,22 @@ def link_figures(columns: Mapping[str, np.ndarray]) -> list[LinkFigures]:
     """One entry per directed link out of the columns of `links.parquet`: sums of the traffic, medians of the rest."""
     if len(columns["source"]) == 0:
         return []
-    order = np.lexsort((columns["target"], columns["source"]))
-    source, target = columns["source"][order], columns["target"][order]
-    starts = np.flatnonzero(np.r_[True, (np.diff(source) != 0) | (np.diff(target) != 0)])
-    traffic = [np.add.reduceat(columns[name][order], starts) for name in ("bytes", "messages")]
-    names = LinkFigures._fields[4:]
-    medians = [[median(part) for part in np.split(columns[name][order], starts[1:])] for name in names]
-    return [
-        LinkFigures(int(source[at]), int(target[at]), int(traffic[0][i]), int(traffic[1][i]), *(m[i] for m in medians))
-        for i, at in enumerate(starts)
-    ]
+    wide = int(columns["target"].max()) + 1
+    keys, link = np.unique(columns["source"].astype(np.int64) * wide + columns["target"], return_inverse=True)
+    order = np.argsort(link, kind="stable")
+    starts = np.searchsorted(link[order], np.arange(len(keys)))
+    traffic = [np.add.reduceat(columns[name][order], starts).tolist() for name in ("bytes", "messages")]
+    medians = [_medians(columns[name], link, starts).tolist() for name in LinkFigures._fields[4:]]
+    return [LinkFigures(*figures) for figures in zip((keys // wide).tolist(), (keys % wide).tolist(), *traffic, *medians, strict=True)]
+
+
+def _medians(values: np.ndarray, group: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The median of each group, nan left out; `starts` says where each group begins once sorted."""
+    values = values[np.lexsort((values, group))]  # nan comes last within its group
+    known = np.add.reduceat(~np.isnan(values), starts, dtype=np.int64)
+    lower, upper = values[starts + np.maximum(known - 1, 0) // 2], values[starts + known // 2]
+    with np.errstate(invalid="ignore"):
+        return np.where(known > 0, (lower + upper) / 2, np.nan)
 
 
 def schema(file: str) -> pyarrow.Schema:

@@ -59,32 +59,34 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
 
 def anchor(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the `path` of every table made absolute, as seen from `folder`; nothing else is touched."""
-    return {key: _anchor_table(value, folder) for key, value in document.items()}
+    return {key: anchor_table(value, folder) for key, value in document.items()}
 
 
 def anchor_settings(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The same for settings, whose paths stand behind "table.path" or in a whole table."""
     return {
-        key: _absolute(value, folder) if key.endswith(".path") else _anchor_table(value, folder)
+        key: _absolute(value, folder) if key.endswith(".path") else anchor_table(value, folder)
         for key, value in settings.items()
     }
+
+
+def anchor_table(table: Any, folder: Path) -> Any:
+    """A table with its `path`, if it has one, made absolute as seen from `folder`; any other value as it is."""
+    if not isinstance(table, Mapping) or "path" not in table:
+        return table
+    return {**table, "path": _absolute(table["path"], folder)}
 
 
 def concerns(settings: Mapping[str, Any], key: str) -> bool:
     """Whether what is wrong at `key` was brought in by one of the settings."""
     table = key.partition(".")[0]
     exact = any(key == setting or key.startswith((f"{setting}.", f"{setting}[")) for setting in settings)
-    return exact or f"{table}.name" in settings
+    inside = key == table and any(setting.startswith(f"{table}.") for setting in settings)
+    return bool(key) and (exact or inside or f"{table}.name" in settings)
 
 
 def _order(key: str) -> int:
     return 0 if "." not in key else 1 if key.endswith(".name") else 2
-
-
-def _anchor_table(table: Any, folder: Path) -> Any:
-    if not isinstance(table, Mapping) or "path" not in table:
-        return table
-    return {**table, "path": _absolute(table["path"], folder)}
 
 
 def _absolute(path: Any, folder: Path) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
+import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ KEYS = (
 LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9", "0.95")
 """The mean accuracies whose first times are noted."""
 
+MARGIN = 13
 LATE_MS = 5.0
 RATE_ERROR = 0.1
 DELAY_ERROR_MS = 2.0
@@ -168,9 +171,7 @@ def describe(summary: Mapping[str, Any], report: Path | None = None) -> Text:
     text.append("done" if done else "ended early", style="bold green" if done else "bold red")
     text.append(f" ({summary['reason']})\n")
     for title, line in _lines(summary):
-        text.append(f"  {title:<11}", style="dim").append(f"{line}\n")
-    for warning in summary.get("warnings") or ():
-        text.append("  warning    ", style="bold yellow").append(f"{warning}\n")
+        text.append(f"  {title:<11}", style="bold yellow" if title == "warning" else "dim").append(f"{_hang(line)}\n")
     if report is not None:
         text.append("  report     ", style="dim").append(str(report), style="bold").append("\n")
     text.rstrip()
@@ -217,7 +218,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "time", f"{told['emulated_s']} s emulated, {told['wall_s']} s on the wall clock"
     if summary["accuracy_mean"] is not None:
         mean, low, high, of_mean = (percent(summary[f"accuracy_{which}"]) for which in ("mean", "min", "max", "of_mean"))
-        yield "accuracy", f"{mean} on average (peers: {low} to {high}), of the mean model {of_mean}"
+        yield "accuracy", f"{mean} on average ({low} to {high}), of the mean model {of_mean}"
     reached = {level: time_s for level, time_s in summary["time_to_accuracy_s"].items() if time_s is not None}
     if reached:
         yield "reached", ", ".join(f"{100 * float(level):.0f} % at {figure(time_s)} s" for level, time_s in reached.items())
@@ -228,19 +229,19 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if summary["bytes_sent"] is not None:
         yield "sent", f"{show_bytes(summary['bytes_sent'])} in {told['messages_sent']} messages"
     yield "lost", peers_text(summary["peers_lost"])
-    emulation = _emulation(summary)
-    if emulation:
-        yield "emulation", ", ".join(emulation)
+    if told["lateness_p99_ms"] != "-":
+        yield "lateness", f"{told['lateness_p99_ms']} ms (99th percentile)"
+    known = (("rates", percent(summary.get("rate_error_median"))), ("delays", told.get("delay_error_median_ms", "-") + " ms"))
+    off = [f"{what} by {error}" for what, error in known if not error.startswith("-")]
+    if off:
+        yield "links", f"off what was asked for: {', '.join(off)} (medians)"
+    yield from (("warning", warning) for warning in summary.get("warnings") or ())
 
 
-def _emulation(summary: Mapping[str, Any]) -> Iterable[str]:
-    known = {key: summary.get(key) for key in ("lateness_p99_ms", "rate_error_worst", "delay_error_median_ms")}
-    texts = {
-        "lateness_p99_ms": f"late by {figure(known['lateness_p99_ms'])} ms (p99)",
-        "rate_error_worst": f"rates off by at most {percent(known['rate_error_worst'])}",
-        "delay_error_median_ms": f"delays off by {figure(known['delay_error_median_ms'])} ms (median)",
-    }
-    return [text for key, text in texts.items() if known[key] is not None]
+def _hang(line: str) -> str:
+    """Broken to the width of the terminal, further lines below the first."""
+    width = max(40, shutil.get_terminal_size().columns - MARGIN - 1)
+    return ("\n" + " " * MARGIN).join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _fidelity(links: Sequence[LinkFigures]) -> dict[str, Any]:
@@ -248,6 +249,7 @@ def _fidelity(links: Sequence[LinkFigures]) -> dict[str, Any]:
     known = [link for link in links if math.isfinite(link.rate_error)]
     worst = max(known, key=lambda link: abs(link.rate_error), default=None)
     return {
+        "rate_error_median": median([abs(link.rate_error) for link in known]),
         "rate_error_worst": abs(worst.rate_error) if worst else None,
         "rate_error_worst_link": [worst.source, worst.target] if worst else None,
         "delay_error_median_ms": 1e3 * median(np.abs([link.delay_error_s for link in links])),
@@ -265,10 +267,10 @@ def _doubts(summary: Mapping[str, Any], links: Sequence[LinkFigures], diverged: 
         source, target = summary["rate_error_worst_link"]
         link = next(link for link in links if (link.source, link.target) == (source, target))
         got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(link.rate_asked_bytes_per_s)
-        yield (
-            f"link {source} -> {target} ran at {got} where {asked} was asked ({link.rate_error:+.0%}): "
-            f"a shared uplink or downlink may explain it; else {stretch}"
-        )
+        why = f"a shared uplink or downlink may explain it; else {stretch}"
+        if link.rate_error > 0:
+            why = "jitter, or too few bytes at a time, mislead what peers measure, and a strategy that trusts it sends too much"
+        yield f"link {source} -> {target} was measured at {got} where {asked} was asked ({100 * link.rate_error:+.0f} %): {why}"
     typical_ms = 1e3 * median([link.delay_asked_s for link in links])
     if summary["delay_error_median_ms"] > max(DELAY_ERROR_MS, RATE_ERROR * (typical_ms if typical_ms > 0 else 0.0)):
         yield f"delays are off by {summary['delay_error_median_ms']:.1f} ms (median over the links): {stretch}"

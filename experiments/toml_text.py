@@ -11,7 +11,7 @@ from typing import Any
 from experiments.config_errors import ConfigError
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -87,12 +87,13 @@ def _character(character: str) -> str:
 
 
 def _syntax_error(error: Exception, text: str, source: str) -> ConfigError:
+    lines = text.splitlines() or [""]
     place = _PLACE.search(str(error))
     if place is None:
         problem = "is nested too deeply" if isinstance(error, RecursionError) else f"is not TOML: {error}"
         return ConfigError(source, problem=problem, cure="see the examples in experiments/suites")
-    line, column = int(place.group(1)), int(place.group(2))
-    written = text.splitlines()[line - 1].strip() if line <= len(text.splitlines()) else ""
+    line, column = int(place.group(1) or len(lines)), int(place.group(2) or len(lines[-1]) + 1)
+    written = lines[line - 1].strip() if line <= len(lines) else ""
     problem = f"line {line}, column {column}: {_PLACE.sub('', str(error)).lower()}"
     problem += f" in {written[:80]!r}" if written else ""
     return ConfigError(source, problem=problem, cure='a line is key = value or [table], and text stands in "quotes"')

@@ -72,6 +72,7 @@ def _drawing(graph: nx.Graph, figures: Figures) -> go.Figure:
     degrees = [len(set(graph[node]) - {node}) for node in order]
     labels = [_label(i, node, graph.nodes[node], degree) for i, (node, degree) in enumerate(zip(order, degrees, strict=True))]
     few = len(order) <= 64
+    range_of_degrees = max(degrees) - min(degrees)
     chart = go.Figure()
     chart.add_scatter(x=xs, y=ys, mode="lines", line={"color": GREY, "width": 1}, hoverinfo="skip")
     chart.add_scatter(
@@ -84,13 +85,13 @@ def _drawing(graph: nx.Graph, figures: Figures) -> go.Figure:
         hoverinfo="text",
         marker={
             "size": 22 if few else 8,
-            "color": degrees if max(degrees) > min(degrees) else BLUE,
+            "color": degrees if range_of_degrees else BLUE,
             "colorscale": [[0.0, BLUE], [1.0, ORANGE]],
-            "showscale": max(degrees) > min(degrees),
+            "showscale": range_of_degrees > 0,
             "colorbar": {
                 "title": {"text": "neighbours"},
                 "tick0": 0,
-                "dtick": math.ceil((max(degrees) - min(degrees)) / 6) or 1,
+                "dtick": max(1, range_of_degrees // 5),
             },
         },
     )
@@ -110,9 +111,10 @@ def _decay(figures: Figures) -> go.Figure:
         (f"simulated: {STARTS} random starts", simulated, {"color": BLUE}),
     ):
         seen = np.r_[True, values[:-1] > ROUND_OFF]  # once all agree but for round-off there is no more to see
+        left = np.maximum(values[seen], ROUND_OFF)
         chart.add_scatter(
             x=steps[seen],
-            y=np.maximum(values[seen], ROUND_OFF),
+            y=left,
             mode="lines+markers" if rounds <= 40 else "lines",
             name=name,
             line=style,
@@ -196,8 +198,8 @@ def _intro(figures: Figures) -> str:
     if not math.isfinite(rounds):
         fade = "disagreement never fades: the graph is not connected, or a part of it only swaps its models to and fro"
     return (
-        f"{_count(figures.nodes, 'peer')}, {_count(figures.edges or 0, 'link')}. When every peer averages with its neighbours once a "
-        f"round, by the rule <em>{escape(str(figures.rule))}</em>, {fade}."
+        f"{_count(figures.nodes, 'peer')}, {_count(figures.edges or 0, 'link')}. When every peer averages with its neighbours "
+        f"once a round, by the rule <em>{escape(str(figures.rule))}</em>, {fade}."
     )
 
 

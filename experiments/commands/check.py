@@ -79,8 +79,8 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
     from netem.units import show_bytes, show_duration
 
     experiment = fleet.experiment
-    parts = [name_of(part) for part in (experiment.topology, experiment.network, experiment.devices, experiment.task)]
-    yield "parts", f"{name_of(experiment.strategy)} on {', '.join(parts)}; world {name_of(experiment.world)}"
+    keys = ("strategy", "topology", "network", "devices", "task", "world")
+    yield "parts", ", ".join(f"{key} {name_of(getattr(experiment, key))}" for key in keys)
     degree = _span(graph["min_degree"], graph["max_degree"])
     yield "graph", (f"{graph['nodes']} peers, {graph['edges']} edges, degree {degree}, "
                     f"diameter {graph['diameter']}, connectivity {graph['node_connectivity']}")  # fmt: skip

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 EXAMPLES = """\
   grapevine probe ring.toml
@@ -35,27 +41,41 @@ def execute(arguments: argparse.Namespace) -> int:
         print(json.dumps(clean(rows), indent=2))
         return 0
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2))
-    for column in rows[0] if rows else ():
-        table.add_column(column.removesuffix("_bytes_per_s").removesuffix("_s").replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(_cell(column, value) for column, value in row.items()))
-    Console().print(table)
+    Console(highlight=False).print(_table(rows))
     return 0
 
 
-def _cell(column: str, value: object) -> str:
-    """A figure with the unit that its column's name ends in, made readable."""
-    from netem.units import show_bytes, show_duration, show_rate
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each directed link."""
+    from rich.table import Table
 
-    if not isinstance(value, int | float) or value != value:
-        return "-" if value is None or value != value else str(value)
-    if column.endswith("_bytes_per_s"):
-        return show_rate(float(value))
-    if column.endswith("_s"):
-        return show_duration(float(value) * 1e9)
-    if column.endswith("bytes"):
-        return show_bytes(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("link")
+    for column in ("rate asked", "got", "off by", "delay asked", "got", "p99", "off by"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        rates = _rate(row["rate_asked_bytes_per_s"]), _rate(row["rate_got_bytes_per_s"]), _share(row["rate_error"])
+        delays = (_delay(row[f"delay_{name}_s"]) for name in ("asked", "got", "got_p99", "error"))
+        table.add_row(f"{row['source']} -> {row['target']}", *rates, *delays)
+    return table
+
+
+def _rate(rate_bytes_per_s: float | None) -> str:
+    from netem.units import show_rate
+
+    return "-" if _unknown(rate_bytes_per_s) else show_rate(float(rate_bytes_per_s or 0.0))
+
+
+def _delay(delay_s: float | None) -> str:
+    from netem.units import show_duration
+
+    return "-" if _unknown(delay_s) else show_duration(float(delay_s or 0.0) * 1e9)
+
+
+def _share(share: float | None) -> str:
+    return "-" if _unknown(share) else f"{100 * float(share or 0.0):+.2f} %"
+
+
+def _unknown(value: float | None) -> bool:
+    return value is None or math.isnan(value)

@@ -29,7 +29,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run it; the exit status is the run's."""
     experiment = read_experiment(arguments)
     with errors_from(arguments):
-        from experiments.run import run_experiment
+        from experiments.runner import run_experiment
 
         try:
             result, status = run_experiment(experiment, arguments.out, arguments.quiet or arguments.json)

@@ -102,6 +102,7 @@ class ProcessesWorld:
         self.evaluator: _Child | None = None
         self.epoch_ns = 0
         self.reason = ""
+        self.failure = ""
         self.completed = True
         self._stop_deadline_s: float | None = None
         self._scores_due = 0
@@ -146,7 +147,7 @@ class ProcessesWorld:
         for child in self.peers.values():
             child.say(messages.Start(self.epoch_ns))
         self.tally.phase = "training"
-        self.tally.event("start", peers=experiment.peers)
+        self.tally.event("start", peers=experiment.peers, pids=[child.process.pid for child in self.peers.values()])
 
     def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
         fleet, experiment = self.fleet, self.fleet.experiment
@@ -203,8 +204,7 @@ class ProcessesWorld:
             self._listen(0.1)
             self._watch_time()
             self._refresh()
-        if not self.reason:
-            self.reason = self._natural_end()
+        self.reason = self.failure or self.reason or self._natural_end()
         self.tally.phase = "evaluating"
         for child in self.peers.values():
             child.say(messages.Exit())
@@ -259,7 +259,7 @@ class ProcessesWorld:
             last_line = child.last_words.strip().splitlines()[-1]
             self.tally.event("fault", peer=peer, text=child.last_words)
             self.completed = False
-            self.reason = self.reason or f"peer {peer} failed: {last_line}"
+            self.failure = self.failure or f"peer {peer} failed: {last_line}"
             why = f"its strategy raised {last_line}"
         elif code is not None and code < 0:
             why = f"its process was ended by {signal.Signals(-code).name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ class VirtualWorld:
         self.now_ns = 0
         self.events = 0
         self.reason = ""
+        self.failure = ""
         self.completed = True
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
@@ -91,8 +93,7 @@ class VirtualWorld:
         self._loop()
         wall_s = time.monotonic() - started_s
         self._report(messages.FINAL)
-        if not self.reason:
-            self.reason = self._natural_end()
+        self.reason = self.failure or self.reason or self._natural_end()
         return self.tally.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
     def _loop(self) -> None:
@@ -137,6 +138,9 @@ class VirtualWorld:
             except StopIteration:
                 member.ended = True
                 return
+            except Exception as error:
+                self._fail(member, error)
+                return
             answer = None
             if isinstance(effect, Send):
                 self._send(member, effect)
@@ -154,7 +158,8 @@ class VirtualWorld:
                 self._at(max(effect.until_ns, self.now_ns), self._resume, member, None)
                 return
             else:
-                raise TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only")
+                self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
+                return
 
     def _wake(self, member: _VirtualPeer, number: int) -> None:
         """End a wait for messages, unless it has ended already."""
@@ -239,7 +244,18 @@ class VirtualWorld:
 
     # ---- losses and records ---------------------------------------------------------------------------------------
 
-    def _die(self, identity: int) -> None:
+    def _fail(self, member: _VirtualPeer, error: Exception) -> None:
+        """A strategy raised: its peer is lost, the others go on."""
+        identity = member.peer.id
+        text = "".join(traceback.format_exception(error))
+        self.tally.emulated_s = self.now_ns / 1e9
+        self.tally.event("fault", peer=identity, text=text)
+        last_line = text.strip().splitlines()[-1]
+        self.completed = False
+        self.failure = self.failure or f"peer {identity} failed: {last_line}"
+        self._die(identity, f"its strategy raised {last_line}")
+
+    def _die(self, identity: int, why: str = "killed by the experiment") -> None:
         """A peer dies; its neighbours hear of it at once."""
         dead = self.members[identity]
         if not dead.alive:
@@ -247,7 +263,8 @@ class VirtualWorld:
         dead.alive = False
         dead.strategy.close()
         self.tally.emulated_s = self.now_ns / 1e9
-        self.tally.lose(identity, "killed by the experiment")
+        self.tally.lose(identity, why)
+        self.tally.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         for neighbour in list(dead.peer.mixing):
             member = self.members[neighbour]
             member.shaper.drop(identity)

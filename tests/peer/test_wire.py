@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -71,15 +72,13 @@ def mutate(parts: list[bytes], kind: str, place: int, how: int | bytes) -> list[
 def test_a_spoilt_frame_is_read_or_refused(parts: list[bytes], mutation: tuple) -> None:
     """Whatever comes out of the decoder is within the bounds; everything else is a WireError."""
     endpoint = Endpoint(1, [0], LIMIT_BYTES)
-    try:
+    with suppress(WireError):
         frame = decode(mutate(parts, *mutation), RUN, LIMIT_BYTES)
         if isinstance(frame, Chunk):
             assert len(frame.piece) <= frame.total_bytes <= LIMIT_BYTES
             endpoint.receive(frame, 0)
         else:
             endpoint.acknowledged(frame, 0)
-    except WireError as error:
-        assert error.kind
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))

@@ -1,0 +1,170 @@
+"""The live view of a run: what a person sees on the terminal while the fleet trains."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from experiments.summary import figure, peers_text, percent
+from netem.units import show_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+REFRESH_S = 0.25
+PLAIN_S = 5.0
+SPEED_OVER_S = 3.0
+SHORTEST_S = 0.5
+MOST_ROWS = 16
+
+Status = Mapping[str, Any]
+
+
+class Progress:
+    """Shows how a run is doing, on stderr: a table that changes in place on a terminal, else a line every few seconds.
+
+    A context manager. `stop_text` says in words when the run will end, `places` the region of each peer. `quiet` shows
+    nothing. `console` and `clock` (seconds) may be given where stderr and the monotonic clock will not do.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str,
+        peers: int,
+        stop_text: str,
+        quiet: bool = False,
+        places: Sequence[str] | None = None,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name, self._peers, self._stop, self._quiet, self._places = experiment_name, peers, stop_text, quiet, places
+        self._console, self._clock = console, clock
+        self._live: Live | None = None
+        self._status: Status | None = None
+        self._shown: Status | None = None
+        self._due_s = -math.inf
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def __enter__(self) -> Progress:
+        if not self._quiet:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._console = self._console or Console(stderr=True)
+            if self._console.is_terminal:
+                self._live = Live(console=self._console, auto_refresh=False)
+                self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._status is not None and self._status is not self._shown:
+            self._show(self._status)
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self, status: Status) -> None:
+        """Show a newer state of affairs, if it is time to.
+
+        `status` has emulated_s, wall_s, bytes_sent, steps, train_loss and accuracy (one a peer; nan = unknown),
+        accuracy_mean, lost (peers) and phase; and may have bytes_by_peer.
+        """
+        if self._quiet:
+            return
+        turned = self._status is None or status["phase"] != self._status["phase"]
+        self._status = dict(status)
+        now_s = self._clock()
+        self._count(now_s, sum(status["steps"]))
+        if now_s >= self._due_s or turned:
+            self._due_s = now_s + (REFRESH_S if self._live else PLAIN_S)
+            self._show(self._status)
+
+    def _show(self, status: Status) -> None:
+        self._shown = status
+        if self._live is not None:
+            self._live.update(self._picture(status), refresh=True)
+        elif self._console is not None:
+            self._console.print(f"{self._name}: {self._fleet(status)}", markup=False, highlight=False, soft_wrap=True)
+
+    def _picture(self, status: Status) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        title = Text.assemble((self._name, "bold"), f"  until {self._stop}" if self._stop else "")
+        table = self._each(status) if self._peers <= MOST_ROWS else self._spread(status)
+        return Group(title, table, Text(self._fleet(status), style="bold"))
+
+    def _fleet(self, status: Status) -> str:
+        """The fleet in a line."""
+        parts = [
+            f"{status['phase']}",
+            f"{status['emulated_s']:.1f} s emulated ({status['wall_s']:.1f} s real)",
+            f"{figure(self._steps_per_s())} steps/s",
+            f"accuracy {percent(_known(status['accuracy_mean']))}",
+            f"{show_bytes(status['bytes_sent'])} sent",
+        ]
+        if status["lost"]:
+            parts.append(f"lost: {peers_text(sorted(status['lost']))}")
+        return " | ".join(parts)
+
+    def _each(self, status: Status) -> RenderableType:
+        """A row a peer."""
+        sent = status.get("bytes_by_peer")
+        table = _table(["peer", *(["place"] if self._places else []), "step", "loss", "accuracy", *(["sent"] if sent else [])])
+        for peer in range(self._peers):
+            lost = peer in status["lost"]
+            cells = [f"{peer} (lost)" if lost else str(peer), *([self._places[peer]] if self._places else [])]
+            cells.append(f"{status['steps'][peer]:,}")
+            cells.append(figure(_known(status["train_loss"][peer])))
+            cells.append(percent(_known(status["accuracy"][peer])))
+            table.add_row(*cells, *([show_bytes(sent[peer])] if sent else []), style="red" if lost else "")
+        return table
+
+    def _spread(self, status: Status) -> RenderableType:
+        """The lowest, the median and the highest of many peers."""
+        table = _table([f"{self._peers:,} peers", "step", "loss", "accuracy"])
+        alive = [peer for peer in range(self._peers) if peer not in set(status["lost"])]
+        steps, losses, accuracies = (
+            sorted(value for peer in alive if not math.isnan(value := status[key][peer]))
+            for key in ("steps", "train_loss", "accuracy")
+        )
+        for name, share in (("lowest", 0.0), ("median", 0.5), ("highest", 1.0)):
+            step, loss, accuracy = (_at(values, share) for values in (steps, losses, accuracies))
+            table.add_row(name, figure(step), figure(loss), percent(accuracy))
+        return table
+
+    def _count(self, now_s: float, steps: int) -> None:
+        self._counts.append((now_s, steps))
+        while len(self._counts) > 2 and now_s - self._counts[1][0] >= SPEED_OVER_S:
+            self._counts.popleft()
+
+    def _steps_per_s(self) -> float | None:
+        """Steps a second of all peers together, over the last few seconds of the wall clock; None before there is a measure."""
+        (since_s, before), (now_s, steps) = self._counts[0], self._counts[-1]
+        return round((steps - before) / (now_s - since_s)) if now_s - since_s > SHORTEST_S else None
+
+
+def _table(titles: Sequence[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        first = title == titles[0]
+        words = first or title == "place"
+        table.add_column(title, justify="left" if words else "right", no_wrap=True, min_width=9 if first else 6)
+    return table
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _at(values: Sequence[float], share: float) -> float | None:
+    """The value a share of the way up a sorted list."""
+    return values[round(share * (len(values) - 1))] if values else None
