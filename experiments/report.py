@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from experiments.report_figures import COLOURS, MOST_NAMED, MOST_PEERS, Figure, curves, delays, rates, unshaped
-from experiments.report_graph import graph
+from experiments.report_graph import MOST_LINKS, graph
 from experiments.report_runs import Run
 from experiments.report_style import PAGE, SCRIPT
 from experiments.report_tables import cards, configuration, events, key_figures, machine, told, warnings
@@ -116,9 +116,10 @@ def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[
     text = "Wide and dark: many bytes. Point at the middle of a link for its traffic, rate and delay in each direction."
     for run in runs[:MOST_GRAPHS]:
         title = "Bytes on each link" + (f": {run.label}" if len(runs) > 1 else "")
-        yield _section(
-            title, text, graph(run, 600 if len(runs) == 1 else 440), "No link carried anything.", figures, len(runs) == 1
-        )
+        links = len({frozenset(link[:2]) for link in run.links})
+        more = f" The {MOST_LINKS} busiest of {links:,} links are drawn." if links > MOST_LINKS else ""
+        drawn = graph(run, 600 if len(runs) == 1 else 440)
+        yield _section(title, text + more, drawn, "No link carried anything.", figures, wide=len(runs) == 1)
     if len(runs) > MOST_GRAPHS:
         yield f'<p class="note">Graphs of the other {len(runs) - MOST_GRAPHS} runs are in their own reports.</p>'
 

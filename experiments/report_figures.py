@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report_runs import Line, Run, over_peers, stack
+from experiments.report_runs import Line, Run, over_peers
 from experiments.result import LinkFigures, median
 from netem.units import show_rate
 
@@ -31,7 +31,7 @@ def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: st
     for run in runs:
         peers = run.peers(metric) if metric else {}
         mean = run.mean(metric or "", fleet)
-        data += _thin(run, peers) if alone else _band(run, peers) if len(runs) <= MOST_NAMED else []
+        data += _thin(run, peers) if alone else _band(run, metric) if len(runs) <= MOST_NAMED else []
         if mean is not None:
             name = run.label if not alone else "mean of the peers" if metric else title
             data.append(_line(mean, name, run.colour, 2.8, run.dash, showlegend=True))
@@ -40,13 +40,13 @@ def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: st
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return None
-    layout = frame("emulated time (s)", title)
+    layout = frame("emulated time (s)", title, named=1 if alone else len(runs))
     layout["shapes"] = _losses(runs[0]) if alone else []
     layout["yaxis"] |= _scale(values, kind)
     if layout["yaxis"].get("type") == "log":  # where there is no 0
         for line in data:
             line["y"] = [value if value is not None and value > 0 else None for value in line["y"]]
-    layout["showlegend"] = metric is not None if alone else len(runs) <= MOST_NAMED
+    layout["showlegend"] &= metric is not None or not alone
     return {"data": data, "layout": layout}
 
 
@@ -88,11 +88,11 @@ def _thin(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
     return data
 
 
-def _band(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
+def _band(run: Run, metric: str | None) -> list[Figure]:
     """From the lowest to the highest peer."""
-    if len(peers) < 2:
+    if metric is None or len(run.peers(metric)) < 2:
         return []
-    time_s, stacked = stack(peers)
+    time_s, stacked = run.stack(metric)
     low, high = over_peers(np.nanmin, stacked), over_peers(np.nanmax, stacked)
     known = np.isfinite(low)
     edge: Figure = {"hoverinfo": "skip", "showlegend": False, "legendgroup": run.label}
@@ -137,7 +137,7 @@ def _logarithmic(low: float, high: float) -> Figure:
     """A logarithmic axis from low to high, its ticks written out in full: 0.5, 1, 2, 5, 10."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     apart = max(1, (last - first) // 8)
-    digits = (1,) if last - first > 4 else (1, 3) if last - first > 2 else (1, 2, 5)
+    digits = (1,) if last - first > 4 else (1, 3) if last - first > 2 else (1, 2, 5) if high > 10 * low else (1, 2, 3, 4, 5, 7)
     ticks = [digit * 10.0**power for power in range(first, last + 1, apart) for digit in digits]
     ticks = [tick for tick in ticks if low <= tick <= high]
     text = [f"{tick:g}" for tick in ticks]
@@ -174,16 +174,16 @@ def _asked_got(
     ends = [min(every) / 1.5, max(every) * 1.5] if logarithmic else [0.0, max(every) * 1.08 or 1.0]
     line = {"color": FAINT, "width": 1, "dash": "dash"}
     equal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "as asked", "line": line, "hoverinfo": "skip"}
-    layout = frame(f"asked {what} ({unit})", f"measured {what} ({unit})") | {"hovermode": "closest"}
-    layout["showlegend"] = len(runs) <= MOST_NAMED
+    layout = frame(f"asked {what} ({unit})", f"measured {what} ({unit})", named=len(runs))
     axis = _logarithmic(*ends) if logarithmic else {"range": ends}
     layout["xaxis"] |= axis
     layout["yaxis"] |= axis
     return {"data": [equal, *data], "layout": layout}
 
 
-def frame(x: str, y: str, height: int = 360) -> Figure:
-    """What all pictures have in common; `x` and `y` name the axes."""
+def frame(x: str, y: str, height: int = 360, named: int = 1) -> Figure:
+    """What all pictures have in common; `x` and `y` name the axes, `named` runs stand in the legend."""
+    legend = named <= MOST_NAMED
     axis = {
         "gridcolor": GRID,
         "linecolor": "#b9c2ca",
@@ -195,7 +195,8 @@ def frame(x: str, y: str, height: int = 360) -> Figure:
         "ticklen": 4,
     }
     return {
-        "height": height,
+        "height": height + (20 * (named // 2) if legend else 0),
+        "showlegend": legend,
         "margin": {"l": 64, "r": 18, "t": 34, "b": 52},
         "hovermode": "closest",
         "paper_bgcolor": "rgba(0,0,0,0)",

@@ -17,16 +17,14 @@ from netem.units import show_bytes, show_duration, show_rate
 
 RAMP = ("#c9dcf0", "#93bde3", "#5b99d1", "#2c6fbb", "#1b4a85", "#0e2a52")
 SHAPES = ("circle", "square", "diamond")
-MOST_LABELLED = 24
+MOST_LABELLED, MOST_LINKS = 24, 600
 
 
 def graph(run: Run, height: int = 600) -> Figure | None:
     """The links as drawn lines, the wider and darker the more bytes both directions carried; peers as dots, by region."""
     if not run.links:
         return None
-    pairs: dict[tuple[int, int], list[LinkFigures]] = {}
-    for link in run.links:
-        pairs.setdefault((min(link[:2]), max(link[:2])), []).append(link)
+    pairs = busiest(run)
     carried = {pair: sum(link.bytes for link in links) for pair, links in pairs.items()}
     most = max(max(carried.values()), 1)
     at = _positions(pairs, int(run.result.summary["peers"] or 0))
@@ -36,10 +34,19 @@ def graph(run: Run, height: int = 600) -> Figure | None:
     data.append(_scale_bar(most))
     data += _nodes(run, at)
     bare = {"visible": False, "fixedrange": True}
-    layout = frame("", "", height=height) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}, "hovermode": "closest"}
+    layout = frame("", "", height=height) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}}
     layout["legend"] = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0.5, "xanchor": "center"}
     layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 40}
     return {"data": data, "layout": layout}
+
+
+def busiest(run: Run) -> dict[tuple[int, int], list[LinkFigures]]:
+    """Both directions of every link; of very many links those that carried most, since no eye can follow more."""
+    pairs: dict[tuple[int, int], list[LinkFigures]] = {}
+    for link in run.links:
+        pairs.setdefault((min(link[:2]), max(link[:2])), []).append(link)
+    order = sorted(pairs, key=lambda pair: (-sum(link.bytes for link in pairs[pair]), pair))
+    return {pair: pairs[pair] for pair in order[:MOST_LINKS]}
 
 
 def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.ndarray]:
@@ -70,6 +77,7 @@ def _edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, n
                 "x": short(x),
                 "y": short(y),
                 "line": line,
+                "opacity": 1.0 if len(carried) < 150 else 0.6,
                 "hoverinfo": "skip",
                 "showlegend": False,
             }
@@ -142,7 +150,7 @@ def _nodes(run: Run, at: Mapping[int, np.ndarray]) -> list[Figure]:
 def _group(
     group: str, peers: Sequence[int], at: Mapping[int, np.ndarray], places: Sequence[str], style: tuple[str, str]
 ) -> Figure:
-    size = 26 if len(at) <= 24 else 20 if len(at) <= 64 else 9
+    size = 26 if len(at) <= 24 else 20 if len(at) <= 64 else 9 if len(at) <= 250 else 4
     edge, ink = (LOST, LOST) if group == "lost" else ("#ffffff", "#ffffff")
     x, y = np.array([at[peer] for peer in peers]).T
     return {
@@ -154,7 +162,7 @@ def _group(
         "textfont": {"color": ink, "size": 12 if size > 20 else 10},
         "hovertext": [escape(", ".join(filter(None, (f"peer {peer}", places[peer])))) for peer in peers],
         "hoverinfo": "text",
-        "marker": {"size": size, "color": style[0], "symbol": style[1], "line": {"color": edge, "width": 2}},
+        "marker": {"size": size, "color": style[0], "symbol": style[1], "line": {"color": edge, "width": 2 if size > 4 else 0}},
         "name": escape(group),
         "showlegend": bool(group),
     }

@@ -49,8 +49,23 @@ class Run:
         own = self.series.get(fleet, {}).get(-1) if fleet else None
         if own is not None or not self.peers(metric):
             return own
-        time_s, stacked = stack(self.peers(metric))
+        time_s, stacked = self.stack(metric)
         return time_s, over_peers(np.nanmean, stacked)
+
+    def stack(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Every peer's line on common times: [times], [peers, times].
+
+        A peer counts from its first measurement on, with its last one to the end, unless it was lost: nan from there.
+        """
+        peers, lost = self.peers(metric), set(self.result.summary["peers_lost"] or [])
+        times = np.unique(np.concatenate([time_s for time_s, _ in peers.values()]))
+        if len(times) > GRID_POINTS:
+            times = np.linspace(times[0], times[-1], GRID_POINTS)
+        lines = [
+            np.interp(times, time_s, values, left=np.nan, right=np.nan if peer in lost else None)
+            for peer, (time_s, values) in peers.items()
+        ]
+        return times, np.stack(lines)
 
     def places(self) -> list[str] | None:
         """The region of each peer, where the network has regions."""
@@ -71,15 +86,6 @@ def _series(result: Result) -> dict[str, dict[int, Line]]:
     for part in np.split(order, ends) if len(order) else []:
         series.setdefault(names.dictionary[int(code[part[0]])].as_py(), {})[int(peer[part[0]])] = time_s[part], value[part]
     return series
-
-
-def stack(peers: Mapping[int, Line]) -> tuple[np.ndarray, np.ndarray]:
-    """Every peer's line on common times, nan before its first and after its last measurement: [times], [peers, times]."""
-    times = np.unique(np.concatenate([time_s for time_s, _ in peers.values()]))
-    if len(times) > GRID_POINTS:
-        times = np.linspace(times[0], times[-1], GRID_POINTS)
-    lines = [np.interp(times, time_s, values, left=np.nan, right=np.nan) for time_s, values in peers.values()]
-    return times, np.stack(lines)
 
 
 def over_peers(reduce: Callable[..., np.ndarray], stacked: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ninety = (value("time_to_accuracy_s") or {}).get("0.9")
     return [
         ("mean accuracy", percent(value("accuracy_mean")), spread if value("accuracy_mean") is not None else ""),
-        ("accuracy of the mean model", percent(value("accuracy_of_mean")), ""),
+        ("averaged model, percent(value("accuracy_of_mean")), ""),
         ("mean test loss", figure(value("loss_mean")), ""),
         ("time to 90 %", figure(ninety, "s" if ninety is not None else ""), "emulated"),
         ("emulated time", figure(value("emulated_s"), "s"), f"wall clock {figure(value('wall_s'), 's')}"),
@@ -112,7 +112,7 @@ def events(runs: Sequence[Run]) -> str:
     note = f'<p class="note">{hidden:,} more are in events.jsonl.</p>' if hidden > 0 else ""
     head = ("run", "emulated time", "event", "") if len(runs) > 1 else ("emulated time", "event", "")
     table = f'<table class="events"><tr>{"".join(f"<th>{title}</th>" for title in head)}</tr>{"".join(rows)}</table>'
-    body = table + note if rows else '<p class="nothing">Nothing went wrong.</p>'
+    body = table + note if rows else '<p class="nothing">None.</p>'
     return f'<section class="card"><h2>{"Events" if len(runs) == 1 else "What went wrong"}</h2>{body}</section>'
 
 

@@ -153,7 +153,8 @@ def link_figures(columns: Mapping[str, np.ndarray]) -> list[LinkFigures]:
     starts = np.searchsorted(link[order], np.arange(len(keys)))
     traffic = [np.add.reduceat(columns[name][order], starts).tolist() for name in ("bytes", "messages")]
     medians = [_medians(columns[name], link, starts).tolist() for name in LinkFigures._fields[4:]]
-    return [LinkFigures(*figures) for figures in zip((keys // wide).tolist(), (keys % wide).tolist(), *traffic, *medians, strict=True)]
+    ends = [(keys // wide).tolist(), (keys % wide).tolist()]
+    return [LinkFigures(*figures) for figures in zip(*ends, *traffic, *medians, strict=True)]
 
 
 def _medians(values: np.ndarray, group: np.ndarray, starts: np.ndarray) -> np.ndarray:

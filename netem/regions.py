@@ -76,7 +76,8 @@ class Regions(Network, frozen=True, kw_only=True, tag="regions"):
     """Multiplies the rates between and within regions, so that a small model meets the ratio
     bytes / (rate x step time) of a large one; delays, loss, uplink and downlink stay as they are; more than 0."""
     jitter: Duration = "0 s"
-    """A message is early or late by up to this, evenly spread, and never overtakes; such as "2 ms"."""
+    """A message is early or late by up to this, evenly spread, and never overtakes; such as "2 ms". On a link whose delay
+    is shorter (within a region) by up to that delay."""
     loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Share of packets lost, 0 to below 1: slows a link by Mathis' formula, loses no message."""
     uplink: Rate = UNLIMITED
@@ -115,6 +116,6 @@ class Regions(Network, frozen=True, kw_only=True, tag="regions"):
     def _spec(self, source: str, target: str) -> LinkSpec:
         """One direction between two regions; the delay is half the round trip."""
         rate_mbit_per_s, rtt_ms = region_table(self.table).between(source, target)
-        return LinkSpec(
-            rate_mbit_per_s * 1e6 / 8 * self.rate_factor, round(rtt_ms * 1e6 / 2), duration_ns(self.jitter), self.loss
-        )
+        delay_ns = round(rtt_ms * 1e6 / 2)
+        jitter_ns = min(duration_ns(self.jitter), delay_ns)
+        return LinkSpec(rate_mbit_per_s * 1e6 / 8 * self.rate_factor, delay_ns, jitter_ns, self.loss)

@@ -99,7 +99,7 @@ class Carrier:
         self.received = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.lateness_ns: list[int] = []
         self._asleep = False
-        self._held: list[tuple[int, int, Frame, int]] = []  # (due, order, frame, emulated instant when it was in hand)
+        self._held: list[tuple[int, int, Frame, bool]] = []  # (due, order, frame, whether it is through the downlink)
         self._held_bytes = 0
         self._order = 0
         self._refused: deque[tuple[int, list[Any]]] = deque()
@@ -149,20 +149,21 @@ class Carrier:
             if target in self.endpoint.meters:
                 outgoing.offer(target, chunk, chunk.size_bytes, offered_ns, chunk.number == 0)
         for target, frame, transit in outgoing.release(now_ns):
-            self._transmit(target, frame, transit.finish_ns, transit.due_ns)
+            self._transmit(target, frame, transit)
         for _ in range(len(self._refused)):
             target, parts = self._refused.popleft()
             if not self.sockets.send(target, parts):
                 self._refused.append((target, parts))
 
-    def _transmit(self, target: int, frame: Frame, finish_ns: int, due_ns: int) -> None:
+    def _transmit(self, target: int, frame: Frame, transit: Any) -> None:
+        due_ns = transit.due_ns if transit.due_ns > transit.start_ns else 0  # 0: a link that takes no time
         count = self.sent[target]
         count.bytes += frame.size_bytes
         if isinstance(frame, Chunk):
             if frame.offset + len(frame.piece) == frame.total_bytes:
                 count.messages += 1
-                self._tell("released", (target, frame.message), finish_ns)
-            parts = encode(frame._replace(due_ns=due_ns, finish_ns=finish_ns), self.run_number)
+                self._tell("released", (target, frame.message), transit.finish_ns)
+            parts = encode(frame._replace(due_ns=due_ns, finish_ns=transit.finish_ns), self.run_number)
         else:
             parts = encode(frame._replace(due_ns=due_ns), self.run_number)
         if not self.sockets.send(target, parts):
@@ -183,27 +184,40 @@ class Carrier:
             return
         if frame.source not in self.endpoint.meters:
             return  # lost meanwhile
-        due_ns = self.incoming.receive(frame.due_ns, frame.size_bytes)
-        if due_ns <= now_ns and not self._held:
-            self._deliver(frame, due_ns, now_ns, now_ns)
+        if not self._held and frame.due_ns <= now_ns:
+            self._through_downlink(frame, frame.due_ns, now_ns)
         else:
-            self._order += 1
-            self._held_bytes += frame.size_bytes
-            heapq.heappush(self._held, (due_ns, self._order, frame, now_ns))
+            self._hold(frame.due_ns, frame, False)
+
+    def _hold(self, until_ns: int, frame: Frame, through: bool) -> None:
+        self._order += 1
+        self._held_bytes += frame.size_bytes
+        heapq.heappush(self._held, (until_ns, self._order, frame, through))
 
     def _release_due(self, now_ns: int) -> None:
+        """Let go what is due: at the end of its link, and again at the end of the downlink that all links share."""
         held = self._held
         while held and held[0][0] <= now_ns:
-            due_ns, _, frame, in_hand_ns = heapq.heappop(held)
+            due_ns, _, frame, through = heapq.heappop(held)
             self._held_bytes -= frame.size_bytes
-            self._deliver(frame, due_ns, in_hand_ns, now_ns)
+            if through:
+                self._deliver(frame, due_ns, now_ns)
+            else:
+                self._through_downlink(frame, due_ns, now_ns)
 
-    def _deliver(self, frame: Frame, due_ns: int, in_hand_ns: int, now_ns: int) -> None:
-        """Hand a frame on.  One that was in hand before it was due has arrived when it was due, however late this thread
-        woke up; one that came after its due time has arrived when it came."""
-        arrived_ns = max(due_ns, in_hand_ns)
-        if due_ns:
-            self.lateness_ns.append(now_ns - due_ns)
+    def _through_downlink(self, frame: Frame, due_ns: int, now_ns: int) -> None:
+        """Frames come here in order of due, as a downlink has to be asked."""
+        in_ns = self.incoming.receive(due_ns or now_ns, frame.size_bytes)
+        if in_ns <= now_ns:
+            self._deliver(frame, in_ns, now_ns)
+        else:
+            self._hold(in_ns, frame, True)
+
+    def _deliver(self, frame: Frame, arrived_ns: int, now_ns: int) -> None:
+        """Hand a frame on.  It has arrived when the emulated link says so, however late this host was (that is recorded as
+        lateness); over a link without rate and delay it has arrived now."""
+        if arrived_ns < now_ns:
+            self.lateness_ns.append(now_ns - arrived_ns)
         if isinstance(frame, Acknowledgement):
             self._tell("acknowledged", frame, arrived_ns)
             return
@@ -217,7 +231,7 @@ class Carrier:
             arrival, answer = complete
             self.outgoing.offer(arrival.source, answer, HEADER_BYTES, arrived_ns, True, True)
             for target, acknowledgement, transit in self.outgoing.release(now_ns):
-                self._transmit(target, acknowledgement, transit.finish_ns, transit.due_ns)
+                self._transmit(target, acknowledgement, transit)
             self._tell("arrival", arrival, None, ring=self.live.waiting)
 
     def _tell(self, kind: str, first: Any, second: Any, ring: bool = False) -> None:

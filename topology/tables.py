@@ -7,10 +7,14 @@ import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import networkx as nx
 import numpy as np
+
+# What numpy lets escape when the head of an array file is damaged
+DAMAGED = (ValueError, EOFError, SyntaxError, TokenError, TypeError, KeyError, OverflowError, MemoryError, RecursionError)
 
 
 def read_edge_list(path: Path) -> nx.Graph:
@@ -72,7 +76,7 @@ def matrix_from_npy(path: Path) -> nx.Graph:
     try:
         # mapped rather than read: a lying header is then checked against the file's length before memory is taken
         mapped = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+    except DAMAGED as error:
         raise ValueError(f"is not a numpy array that can be read ({error}); write it with numpy.save") from None
     if mapped.ndim != 2 or mapped.shape[0] != mapped.shape[1] or mapped.dtype.kind not in "biuf":
         raise ValueError(f"holds {mapped.dtype} of shape {mapped.shape}; expected a square array of numbers")

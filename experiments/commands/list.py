@@ -97,7 +97,7 @@ def _told(options: Iterable[Option]) -> Iterator[tuple[Text, Text]]:
 def _rows(console: Console, indent: int, rows: Iterable[tuple[Text, Text]]) -> None:
     """Names on the left, and words beside them, in columns that are the same for all."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(width=28 - indent, overflow="fold")
+    table.add_column(width=34 - indent, overflow="fold")
     table.add_column(ratio=1)
     for row in rows:
         table.add_row(*row)

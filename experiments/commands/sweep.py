@@ -24,7 +24,7 @@ in fill.toml, besides what an experiment has:
 
 The same command again runs what is not complete yet.
 """
-SHOWN = ("accuracy_mean", "loss_mean", "consensus_distance", "bytes_sent", "emulated_s", "wall_s")
+SHOWN = ("accuracy_mean", "loss_mean", "consensus_distance", "bytes_sent", "wall_s")
 
 
 def add(commands: Commands) -> None:
@@ -118,12 +118,16 @@ def _print(attempts: Sequence[Attempt], rows: Sequence[Mapping[str, Any]], files
 
     console = Console(highlight=False)
     swept = list(attempts[0].point.values)
+    known = [column for column in SHOWN if any(row.get(column) is not None for row in rows)]
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in [*swept, "state", *SHOWN]:
-        table.add_column(column, justify="left" if column in (*swept, "state") else "right")
+    last = [key.rpartition(".")[2] for key in swept]
+    for key, short in zip(swept, last, strict=True):
+        table.add_column(short if last.count(short) == 1 else key, overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for column in known:
+        table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
-        figures = [figure(row.get(column)) for column in SHOWN]
-        table.add_row(*(str(row[key]) for key in swept), row["state"], *figures)
+        table.add_row(*(str(row[key]) for key in swept), row["state"], *(figure(row.get(column)) for column in known))
     console.print(table)
     for attempt in attempts:
         if not attempt.done:

