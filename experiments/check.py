@@ -82,7 +82,13 @@ def forecast(fleet: Fleet) -> Forecast:
         links=links,
         emulated_ns=emulated_ns,
         wall_ns=None if dilation is None else emulated_ns * dilation,
-        warnings=[*_too_slow(fleet, gradient_ns, step_ns), *_too_late(fleet, links, step_ns), *_never_sent(fleet, links)],
+        warnings=[
+            *_too_slow(fleet, gradient_ns, step_ns),
+            *_too_late(fleet, links, step_ns),
+            *_never_sent(fleet, links),
+            *_never_reached(fleet),
+            *_never_over(fleet, step_ns),
+        ],
     )
 
 
@@ -138,8 +144,7 @@ def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_
     sent = [0.0] * fleet.experiment.peers
     for link in links if strategy.shares != "nothing" else ():
         room = link.rate_bytes_per_s * step_ns[link.source] / 1e9 if step_ns[link.source] else math.inf
-        part = getattr(strategy, "fill", 1.0) * room
-        sent[link.source] += model_bytes if strategy.aggregates else min(model_bytes, part)
+        sent[link.source] += model_bytes if strategy.aggregates else getattr(strategy, "fill", 1.0) * min(model_bytes, room)
     return sent
 
 
@@ -174,11 +179,12 @@ def _too_late(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> 
     rate = optimizer.learning_rate / (1 - optimizer.momentum)
     if rate * steps > DELAY_BOUND:
         told = f"learning rate {rate:g}" + (" (momentum counted)" if optimizer.momentum else "")
+        most = _rounded_down(optimizer.learning_rate * DELAY_BOUND / (rate * steps))
         yield (
             f"gradients arrive up to {steps:.0f} steps late (link {link.source} -> {link.target}, "
             f"{show_duration(round(link.transfer_ns))}); {told} x {steps:.0f} steps = {rate * steps:.2g}, and from pi/2 "
-            f"on training oscillates where the curvature is 1: set optimizer.learning_rate to "
-            f"{_rounded_down(optimizer.learning_rate * DELAY_BOUND / (rate * steps)):g} or less, or share parameters (strategy slices)"
+            f"on training oscillates where the curvature is 1: set optimizer.learning_rate to {most:g} or less, "
+            "or share parameters (strategy slices)"
         )
 
 
@@ -192,6 +198,23 @@ def _never_sent(fleet: Fleet, links: list[LinkForecast]) -> Iterator[str]:
         yield (
             f"a whole model needs {show_duration(round(worst.transfer_ns))} over the link {worst.source} -> {worst.target}, "
             f"and the run stops after {fleet.experiment.stop.time}: raise stop.time or the rate, or train a smaller model"
+        )
+
+
+def _never_reached(fleet: Fleet) -> Iterator[str]:
+    """An accuracy to stop at, where the task has none."""
+    if fleet.experiment.stop.accuracy is not None:
+        _, accuracy = fleet.problem.evaluate(fleet.problem.initial[None])
+        if np.isnan(accuracy).all():
+            yield "stop.accuracy is never reached, since this task has no accuracy: leave it out"
+
+
+def _never_over(fleet: Fleet, step_ns: list[float]) -> Iterator[str]:
+    """Virtual time in which nothing takes time."""
+    if not isinstance(fleet.experiment.world, Processes) and not all(step_ns) and fleet.experiment.stop.steps is None:
+        yield (
+            "in virtual time a step of these devices takes no time, so stop.time may never be reached: "
+            'set devices.name to "uniform" with a speed, or stop.steps'
         )
 
 

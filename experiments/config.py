@@ -189,5 +189,6 @@ def _given(table: msgspec.Struct) -> dict[str, Any]:
 
 
 def _on_one_line(part: Any) -> str:
-    text = " ".join(repr(part).split())
+    told = part.describe() if hasattr(part, "describe") else part  # data by its shape, say
+    text = " ".join(repr(told).split())
     return text if len(text) <= 120 else f"{text[:117]}..."

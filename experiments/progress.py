@@ -89,20 +89,22 @@ class Progress:
         if self._live is not None:
             self._live.update(self._picture(status), refresh=True)
         elif self._console is not None:
-            self._console.print(f"{self._name}: {self._fleet(status)}", markup=False, highlight=False, soft_wrap=True)
+            self._console.print(
+                f"{self._name}: {status['phase']} | {self._fleet(status)}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def _picture(self, status: Status) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
-        title = Text.assemble((self._name, "bold"), f"  until {self._stop}" if self._stop else "")
+        until = f" until {self._stop}" if self._stop else ""
+        title = Text.assemble((self._name, "bold"), f"  {status['phase']}{until}")
         table = self._each(status) if self._peers <= MOST_ROWS else self._spread(status)
         return Group(title, table, Text(self._fleet(status), style="bold"))
 
     def _fleet(self, status: Status) -> str:
         """The fleet in a line."""
         parts = [
-            f"{status['phase']}",
             f"{status['emulated_s']:.1f} s emulated ({status['wall_s']:.1f} s real)",
             f"{figure(self._steps_per_s())} steps/s",
             f"accuracy {percent(_known(status['accuracy_mean']))}",

@@ -95,7 +95,7 @@ def _band(run: Run, metric: str | None) -> list[Figure]:
     time_s, stacked = run.stack(metric)
     low, high = over_peers(np.nanmin, stacked), over_peers(np.nanmax, stacked)
     known = np.isfinite(low)
-    edge: Figure = {"hoverinfo": "skip", "showlegend": False, "legendgroup": run.label}
+    edge: Figure = {"hoverinfo": "skip", "showlegend": False, "legendgroup": escape(run.label)}
     lower = _line((time_s[known], low[known]), run.label, "rgba(0,0,0,0)", 0.0, **edge)
     upper = _line((time_s[known], high[known]), run.label, "rgba(0,0,0,0)", 0.0, **edge)
     return [lower, upper | {"fill": "tonexty", "fillcolor": _alpha(run.colour, 0.13)}]

@@ -59,7 +59,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ninety = (value("time_to_accuracy_s") or {}).get("0.9")
     return [
         ("mean accuracy", percent(value("accuracy_mean")), spread if value("accuracy_mean") is not None else ""),
-        ("averaged model, percent(value("accuracy_of_mean")), ""),
+        ("accuracy, mean model", percent(value("accuracy_of_mean")), ""),
         ("mean test loss", figure(value("loss_mean")), ""),
         ("time to 90 %", figure(ninety, "s" if ninety is not None else ""), "emulated"),
         ("emulated time", figure(value("emulated_s"), "s"), f"wall clock {figure(value('wall_s'), 's')}"),

@@ -214,7 +214,10 @@ def clean(value: Any) -> Any:
 
 def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     told = {key: figure(summary.get(key)) for key in summary if isinstance(summary.get(key), int | float | None)}
-    yield "peers", f"{told['peers']} on {summary['topology']} ({summary['world']} world), strategy {summary['strategy']}"
+    topology, world, strategy = (summary[key] or "-" for key in ("topology", "world", "strategy"))
+    yield "peers", f"{told['peers']} on {topology} ({world} world), strategy {strategy}"
+    if summary["emulated_s"] is None:  # it never came to anything
+        return
     yield "time", f"{told['emulated_s']} s emulated, {told['wall_s']} s on the wall clock"
     if summary["accuracy_mean"] is not None:
         mean, low, high, of_mean = (percent(summary[f"accuracy_{which}"]) for which in ("mean", "min", "max", "of_mean"))
@@ -223,18 +226,16 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if reached:
         yield "reached", ", ".join(f"{100 * float(level):.0f} % at {figure(time_s)} s" for level, time_s in reached.items())
     yield "loss", f"{told['loss_mean']}, consensus distance {told['consensus_distance']}"
-    yield "steps", (
-        f"{told['steps_total']} in all, {told['steps_per_wall_s']} per second, staleness {told['staleness_steps_mean']} steps"
-    )
-    if summary["bytes_sent"] is not None:
-        yield "sent", f"{show_bytes(summary['bytes_sent'])} in {told['messages_sent']} messages"
+    stale = "" if summary["staleness_steps_mean"] is None else f", staleness {told['staleness_steps_mean']} steps"
+    yield "steps", f"{told['steps_total']} in all, {told['steps_per_wall_s']} per second{stale}"
+    yield "sent", f"{show_bytes(summary['bytes_sent'] or 0)} in {told['messages_sent']} messages"
     yield "lost", peers_text(summary["peers_lost"])
     if told["lateness_p99_ms"] != "-":
         yield "lateness", f"{told['lateness_p99_ms']} ms (99th percentile)"
     known = (("rates", percent(summary.get("rate_error_median"))), ("delays", told.get("delay_error_median_ms", "-") + " ms"))
-    off = [f"{what} by {error}" for what, error in known if not error.startswith("-")]
+    off = [f"{what} off by {error}" for what, error in known if not error.startswith("-")]
     if off:
-        yield "links", f"off what was asked for: {', '.join(off)} (medians)"
+        yield "links", f"{', '.join(off)} (median)"
     yield from (("warning", warning) for warning in summary.get("warnings") or ())
 
 

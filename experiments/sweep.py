@@ -164,6 +164,7 @@ class _Floor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},  # so that the last line of the log is the last one written
                 start_new_session=True,  # Ctrl-C reaches the sweep alone, which then asks each run once
                 preexec_fn=_end_with(os.getpid()),
             )

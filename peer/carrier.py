@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from peer.endpoint import Endpoint
@@ -67,8 +68,12 @@ class LinkCount:
 
 
 class Carrier:
-    """The I/O thread's work.  `control_fd` is watched for the launcher, whose messages `on_control` reads; `beat` is called
-    now and then to show that the peer lives.  `run` is the random number that marks the frames of this run."""
+    """The I/O thread's work.
+
+    `run` is the random number that marks the frames of this run.  `control_fd` is watched for the launcher, whose messages
+    `on_control` reads; `beat` is called now and then to show that the peer lives.  `priority` above 0 asks for SCHED_FIFO,
+    for this thread alone.
+    """
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class Carrier:
         control_fd: int,
         on_control: Callable[[Carrier], None],
         beat: Callable[[Carrier], None],
+        priority: int = 0,
     ) -> None:
         self.live = live
         self.endpoint: Endpoint = live.endpoint
@@ -93,7 +99,7 @@ class Carrier:
         self.beat = beat
         self.doorbell = Doorbell()
         self.finished = False
-        self.realtime = False
+        self.priority = priority
         self.errors: Counter[str] = Counter()
         self.sent = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.received = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
@@ -113,7 +119,8 @@ class Carrier:
 
     def run(self) -> None:
         """Carry until `finished`."""
-        self.realtime = _ask_for_realtime()
+        if self.priority:
+            _ask_for_realtime(self.priority)
         while not self.finished:
             now_ns = self.clock.now_ns()
             self._send_out(now_ns)
@@ -262,10 +269,7 @@ class Carrier:
             self.beat(self)
 
 
-def _ask_for_realtime() -> bool:
+def _ask_for_realtime(priority: int) -> None:
     """Put this thread under SCHED_FIFO where the system permits it, so that busy cores do not delay what is due."""
-    try:
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
-    except (OSError, AttributeError):
-        return False
-    return True
+    with suppress(OSError):
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(priority))

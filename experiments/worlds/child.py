@@ -30,6 +30,8 @@ from peer.live import Clock, LivePeer
 from peer.peer import Peer, message_limit_bytes
 from peer.sockets import Sockets
 
+PEER_NICE = 10  # many busy peers must not starve the launcher, which has to see that one dies
+EVALUATOR_NICE = 15
 SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
 
 
@@ -50,6 +52,8 @@ class PeerSpec:
     room: Path
     address: str
     run: int
+    timed: bool
+    """Whether the network is shaped: only then are there instants to keep, and a reason to ask for real-time priority."""
     dilation: float
     stop_ns: int | None
     every_ns: int
@@ -100,7 +104,7 @@ class _PeerProcess:
         self.clock = Clock(spec.dilation)
         endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
         self.live = LivePeer(self.peer, endpoint, _Learner(spec), self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
-        priority = 1 if _may_run_realtime() else 0
+        priority = 1 if spec.timed and may_run_realtime() else 0
         self.sockets = Sockets(spec.address, priority)
         self.carrier = Carrier(
             self.live,
@@ -111,6 +115,7 @@ class _PeerProcess:
             pipe.connection.fileno(),
             self._on_control,
             lambda carrier: pipe.say(messages.Beat()),
+            priority,
         )
         self.reporter = Reporter(self.peer, self.carrier.sent, self.carrier.received)
 
@@ -122,7 +127,7 @@ class _PeerProcess:
         for neighbour, address in addresses.addresses.items():
             self.sockets.connect(neighbour, address)
         self._warm_up()
-        self.pipe.say(messages.Connected(_may_run_realtime()))
+        self.pipe.say(messages.Connected())
         start = self.pipe.hear()
         if not isinstance(start, messages.Start):
             return
@@ -170,6 +175,7 @@ def peer_main(spec: PeerSpec, connection: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _one_thread()
+    os.nice(PEER_NICE)
     pipe = _Pipe(connection)
     try:
         spec.problem.attach(unspool(spec.room, spec.arrays))
@@ -184,14 +190,13 @@ def evaluator_main(problem: Any, arrays: list[str], room: Path, peers: int, conn
     """The life of the evaluator: score snapshots, at the lowest priority, outside the peers' time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(OSError):
-        os.nice(10)
+    os.nice(EVALUATOR_NICE)
     _one_thread()
     pipe = _Pipe(connection)
     try:
         problem.attach(unspool(room, arrays))
         snapshots = Snapshots(room, peers, problem.size)
-        pipe.say(messages.Connected(False))
+        pipe.say(messages.Connected())
         while isinstance(task := pipe.hear(), messages.Evaluate):
             pipe.say(score(problem, snapshots.read(task.index)[task.peers].copy(), task))
     except BaseException:
@@ -223,7 +228,7 @@ def _one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def _may_run_realtime() -> bool:
+def may_run_realtime() -> bool:
     """Whether SCHED_FIFO may be asked for (root, CAP_SYS_NICE or a limit on rtprio)."""
     import resource
 

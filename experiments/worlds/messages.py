@@ -53,8 +53,6 @@ class Ready(_Message, frozen=True):
 class Connected(_Message, frozen=True):
     """Everything is set up; the peer waits for the start."""
 
-    realtime: bool
-
 
 class Outgoing(_Message, frozen=True):
     """One directed link as its sender saw it since the last report; rate nan = not measured."""

@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import time
+from math import isfinite
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any
@@ -23,7 +24,7 @@ from experiments.config import Processes
 from experiments.interrupt import Interrupt
 from experiments.summary import Outcome
 from experiments.worlds import messages
-from experiments.worlds.child import PeerSpec, evaluator_main, peer_main
+from experiments.worlds.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
 from experiments.worlds.memory import Snapshots, clear_room, make_room, spool
 from experiments.worlds.reports import make_peer
 from experiments.worlds.tally import Tally
@@ -33,6 +34,7 @@ SETUP_S = 120.0
 STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
 INTERRUPT_GRACE_S = 0.7
 REFRESH_S = 0.25
+SCORES_AT_A_TIME = 2
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # peers share the cores: each computes in one thread
     "OPENBLAS_NUM_THREADS": "1",
@@ -106,7 +108,7 @@ class ProcessesWorld:
         self.completed = True
         self._stop_deadline_s: float | None = None
         self._scores_due = 0
-        self._final_scored = False
+        self._skipped = 0
         self._refreshed_s = 0.0
 
     def run(self) -> Outcome:
@@ -137,11 +139,13 @@ class ProcessesWorld:
             spec = self._spec(peer, names, room, run)
             self.peers[peer] = _Child(f"peer {peer}", peer_main, (spec,))
         self.evaluator = _Child("evaluator", evaluator_main, (self.fleet.problem, names, room, experiment.peers))
+        import pyarrow.parquet  # noqa: F401 - while the peers set up, not while they train
+
         addresses = {peer: message.address for peer, message in self._hear_all(messages.Ready).items()}
         for peer, child in self.peers.items():
             child.say(messages.Connect({other: addresses[other] for other in self.fleet.graph.neighbors(peer)}))
-        connected = self._hear_all(messages.Connected)
-        if connected and not all(message.realtime for message in connected.values()):
+        self._hear_all(messages.Connected)
+        if self._timed() and not may_run_realtime():
             self.tally.event("note", text="SCHED_FIFO is not permitted here: releases may be late beside busy cores")
         self.epoch_ns = time.monotonic_ns() + 20_000_000 + 1_000_000 * experiment.peers
         for child in self.peers.values():
@@ -170,10 +174,16 @@ class ProcessesWorld:
             room=room,
             address=address,
             run=run,
+            timed=self._timed(),
             dilation=self.world.dilation,
             stop_ns=fleet.stop_ns,
             every_ns=fleet.every_ns,
         )
+
+    def _timed(self) -> bool:
+        plan = self.fleet.plan
+        links = any(spec.delay_ns or isfinite(spec.rate_bytes_per_s) for spec in plan.links.values())
+        return links or any(isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
 
     def _hear_all(self, kind: type) -> dict[int, Any]:
         """One message of a kind from every peer, before anything may go wrong."""
@@ -240,16 +250,22 @@ class ProcessesWorld:
             self._evaluate(self.tally.report(message))
         elif isinstance(message, messages.Score):
             self._scores_due -= 1
-            self._final_scored = self._final_scored or message.index == messages.FINAL
             self.tally.scored(message)
             target = self.fleet.experiment.stop.accuracy
             if target is not None and self.tally.accuracy_mean >= target and not self.reason:
                 self._stop(f"accuracy {target:g} reached")
 
     def _evaluate(self, task: messages.Evaluate | None) -> None:
-        if task is not None and self.evaluator is not None and self.evaluator.alive:
-            self._scores_due += 1
-            self.evaluator.say(task)
+        """Have a snapshot scored; one that the evaluator is too busy for is skipped, before its slot is written again."""
+        if task is None or self.evaluator is None or not self.evaluator.alive:
+            return
+        if self._scores_due >= SCORES_AT_A_TIME and task.index != messages.FINAL:
+            if not self._skipped:
+                self.tally.event("note", text="snapshots come faster than they can be scored: some are left out")
+            self._skipped += 1
+            return
+        self._scores_due += 1
+        self.evaluator.say(task)
 
     def _lose(self, peer: int, child: _Child) -> None:
         """A peer's process is gone: name it, tell the others, go on."""

@@ -1,0 +1,84 @@
+"""`make bench`: every figure that the project promises, measured side by side in one run.
+
+Timings are noisy: each pair of figures is taken in turn several times and the medians are shown with their ratio.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.bare import torch_loop_steps_per_s
+from benchmarks.fleet import fleet_steps_per_s, start
+from benchmarks.links import link_truth
+from benchmarks.wire import wire_bytes_per_s
+
+TURNS = 3
+
+
+def medians(*measures: Callable[[], float]) -> list[float]:
+    """The median of each measure, taken in turn."""
+    rows = [[measure() for measure in measures] for _ in range(TURNS)]
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
+
+
+def steps(console: Console) -> None:
+    """Peer-steps per second of 8 peers on a ring over an unshaped network."""
+    table = Table(title="peer-steps per second, 8 processes, batch 32 (ring, unshaped network)")
+    for column in ("model", "bare torch loop", "solo", "d-psgd", "d-psgd / bare", "target"):
+        table.add_column(column, justify="right")
+    for name, hidden, count, target in (("4,810 parameters", [64], 600, 1_000), ("994,570 parameters", [960, 960], 60, 120)):
+        bare, solo, gossip = medians(
+            lambda hidden=hidden, count=count: torch_loop_steps_per_s(8, hidden, count),  # type: ignore[misc]
+            lambda hidden=hidden, count=count: fleet_steps_per_s("solo", 8, hidden, 3 * count),  # type: ignore[misc]
+            lambda hidden=hidden, count=count: fleet_steps_per_s("d-psgd", 8, hidden, count),  # type: ignore[misc]
+        )
+        table.add_row(name, f"{bare:,.0f}", f"{solo:,.0f}", f"{gossip:,.0f}", f"{gossip / bare:.2f}", f">= {target:,}")
+    console.print(table)
+
+
+def starting(console: Console) -> None:
+    """How fast 32 peers come up, and how small they are."""
+    found = [start(32) for _ in range(TURNS)]
+    seconds = statistics.median(each["first_step_s"] for each in found)
+    pss = max(each["pss_mb_max"] for each in found)
+    console.print(f"32 peers: first step of every peer {seconds:.1f} s after the command (target 6 s)")
+    console.print(f"32 peers: at most {pss:.1f} MB proportional memory a peer (target 40 MB)")
+
+
+def links(console: Console) -> None:
+    """Goodput and delay of emulated links."""
+    table = Table(title="emulated links, asked against got (delay 20 ms)")
+    for column in ("rate asked", "goodput error", "target", "delay error, median", "target", "delay error, p99"):
+        table.add_column(column, justify="right")
+    for rate in ("1 Mbit/s", "10 Mbit/s", "100 Mbit/s", "500 Mbit/s"):
+        got = link_truth(rate, "20 ms")
+        table.add_row(
+            rate, f"{got['rate_error']:+.2%}", "1 %", f"{got['delay_error_ms']:.3f} ms", "0.5 ms", f"{got['delay_error_p99_ms']:.3f} ms"
+        )  # fmt: skip
+    console.print(table)
+
+
+def wires(console: Console) -> None:
+    """What the wire moves between two processes."""
+    for size in (65_536, 1 << 20, 1 << 22):
+        (rate,) = medians(lambda size=size: wire_bytes_per_s(size, 1 << 30))  # type: ignore[misc]
+        console.print(f"wire: {rate / 1e9:.2f} GB/s in messages of {size:,} bytes (target 1 GB/s at 1 MB)")
+
+
+SECTIONS = {"steps": steps, "start": starting, "links": links, "wire": wires}
+
+
+def main() -> None:
+    """Run the sections named on the command line, or all of them."""
+    console = Console(width=120)
+    for name in sys.argv[1:] or SECTIONS:
+        SECTIONS[name](console)
+
+
+if __name__ == "__main__":
+    main()
