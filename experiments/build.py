@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 
 import topology
-from experiments.config import Experiment, Processes
+from experiments.config import Experiment, Processes, Virtual
 from experiments.config_errors import ConfigError, config_error
 from experiments.tasks import Problem
 from netem import Device, NetworkPlan
@@ -66,6 +66,7 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     _refuse_taken_ports(experiment)
     plan = _located("network", lambda: experiment.network.plan(graph, experiment.seed))
     devices = _located("devices", lambda: experiment.devices.plan(experiment.peers))
+    _refuse_endless(experiment, devices)
     meanwhile()
     problem = _located("partition", lambda: experiment.task.problem(experiment.peers, experiment.partition, experiment.seed))
     return Fleet(experiment, graph, mixing, plan, devices, problem)
@@ -143,6 +144,17 @@ def _refuse_taken_ports(experiment: Experiment) -> None:
                     key="world.port", value=world.port, problem=f"port {port} cannot be used: {error.strerror}",
                     cure="choose another first port, or 0 for any free ones",
                 ) from None  # fmt: skip
+
+
+def _refuse_endless(experiment: Experiment, devices: list[Device]) -> None:
+    """In virtual time a step that takes no time never brings the end of the time nearer."""
+    endless = any(device.step_ns(experiment.task.batch_size) == 0 for device in devices)
+    if isinstance(experiment.world, Virtual) and endless and experiment.stop.steps is None:
+        raise ConfigError(
+            key="devices.name", value=str(type(experiment.devices).__struct_config__.tag),
+            problem="steps take no virtual time on these devices, so stop.time would never come",
+            cure='use devices.name = "uniform" with a speed such as "2000 samples/s", or set stop.steps',
+        )  # fmt: skip
 
 
 def _located(key: str, action: Callable[[], T]) -> T:

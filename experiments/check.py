@@ -87,7 +87,6 @@ def forecast(fleet: Fleet) -> Forecast:
             *_too_late(fleet, links, step_ns),
             *_never_sent(fleet, links),
             *_never_reached(fleet),
-            *_never_over(fleet, step_ns),
         ],
     )
 
@@ -207,15 +206,6 @@ def _never_reached(fleet: Fleet) -> Iterator[str]:
         _, accuracy = fleet.problem.evaluate(fleet.problem.initial[None])
         if np.isnan(accuracy).all():
             yield "stop.accuracy is never reached, since this task has no accuracy: leave it out"
-
-
-def _never_over(fleet: Fleet, step_ns: list[float]) -> Iterator[str]:
-    """Virtual time in which nothing takes time."""
-    if not isinstance(fleet.experiment.world, Processes) and not all(step_ns) and fleet.experiment.stop.steps is None:
-        yield (
-            "in virtual time a step of these devices takes no time, so stop.time may never be reached: "
-            'set devices.name to "uniform" with a speed, or stop.steps'
-        )
 
 
 def _rounded_down(value: float) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import topology
 from experiments.build import Fleet, build, strategy_name, topology_name
-from experiments.config import Experiment, Processes
+from experiments.config import ConfigError, Experiment, Processes
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder, default_folder, describe_machine
 from experiments.result import Result
@@ -35,9 +35,16 @@ def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool 
     with Interrupt() as interrupt:
         fleet = build(experiment, _preparation(experiment))
         text = experiment.to_toml()
-        with Recorder(out or default_folder(experiment.name), text, _manifest(fleet)) as recorder:
+        with _recorder(out or default_folder(experiment.name), text, _manifest(fleet)) as recorder:
             status = _carry_out(fleet, recorder, text, interrupt, quiet)
     return Result.read(recorder.folder), status
+
+
+def _recorder(folder: Path, text: str, manifest: dict[str, Any]) -> Recorder:
+    try:
+        return Recorder(folder, text, manifest)
+    except (ValueError, OSError) as error:
+        raise ConfigError(source="--out", problem=str(error)) from None
 
 
 def _preparation(experiment: Experiment) -> Any:

@@ -99,10 +99,14 @@ class Peer:
         """The time that one exchange should fill: a step as measured, and never less than 20 ms."""
         return max(self.speed.step_ns, LEAST_HORIZON_NS)
 
-    def room(self, neighbour: int) -> int:
-        """How many elements the link to a neighbour can take now, by its measured rate (at most the whole vector)."""
-        room_bytes = self.meters[neighbour].room_bytes(self.now_ns, self.horizon_ns)
-        return min(self.size, self.codec.elements(room_bytes - OVERHEAD_BYTES))
+    def room(self, neighbour: int, fill: float = 1.0) -> int:
+        """How many elements fit into a share `fill` of what the link to a neighbour can take now, by its measured rate.
+
+        At most the whole vector, and at least one element where the link has any room for numbers at all.
+        """
+        room_bytes = self.meters[neighbour].room_bytes(self.now_ns, self.horizon_ns) - OVERHEAD_BYTES
+        fitting = max(self.codec.elements(fill * room_bytes), min(1, self.codec.elements(room_bytes)))
+        return min(self.size, fitting)
 
     def new_ledger(self) -> Ledger:
         """A ledger over all neighbours; the world asks it to forget a neighbour that is lost."""

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment
-from experiments.config_errors import config_error
 
 EXAMPLES = """\
   grapevine run ring.toml --out runs/ring
@@ -31,12 +30,7 @@ def execute(arguments: argparse.Namespace) -> int:
     with errors_from(arguments):
         from experiments.runner import run_experiment
 
-        try:
-            result, status = run_experiment(experiment, arguments.out, arguments.quiet or arguments.json)
-        except ValueError as error:
-            if not str(error).startswith(f"{arguments.out or 'runs'}"):
-                raise
-            raise config_error(error, source="--out") from None  # a folder that cannot be used
+        result, status = run_experiment(experiment, arguments.out, arguments.quiet or arguments.json)
     if arguments.json:
         print(json.dumps(result.summary, indent=2))
         return status

@@ -34,6 +34,7 @@ class Tally:
         self.accuracy_of_mean = math.nan
         self.accuracy_history: list[tuple[float, float]] = []
         self.bytes_sent = 0
+        self.bytes_by_peer = [0] * peers
         self.messages_sent = 0
         self.lateness_ms: list[float] = []
         self.staleness = [(0, 0)] * peers
@@ -66,6 +67,7 @@ class Tally:
             self.lateness_ms.extend(report.lateness_ms)
         sent = sum(link.bytes for link in report.outgoing)
         self.bytes_sent += sent
+        self.bytes_by_peer[peer] += sent
         self.messages_sent += sum(link.messages for link in report.outgoing)
         stale = [link.staleness_steps for link in report.incoming if not math.isnan(link.staleness_steps)]
         rows = {
@@ -149,6 +151,7 @@ class Tally:
                 "emulated_s": max(0.0, now_s),
                 "wall_s": time.monotonic() - self.started_s,
                 "bytes_sent": self.bytes_sent,
+                "bytes_by_peer": self.bytes_by_peer,
                 "steps": self.steps,
                 "train_loss": self.train_loss,
                 "accuracy": self.accuracy,

@@ -39,7 +39,7 @@ class Ako(Strategy, frozen=True, tag="ako"):
             gradient = await peer.gradient()
             ledger.add(gradient)
             for neighbour in list(peer.neighbours):
-                count = int(self.fill * peer.room(neighbour))
+                count = peer.room(neighbour, self.fill)
                 if count >= least:
                     await peer.pay(neighbour, Next(count))
             update = gradient / peer.peers

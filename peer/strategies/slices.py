@@ -38,7 +38,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
             for message in peer.arrived():
                 peer.blend(message, peer.mixing[message.source])
             for neighbour in list(peer.neighbours):
-                count = int(self.fill * peer.room(neighbour))
+                count = peer.room(neighbour, self.fill)
                 if count >= least:
                     start = following[neighbour]
                     stop = min(start + count, peer.size)

@@ -137,12 +137,6 @@ def test_an_accuracy_that_no_task_has() -> None:
     assert forecast(build(Experiment(stop=Stop(steps=5, accuracy=0.9)))).warnings == []
 
 
-def test_virtual_time_needs_devices_that_take_time() -> None:
-    host = BASE.replace(world=Virtual(), devices=Experiment().devices)
-    assert forecast(build(host)).warnings == []
-    assert "may never be reached" in forecast(build(host.replace(stop=Stop(time="1 s")))).warnings[0]
-
-
 def test_the_machine_is_measured_on_the_task_itself() -> None:
     seen = forecast(build(Experiment(peers=4, task=Digits(hidden=(8,)))))
     assert seen.parameters == 64 * 8 + 8 + 8 * 10 + 10

@@ -20,7 +20,7 @@ from experiments.record import Recorder
 from experiments.tasks import Quadratic
 from experiments.worlds.tally import Tally
 from experiments.worlds.virtual import VirtualWorld
-from netem import Uniform, UniformDevices
+from netem import HostDevices, Uniform, UniformDevices
 from peer.aggregators import Median
 from peer.codecs import AnyCodec, Float16, Float32, Int8
 from peer.optimizers import Sgd
@@ -144,6 +144,11 @@ def test_ako_delivers_every_gradient_exactly_once(tmp_path: Path, codec: AnyCode
 def test_gradients_on_a_sparse_graph_are_refused_with_the_eigenvalue(strategy: Any) -> None:
     with pytest.raises(ConfigError, match=r"eigenvalue -2\.000.*complete.*slices"):
         build(experiment(strategy=strategy, topology=Ring()))
+
+
+def test_virtual_time_that_never_passes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"devices\.name.*never come"):
+        build(experiment(devices=HostDevices(), stop=Stop(time="1 s")))
 
 
 def test_an_aggregator_without_rounds_is_refused() -> None:

@@ -163,3 +163,17 @@ def test_staleness_counts_steps_behind() -> None:
     arrival(peer, 1, model(1), step=9)
     peer.arrived()
     assert (peer.staleness[1].steps, peer.staleness[1].messages) == (3, 2)
+
+
+def test_room_is_in_elements_and_at_least_one_where_there_is_any() -> None:
+    peer = make_peer(0, {1: 0.5}, size=10_000)
+    meter = peer.meters[1]
+    meter.sent(2_000, 0, 20e6)
+    meter.acknowledged(2_000, 1_000, 1_000_000, 0)  # 1 MB/s: 20 ms hold 20,000 bytes
+    overhead = 20_000 - 4 * peer.room(1)
+    assert 0 < overhead < 200
+    assert peer.room(1, 0.5) == pytest.approx((20_000 - overhead) / 8, abs=1)
+    tiny = make_peer(0, {1: 0.5}, size=1)
+    assert tiny.room(1, 0.9) == 1
+    meter.sent(20_000, 0, 20e6)
+    assert peer.room(1) == 0
