@@ -26,14 +26,21 @@ class Mean(Aggregator, frozen=True, tag="mean"):
     """The weighted mean: sum_j W_ij x_j."""
 
     def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
-        scratch = np.empty(min(BLOCK, len(out)), np.float32)
+        if len(out) <= BLOCK:
+            _weighted_sum(rows, weights, out)
+            return
         for start in range(0, len(out), BLOCK):
-            total = out[start : start + BLOCK]
-            part = scratch[: len(total)]
-            np.multiply(rows[0][start : start + BLOCK], np.float32(weights[0]), out=total)
-            for row, weight in zip(rows[1:], weights[1:], strict=True):
-                np.multiply(row[start : start + BLOCK], np.float32(weight), out=part)
-                total += part
+            block = slice(start, start + BLOCK)
+            _weighted_sum([row[block] for row in rows], weights, out[block])
+
+
+def _weighted_sum(rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
+    """sum_j w_j x_j into `out`; short enough to stay in the cache between the passes."""
+    np.multiply(rows[0], weights[0], out=out)
+    scratch = np.empty_like(out)
+    for row, weight in zip(rows[1:], weights[1:], strict=True):
+        np.multiply(row, weight, out=scratch)
+        out += scratch
 
 
 class Median(Aggregator, frozen=True, tag="median"):

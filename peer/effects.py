@@ -39,11 +39,13 @@ class Send(Effect):
 
 
 class Receive(Effect):
-    """Something new: a message has arrived or a neighbour was lost; with a deadline (emulated ns) at the latest then."""
+    """Something new: `least` messages have arrived since, or a neighbour was lost; with a deadline (emulated ns) at the
+    latest then."""
 
-    __slots__ = ("deadline_ns",)
+    __slots__ = ("deadline_ns", "least")
 
-    def __init__(self, deadline_ns: int | None = None) -> None:
+    def __init__(self, least: int = 1, deadline_ns: int | None = None) -> None:
+        self.least = least
         self.deadline_ns = deadline_ns
 
 

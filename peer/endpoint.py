@@ -137,16 +137,21 @@ class Endpoint:
 
 
 def cut(peer: int, message: int, parcel: Parcel, chunk_bytes: int) -> list[Chunk]:
-    """A message's chunks.
-
-    One chunk measures nothing, so a message that would fit into one is cut in two whenever its turn to measure comes:
-    every fourth time, which keeps small messages over fast links cheap.
-    """
+    """A message's chunks."""
     body, total = memoryview(parcel.body.data) if parcel.body.nbytes else memoryview(b""), parcel.body.nbytes
-    piece = chunk_bytes
-    if total <= chunk_bytes and message % MEASURE_EVERY == 0:
-        piece = max(CHUNK_LEAST_BYTES, -(-total // 2))
+    piece = piece_bytes(total, message, chunk_bytes)
     chunks = [Chunk(peer, message, 0, 0, total, 0, 0, parcel.head, body[:piece])]
     for index, offset in enumerate(range(piece, total, piece), start=1):
         chunks.append(Chunk(peer, message, index, offset, total, 0, 0, b"", body[offset : offset + piece]))
     return chunks
+
+
+def piece_bytes(total_bytes: int, message: int, chunk_bytes: int) -> int:
+    """How much of a body goes into each of its chunks.
+
+    One chunk measures nothing, so a message that would fit into one is cut in two whenever its turn to measure comes:
+    every fourth time, which keeps small messages over fast links cheap.
+    """
+    if total_bytes <= chunk_bytes and message % MEASURE_EVERY == 0:
+        return max(CHUNK_LEAST_BYTES, -(-total_bytes // 2))
+    return chunk_bytes

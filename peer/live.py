@@ -159,8 +159,10 @@ class LivePeer:
         """Wait until something new has come in, the effect's deadline or the end."""
         deadline_ns = min(x for x in (effect.deadline_ns, self.stop_ns, 2**62) if x is not None)
         self.waiting = True
+        neighbours, least = len(self.peer.neighbours), effect.least
         while not self.peer.stopped:
-            if self._deliver():
+            least -= self._deliver()
+            if least <= 0 or len(self.peer.neighbours) < neighbours:
                 break
             if self._pending and self._pending[0].arrived_ns < deadline_ns:
                 self._advance(self._pending[0].arrived_ns)
@@ -205,16 +207,16 @@ class LivePeer:
             self.snapshot(self._records, instant_ns)
             self._records += 1
 
-    def _deliver(self) -> bool:
-        """Give the peer what has arrived by its logical time; True where a strategy that waits has reason to look."""
+    def _deliver(self) -> int:
+        """Give the peer what has arrived by its logical time; how many messages that was."""
         self._read_news()
-        fresh = False
         while self._losses:
-            fresh = self.peer.lose(self._losses.pop()) or fresh
+            self.peer.lose(self._losses.pop())
+        delivered = 0
         while self._pending and self._pending[0].arrived_ns <= self.peer.now_ns:
             self.peer.deliver(self._pending.popleft())
-            fresh = True
-        return fresh
+            delivered += 1
+        return delivered
 
     def _read_news(self) -> None:
         """Take over what the I/O thread has brought."""

@@ -75,11 +75,10 @@ AnyOptimizer = Sgd | Adam
 class _SgdStepper:
     def __init__(self, config: Sgd, size: int) -> None:
         self.config = config
-        self.scratch = np.empty(min(size, BLOCK), np.float32)
         self.velocity = np.zeros(size, np.float32) if config.momentum else None
 
     def step(self, weights: np.ndarray, gradient: np.ndarray) -> None:
-        config, scratch = self.config, self.scratch
+        config, scratch = self.config, np.empty(min(len(weights), BLOCK), np.float32)
         rate = np.float32(config.learning_rate)
         if config.weight_decay:
             gradient = gradient + np.float32(config.weight_decay) * weights
@@ -100,11 +99,10 @@ class _AdamStepper:
         self.config = config
         self.mean = np.zeros(size, np.float32)
         self.square = np.zeros(size, np.float32)
-        self.scratch = np.empty(size, np.float32)
         self.steps = 0
 
     def step(self, weights: np.ndarray, gradient: np.ndarray) -> None:
-        config, scratch = self.config, self.scratch
+        config, scratch = self.config, np.empty_like(weights)
         self.steps += 1
         if config.weight_decay:
             gradient = gradient + np.float32(config.weight_decay) * weights

@@ -69,14 +69,19 @@ _head_decoder = msgspec.msgpack.Decoder(Head)
 
 
 class Parcel:
-    """One message ready for the wire: its head in bytes, its body as one flat uint8 array."""
+    """One message ready for the wire: its head in bytes, its body as one flat uint8 array.
 
-    __slots__ = ("body", "head", "size_bytes", "step")
+    `payload` is what the receiver will read; a world in which nothing goes over a wire hands that over as it is.
+    """
 
-    def __init__(self, head: bytes, body: np.ndarray, step: int) -> None:
+    __slots__ = ("body", "head", "payload", "scalars", "size_bytes", "step")
+
+    def __init__(self, head: bytes, body: np.ndarray, step: int, payload: Payload, scalars: tuple[float, ...] = ()) -> None:
         self.head = head
         self.body = body
         self.step = step
+        self.payload = payload
+        self.scalars = scalars
         self.size_bytes = len(head) + body.nbytes
 
 
@@ -87,14 +92,16 @@ def encode(payload: Payload, codec: Codec, step: int, scalars: tuple[float, ...]
     rounding that a ledger takes back).  The body is a copy: the caller may change its vector at once.
     """
     body, read = codec.encode(payload.values)
-    kind, start = _DENSE, 0
+    kind, start, written = _DENSE, 0, payload
     if isinstance(payload, Dense):
         start = payload.start
+        written = Dense(read, start)
     else:
         kind = _SPARSE
+        written = Sparse(payload.indices, read)
         body = np.concatenate([np.ascontiguousarray(payload.indices, "<u4").view(np.uint8), body])
     head = _head_encoder.encode(Head(kind, codec.number, step, start, len(payload.values), scalars))
-    return Parcel(head, body, step), read
+    return Parcel(head, body, step, written, scalars), read
 
 
 def decode_head(data: Any) -> Head:

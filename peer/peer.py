@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +85,7 @@ class Peer:
         self.staleness: dict[int, Staleness] = {neighbour: Staleness() for neighbour in self.neighbours}
         self.errors: Counter[str] = Counter()
         self.ledger: Ledger | None = None
+        self.before_measures: Callable[[], None] | None = None  # a world that notes acknowledgements late brings them in here
         self._inbox: deque[Arrival | Message] = deque()
 
     # ---- what a strategy asks -------------------------------------------------------------------------------------
@@ -104,6 +105,8 @@ class Peer:
 
         At most the whole vector, and at least one element where the link has any room for numbers at all.
         """
+        if self.before_measures is not None:
+            self.before_measures()
         room_bytes = self.meters[neighbour].room_bytes(self.now_ns, self.horizon_ns) - OVERHEAD_BYTES
         fitting = max(self.codec.elements(fill * room_bytes), min(1, self.codec.elements(room_bytes)))
         return min(self.size, fitting)
@@ -178,20 +181,21 @@ class Peer:
         Earlier ones are dropped as too late, later ones stay for their own step.
         """
         found: dict[int, Message] = {}
+        inbox = self._inbox
         while True:
-            waiting: list[Arrival | Message] = []
-            while self._inbox:
-                message = self._open(self._inbox.popleft())
+            for _ in range(len(inbox)):
+                item = inbox.popleft()
+                message = item if type(item) is Message else self._open(item)
                 if message is None or message.step < step:
                     continue
                 if message.step == step and message.source not in found:
                     found[message.source] = message
                 else:
-                    waiting.append(message)
-            self._inbox.extend(waiting)
-            if all(neighbour in found for neighbour in self.neighbours):
+                    inbox.append(message)
+            missing = [neighbour for neighbour in self.neighbours if neighbour not in found]
+            if not missing:
                 break
-            await Receive()
+            await Receive(least=len(missing))
         messages = [found[neighbour] for neighbour in self.neighbours]
         for message in messages:
             self._used(message)
@@ -234,8 +238,8 @@ class Peer:
 
     # ---- what a world does ----------------------------------------------------------------------------------------
 
-    def deliver(self, arrival: Arrival) -> None:
-        """A world hands over a whole message."""
+    def deliver(self, arrival: Arrival | Message) -> None:
+        """A world hands over a whole message: as it came off the wire, or decoded where nothing ever went over one."""
         self._inbox.append(arrival)
 
     def lose(self, neighbour: int) -> bool:

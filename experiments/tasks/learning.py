@@ -55,6 +55,7 @@ class LearningProblem:
         self.notes: list[str] = []
         self._make = make
         self._learner: Learner | None = None
+        self._starts: np.ndarray | None = None
 
     @property
     def initial(self) -> np.ndarray:
@@ -68,8 +69,9 @@ class LearningProblem:
 
     def sampler(self, peer: int, rng: np.random.Generator) -> "Epochs":
         """Make the source of one peer's batches."""
-        start = sum(self.samples[:peer])
-        return Epochs(self.arrays["shards"][start : start + self.samples[peer]], rng)
+        if self._starts is None:
+            self._starts = np.concatenate([[0], np.cumsum(self.samples)])
+        return Epochs(self.arrays["shards"][self._starts[peer] : self._starts[peer + 1]], rng)
 
     def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
         """One peer's loss and gradient; it may be kept, its memory is used again only once nobody holds it."""
@@ -122,11 +124,9 @@ class Epochs:
         self._seed += 1
         if self._next <= len(self._order):
             return Batch(self._order[start : self._next], self._seed)
-        parts = [self._order[start:]]
-        missing = batch_size - len(parts[0])
-        while missing > 0:
-            self._order = self._rng.permutation(self._shard)
-            parts.append(self._order[:missing])
-            self._next = len(parts[-1])
-            missing -= self._next
-        return Batch(np.concatenate(parts), self._seed)
+        rest = self._order[start:]
+        missing = batch_size - len(rest)
+        epochs = -(-missing // len(self._shard))
+        self._order = self._rng.permuted(np.broadcast_to(self._shard, (epochs, len(self._shard))), axis=1).reshape(-1)
+        self._next = missing
+        return Batch(np.concatenate([rest, self._order[:missing]]), self._seed)

@@ -7,6 +7,7 @@ weights, so when the first one falls due, all that are awaited are computed in o
 
 from __future__ import annotations
 
+import gc
 import heapq
 import time
 import traceback
@@ -19,41 +20,44 @@ from experiments.build import Fleet
 from experiments.interrupt import Interrupt
 from experiments.summary import Outcome
 from experiments.worlds import messages
+from experiments.worlds.carriage import carriage_of, new_endpoint
 from experiments.worlds.child import score
 from experiments.worlds.reports import Reporter, batch_generator, make_peer
 from experiments.worlds.tally import Tally
-from netem import Downlink, Shaper
-from peer.carrier import LinkCount
 from peer.effects import Gradient, Receive, Send, Sleep
-from peer.endpoint import Endpoint
-from peer.peer import Peer, message_limit_bytes
-from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame
+from peer.peer import Peer
 
 REFRESH_S = 0.25
 _EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
 
 
-class _VirtualPeer:
-    """One peer with its coroutine and its end of the emulated network."""
+class Member:
+    """One peer with its coroutine."""
+
+    __slots__ = (
+        "alive",
+        "device",
+        "ended",
+        "endpoint",
+        "missing",
+        "peer",
+        "receives",
+        "reporter",
+        "sampler",
+        "strategy",
+        "waiting",
+    )
 
     def __init__(self, fleet: Fleet, peer: Peer) -> None:
-        identity = peer.id
         self.peer = peer
-        self.endpoint = Endpoint(identity, peer.mixing, message_limit_bytes(peer.size))
-        peer.meters = self.endpoint.meters
-        self.shaper = Shaper(
-            {neighbour: fleet.plan.link(identity, neighbour) for neighbour in peer.neighbours}, fleet.plan.uplinks[identity], 0
-        )
-        self.downlink = Downlink(fleet.plan.downlinks[identity])
-        self.sampler = fleet.problem.sampler(identity, batch_generator(fleet.experiment.seed, identity))
-        self.device = fleet.devices[identity]
-        self.sent = {neighbour: LinkCount() for neighbour in peer.neighbours}
-        self.received = {neighbour: LinkCount() for neighbour in peer.neighbours}
-        self.reporter = Reporter(peer, self.sent, self.received)
+        self.endpoint = new_endpoint(peer)
+        self.sampler = fleet.problem.sampler(peer.id, batch_generator(fleet.experiment.seed, peer.id))
+        self.device = fleet.devices[peer.id]
         self.strategy = fleet.experiment.strategy.run(peer)
+        self.reporter: Reporter | None = None
         self.waiting = 0  # the number of the Receive that waits; 0 = none
+        self.missing = 0  # how many messages it still waits for
         self.receives = 0
-        self.release_at_ns: int | None = None
         self.alive = True
         self.ended = False
 
@@ -67,7 +71,14 @@ class VirtualWorld:
         self.tally = tally
         self.interrupt = interrupt
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
-        self.members = [_VirtualPeer(fleet, make_peer(fleet, peer, self.weights[peer])) for peer in range(peers)]
+        self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer])) for peer in range(peers)]
+        self.carriage = carriage_of(fleet, self.members, self._at, self._deliver)
+        for member in self.members:
+            member.reporter = Reporter(member.peer, self.carriage.sent(member), self.carriage.received(member))
+            member.peer.before_measures = self.carriage.settler(member)
+        self._stop_ns = fleet.stop_ns
+        self._every_ns = fleet.every_ns
+        self._next_record_ns = 0
         self.now_ns = 0
         self.events = 0
         self.reason = ""
@@ -84,6 +95,14 @@ class VirtualWorld:
     def run(self) -> Outcome:
         """Carry all strategies out until they end, the time is over, or somebody asks for the end."""
         started_s = time.monotonic()
+        thresholds = gc.get_threshold()
+        gc.set_threshold(100_000, 20, 100)  # thousands of peers are no garbage: look for it less often
+        try:
+            return self._run(started_s)
+        finally:
+            gc.set_threshold(*thresholds)
+
+    def _run(self, started_s: float) -> Outcome:
         self.tally.phase = "training"
         self.tally.event("start", peers=len(self.members))
         for time_ns, peer in self._losses:
@@ -97,19 +116,24 @@ class VirtualWorld:
         return self.tally.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
     def _loop(self) -> None:
-        heap, stop_ns = self._heap, self.fleet.stop_ns
+        heap, stop_ns, pop = self._heap, self._stop_ns, heapq.heappop
+        until_look = _EVENTS_BETWEEN_LOOKS
         while heap and not self.reason:
-            time_ns, _, action, arguments = heapq.heappop(heap)
-            end_ns = time_ns if stop_ns is None else min(time_ns, stop_ns)
-            self._record_until(end_ns)
+            time_ns, _, action, arguments = pop(heap)
+            if time_ns >= self._next_record_ns:
+                self._record_until(time_ns if stop_ns is None else min(time_ns, stop_ns))
+                if self.reason:
+                    return
             if stop_ns is not None and time_ns >= stop_ns:
                 self.now_ns = stop_ns
                 self.reason = f"{self.fleet.experiment.stop.time} of emulated time over"
                 return
             self.now_ns = time_ns
             action(*arguments)
-            self.events += 1
-            if self.events % _EVENTS_BETWEEN_LOOKS == 0:
+            until_look -= 1
+            if not until_look:
+                until_look = _EVENTS_BETWEEN_LOOKS
+                self.events += _EVENTS_BETWEEN_LOOKS
                 self._look_up()
 
     def _look_up(self) -> None:
@@ -128,13 +152,13 @@ class VirtualWorld:
 
     # ---- the strategies -------------------------------------------------------------------------------------------
 
-    def _resume(self, member: _VirtualPeer, answer: Any) -> None:
+    def _resume(self, member: Member, answer: Any) -> None:
         """Let a strategy run on until it awaits something that takes time."""
-        peer = member.peer
+        peer, strategy = member.peer, member.strategy
+        peer.now_ns = self.now_ns
         while member.alive and not member.ended:
-            peer.now_ns = self.now_ns
             try:
-                effect = member.strategy.send(answer)
+                effect = strategy.send(answer)
             except StopIteration:
                 member.ended = True
                 return
@@ -142,32 +166,34 @@ class VirtualWorld:
                 self._fail(member, error)
                 return
             answer = None
-            if isinstance(effect, Send):
-                self._send(member, effect)
-            elif isinstance(effect, Gradient):
+            kind = type(effect)
+            if kind is Send:
+                self.carriage.send(member, effect, self.now_ns)
+            elif kind is Gradient:
                 self._awaited[peer.id] = member.sampler.draw(effect.batch_size)
                 self._at(self.now_ns + member.device.step_ns(effect.batch_size), self._gradient_due, member)
                 return
-            elif isinstance(effect, Receive):
+            elif kind is Receive:
                 member.receives += 1
                 member.waiting = member.receives
+                member.missing = effect.least
                 if effect.deadline_ns is not None:
                     self._at(max(effect.deadline_ns, self.now_ns), self._wake, member, member.waiting)
                 return
-            elif isinstance(effect, Sleep):
+            elif kind is Sleep:
                 self._at(max(effect.until_ns, self.now_ns), self._resume, member, None)
                 return
             else:
                 self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
                 return
 
-    def _wake(self, member: _VirtualPeer, number: int) -> None:
+    def _wake(self, member: Member, number: int) -> None:
         """End a wait for messages, unless it has ended already."""
         if member.waiting == number:
             member.waiting = 0
             self._resume(member, None)
 
-    def _gradient_due(self, member: _VirtualPeer) -> None:
+    def _gradient_due(self, member: Member) -> None:
         identity = member.peer.id
         if identity not in self._computed:
             self._compute()
@@ -182,69 +208,17 @@ class VirtualWorld:
         for place, peer in enumerate(peers):
             self._computed[peer] = float(losses[place]), gradients[place]
 
-    # ---- the network ----------------------------------------------------------------------------------------------
-
-    def _send(self, member: _VirtualPeer, effect: Send) -> None:
-        peer = member.peer
-        for target in effect.targets:
-            if target in peer.mixing:
-                for chunk in member.endpoint.send(target, effect.parcel, self.now_ns, peer.horizon_ns):
-                    member.shaper.offer(target, chunk, chunk.size_bytes, self.now_ns, chunk.number == 0)
-        self._release(member)
-
-    def _release(self, member: _VirtualPeer) -> None:
-        """Put on the links what begins now, and come back when the next chunk does."""
-        if not member.alive:
-            return
-        for target, frame, transit in member.shaper.release(self.now_ns):
-            count = member.sent[target]
-            count.bytes += frame.size_bytes
-            if isinstance(frame, Chunk):
-                frame = frame._replace(due_ns=transit.due_ns, finish_ns=transit.finish_ns)
-                if frame.offset + len(frame.piece) == frame.total_bytes:
-                    count.messages += 1
-                    member.endpoint.released(target, frame.message, transit.finish_ns)
-            self._at(transit.due_ns, self._arrive, self.members[target], frame)
-        next_ns = member.shaper.next_ns()
-        if next_ns is not None and (member.release_at_ns is None or next_ns < member.release_at_ns):
-            member.release_at_ns = next_ns
-            self._at(max(next_ns, self.now_ns), self._release_again, member, next_ns)
-
-    def _release_again(self, member: _VirtualPeer, planned_ns: int) -> None:
-        if member.release_at_ns == planned_ns:
-            member.release_at_ns = None
-            self._release(member)
-
-    def _arrive(self, member: _VirtualPeer, frame: Frame) -> None:
-        """A frame has come to the end of its link; the downlink may hold it up."""
-        if not (member.alive and self.members[frame.source].alive):
-            return
-        in_ns = member.downlink.receive(self.now_ns, frame.size_bytes)
-        if in_ns > self.now_ns:
-            self._at(in_ns, self._deliver, member, frame)
-        else:
-            self._deliver(member, frame)
-
-    def _deliver(self, member: _VirtualPeer, frame: Frame) -> None:
-        if not (member.alive and frame.source in member.endpoint.meters):
-            return
-        if isinstance(frame, Acknowledgement):
-            member.endpoint.acknowledged(frame, self.now_ns)
-            return
-        member.received[frame.source].delivered(frame, self.now_ns)
-        complete = member.endpoint.receive(frame, self.now_ns)
-        if complete is None:
-            return
-        arrival, answer = complete
-        member.shaper.offer(arrival.source, answer, HEADER_BYTES, self.now_ns, True, True)
-        self._release(member)
-        member.peer.deliver(arrival)
+    def _deliver(self, member: Member, message: Any) -> None:
+        """A message has arrived; a strategy that waits for the last of several is woken by that one only."""
+        member.peer.deliver(message)
         if member.waiting:
-            self._wake(member, member.waiting)
+            member.missing -= 1
+            if member.missing <= 0:
+                self._wake(member, member.waiting)
 
     # ---- losses and records ---------------------------------------------------------------------------------------
 
-    def _fail(self, member: _VirtualPeer, error: Exception) -> None:
+    def _fail(self, member: Member, error: Exception) -> None:
         """A strategy raised: its peer is lost, the others go on."""
         identity = member.peer.id
         text = "".join(traceback.format_exception(error))
@@ -267,20 +241,19 @@ class VirtualWorld:
         self.tally.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         for neighbour in list(dead.peer.mixing):
             member = self.members[neighbour]
-            member.shaper.drop(identity)
-            member.endpoint.lose(identity)
+            self.carriage.lose(member, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
 
     def _record_until(self, time_ns: int) -> None:
         """Snapshots of every record instant up to a time, taken before anything happens at it."""
-        stop_ns = self.fleet.stop_ns
-        while not self.reason and (instant_ns := self._records * self.fleet.every_ns) <= time_ns:
-            if stop_ns is not None and instant_ns >= stop_ns:
+        while not self.reason and self._next_record_ns <= time_ns:
+            if self._stop_ns is not None and self._next_record_ns >= self._stop_ns:
                 return
-            self.now_ns = instant_ns
+            self.now_ns = self._next_record_ns
             self._report(self._records)
             self._records += 1
+            self._next_record_ns = self._records * self._every_ns
             target = self.fleet.experiment.stop.accuracy
             if target is not None and self.tally.accuracy_mean >= target:
                 self.reason = f"accuracy {target:g} reached"
@@ -289,6 +262,7 @@ class VirtualWorld:
         task = None
         for member in self.members:
             if member.alive:
+                assert member.reporter is not None
                 task = self.tally.report(member.reporter.report(index, self.now_ns, [], member.endpoint.errors)) or task
         if task is not None:
             self.tally.scored(score(self.fleet.problem, self.weights[task.peers], task))

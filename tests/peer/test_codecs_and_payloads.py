@@ -121,4 +121,4 @@ def test_any_bytes_are_a_head_or_a_wire_error(data: bytes) -> None:
 
 def test_every_codec_has_its_own_number() -> None:
     assert len(BY_NUMBER) == len(CODECS)
-    assert Parcel(b"ab", np.zeros(3, np.uint8), 0).size_bytes == 5
+    assert Parcel(b"ab", np.zeros(3, np.uint8), 0, Dense(np.zeros(0, np.float32))).size_bytes == 5
