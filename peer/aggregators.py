@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -37,10 +38,21 @@ class Mean(Aggregator, frozen=True, tag="mean"):
 def _weighted_sum(rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
     """sum_j w_j x_j into `out`; short enough to stay in the cache between the passes."""
     np.multiply(rows[0], weights[0], out=out)
-    scratch = np.empty_like(out)
     for row, weight in zip(rows[1:], weights[1:], strict=True):
-        np.multiply(row, weight, out=scratch)
-        out += scratch
+        add_scaled(out, row, weight)
+
+
+def add_scaled(out: np.ndarray, row: np.ndarray, weight: float) -> None:
+    """out <- out + weight x row in one pass, on contiguous float32 vectors (BLAS level 1: numpy would take two passes)."""
+    _saxpy()(row, out, a=weight)
+
+
+@functools.cache
+def _saxpy() -> Callable[..., np.ndarray]:
+    """Loaded on first use: whoever only reads configurations does without it."""
+    from scipy.linalg.blas import saxpy
+
+    return saxpy
 
 
 class Median(Aggregator, frozen=True, tag="median"):

@@ -28,6 +28,7 @@ class LinkMeter:
         "_tokens_at_ns",
         "in_flight_bytes",
         "least_round_trip_ns",
+        "rate_bytes_per_s",
     )
 
     def __init__(self) -> None:
@@ -38,13 +39,7 @@ class LinkMeter:
         self._tokens_at_ns: int | None = None
         self.least_round_trip_ns: float | None = None
         self.in_flight_bytes = 0
-
-    @property
-    def rate_bytes_per_s(self) -> float | None:
-        """The measured rate; None before the first measurement, inf where chunks arrive together."""
-        if not self._spread_bytes:
-            return None
-        return self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
+        self.rate_bytes_per_s: float | None = None  # inf where chunks arrive together; None before the first measurement
 
     @property
     def delay_ns(self) -> float | None:
@@ -60,8 +55,9 @@ class LinkMeter:
 
     def sent(self, size_bytes: int, now_ns: int, horizon_ns: float) -> None:
         """A message of so many bytes was handed to the link."""
-        self._refill(now_ns, horizon_ns)
-        self._tokens -= size_bytes
+        if self._tokens_at_ns is not None:  # else nobody has asked for room yet
+            self._refill(now_ns, horizon_ns)
+            self._tokens -= size_bytes
         self.in_flight_bytes += size_bytes
 
     def acknowledged(self, size_bytes: int, spread_bytes: int, spread_ns: int, round_trip_ns: int) -> None:
@@ -70,6 +66,7 @@ class LinkMeter:
         if spread_bytes:
             self._spread_bytes = MEMORY * self._spread_bytes + spread_bytes
             self._spread_ns = MEMORY * self._spread_ns + spread_ns
+            self.rate_bytes_per_s = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
         if self.least_round_trip_ns is None:
             self.least_round_trip_ns = self._round_trip_ns = round_trip_ns
         else:

@@ -10,7 +10,7 @@ from typing import Annotated, Protocol
 import msgspec
 import numpy as np
 
-from peer.aggregators import BLOCK
+from peer.aggregators import add_scaled
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
@@ -78,8 +78,7 @@ class _SgdStepper:
         self.velocity = np.zeros(size, np.float32) if config.momentum else None
 
     def step(self, weights: np.ndarray, gradient: np.ndarray) -> None:
-        config, scratch = self.config, np.empty(min(len(weights), BLOCK), np.float32)
-        rate = np.float32(config.learning_rate)
+        config = self.config
         if config.weight_decay:
             gradient = gradient + np.float32(config.weight_decay) * weights
         if self.velocity is not None:
@@ -89,9 +88,7 @@ class _SgdStepper:
                 gradient = gradient + np.float32(config.momentum) * self.velocity
             else:
                 gradient = self.velocity
-        for start in range(0, len(weights), BLOCK):
-            part = weights[start : start + BLOCK]
-            part -= np.multiply(gradient[start : start + BLOCK], rate, out=scratch[: len(part)])
+        add_scaled(weights, gradient, -config.learning_rate)
 
 
 class _AdamStepper:

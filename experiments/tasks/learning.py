@@ -106,6 +106,9 @@ def read_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return views
 
 
+_AHEAD_OF_SMALL = 256  # samples shuffled ahead for a peer that has less than a batch: many short epochs in one go
+
+
 class Epochs:
     """Batches of one peer's samples: shuffled anew each epoch, each sample once in it.
 
@@ -126,7 +129,7 @@ class Epochs:
             return Batch(self._order[start : self._next], self._seed)
         rest = self._order[start:]
         missing = batch_size - len(rest)
-        epochs = -(-missing // len(self._shard))
-        self._order = self._rng.permuted(np.broadcast_to(self._shard, (epochs, len(self._shard))), axis=1).reshape(-1)
+        epochs = -(-(missing + _AHEAD_OF_SMALL * (batch_size > len(self._shard))) // len(self._shard))
+        self._order = self._rng.permuted(np.repeat(self._shard[None], epochs, axis=0), axis=1).reshape(-1)
         self._next = missing
         return Batch(np.concatenate([rest, self._order[:missing]]), self._seed)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 At = Callable[..., None]
 
+Facts = tuple[int, int, int, int, int]
+"""Of a whole message: when its last bit arrives, its size on the wire, when it has left, and its dispersion: the bytes after
+its first chunk, and the time between the arrivals of its first and last chunks."""
+
 
 class Line:
     """One directed link between two peers that carries whole messages."""
@@ -46,13 +50,10 @@ class Line:
         self._debt_bytes = 0  # acknowledgements that this link has carried past its queue
         self.answers: deque[tuple[int, int, int, int, int]] = deque()
 
-    def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> tuple[int, int, int, int, int]:
-        """Put a message on the link.
-
-        Returns when its last bit arrives, its size on the wire, when it has left, and its dispersion: the bytes after its
-        first chunk, and the time between the arrivals of its first and last chunks.
-        """
-        self.settle(now_ns)
+    def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Facts:
+        """Put a message on the link; what will be known of it when it arrives."""
+        if self.answers and self.answers[0][0] <= now_ns:
+            self.settle(now_ns)
         total = parcel.body.nbytes
         piece = piece_bytes(total, self._sequence, self.meter.chunk_bytes())
         self._sequence += 1
@@ -68,12 +69,13 @@ class Line:
         self.sent.messages += 1
         return last.due_ns, size_bytes, last.finish_ns, size_bytes - first_bytes, last.due_ns - first.due_ns
 
-    def answer(self, now_ns: int, size_bytes: int, finish_ns: int, spread_bytes: int, spread_ns: int) -> None:
+    def answer(self, facts: Facts) -> None:
         """A message has arrived: its acknowledgement goes back past the data that waits there, as the shaper lets it.
 
         It takes the room of its bytes from the next message.  Nothing happens when it arrives but that the sender's meter
         knows, so the sender looks it up when it next asks.
         """
+        now_ns, size_bytes, finish_ns, spread_bytes, spread_ns = facts
         back = self.back
         assert back is not None
         back._debt_bytes += HEADER_BYTES
@@ -108,26 +110,25 @@ class WholeMessages:
 
     def send(self, member: Member, effect: Send, now_ns: int) -> None:
         """Carry a message to each of its targets."""
-        peer, parcel, lines = member.peer, effect.parcel, self._from[member.peer.id]
-        message = Message(peer.id, parcel.step, parcel.payload, parcel.scalars, 0)
+        peer, parcel, lines, arrive = member.peer, effect.parcel, self._from[member.peer.id], self._arrive
+        horizon_ns = peer.horizon_ns
         for target in effect.targets:
             if target in peer.mixing:
                 line = lines[target]
-                due_ns, *facts = line.send(parcel, now_ns, peer.horizon_ns)
-                self._at(due_ns, self._arrive, line, message, due_ns, *facts)
+                facts = line.send(parcel, now_ns, horizon_ns)
+                self._at(facts[0], arrive, line, parcel, facts)
 
-    def _arrive(
-        self, line: Line, message: Message, now_ns: int, size_bytes: int, finish_ns: int, spread_bytes: int, spread_ns: int
-    ) -> None:
-        target = line.target
-        if not (target.alive and line.source.alive):
+    def _arrive(self, line: Line, parcel: Parcel, facts: Facts) -> None:
+        target, source = line.target, line.source
+        if not (target.alive and source.alive):
             return
+        now_ns, _, finish_ns, spread_bytes, spread_ns = facts
         received = line.received
         received.delays_ns.append(now_ns - finish_ns)
         received.spread_bytes += spread_bytes
         received.spread_ns += spread_ns
-        line.answer(now_ns, size_bytes, finish_ns, spread_bytes, spread_ns)
-        self._deliver(target, message._replace(arrived_ns=now_ns))
+        line.answer(facts)
+        self._deliver(target, Message(source.peer.id, parcel.step, parcel.payload, parcel.scalars, now_ns))
 
     def settler(self, member: Member) -> Callable[[], None]:
         """What brings a peer's meters up to date before its strategy asks them."""

@@ -30,7 +30,7 @@ from peer.live import Clock, LivePeer
 from peer.peer import Peer, message_limit_bytes
 from peer.sockets import Sockets
 
-PEER_NICE = 10  # many busy peers must not starve the launcher, which has to see that one dies
+PEER_NICE = 10  # of peers as fast as the host: many of them must not starve the launcher, which has to see that one dies
 EVALUATOR_NICE = 15
 SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
 
@@ -175,7 +175,7 @@ def peer_main(spec: PeerSpec, connection: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _one_thread()
-    os.nice(PEER_NICE)
+    os.nice(0 if spec.device.step_ns(1) else PEER_NICE)
     pipe = _Pipe(connection)
     try:
         spec.problem.attach(unspool(spec.room, spec.arrays))

@@ -204,6 +204,8 @@ def test_the_worlds_agree(tmp_path: Path) -> None:
     )
     live: Result = run(asked, out=tmp_path / "live")
     virtual = run(asked.replace(world=Virtual()), out=tmp_path / "virtual")
+    if live.summary["lateness_p99_ms"] > 10:
+        pytest.skip("this machine is too busy for real time just now, and the run says so itself")
     for key, share in (("steps_total", 0.03), ("bytes_sent", 0.05), ("messages_sent", 0.05)):
         assert live.summary[key] == pytest.approx(virtual.summary[key], rel=share), key
     assert live.summary["accuracy_mean"] == pytest.approx(virtual.summary["accuracy_mean"], abs=0.03)
