@@ -42,7 +42,14 @@ class All:
     """Everything that is owed."""
 
 
-Pick = Next | Largest | Above | All
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """These elements: indices uint32, strictly ascending."""
+
+    indices: np.ndarray
+
+
+Pick = Next | Largest | Above | All | Chosen
 
 
 class Ledger:
@@ -82,13 +89,25 @@ class Ledger:
             count = min(max(pick.count, 0), len(owed))
             order = np.argpartition(np.abs(owed), min(len(owed) - count, len(owed) - 1))
             indices = np.sort(order[len(owed) - count :].astype(np.uint32))
+        elif isinstance(pick, Chosen):
+            indices = pick.indices
         else:
             indices = np.flatnonzero(np.abs(owed) > pick.threshold).astype(np.uint32)
         return self._pay(paid, Sparse(indices, owed[indices].astype(np.float32)))
 
     def refund(self, neighbour: int, payload: Payload, read: np.ndarray) -> None:
         """Owe again what the neighbour will not read: the payload's values less `read`, what the codec left of them."""
-        self.paid[neighbour][payload.where()] -= payload.values.astype(np.float64) - read
+        if neighbour in self.paid:  # it may have been lost while it was sent to
+            self.paid[neighbour][payload.where()] -= payload.values.astype(np.float64) - read
+
+    def turn(self, neighbour: int, start: int) -> None:
+        """Let a neighbour's round (`Next`) go on at an element."""
+        self._next[neighbour] = start % len(self.total)
+
+    def settle(self, neighbour: int) -> None:
+        """Let the whole debt to a neighbour drop: what was not sent until now never will be."""
+        if neighbour in self.paid:
+            self.paid[neighbour][:] = self.total
 
     def forget(self, neighbour: int) -> None:
         """Drop a lost neighbour's account."""

@@ -14,6 +14,7 @@ CHUNK_TIME_NS = 2_000_000  # a chunk is about 2 ms of line rate
 CHUNK_LEAST_BYTES = 1_400
 CHUNK_FIRST_BYTES = 16_384
 CHUNK_MOST_BYTES = (1 << 20) - 4_096  # the frame's bound less headers
+VARIED = 0.02  # batches that vary by less than this share of their mean tell nothing about a step's overhead
 MEMORY = 0.5  # weight of the past against one new measurement
 
 
@@ -28,6 +29,7 @@ class LinkMeter:
         "_tokens_at_ns",
         "in_flight_bytes",
         "least_round_trip_ns",
+        "patience",
         "rate_bytes_per_s",
     )
 
@@ -39,6 +41,7 @@ class LinkMeter:
         self._tokens_at_ns: int | None = None
         self.least_round_trip_ns: float | None = None
         self.in_flight_bytes = 0
+        self.patience = 1.0  # how many horizons of room may be saved up
         self.rate_bytes_per_s: float | None = None  # inf where chunks arrive together; None before the first measurement
 
     @property
@@ -56,7 +59,7 @@ class LinkMeter:
     def sent(self, size_bytes: int, now_ns: int, horizon_ns: float) -> None:
         """A message of so many bytes was handed to the link."""
         if self._tokens_at_ns is not None:  # else nobody has asked for room yet
-            self._refill(now_ns, horizon_ns)
+            self._refill(now_ns, horizon_ns * self.patience)
             self._tokens -= size_bytes
         self.in_flight_bytes += size_bytes
 
@@ -85,6 +88,7 @@ class LinkMeter:
             return max(0.0, PROBE_BYTES - self.in_flight_bytes)
         if rate == inf:
             return inf
+        horizon_ns *= self.patience
         self._refill(now_ns, horizon_ns)
         window = rate * ((self.least_round_trip_ns or 0.0) + horizon_ns) / 1e9
         return max(0.0, min(self._tokens, window - self.in_flight_bytes))
@@ -102,21 +106,38 @@ class LinkMeter:
 
 
 class SpeedMeter:
-    """A peer's own speed: how long a step takes, how many samples it trains in a second.  Times are emulated ns."""
+    """A peer's own speed: how long a step takes, how many samples it trains in a second.  Times are emulated ns.
 
-    __slots__ = ("samples", "step_ns", "steps")
+    Where batches differ in size, a line through (samples, time) tells a step's fixed `overhead_ns` from its time a sample.
+    """
+
+    __slots__ = ("_products", "_squares", "overhead_ns", "samples", "step_ns", "steps")
 
     def __init__(self) -> None:
         self.steps = 0
         self.step_ns = 0.0
         self.samples = 0.0
+        self.overhead_ns = 0.0
+        self._squares = 0.0
+        self._products = 0.0
 
     def computed(self, duration_ns: int, samples: int) -> None:
         """One gradient over `samples` samples took `duration_ns`."""
         weight = max(0.1, 1.0 / (self.steps + 1))
         self.step_ns += weight * (duration_ns - self.step_ns)
         self.samples += weight * (samples - self.samples)
+        self._squares += weight * (samples * samples - self._squares)
+        self._products += weight * (samples * duration_ns - self._products)
         self.steps += 1
+        spread = self._squares - self.samples**2
+        if spread > (VARIED * self.samples) ** 2:  # else the last batches say nothing about the overhead
+            slope = (self._products - self.samples * self.step_ns) / spread
+            self.overhead_ns = min(max(0.0, self.step_ns - slope * self.samples), self.step_ns)
+
+    @property
+    def sample_ns(self) -> float:
+        """The time that one more sample costs; 0 before the first step."""
+        return (self.step_ns - self.overhead_ns) / self.samples if self.samples else 0.0
 
     @property
     def samples_per_s(self) -> float | None:
@@ -124,3 +145,10 @@ class SpeedMeter:
         if not self.steps:
             return None
         return self.samples / self.step_ns * 1e9 if self.step_ns else inf
+
+
+def relative_speeds(samples_per_s: dict[int, float]) -> dict[int, float]:
+    """How much each peer trains in a second against the mean of all that are known; 1 where no speed is finite."""
+    finite = [speed for speed in samples_per_s.values() if 0 < speed < inf]
+    mean = sum(finite) / len(finite) if finite else 0.0
+    return {peer: speed / mean if 0 < speed < inf and mean else 1.0 for peer, speed in samples_per_s.items()}

@@ -14,7 +14,7 @@ from peer.codecs import BY_NUMBER, Codec
 from peer.wire import HEAD_LIMIT_BYTES, WireError
 
 SCALARS_LIMIT = 16
-_DENSE, _SPARSE = 0, 1
+_DENSE, _SPARSE, _MARKS = 0, 1, 2
 _UInt = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
 
@@ -50,13 +50,31 @@ class Sparse:
         return self.indices
 
 
-Payload = Dense | Sparse
+class Marks:
+    """Elements of a flat vector that are named without their values: indices uint32, strictly ascending."""
+
+    __slots__ = ("indices",)
+
+    def __init__(self, indices: np.ndarray) -> None:
+        self.indices = indices
+
+    @property
+    def values(self) -> np.ndarray:
+        """Nothing to add to any of them."""
+        return np.zeros(len(self.indices), np.float32)
+
+    def where(self) -> np.ndarray:
+        """The elements as an index into the flat vector."""
+        return self.indices
+
+
+Payload = Dense | Sparse | Marks
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """The few numbers that say what a body is."""
 
-    kind: Annotated[int, msgspec.Meta(ge=0, le=1)]
+    kind: Annotated[int, msgspec.Meta(ge=0, le=2)]
     codec: Annotated[int, msgspec.Meta(ge=0, le=255)]
     step: _UInt
     start: _UInt
@@ -91,6 +109,10 @@ def encode(payload: Payload, codec: Codec, step: int, scalars: tuple[float, ...]
     Returns the parcel and the values as the receiver will read them (float32; the difference to what was given is the
     rounding that a ledger takes back).  The body is a copy: the caller may change its vector at once.
     """
+    if isinstance(payload, Marks):
+        indices = np.array(payload.indices, "<u4")
+        head = _head_encoder.encode(Head(_MARKS, codec.number, step, 0, len(indices), scalars))
+        return Parcel(head, indices.view(np.uint8), step, Marks(indices), scalars), payload.values
     body, read = codec.encode(payload.values)
     kind, start, written = _DENSE, 0, payload
     if isinstance(payload, Dense):
@@ -130,9 +152,13 @@ def decode(head: Head, body: np.ndarray, size: int) -> Payload:
         if body.nbytes != values_bytes:
             raise WireError("length", f"{body.nbytes} bytes for {head.count} elements; expected {values_bytes}")
         return Dense(codec.decode(body, head.count), head.start)
+    if head.kind == _MARKS:
+        values_bytes = 0
     if head.count > size or body.nbytes != 4 * head.count + values_bytes:
         raise WireError("length", f"{body.nbytes} bytes for {head.count} chosen elements of {size}")
     indices = np.frombuffer(body[: 4 * head.count].tobytes(), "<u4")
     if head.count and (indices[-1] >= size or np.any(indices[1:] <= indices[:-1])):
         raise WireError("indices", f"indices must ascend strictly and stay below {size}")
+    if head.kind == _MARKS:
+        return Marks(indices)
     return Sparse(indices, codec.decode(body[4 * head.count :], head.count))

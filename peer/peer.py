@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,8 @@ class Peer:
 
     `weights` is float32 [size] and belongs to the strategy, except while a gradient is awaited.  `mixing` holds W_ij of each
     neighbour; the rest of the row is the peer's own weight.  All that is known of links and speeds is measured.
+    `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known);
+    `notes` is where a strategy says what it has decided last, by name.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Peer:
         optimizer: Optimizer | None = None,
         steps_limit: int | None = None,
         rng: np.random.Generator | None = None,
+        data_samples: int = 0,
     ) -> None:
         self.id = identity
         self.peers = peers
@@ -71,9 +75,12 @@ class Peer:
         self.batch_size = batch_size
         self.codec: Codec = codec or Float32()
         self.aggregator: Aggregator = aggregator or Mean()
-        self.stepper = (optimizer or Sgd()).start(self.size)
+        self.optimizer: Optimizer = optimizer or Sgd()
+        self.stepper = self.optimizer.start(self.size)
         self.steps_limit = steps_limit
         self.rng = rng or np.random.default_rng([0, identity])
+        self.data_samples = data_samples
+        self.notes: dict[str, float] = {}
         self.now_ns = 0
         self.step = 0
         self.samples = 0
@@ -100,16 +107,29 @@ class Peer:
         """The time that one exchange should fill: a step as measured, and never less than 20 ms."""
         return max(self.speed.step_ns, LEAST_HORIZON_NS)
 
-    def room(self, neighbour: int, fill: float = 1.0) -> int:
+    def room(self, neighbour: int, fill: float = 1.0, index_bytes: int = 0) -> int:
         """How many elements fit into a share `fill` of what the link to a neighbour can take now, by its measured rate.
 
-        At most the whole vector, and at least one element where the link has any room for numbers at all.
+        At most the whole vector, and at least one element where the link has any room for numbers at all.  `index_bytes`
+        is what naming each element costs: 4 for chosen elements, 0 for a range.  0 for a neighbour that is lost.
         """
+        if neighbour not in self.mixing:
+            return 0
         if self.before_measures is not None:
             self.before_measures()
         room_bytes = self.meters[neighbour].room_bytes(self.now_ns, self.horizon_ns) - OVERHEAD_BYTES
-        fitting = max(self.codec.elements(fill * room_bytes), min(1, self.codec.elements(room_bytes)))
+        fitting = max(self._fitting(fill * room_bytes, index_bytes), min(1, self._fitting(room_bytes, index_bytes)))
         return min(self.size, fitting)
+
+    def rate_bytes_per_s(self, neighbour: int) -> float | None:
+        """The measured rate of the link to a neighbour; None before the first measurement, inf where nothing limits it."""
+        if self.before_measures is not None:
+            self.before_measures()
+        return self.meters[neighbour].rate_bytes_per_s
+
+    def save_up(self, neighbour: int, steps: float) -> None:
+        """Let the link to a neighbour save up room over so many steps (>= 1), so that one larger message can go."""
+        self.meters[neighbour].patience = max(1.0, steps)
 
     def new_ledger(self) -> Ledger:
         """A ledger over all neighbours; the world asks it to forget a neighbour that is lost."""
@@ -141,11 +161,11 @@ class Peer:
             await Send(tuple(self.neighbours), parcel)
         return read
 
-    async def pay(self, neighbour: int, pick: Pick) -> Payload:
+    async def pay(self, neighbour: int, pick: Pick, scalars: tuple[float, ...] = ()) -> Payload:
         """Send a neighbour a part of what the ledger owes it; what the codec's rounding loses stays owed."""
         assert self.ledger is not None, "call new_ledger first"
         payload = self.ledger.take(neighbour, pick)
-        read = await self.send(neighbour, payload)
+        read = await self.send(neighbour, payload, scalars)
         if not self.codec.lossless:
             self.ledger.refund(neighbour, payload, read)
         return payload
@@ -154,8 +174,9 @@ class Peer:
         """Let emulated time pass."""
         await Sleep(self.now_ns + duration_ns)
 
-    async def receive(self) -> Message | None:
-        """The next message in order of arrival, waiting for it; None when a neighbour was lost meanwhile."""
+    async def receive(self, deadline_ns: int | None = None) -> Message | None:
+        """The next message in order of arrival, waiting for it; None when a neighbour was lost meanwhile, or when the
+        deadline (emulated ns) has passed."""
         before = len(self.neighbours)
         while True:
             if self._inbox and (message := self._open(self._inbox.popleft())) is not None:
@@ -163,7 +184,23 @@ class Peer:
                 return message
             if len(self.neighbours) < before or not self.neighbours:
                 return None
-            await Receive()
+            if deadline_ns is not None and self.now_ns >= deadline_ns:
+                return None
+            await Receive(deadline_ns=deadline_ns)
+
+    async def expect(self, source: int) -> Message | None:
+        """The next message of one neighbour, waiting for it; what others sent stays.  None once that neighbour is lost."""
+        while source in self.mixing:
+            place = next((place for place, parcel in enumerate(self._inbox) if parcel.source == source), None)
+            if place is None:
+                await Receive()
+                continue
+            parcel = self._inbox[place]
+            del self._inbox[place]
+            if (message := self._open(parcel)) is not None:
+                self._used(message)
+                return message
+        return None
 
     def arrived(self) -> list[Message]:
         """All messages that have arrived and were not yet taken, in order of arrival; does not wait."""
@@ -272,6 +309,15 @@ class Peer:
             self.errors[error.kind] += 1
             return None
         return Message(parcel.source, head.step, payload, head.scalars, parcel.arrived_ns)
+
+    def _fitting(self, room_bytes: float, index_bytes: int) -> int:
+        """How many elements fit into so many bytes, each with its index."""
+        if not index_bytes or room_bytes <= 0 or room_bytes == inf:
+            return self.codec.elements(room_bytes)
+        count = self.codec.elements(room_bytes / (1 + index_bytes / (self.codec.body_bytes(4096) / 4096)))
+        while count and index_bytes * count + self.codec.body_bytes(count) > room_bytes:
+            count -= 1  # a codec's size is linear but for its blocks: a few at most
+        return count
 
     def _used(self, message: Message) -> None:
         staleness = self.staleness[message.source]

@@ -62,9 +62,12 @@ class Line:
         self.meter.sent(size_bytes, now_ns, horizon_ns)
         first_bytes = size_bytes if chunks == 1 else HEADER_BYTES + len(parcel.head) + piece
         debt_bytes, self._debt_bytes = self._debt_bytes, 0
-        first = last = self.link.send(now_ns, first_bytes + debt_bytes)
-        if chunks > 1:
-            last = self.link.send(now_ns, size_bytes - first_bytes, False)
+        if chunks == 1:
+            first = last = self.link.send(now_ns, size_bytes + debt_bytes)
+        else:  # acknowledgements fall anywhere among the chunks, and lengthen what the receiver measures accordingly
+            early_bytes = debt_bytes * first_bytes // size_bytes
+            first = self.link.send(now_ns, first_bytes + early_bytes)
+            last = self.link.send(now_ns, size_bytes - first_bytes + debt_bytes - early_bytes, False)
         self.sent.bytes += size_bytes
         self.sent.messages += 1
         return last.due_ns, size_bytes, last.finish_ns, size_bytes - first_bytes, last.due_ns - first.due_ns

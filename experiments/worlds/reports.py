@@ -93,4 +93,5 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         experiment.optimizer,
         experiment.stop.steps,
         np.random.default_rng([experiment.seed, 0x9E, identity]),
+        int(fleet.problem.samples[identity]),
     )

@@ -1,18 +1,25 @@
 """Ako: accumulated partial gradients (Watcharapichat et al., SoCC 2016, section 3).
 
-When: every step in which the link has room, asynchronously.  What: one part of the accumulated gradient, as many elements as
-the link's measured room holds.  Whom: every peer, each a different part (the rounds of q neighbours start q equal distances
-apart).  How: what a neighbour was not sent yet accumulates, so every gradient element reaches every peer exactly once; a
-receiver adds what has arrived to its own next gradient.
+When: every step, asynchronously; with the schedule "room" every step in which the link has room.  What: one of p parts of the
+accumulated gradient.  Whom: every peer, each a different part: in round t the q-th neighbour gets part (t + q) mod p.  How: what
+a neighbour was not sent yet accumulates, so every gradient element reaches every peer exactly once, at most p - 1 rounds late;
+a receiver adds what has arrived to its own next gradient.
 
-Departures: the paper fixes p partitions from a formula over bandwidth and gradient rate; here the size of a part follows the
-measured room of each link, which comes to the same p where the rate is constant and follows it where it is not.  Updates are
-scaled by 1/n (the paper's code sums), so that the learning rate means the same for any number of peers.  Parts are ranges
-of the flat vector, not layers: one layer may hold nearly all of the bytes.
+The schedule says where p comes from.  "fixed": p = `parts`, whatever the links do.  "rates": p = ceil(m gamma / B) for each
+link, from the measured gradients a second and bytes a second (m bytes a model; the formula, read per link instead of per
+network card, is not verified against the paper, so it is ours).  "room", ours and the default: a part is as large as the link's
+measured room, which comes to the same p where the rate is constant and follows it where it is not.
+
+Departures: where p changes, a part goes on where the last one ended, so that the bound of p - 1 rounds holds for the largest p
+of any sequence; a part that wraps round the end of the vector travels as two messages.  Updates are scaled by 1/n (the code
+of the TFAKO group sums), so that the learning rate means the same for any number of peers.  Parts are ranges of the flat vector, not
+layers: one layer may hold nearly all of the bytes.  `accumulate = false` is the ablation: round robin parts of the newest
+gradient alone, the rest is dropped.
 """
 
 from __future__ import annotations
 
+from math import ceil, inf
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -28,21 +35,56 @@ class Ako(Strategy, frozen=True, tag="ako"):
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
 
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
-    """Share of a link's measured room that gradients may use, 0 < fill <= 1."""
+    """Share of a link's measured room that gradients may use, 0 < fill <= 1; not with the schedule "fixed"."""
     least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1 / 64
-    """Smallest part worth a message, as a share of the model; below it the peer skips a step and the debt grows."""
+    """Smallest part worth a message, as a share of the model; below it the peer skips a step (schedule "room")."""
+    schedule: Literal["room", "rates", "fixed"] = "room"
+    """Where the size of a part comes from: the link's room, p from measured rates, or p = parts."""
+    parts: Annotated[int, msgspec.Meta(ge=1)] = 4
+    """p of the schedule "fixed": into how many parts the gradient is cut, >= 1."""
+    accumulate: bool = True
+    """Whether what was not sent yet is kept; false is the ablation that drops it."""
 
     async def run(self, peer: Peer) -> None:
         ledger = peer.new_ledger()
-        least = max(1, int(self.least * peer.size))
+        if self.schedule == "fixed":
+            for place, neighbour in enumerate(peer.neighbours):
+                ledger.turn(neighbour, place % self.parts * ceil(peer.size / self.parts))
         while peer.running:
             gradient = await peer.gradient()
             ledger.add(gradient)
             for neighbour in list(peer.neighbours):
-                count = peer.room(neighbour, self.fill)
-                if count >= least:
-                    await peer.pay(neighbour, Next(count))
+                await pay_round(peer, neighbour, self._count(peer, neighbour))
+                if not self.accumulate:
+                    ledger.settle(neighbour)
             update = gradient / peer.peers
             for message in peer.arrived():
                 update[message.payload.where()] += message.payload.values / peer.peers
             peer.apply(update)
+
+    def _count(self, peer: Peer, neighbour: int) -> int:
+        """How many elements a neighbour gets now."""
+        if self.schedule == "fixed":
+            return ceil(peer.size / self.parts)
+        room = peer.room(neighbour, self.fill)
+        if self.schedule == "rates" and room and (parts := parts_for(peer, neighbour)):
+            return min(room, ceil(peer.size / parts))
+        return room if room >= self.least * peer.size else 0
+
+
+def parts_for(peer: Peer, neighbour: int, steps: int = 1) -> int:
+    """p = ceil(m / (B T steps)): into how many parts a model goes so that one leaves in so many steps; 0 = not measured."""
+    rate = peer.rate_bytes_per_s(neighbour)
+    if rate is None:
+        return 0
+    if rate == inf:
+        return 1
+    sendable_bytes = rate * (peer.speed.step_ns or peer.horizon_ns) / 1e9 * steps
+    return max(1, ceil(peer.codec.body_bytes(peer.size) / sendable_bytes))
+
+
+async def pay_round(peer: Peer, neighbour: int, count: int, scalars: tuple[float, ...] = ()) -> None:
+    """Send a neighbour its next `count` elements, round the end of the vector where they reach it."""
+    while count > 0 and neighbour in peer.mixing:
+        payload = await peer.pay(neighbour, Next(count), scalars)
+        count -= len(payload.values)

@@ -15,10 +15,18 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     `shares` says what it puts on the wire, which decides on which graphs it is stable: "parameters" contract the distance
     between peers on any connected graph, "gradients" do so only where everyone hears everyone, "nothing" never does.
     `aggregates` says whether whole contributions of one round come together, so that the aggregator has a choice to make.
+    `needs` says what graph its roles take: any that is "connected", a "complete" one, or one where the first `hubs` peers
+    are neighbours of everybody.
     """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
     aggregates: ClassVar[bool] = False
+    needs: ClassVar[Literal["connected", "complete", "hubs"]] = "connected"
+
+    @property
+    def hubs(self) -> int:
+        """How many peers, from peer 0 on, everybody talks to."""
+        return 0
 
     async def run(self, peer: Peer) -> None:
         """Train until `peer.running` is false."""

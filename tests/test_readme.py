@@ -1,0 +1,68 @@
+"""What README.md shows is true: its files are read, its program is run, its names are in the menus."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from experiments import Experiment, Result, run
+from experiments.menus import MENUS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
+FAMILIES = {"Strategies": "strategy", "Topologies": "topology", "Networks": "network", "Worlds": "world"}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def experiment_files() -> list[tuple[str, str]]:
+    """Every block of TOML in the documentation that is a whole experiment or a part of one."""
+    return [(page.name, text) for page in PAGES for text in blocks(page.read_text(encoding="utf-8"), "toml")]
+
+
+@pytest.mark.parametrize(("page", "text"), experiment_files())
+def test_files_are_accepted(page: str, text: str) -> None:
+    document = tomllib.loads(text)
+    settings = {key: values[0] for key, values in document.pop("sweep", {}).items()}
+    assert document or settings
+    Experiment.from_document(document, page, ROOT, settings)
+
+
+def test_first_experiment_does_what_is_said(tmp_path: Path) -> None:
+    experiment = Experiment.parse(blocks(README, "toml")[0]).set("world.name", "virtual")
+    result = run(experiment, tmp_path / "run")
+    steps, percent = re.search(r"a step takes 100 ms: ([\d,]+) steps in 10 s and ([\d.]+) % mean accuracy", README).groups()  # type: ignore[union-attr]
+    assert result.summary["steps_total"] == int(steps)
+    assert 100 * result.summary["accuracy_mean"] == pytest.approx(float(percent), abs=0.5)
+
+
+def test_python_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = blocks(README, "python")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
+    result = Result.read("runs/karate-club")
+    assert result.summary["completed"]
+    assert result.weights.shape == (34, 4810)
+    assert "(34, 4810)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_name_that_is_shown_exists(family: str) -> None:
+    """New members may come before they are told of here; none may be told of that does not exist."""
+    part = README.split(f"**{family}**")[1].split("\n**")[0]
+    shown = re.findall(r"^\| `([\w-]+)` \|", part, re.M) or re.findall(r"`([\w-]+)`", part.split("Each takes")[0])
+    assert len(shown) >= 2
+    assert set(shown) <= set(MENUS[FAMILIES[family]].members)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target

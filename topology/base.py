@@ -1,0 +1,71 @@
+"""What every graph and schedule of the menus shares: checks of what is asked for, and luck that yields a connected graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+
+import networkx as nx
+import numpy as np
+
+TRIES = 100
+
+Edges = Iterable[tuple[int, int]]
+
+
+def require(holds: bool, field: str, value: object, expected: str) -> None:
+    """Raise ValueError, naming the field and what was expected, unless that holds."""
+    if not holds:
+        raise ValueError(f"{field}: {value!r} will not do; expected {expected}")
+
+
+def whole(number: int, what: str) -> int:
+    """A whole number as an int; raises ValueError for anything else."""
+    try:
+        if not isinstance(number, bool):
+            return operator.index(number)
+    except TypeError:
+        pass
+    raise ValueError(f"{what} is {number!r}; give a whole number")
+
+
+def peers_and_seed(name: str, n: int, seed: int, smallest: int, otherwise: str) -> tuple[int, int]:
+    """Both as ints, n at least `smallest`; raises ValueError with the cure, which may be something `otherwise`."""
+    n, seed = whole(n, "the number of peers"), whole(seed, "the seed")
+    if n < smallest:
+        other = "" if n < 1 else f" or choose {otherwise}"
+        raise ValueError(f"{name} needs at least {smallest} peers, not {n}; raise peers{other}")
+    if seed < 0:
+        raise ValueError(f"the seed is {seed}; give 0 or a positive whole number")
+    return n, seed
+
+
+def first_connected(draw: Callable[[int], nx.Graph], stream: tuple[int, int], trouble: str) -> Edges:
+    """The edges of the first connected graph that is drawn; each try has its own generator, derived from the seed."""
+    for attempt in range(TRIES):
+        graph = draw(int(np.random.default_rng([*stream, attempt]).integers(2**62)))
+        if nx.is_strongly_connected(graph) if graph.is_directed() else nx.is_connected(graph):
+            return graph.edges
+    raise ValueError(f"none of {TRIES} random graphs was connected: {trouble}")
+
+
+def regular(degree: int, n: int, luck: int) -> nx.Graph:
+    """A random regular graph; a dense one is drawn as what a sparse one leaves out, or the pairing would search for ages."""
+    if 2 * degree < n:
+        return nx.random_regular_graph(degree, n, seed=luck)
+    return nx.complement(nx.random_regular_graph(n - 1 - degree, n, seed=luck))
+
+
+def check_degree(name: str, field: str, degree: int, n: int, least: int = 1) -> None:
+    """Raise ValueError, naming degrees that work, unless there is a graph on n peers with this degree everywhere."""
+    if degree >= n:
+        raise ValueError(
+            f"{name} with {field} = {degree} needs more than {degree} peers, not {n}; raise peers "
+            f"or set {field} to {n - 1} or less"
+        )
+    if n * degree % 2:
+        degrees = " or ".join(str(d) for d in (degree - 1, degree + 1) if least <= d < n)
+        raise ValueError(
+            f"{name} needs an even number of ends, and {n} peers x {field} {degree} is odd; "
+            f"set {field} to {degrees}, or peers to {n + 1}"
+        )
