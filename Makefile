@@ -25,6 +25,8 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks
+	$(VENV)/bin/python -m benchmarks.tcp_model
+	$(VENV)/bin/python -m benchmarks.changing_links
 
 clean:
 	rm -rf $(VENV) build *.egg-info

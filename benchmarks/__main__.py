@@ -15,7 +15,9 @@ from rich.table import Table
 from benchmarks.bare import torch_loop_steps_per_s
 from benchmarks.fleet import fleet_steps_per_s, start
 from benchmarks.links import link_truth
+from benchmarks.virtual import batched_gradients_per_s, draw, engine, loop_steps_per_s
 from benchmarks.wire import wire_bytes_per_s
+from benchmarks.worlds import differences
 
 TURNS = 3
 
@@ -69,7 +71,52 @@ def wires(console: Console) -> None:
         console.print(f"wire: {rate / 1e9:.2f} GB/s in messages of {size:,} bytes (target 1 GB/s at 1 MB)")
 
 
-SECTIONS = {"steps": steps, "start": starting, "links": links, "wire": wires}
+def virtual(console: Console) -> None:
+    """Virtual time: peer-steps per second and memory against the number of peers, and the curve as a picture."""
+    loop, bound = medians(loop_steps_per_s, lambda: batched_gradients_per_s(1000))
+    table = Table(title="virtual world, digits MLP of 4,810 parameters, batch 32, 4-regular graph, links between 11 regions")
+    for column in ("peers", "strategy", "peer-steps/s", "us a peer-step", "peak memory", "KB a peer", "target"):
+        table.add_column(column, justify="right")
+    curve = []
+    for peers, strategy, count, mixed, target in (
+        (100, "d-psgd", 400, False, "6,000"), (300, "d-psgd", 150, False, ""), (1_000, "d-psgd", 50, False, "10,000"),
+        (3_000, "d-psgd", 20, False, ""), (10_000, "d-psgd", 8, False, "8 GiB"), (1_000, "slices", 40, True, "5,000"),
+    ):  # fmt: skip
+        found = [engine(strategy, peers, count, mixed) for _ in range(TURNS if peers < 3_000 else 1)]
+        speed, peak_mb = statistics.median(each["steps_per_s"] for each in found), max(each["peak_mb"] for each in found)
+        table.add_row(
+            f"{peers:,}",
+            strategy,
+            f"{speed:,.0f}",
+            f"{1e6 / speed:.0f}",
+            f"{peak_mb:,.0f} MB",
+            f"{1e3 * peak_mb / peers:.0f}",
+            target,
+        )
+        if strategy == "d-psgd":
+            curve.append((peers, 1e6 / speed, peak_mb))
+    console.print(table)
+    console.print(f"plain torch loop {loop:,.0f} steps/s; batched gradient alone {bound:,.0f}/s (the bound)")
+    console.print(f"the curve: {draw(curve)}")
+
+
+def agreement(console: Console) -> None:
+    """Real against virtual time."""
+    table = Table(title="processes world against virtual world, 6 peers (aim: 3 %, 3 %, 2 points)")
+    for column in ("strategy", "steps", "bytes", "final accuracy, points", "lateness p99"):
+        table.add_column(column, justify="right")
+    for row in differences():
+        table.add_row(
+            row["strategy"],
+            f"{row['steps']:+.2%}",
+            f"{row['bytes']:+.2%}",
+            f"{row['accuracy_points']:+.2f}",
+            f"{row['lateness_p99_ms']:.2f} ms",
+        )
+    console.print(table)
+
+
+SECTIONS = {"steps": steps, "start": starting, "links": links, "wire": wires, "virtual": virtual, "worlds": agreement}
 
 
 def main() -> None:

@@ -28,6 +28,9 @@ exit status: 0 done; 1 the run ended early (its summary says why); 2 bad input; 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and give its exit status; bad input is one message on stderr and status 2."""
     try:
+        if not (sys.argv[1:] if argv is None else argv):
+            _parser().print_help(sys.stderr)
+            return BAD_INPUT
         arguments = _parser().parse_args(argv)
         return arguments.execute(arguments)
     except ConfigError as error:

@@ -61,11 +61,12 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     graph = _located("topology", lambda: _graph(experiment))
     rule = getattr(experiment.topology, "mixing", "metropolis")
     mixing = _located("topology.mixing", lambda: topology.mixing_matrix(graph, rule))
+    _refuse_missing_edges(experiment, graph)
     _refuse_unstable(experiment, graph)
     _refuse_aggregator(experiment)
     _refuse_taken_ports(experiment)
     plan = _located("network", lambda: experiment.network.plan(graph, experiment.seed))
-    devices = _located("devices", lambda: experiment.devices.plan(experiment.peers))
+    devices = _located("devices", lambda: experiment.devices.plan(experiment.peers, experiment.seed))
     _refuse_endless(experiment, devices)
     meanwhile()
     problem = _located("partition", lambda: experiment.task.problem(experiment.peers, experiment.partition, experiment.seed))
@@ -91,6 +92,27 @@ def _graph(experiment: Experiment) -> nx.Graph:
     if len(graph) != experiment.peers:
         raise ValueError(f"the graph has {len(graph)} nodes for {experiment.peers} peers; set peers = {len(graph)}")
     return graph
+
+
+def _refuse_missing_edges(experiment: Experiment, graph: nx.Graph) -> None:
+    """A strategy whose roles take more than a connected graph says so."""
+    strategy, peers = experiment.strategy, experiment.peers
+    name = strategy_name(experiment)
+    if strategy.needs == "hubs" and strategy.hubs >= peers:
+        raise ConfigError(
+            key="peers", value=peers,
+            problem=f'"{name}" keeps {strategy.hubs} of the peers as servers, so nobody is left to train',
+            cure=f"set peers = {strategy.hubs + 1} or more",
+        )  # fmt: skip
+    asked = {"connected": 0, "complete": peers, "hubs": strategy.hubs}[strategy.needs]
+    alone = [peer for peer in range(asked) if len(set(graph.neighbors(peer)) - {peer}) < peers - 1]
+    if alone:
+        everybody = "everybody" if strategy.needs == "complete" else f"each of its servers (peers 0 to {asked - 1})"
+        raise ConfigError(
+            key="topology.name", value=topology_name(experiment),
+            problem=f'with "{name}" {everybody} talks to everybody, and on this graph peer {alone[0]} does not',
+            cure='use topology.name = "complete"' + (' or "star"' if asked == 1 else ""),
+        )  # fmt: skip
 
 
 def _refuse_unstable(experiment: Experiment, graph: nx.Graph) -> None:

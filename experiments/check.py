@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -14,13 +15,19 @@ import numpy as np
 
 from experiments.tables import Processes
 from netem.units import show_duration
+from peer.meter import LinkMeter
 from peer.optimizers import Sgd
+from peer.payloads import Dense, encode
+from peer.strategies import AllReduce
+from peer.wire import HEADER_BYTES
 
 if TYPE_CHECKING:
     from experiments.build import Fleet
 
 TRIALS = 9
 """Gradients computed to learn how fast this machine is."""
+STEP = 1000
+"""The step in a message's head, whose length it changes by a byte or two."""
 DELAY_BOUND = math.pi / 4
 """Learning rate times delay in steps: a delayed gradient descent of unit curvature oscillates above pi/2."""
 
@@ -53,12 +60,14 @@ class Forecast:
     round_ns: float
     """Emulated time of a step of the slowest peer, exchange counted where a strategy waits for it."""
     sent_bytes: list[float]
-    """What each peer sends in a step, about."""
+    """What each peer sends in a step, about: heads, headers and acknowledgements included."""
     links: list[LinkForecast]
     emulated_ns: float
     """When the run stops, if no accuracy stops it before."""
     wall_ns: float | None
     """What that takes in real time, the start not counted; None = as fast as it can be computed."""
+    at_least: bool
+    """Whether times are the least that is possible: this machine's own pace, and nothing emulated to keep it."""
     warnings: list[str]
 
 
@@ -82,13 +91,40 @@ def forecast(fleet: Fleet) -> Forecast:
         links=links,
         emulated_ns=emulated_ns,
         wall_ns=None if dilation is None else emulated_ns * dilation,
+        at_least=_untimed(fleet) and not _shaped(fleet),
         warnings=[
+            *filter(None, [timeless(fleet)]),
             *_too_slow(fleet, gradient_ns, step_ns),
             *_too_late(fleet, links, step_ns),
             *_never_sent(fleet, links),
             *_never_reached(fleet),
         ],
     )
+
+
+def timeless(fleet: Fleet) -> str | None:
+    """The warning that steps take no virtual time while messages do, which no asynchronous strategy was made for."""
+    strategy = fleet.experiment.strategy
+    waits = strategy.aggregates or strategy.shares == "nothing" or isinstance(strategy, AllReduce)
+    waits |= getattr(strategy, "mode", "") == "bsp"
+    if waits or isinstance(fleet.experiment.world, Processes) or not _untimed(fleet) or not _shaped(fleet):
+        return None
+    return (
+        "steps take no virtual time on these devices but messages do: a strategy that does not wait has made all its steps "
+        'before the first message arrives; set devices.name = "uniform" with a speed such as "2000 samples/s"'
+    )
+
+
+def _untimed(fleet: Fleet) -> bool:
+    """Whether some peer's steps take whatever they take on this machine."""
+    return any(device.step_ns(fleet.experiment.task.batch_size) == 0 for device in fleet.devices)
+
+
+def _shaped(fleet: Fleet) -> bool:
+    """Whether any rate or delay was asked for."""
+    plan = fleet.plan
+    lines = any(math.isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
+    return lines or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
 
 
 def _gradient_ns(fleet: Fleet) -> float:
@@ -117,8 +153,7 @@ def _step_ns(fleet: Fleet, gradient_ns: float) -> list[float]:
 def _links(fleet: Fleet, model_bytes: int, step_ns: list[float]) -> Iterator[LinkForecast]:
     """Every direction that carries models, at the rate that is left for it when its peers use all of theirs."""
     plan, sent = fleet.plan, [(source, target) for source in fleet.graph for target in sorted(fleet.graph.neighbors(source))]
-    out = {peer: sum(source == peer for source, _ in sent) for peer in fleet.graph}
-    into = {peer: sum(target == peer for _, target in sent) for peer in fleet.graph}
+    out, into = Counter(source for source, _ in sent), Counter(target for _, target in sent)
     for source, target in sorted(sent):
         spec = plan.links[source, target]
         shares = plan.uplinks[source] / out[source], plan.downlinks[target] / into[target]
@@ -138,13 +173,23 @@ def _round_ns(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> 
 
 
 def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_ns: list[float]) -> list[float]:
-    """Whole models to every neighbour, nothing, or what the links carry during a step."""
+    """Whole models to every neighbour, nothing, or what the links carry during a step; and an answer to each message."""
     strategy = fleet.experiment.strategy
     sent = [0.0] * fleet.experiment.peers
+    head = encode(Dense(fleet.problem.initial), fleet.experiment.codec, STEP)[0].head
     for link in links if strategy.shares != "nothing" else ():
         room = link.rate_bytes_per_s * step_ns[link.source] / 1e9 if step_ns[link.source] else math.inf
-        sent[link.source] += model_bytes if strategy.aggregates else getattr(strategy, "fill", 1.0) * min(model_bytes, room)
+        whole = float(model_bytes + len(head) + HEADER_BYTES * _chunks(model_bytes, link.rate_bytes_per_s))
+        sent[link.source] += whole if strategy.aggregates else getattr(strategy, "fill", 1.0) * min(whole, room)
+        sent[link.target] += HEADER_BYTES
     return sent
+
+
+def _chunks(size_bytes: int, rate_bytes_per_s: float) -> int:
+    """In how many frames a message travels over a link whose rate is known."""
+    meter = LinkMeter()
+    meter.rate_bytes_per_s = rate_bytes_per_s
+    return max(1, math.ceil(size_bytes / meter.chunk_bytes()))
 
 
 def _emulated_ns(fleet: Fleet, round_ns: float) -> float:

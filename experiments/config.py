@@ -81,9 +81,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def read(cls, path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
         """The experiment in a TOML file, with `settings` ("table.key" -> value) laid over it before it is checked.
 
-        Paths inside the file are relative to the file, those in `settings` to the working directory.
+        Paths inside the file are relative to the file, those in `settings` to the working directory. A file that gives no
+        name to the run lends it its own; one that says nothing at all is refused.
         """
-        return cls.parse(toml_text.read_text(Path(path), str(path)), str(path), Path(path).parent, settings)
+        document = toml_text.read_document(Path(path), str(path))
+        return cls.from_document(document, str(path), Path(path).parent, settings)
 
     @classmethod
     def parse(

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from experiments.summary import figure, peers_text, percent
-from netem.units import show_bytes
+from netem.units import show_bytes, show_duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -21,6 +21,8 @@ PLAIN_S = 5.0
 SPEED_OVER_S = 3.0
 SHORTEST_S = 0.5
 MOST_ROWS = 16
+GOING = ("starting", "training")
+"""The phases before a run's end, when it is worth telling when that comes."""
 
 Status = Mapping[str, Any]
 
@@ -48,7 +50,7 @@ class Progress:
         self._status: Status | None = None
         self._shown: Status | None = None
         self._due_s = -math.inf
-        self._counts: deque[tuple[float, int]] = deque()
+        self._counts: deque[tuple[float, int, int]] = deque()
 
     def __enter__(self) -> Progress:
         if not self._quiet:
@@ -72,14 +74,15 @@ class Progress:
         """Show a newer state of affairs, if it is time to.
 
         `status` has emulated_s, wall_s, bytes_sent, steps, train_loss and accuracy (one a peer; nan = unknown),
-        accuracy_mean, lost (peers) and phase; and may have bytes_by_peer.
+        accuracy_mean, lost (peers) and phase; and may have bytes_by_peer, events (of virtual time, so far) and left_s
+        (real seconds until the end).
         """
         if self._quiet:
             return
         turned = self._status is None or status["phase"] != self._status["phase"]
         self._status = dict(status)
         now_s = self._clock()
-        self._count(now_s, sum(status["steps"]))
+        self._count(now_s, sum(status["steps"]), status.get("events") or 0)
         if now_s >= self._due_s or turned:
             self._due_s = now_s + (REFRESH_S if self._live else PLAIN_S)
             self._show(self._status)
@@ -97,7 +100,7 @@ class Progress:
         from rich.console import Group
         from rich.text import Text
 
-        until = f" until {self._stop}" if self._stop else ""
+        until = f" until {self._stop}" if self._stop and status["phase"] in GOING else ""
         title = Text.assemble((self._name, "bold"), f"  {status['phase']}{until}")
         table = self._each(status) if self._peers <= MOST_ROWS else self._spread(status)
         return Group(title, table, Text(self._fleet(status), style="bold"))
@@ -106,10 +109,14 @@ class Progress:
         """The fleet in a line."""
         parts = [
             f"{status['emulated_s']:.1f} s emulated ({status['wall_s']:.1f} s real)",
-            f"{figure(self._steps_per_s())} steps/s",
+            f"{figure(self._per_s(1))} steps/s",
             f"accuracy {percent(_known(status['accuracy_mean']))}",
             f"{show_bytes(status['bytes_sent'])} sent",
         ]
+        if status.get("events"):
+            parts.insert(2, f"{figure(self._per_s(2))} events/s")
+        if status.get("left_s") is not None:
+            parts.append(f"{show_duration(round(status['left_s']) * 10**9)} left")
         if status["lost"]:
             parts.append(f"lost: {peers_text(sorted(status['lost']))}")
         return " | ".join(parts)
@@ -140,15 +147,17 @@ class Progress:
             table.add_row(name, figure(step), figure(loss), percent(accuracy))
         return table
 
-    def _count(self, now_s: float, steps: int) -> None:
-        self._counts.append((now_s, steps))
+    def _count(self, now_s: float, steps: int, events: int) -> None:
+        self._counts.append((now_s, steps, events))
         while len(self._counts) > 2 and now_s - self._counts[1][0] >= SPEED_OVER_S:
             self._counts.popleft()
 
-    def _steps_per_s(self) -> float | None:
-        """Steps a second of all peers together, over the last few seconds of the wall clock; None before there is a measure."""
-        (since_s, before), (now_s, steps) = self._counts[0], self._counts[-1]
-        return round((steps - before) / (now_s - since_s)) if now_s - since_s > SHORTEST_S else None
+    def _per_s(self, column: int) -> float | None:
+        """Steps (1) or events (2) a second of all peers together, over the last few seconds of the wall clock; None before
+        there is a measure."""
+        before, now = self._counts[0], self._counts[-1]
+        seconds = now[0] - before[0]
+        return round((now[column] - before[column]) / seconds) if seconds > SHORTEST_S else None
 
 
 def _table(titles: Sequence[str]) -> Any:

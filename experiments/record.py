@@ -194,6 +194,8 @@ class _Table:
 def _claim(folder: Path) -> None:
     """Make the folder, or clear it of an earlier run; nothing that a run did not write is ever removed."""
     try:
+        if folder.is_file():
+            raise ValueError(f"{folder}: is a file, and a run needs a folder; give another --out")
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and not _is_run(folder):
             cure = "give another --out, or empty it"

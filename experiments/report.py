@@ -9,11 +9,23 @@ from pathlib import Path
 
 import msgspec
 
-from experiments.report_figures import COLOURS, MOST_NAMED, MOST_PEERS, Figure, curves, delays, rates, unshaped
+from experiments.report_crowd import graph_of_many, told_of_many
+from experiments.report_figures import (
+    COLOURS,
+    MOST_NAMED,
+    MOST_PEERS,
+    Figure,
+    crowded,
+    curves,
+    delays,
+    rates,
+    some_told,
+    unshaped,
+)
 from experiments.report_graph import MOST_LINKS, graph
 from experiments.report_runs import Run
 from experiments.report_style import PAGE, SCRIPT
-from experiments.report_tables import cards, configuration, events, key_figures, machine, told, warnings
+from experiments.report_tables import cards, configuration, events, key_figures, machine, told, warnings, what_differs
 from experiments.result import Result
 
 MOST_GRAPHS = 6
@@ -45,7 +57,9 @@ def _page(runs: Sequence[Run]) -> str:
     from plotly.offline import get_plotlyjs
 
     figures: dict[str, Figure] = {}
-    title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared"
+    names = {str(run.result.summary.get("name")) for run in runs}
+    title = f"{names.pop()}: {len(runs)} runs compared" if len(names) == 1 else f"{len(runs)} runs compared"
+    title = runs[0].label if len(runs) == 1 else title
     head = told(runs[0]) + cards(runs[0].result.summary) if len(runs) == 1 else key_figures(runs)
     drawn = [*_curve_sections(runs, figures), *_link_sections(runs, figures)]
     tables = [events(runs), configuration(runs), machine(runs)]
@@ -61,9 +75,11 @@ def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable
         ", bands reach from the lowest to the highest peer." if len(runs) <= MOST_NAMED else "."
     )
     if alone:
-        lines = "One thin line a peer; the thick line is their mean."
         crowd = len(runs[0].peers("loss"))
+        lines = "One thin line a peer; the thick line is their mean."
         lines += f" Of {crowd:,} peers {MOST_PEERS} are drawn." if crowd > MOST_PEERS else ""
+        if crowded(runs):
+            lines = "The pale band holds all peers, the darker one nine tenths of them; the thick line is their mean."
         lines += " Dotted, upright: a peer was lost." if runs[0].result.summary["peers_lost"] else ""
     sections = [
         (
@@ -98,7 +114,8 @@ def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable
         ),
         (
             "Staleness",
-            "How many steps old a neighbour's contribution is when it is used.",
+            "How many steps old a neighbour's contribution is when it is used: the mean over each peer's links since the "
+            "record before.",
             curves(runs, "staleness_steps", None, "staleness (steps)"),
             "Nothing was received, so nothing was stale.",
         ),
@@ -110,12 +127,17 @@ def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable
 def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[str]:
     free = unshaped(runs)
     dots = "A dot is one directed link; on the dashed line it was measured as it was asked for. "
+    dots += some_told(runs)
     text = f"{dots}What is measured is what the peers themselves see. {free}"
     yield _section("Link rates", text, rates(runs), free or "No rate was measured.", figures)
     yield _section("Link delays", dots, delays(runs), "No delay was measured.", figures)
     text = "Wide and dark: many bytes. Point at the middle of a link for its traffic, rate and delay in each direction."
     for run in runs[:MOST_GRAPHS]:
         title = "Bytes on each link" + (f": {run.label}" if len(runs) > 1 else "")
+        if crowded([run]):
+            drawn = graph_of_many(run)
+            yield _section(title, told_of_many(run), drawn, "No link carried anything.", figures, wide=len(runs) == 1)
+            continue
         links = len({frozenset(link[:2]) for link in run.links})
         more = f" The {MOST_LINKS} busiest of {links:,} links are drawn." if links > MOST_LINKS else ""
         drawn = graph(run, 600 if len(runs) == 1 else 440)
@@ -138,9 +160,11 @@ def _section(
 
 
 def _labels(results: Sequence[Result]) -> list[str]:
-    """The runs' names; where two are the same, with their folders."""
+    """The runs' names; where all are the same, as in a sweep, what differs; where two are, with their folders."""
     names = [str(result.summary.get("name") or result.folder.name) for result in results]
     if len(set(names)) == len(names):
         return names
+    if len(set(names)) == 1 and (short := what_differs(results)):
+        return short
     told_apart = [f"{name} ({result.folder.name})" for name, result in zip(names, results, strict=True)]
     return [long if names.count(name) > 1 else name for name, long in zip(names, told_apart, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report_runs import Line, Run, over_peers
+from experiments.report_runs import Line, Run, over_peers, quantiles_over
 from experiments.result import LinkFigures, median
 from netem.units import show_rate
 
@@ -17,25 +17,32 @@ Figure = dict[str, Any]
 COLOURS = ("#2c6fbb", "#d9722e", "#2e9a72", "#b8437f", "#7a5cc0", "#9a7b1f", "#3aa3bd", "#6d7480")
 INK, FAINT, GRID, LOST = "#22303c", "#71808e", "#e6eaee", "#c0392b"
 MOST_PEERS, MOST_POINTS, MOST_NAMED = 64, 400, 8
+CROWD = 200
+"""Peers beyond which quantiles are drawn, no lines of single peers."""
+MOST_DOTS = 3000
+"""Links drawn in one picture of asked against measured."""
 
 
 def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: str, kind: str = "") -> Figure | None:
     """A metric over emulated time: every peer thin and the mean thick, or, for several runs, means in their bands.
 
+    Of more than `CROWD` peers the quantiles are drawn: lowest, 5 %, median, 95 %, highest.
     `metric` is measured at each peer, `fleet` of all of them together; `kind`: "share" for 0 to 1, "bytes", "log" for a
     logarithmic axis. None when nothing was measured.
     """
     data: list[Figure] = []
     shown: list[np.ndarray] = []
     alone = len(runs) == 1
+    thin = _quantiles if crowded(runs) else _thin
     for run in runs:
         peers = run.peers(metric) if metric else {}
         mean = run.mean(metric or "", fleet)
-        data += _thin(run, peers) if alone else _band(run, metric) if len(runs) <= MOST_NAMED else []
+        data += thin(run, metric or "", peers) if alone else _band(run, metric) if len(runs) <= MOST_NAMED else []
         if mean is not None:
             name = run.label if not alone else "mean of the peers" if metric else title
             data.append(_line(mean, name, run.colour, 2.8, run.dash, showlegend=True))
-        shown += [values for _, values in peers.values()] + ([mean[1]] if mean is not None else [])
+        shown += [values for _, values in peers.values()] if len(peers) <= CROWD else [run.stack(metric or "")[1].ravel()]
+        shown += [mean[1]] if mean is not None else []
     values = np.concatenate(shown) if shown else np.empty(0)
     values = values[np.isfinite(values)]
     if len(values) == 0:
@@ -70,7 +77,31 @@ def unshaped(runs: Sequence[Run]) -> str:
     return f"{count(len(links), 'directed link')} had no rate asked for (unshaped){got}."
 
 
-def _thin(run: Run, peers: Mapping[int, Line]) -> list[Figure]:
+def crowded(runs: Sequence[Run]) -> bool:
+    """Whether one run has too many peers for a line each."""
+    return len(runs) == 1 and int(runs[0].result.summary["peers"] or 0) > CROWD
+
+
+def _quantiles(run: Run, metric: str, peers: Mapping[int, Line]) -> list[Figure]:
+    """Between which values all peers are, and nine tenths of them, and the one in the middle."""
+    if len(peers) < 2:
+        return []
+    time_s, stacked = run.stack(metric)
+    known = np.isfinite(stacked).any(axis=0)
+    time_s, stacked = time_s[known], np.where(np.isfinite(stacked), stacked, np.nan)[:, known]
+    lowest, low, middle, high, highest = quantiles_over(stacked)
+    data: list[Figure] = []
+    for name, below, above, alpha in (("lowest to highest", lowest, highest, 0.12), ("5 % to 95 %", low, high, 0.28)):
+        colour = _alpha(run.colour, alpha)
+        bare: Figure = {"legendgroup": name}
+        data.append(_line((time_s, below), f"{name[: name.index(' to')]}", colour, 0.5, showlegend=False, **bare))
+        upper = _line((time_s, above), name, colour, 0.5, showlegend=True, **bare)
+        data.append(upper | {"fill": "tonexty", "fillcolor": colour})
+    data.append(_line((time_s, middle), "median", run.colour, 1.2, "dot", showlegend=True))
+    return data
+
+
+def _thin(run: Run, metric: str, peers: Mapping[int, Line]) -> list[Figure]:
     places = run.places() or []
     chosen = sorted(peers)
     if len(chosen) > MOST_PEERS:
@@ -155,6 +186,7 @@ def _asked_got(
         if what == "rate":
             points = [point for point in points if point[1] > 0 and point[2] > 0]
         every += [value for point in points for value in point[1:]]
+        points = _some(points)
         text = [f"{link.source} → {link.target}" for link, _, _ in points]
         data.append(
             {
@@ -179,6 +211,23 @@ def _asked_got(
     layout["xaxis"] |= axis
     layout["yaxis"] |= axis
     return {"data": [equal, *data], "layout": layout}
+
+
+def some_told(runs: Sequence[Run]) -> str:
+    """That not every link is drawn, where that is so."""
+    most = max((len(run.links) for run in runs), default=0)
+    return f"Of {most:,} links {MOST_DOTS:,} are drawn, those furthest off among them. " if most > MOST_DOTS else ""
+
+
+def _some(points: list[tuple[LinkFigures, float, float]]) -> list[tuple[LinkFigures, float, float]]:
+    """Of very many links a third that are furthest off and an even choice of the others, in their order."""
+    if len(points) <= MOST_DOTS:
+        return points
+    off = np.array([abs(got - asked) for _, asked, got in points])
+    chosen = set(np.argsort(-off, kind="stable")[: MOST_DOTS // 3].tolist())
+    others = [at for at in range(len(points)) if at not in chosen]
+    chosen |= {others[at] for at in np.linspace(0, len(others) - 1, MOST_DOTS - len(chosen)).astype(int).tolist()}
+    return [points[at] for at in sorted(chosen)]
 
 
 def frame(x: str, y: str, height: int = 360, named: int = 1) -> Figure:

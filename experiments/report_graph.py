@@ -28,16 +28,21 @@ def graph(run: Run, height: int = 600) -> Figure | None:
     carried = {pair: sum(link.bytes for link in links) for pair, links in pairs.items()}
     most = max(max(carried.values()), 1)
     at = _positions(pairs, int(run.result.summary["peers"] or 0))
-    data = _edges(carried, most, at)
+    data = edges(carried, most, at)
     middle = {pair: (at[pair[0]] + at[pair[1]]) / 2 for pair in pairs}
-    data.append(_dots(middle.values(), ["<br>".join(map(_told, links)) for links in pairs.values()]))
-    data.append(_scale_bar(most))
+    data.append(dots(middle.values(), ["<br>".join(map(_told, links)) for links in pairs.values()]))
+    data.append(scale_bar(most))
     data += _nodes(run, at)
+    return {"data": data, "layout": graph_frame(height)}
+
+
+def graph_frame(height: int) -> Figure:
+    """What drawn graphs have in common: no axes."""
     bare = {"visible": False, "fixedrange": True}
     layout = frame("", "", height=height) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}}
     layout["legend"] = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0.5, "xanchor": "center"}
     layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 40}
-    return {"data": data, "layout": layout}
+    return layout
 
 
 def busiest(run: Run) -> dict[tuple[int, int], list[LinkFigures]]:
@@ -59,7 +64,7 @@ def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.nda
     return nx.kamada_kawai_layout(drawn, pos=start) if small else start
 
 
-def _edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np.ndarray]) -> list[Figure]:
+def edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np.ndarray]) -> list[Figure]:
     """One trace per shade, so that thousands of links are drawn as quickly as ten."""
     shades: dict[int, list[tuple[int, int]]] = {}
     for pair, size in carried.items():
@@ -93,7 +98,7 @@ def _told(link: LinkFigures) -> str:
     return f"{sent}<br>rate {rate} asked, delay {delay} asked"
 
 
-def _dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
+def dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
     """What the pointer can touch in the middle of each link."""
     x, y = np.array(list(places)).T
     return {
@@ -108,7 +113,8 @@ def _dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
     }
 
 
-def _scale_bar(most: int) -> Figure:
+def scale_bar(most: int) -> Figure:
+    """Which shade stands for how many bytes."""
     ticks = [most * share for share in (0, 0.25, 0.5, 0.75, 1)]
     bar = {
         "title": {"text": "bytes, both directions", "side": "right"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +11,11 @@ from experiments.result import LinkFigures, Result, link_figures
 from experiments.summary import KEYS
 
 GRID_POINTS = 200
+INTERVALS = ("train_loss", "staleness_steps")
+"""Metrics that are means over the time since the record before."""
+SHORT = 0.5
+"""A last interval of less than this share of those before tells of hardly anything."""
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 Line = tuple[np.ndarray, np.ndarray]
 """Times in seconds, values."""
@@ -28,6 +33,7 @@ class Run:
     series: Mapping[str, Mapping[int, Line]]
     """For each metric and peer (-1: the fleet) what was measured, in order of time."""
     links: Sequence[LinkFigures]
+    _stacks: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, result: Result, label: str, colour: str, dash: str = "solid") -> Run:
@@ -57,6 +63,8 @@ class Run:
 
         A peer counts from its first measurement on, with its last one to the end, unless it was lost: nan from there.
         """
+        if metric in self._stacks:
+            return self._stacks[metric]
         peers, lost = self.peers(metric), set(self.result.summary["peers_lost"] or [])
         times = np.unique(np.concatenate([time_s for time_s, _ in peers.values()]))
         if len(times) > GRID_POINTS:
@@ -65,7 +73,8 @@ class Run:
             np.interp(times, time_s, values, left=np.nan, right=np.nan if peer in lost else None)
             for peer, (time_s, values) in peers.items()
         ]
-        return times, np.stack(lines)
+        self._stacks[metric] = times, np.stack(lines)
+        return self._stacks[metric]
 
     def places(self) -> list[str] | None:
         """The region of each peer, where the network has regions."""
@@ -84,8 +93,26 @@ def _series(result: Result) -> dict[str, dict[int, Line]]:
     ends = np.flatnonzero((np.diff(code[order]) != 0) | (np.diff(peer[order]) != 0)) + 1
     series: dict[str, dict[int, Line]] = {}
     for part in np.split(order, ends) if len(order) else []:
-        series.setdefault(names.dictionary[int(code[part[0]])].as_py(), {})[int(peer[part[0]])] = time_s[part], value[part]
+        name = names.dictionary[int(code[part[0]])].as_py()
+        line = time_s[part], value[part]
+        series.setdefault(name, {})[int(peer[part[0]])] = _whole_intervals(line) if name in INTERVALS else line
     return series
+
+
+def _whole_intervals(line: Line) -> Line:
+    """Without the last value where its interval was cut short: the mean of a few steps would put a hook on the curve."""
+    time_s, values = line
+    before = len(time_s) - 2
+    if before < 1 or time_s[-1] - time_s[-2] >= SHORT * (time_s[-2] - time_s[0]) / before:
+        return line
+    return time_s[:-1], values[:-1]
+
+
+def quantiles_over(stacked: np.ndarray) -> np.ndarray:
+    """`QUANTILES` of each column of [peers, times], nan left out; every column has a value that is not nan."""
+    ordered = np.sort(stacked, axis=0)  # nan comes last
+    last = np.count_nonzero(~np.isnan(ordered), axis=0) - 1
+    return np.stack([ordered[np.rint(share * last).astype(int), np.arange(len(last))] for share in QUANTILES])
 
 
 def over_peers(reduce: Callable[..., np.ndarray], stacked: np.ndarray) -> np.ndarray:

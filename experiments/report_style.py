@@ -55,13 +55,19 @@ td.text { overflow-wrap: anywhere; }
 .events td:first-child, .events td:nth-child(2) { white-space: nowrap; width: 1%; padding-right: 24px; }
 .events th { white-space: nowrap; padding-right: 24px; }
 .grave td { color: #a5352a; }
-.scroll { overflow-x: auto; }
-.runs { background: #fff; border: 1px solid var(--line); margin-bottom: 16px; }
-.runs td, .runs th { padding: 6px 12px; }
+.scroll { overflow-x: auto; scrollbar-width: thin; scrollbar-color: #9fb0bf #eef1f3; background: linear-gradient(to left,
+  #fff 30%, transparent) right / 40px 100% no-repeat local, linear-gradient(to left, rgba(34, 48, 60, .22), transparent)
+  right / 14px 100% no-repeat scroll, #fff; }
+.scroll::-webkit-scrollbar { height: 10px; background: #eef1f3; }
+.scroll::-webkit-scrollbar-thumb { background: #9fb0bf; border-radius: 5px; }
+.framed { border: 1px solid var(--line); border-radius: 8px; margin-bottom: 16px; }
+.runs { font-size: 12.5px; }
+.runs td, .runs th { padding: 6px 7px; }
+.runs tr > :first-child { padding-left: 14px; }
 .runs td { white-space: nowrap; }
-.runs td.text { white-space: normal; min-width: 170px; overflow-wrap: normal; }
+.runs td.text { white-space: normal; min-width: 110px; overflow-wrap: normal; }
 .runs i { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 7px; }
-.runs tr > th:first-child { color: var(--ink); min-width: 150px; }
+.runs tr > th:first-child { color: var(--ink); min-width: 130px; }
 .differs td { min-width: 110px; }
 .differs td:first-child { color: var(--faint); white-space: nowrap; }
 summary { cursor: pointer; color: var(--accent); font-size: 13px; padding-top: 8px; }

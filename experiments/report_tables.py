@@ -10,10 +10,12 @@ from typing import Any
 
 from experiments.report_figures import count
 from experiments.report_runs import Run
+from experiments.result import Result
 from experiments.summary import figure, peers_text, percent
 from netem.units import show_bytes
 
 MOST_EVENTS = 200
+MOST_DIFFERENCES, LONGEST_LABEL = 4, 60
 GRAVE = ("lost", "fault", "warning")
 
 
@@ -55,7 +57,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What is told of every run: title, value, small print."""
     value = summary.get
     spread = f"peers {percent(value('accuracy_min'))[:-2]} to {percent(value('accuracy_max'))}"
-    sent = value("bytes_sent")
+    sent, stale = value("bytes_sent"), value("staleness_steps_mean")
     ninety = (value("time_to_accuracy_s") or {}).get("0.9")
     return [
         ("mean accuracy", percent(value("accuracy_mean")), spread if value("accuracy_mean") is not None else ""),
@@ -66,7 +68,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("steps", figure(value("steps_total")), f"{figure(value('steps_per_wall_s'))} per real second"),
         ("sent", "-" if sent is None else show_bytes(sent), f"{figure(value('messages_sent'))} messages"),
         ("consensus distance", figure(value("consensus_distance")), ""),
-        ("staleness", figure(value("staleness_steps_mean"), "steps"), "mean"),
+        ("staleness", figure(stale, "step" if stale == 1 else "steps"), "mean of all contributions used"),
         ("spectral gap", figure(value("spectral_gap")), "of the mixing, 0 to 1"),
         ("peers lost", str(len(value("peers_lost") or [])), ", ".join(map(str, value("peers_lost") or []))),
         ("lateness", figure(value("lateness_p99_ms"), "ms"), "99th percentile"),
@@ -85,16 +87,19 @@ def cards(summary: Mapping[str, Any]) -> str:
 
 def key_figures(runs: Sequence[Run]) -> str:
     """The same as a table: a row a run."""
-    titles = [title for title, _, _ in _figures(runs[0].result.summary)]
+    columns = list(zip(*(_figures(run.result.summary) for run in runs), strict=True))
+    known = [at for at, column in enumerate(columns) if any(value != "-" for _, value, _ in column)]
+    titles = [columns[at][0][0] for at in known]
     head = "".join(f"<th>{escape(title)}</th>" for title in ("run", "ended", *titles))
     rows = []
     for run in runs:
         summary = run.result.summary
         ended = str(summary["reason"]) if summary["completed"] else f"early: {summary['reason']}"
-        cells = "".join(f"<td>{escape(value)}</td>" for _, value, _ in _figures(summary))
+        figures = _figures(summary)
+        cells = "".join(f"<td>{escape(figures[at][1])}</td>" for at in known)
         name = f'<th><i style="background:{run.colour}"></i>{escape(run.label)}</th>'
         rows.append(f"<tr>{name}{_cell(ended)}{cells}</tr>")
-    return f'<div class="scroll"><table class="runs"><tr>{head}</tr>{"".join(rows)}</table></div>'
+    return f'<div class="scroll framed"><table class="runs"><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def warnings(runs: Sequence[Run]) -> str:
@@ -126,6 +131,27 @@ def _event(event: Mapping[str, Any], label: str) -> str:
     grave = ' class="grave"' if kind in GRAVE else ""
     first = f"<td>{escape(label)}</td>" if label else ""
     return f"<tr{grave}>{first}<td>{time}</td><td>{escape(kind.replace('_', ' '))}</td>{_cell(what)}</tr>"
+
+
+def what_differs(results: Sequence[Result]) -> list[str] | None:
+    """Runs told apart by the settings in which they differ: "fill 0.5, seed 1"; None where these are many, or none."""
+    flat = [_flat(_parsed(result)) for result in results]
+    keys = [key for key in dict.fromkeys(key for part in flat for key in part) if len({part.get(key) for part in flat}) > 1]
+    keys = [key for key in keys if key != ("", "name")]
+    if not 0 < len(keys) <= MOST_DIFFERENCES:
+        return None
+    last = [_title(*key) for key in keys]
+    titles = [(f"{key[0]} {title}".strip() if last.count(title) > 1 else title) for key, title in zip(keys, last, strict=True)]
+    labels = [
+        ", ".join(f"{title} {part[key]}" for title, key in zip(titles, keys, strict=True) if key in part) for part in flat
+    ]
+    short = [label for label in labels if 0 < len(label) <= LONGEST_LABEL]
+    return labels if len(set(short)) == len(results) else None
+
+
+def _title(group: str, key: str) -> str:
+    """("strategy", "fill") -> "fill", but ("strategy", "name") -> "strategy"."""
+    return group if key == "name" else key.rpartition(".")[2].replace("_", " ")
 
 
 def configuration(runs: Sequence[Run]) -> str:
@@ -213,10 +239,14 @@ def _plain(value: Any) -> str:
 
 
 def _config(run: Run) -> dict[str, Any]:
+    return _parsed(run.result)
+
+
+def _parsed(result: Result) -> dict[str, Any]:
     try:
-        return tomllib.loads(run.result.experiment_toml)
+        return tomllib.loads(result.experiment_toml)
     except tomllib.TOMLDecodeError as error:
-        path = run.result.folder / "experiment.toml"
+        path = result.folder / "experiment.toml"
         raise ValueError(f"{path}: damaged ({error}); copy it anew, or run it again") from None
 
 

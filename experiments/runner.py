@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import topology
 from experiments.build import Fleet, build, strategy_name, topology_name
+from experiments.check import timeless
 from experiments.config import ConfigError, Experiment, Processes
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder, default_folder, describe_machine
@@ -65,10 +66,12 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
     with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
         tally = Tally(fleet, recorder, progress.update)
         tally.refresh(0.0)
+        if (doubt := timeless(fleet)) is not None:
+            tally.warn(doubt)
         try:
             outcome = _world(fleet, tally, interrupt).run()
         except WorldError as error:
-            tally.event("fault", text=str(error))
+            tally.event("fault", text=error.details or str(error))
             recorder.finish(unfinished(text, f"the fleet could not be started: {error}"))
             return INCOMPLETE
         except KeyboardInterrupt:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from experiments.result import LinkFigures, median
-from netem.units import show_bytes, show_rate
+from experiments.doubts import doubts, fidelity
+from experiments.result import LinkFigures
+from netem.units import show_bytes
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -33,9 +34,8 @@ LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9", "0.95")
 """The mean accuracies whose first times are noted."""
 
 MARGIN = 13
-LATE_MS = 5.0
-RATE_ERROR = 0.1
-DELAY_ERROR_MS = 2.0
+MOST_NAMED = 12
+"""Peers whose numbers are told; of more there are only so many of them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,12 @@ class Outcome:
     """How late things happened on the wall clock, in milliseconds: one value an occurrence, or a peer's 99th percentile."""
     peers_lost: Sequence[int] = ()
     links: Sequence[LinkFigures] = ()
+    uplinks: Sequence[float] = ()
+    """What all links of each peer share when it sends, bytes/s (infinite = nothing); empty = nobody shares."""
+    downlinks: Sequence[float] = ()
+    """The same when it receives."""
+    loss_initial: float = math.nan
+    """Mean test loss of the peers before they trained, or at the first record."""
     warnings: Sequence[str] = ()
 
 
@@ -105,11 +111,11 @@ def summarise(
         "staleness_steps_mean": outcome.staleness_steps_mean, "spectral_gap": spectral_gap,
         "peers_lost": sorted(int(peer) for peer in outcome.peers_lost),
         "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
-        **_fidelity(outcome.links),
+        **fidelity(outcome),
         "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
         "digest": digest(outcome) if world == "virtual" else None,
     }  # fmt: skip
-    summary["warnings"] = [*outcome.warnings, *_doubts(summary, outcome.links, diverged)]
+    summary["warnings"] = [*outcome.warnings, *doubts(summary, outcome, peers_text(diverged) if diverged else "")]
     if machine is not None:
         summary["machine"] = dict(machine)
     return clean(summary)
@@ -192,7 +198,9 @@ def figure(value: float | None, unit: str = "") -> str:
 
 
 def peers_text(peers: Sequence[int]) -> str:
-    """[3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; none -> 'none'."""
+    """[3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; none -> 'none'; very many are counted."""
+    if len(peers) > MOST_NAMED:
+        return f"{len(peers):,} peers ({', '.join(map(str, peers[:3]))}, ...)"
     names = [str(peer) for peer in peers]
     if len(names) < 2:
         return f"peer {names[0]}" if names else "none"
@@ -243,38 +251,6 @@ def _hang(line: str) -> str:
     """Broken to the width of the terminal, further lines below the first."""
     width = max(40, shutil.get_terminal_size().columns - MARGIN - 1)
     return ("\n" + " " * MARGIN).join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False))
-
-
-def _fidelity(links: Sequence[LinkFigures]) -> dict[str, Any]:
-    """How far the links were from what was asked: the worst rate, the median delay."""
-    known = [link for link in links if math.isfinite(link.rate_error)]
-    worst = max(known, key=lambda link: abs(link.rate_error), default=None)
-    return {
-        "rate_error_median": median([abs(link.rate_error) for link in known]),
-        "rate_error_worst": abs(worst.rate_error) if worst else None,
-        "rate_error_worst_link": [worst.source, worst.target] if worst else None,
-        "delay_error_median_ms": 1e3 * median(np.abs([link.delay_error_s for link in links])),
-    }
-
-
-def _doubts(summary: Mapping[str, Any], links: Sequence[LinkFigures], diverged: Sequence[int]) -> Iterable[str]:
-    """What makes the figures less worth than they look, each with its cure."""
-    stretch = f"raise world.dilation (now {summary['dilation']:g}) or use fewer peers"
-    if diverged:
-        yield f"training diverged: the weights of {peers_text(diverged)} are not finite; lower optimizer.learning_rate"
-    if (summary["lateness_p99_ms"] or 0) > LATE_MS:
-        yield f"this machine fell behind the emulated clock by {summary['lateness_p99_ms']:.1f} ms (99th percentile): {stretch}"
-    if (summary["rate_error_worst"] or 0) > RATE_ERROR:
-        source, target = summary["rate_error_worst_link"]
-        link = next(link for link in links if (link.source, link.target) == (source, target))
-        got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(link.rate_asked_bytes_per_s)
-        why = f"a shared uplink or downlink may explain it; else {stretch}"
-        if link.rate_error > 0:
-            why = "jitter, or too few bytes at a time, mislead what peers measure, and a strategy that trusts it sends too much"
-        yield f"link {source} -> {target} was measured at {got} where {asked} was asked ({100 * link.rate_error:+.0f} %): {why}"
-    typical_ms = 1e3 * median([link.delay_asked_s for link in links])
-    if summary["delay_error_median_ms"] > max(DELAY_ERROR_MS, RATE_ERROR * (typical_ms if typical_ms > 0 else 0.0)):
-        yield f"delays are off by {summary['delay_error_median_ms']:.1f} ms (median over the links): {stretch}"
 
 
 def _lateness_p99_ms(world: str, lateness_ms: Sequence[float]) -> float | None:

@@ -192,6 +192,8 @@ class _Floor:
 def _claim(out: Path) -> None:
     """Make the sweep's folder; a run's own folder is refused."""
     try:
+        if out.is_file():
+            raise ConfigError(str(out), problem="is a file, and a sweep needs a folder", cure="give another --out")
         if (out / "manifest.json").exists():
             raise ConfigError(str(out), problem="is the folder of a single run", cure="give another --out")
         for part in ("inputs", "logs"):

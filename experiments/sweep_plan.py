@@ -38,7 +38,7 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> list[Po
     `settings` ("table.key" -> value) are laid over the file, the swept values over these. Raises ConfigError where one
     of the runs could not be, so that nothing starts then.
     """
-    document = toml_text.parse(toml_text.read_text(path, str(path)), str(path))
+    document = toml_text.read_document(path, str(path))
     lists = _lists(document.pop("sweep", None), str(path))
     combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     names = _names(combinations, str(path))

@@ -28,6 +28,16 @@ def read_text(path: Path, source: str) -> str:
         raise ConfigError(source, problem=f"cannot be read: {reason}", cure=cure) from None
 
 
+def read_document(path: Path, source: str) -> dict[str, Any]:
+    """The experiment that a file describes, named after the file where it says no other name; ConfigError where it says
+    nothing."""
+    document = parse(read_text(path, source), source)
+    if not document:
+        cure = "write at least one key, such as peers = 8 (all others have defaults: see `grapevine list`)"
+        raise ConfigError(source, problem="is empty", cure=cure)
+    return {"name": path.stem or "experiment", **document}
+
+
 def parse(text: str, source: str) -> dict[str, Any]:
     """The document that `text` is; ConfigError with line and column where it is no TOML."""
     try:

@@ -21,7 +21,10 @@ def write_page(title: str, graph: nx.Graph, figures: Mapping[str, Any], out: Pat
     """Write one self-contained HTML page; raises ValueError where it cannot be written."""
     from plotly.offline import get_plotlyjs
 
-    rows = "".join(f"<tr><td>{escape(label(name))}</td><td>{escape(shown(value))}</td></tr>" for name, value in figures.items())
+    rows = "".join(
+        f"<tr><td>{escape(label(name))}</td><td>{escape(shown(value))}</td><td>{escape(meaning(name, value))}</td></tr>"
+        for name, value in figures.items()
+    )
     content = (
         '<div class="grid"><section class="card"><h2>Graph</h2>'
         '<div class="plot" id="graph" style="height:560px"></div></section>'
@@ -36,9 +39,33 @@ def write_page(title: str, graph: nx.Graph, figures: Mapping[str, Any], out: Pat
         raise ValueError(f"{out}: the page cannot be written ({error.strerror}); give another place") from None
 
 
+WORDS = {
+    "name": "graph",
+    "rule": "mixing",
+    "kirchhoff": "Kirchhoff index",
+    "slem": "second eigenvalue",
+    "gap": "spectral gap",
+    "gradient_gossip_eigenvalue": "adjacency eigenvalue",
+}
+UNITS = {
+    "nodes": "peers",
+    "diameter": "links",
+    "average_shortest_path": "links",
+    "node_connectivity": "peers to lose before it falls apart",
+    "edge_connectivity": "links to lose before it falls apart",
+    "slem": "disagreement left after a round, at most",
+    "gap": "0 never agrees, 1 at once",
+    "finite_time": "rounds to exact agreement",
+    "mixing_time": "rounds until disagreement is 1/1000",
+    "effective_neighbours": "peers averaged with",
+}
+STABLE_DOWN_TO = -1.0
+_ROUND_OFF = 1e-6
+
+
 def label(name: str) -> str:
     """A figure's name in words."""
-    return name.replace("_", " ")
+    return WORDS.get(name, name.replace("_", " "))
 
 
 def shown(value: Any) -> str:
@@ -46,6 +73,14 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return figure(value) if value is None or isinstance(value, int | float) else str(value)
+
+
+def meaning(name: str, value: Any) -> str:
+    """The unit of a figure, or what it says about the graph; "" where its name says all."""
+    if name == "gradient_gossip_eigenvalue" and value is not None:
+        stable = value >= STABLE_DOWN_TO - _ROUND_OFF
+        return "smallest; gradients stable" if stable else "smallest; gradients unstable below -1"
+    return "" if value is None else UNITS.get(name, "")
 
 
 def _picture(graph: nx.Graph) -> dict[str, Any]:

@@ -1,11 +1,17 @@
 """Emulated links and devices: how long bytes travel and steps take, asked of pure objects that are told the time."""
 
+from netem.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
+from netem.courses import Motion
 from netem.devices import AnyDevices, Device, Devices, HostDevices, MixedDevices, UniformDevices
-from netem.link import Link, Transit
+from netem.lines import Course, Steady, Step
+from netem.link import ChangingLink, Link, TcpLink, Transit
+from netem.losses import Losses
 from netem.network import AnyNetwork, Edges, Uniform, Unshaped
 from netem.plan import LinkSpec, Network, NetworkPlan
+from netem.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
 from netem.regions import Regions, RegionTable, region_table
 from netem.shaper import Downlink, Shaper
+from netem.tcp import Tcp
 from netem.units import (
     Duration,
     Rate,
@@ -17,26 +23,53 @@ from netem.units import (
     show_rate,
     speed_samples_per_s,
 )
+from netem.varying_devices import PausingDevices, StragglingDevices, ThrottlingDevices, TraceDevices
 
 __all__ = [
     "AnyDevices",
     "AnyNetwork",
+    "Aws18",
+    "CellularNetwork",
+    "ChangingLink",
+    "Course",
+    "DataCentre",
     "Device",
     "Devices",
+    "DiurnalNetwork",
     "Downlink",
+    "Dtfm10",
     "Duration",
+    "Ec2",
     "Edges",
+    "FiveG",
+    "FourG",
+    "Home",
     "HostDevices",
+    "Lan",
     "Link",
     "LinkSpec",
+    "Losses",
     "MixedDevices",
+    "Motion",
     "Network",
     "NetworkPlan",
+    "PausingDevices",
+    "RandomWalk",
     "Rate",
     "RegionTable",
     "Regions",
+    "Satellite",
+    "Schedule",
     "Shaper",
     "Speed",
+    "Steady",
+    "Step",
+    "StragglingDevices",
+    "Tcp",
+    "TcpLink",
+    "ThrottlingDevices",
+    "Trace",
+    "TraceDevices",
     "Transit",
     "Uniform",
     "UniformDevices",

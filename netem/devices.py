@@ -1,38 +1,18 @@
 """How fast each peer computes: a step takes a fixed overhead and a time for each sample."""
 
-import math
 from typing import Annotated
 
 import msgspec
 
+from netem.device import Device, Devices
 from netem.units import Duration, Speed, duration_ns, read, speed_samples_per_s
-
-
-class Device(msgspec.Struct, frozen=True):
-    """How long one peer's training steps take."""
-
-    samples_per_s: float = math.inf
-    """Samples a second; infinite = as fast as this machine is."""
-    overhead_ns: int = 0
-    """Fixed cost of a step, ns."""
-
-    def step_ns(self, batch_size: int) -> int:
-        """How long a step over `batch_size` samples takes; 0 = as fast as this machine is."""
-        return self.overhead_ns + round(batch_size * 1e9 / self.samples_per_s)
-
-
-class Devices(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """Which devices the peers are."""
-
-    def plan(self, peers: int) -> list[Device]:
-        """The device of each of `peers` peers, in their order."""
-        raise NotImplementedError
+from netem.varying_devices import PausingDevices, StragglingDevices, ThrottlingDevices, TraceDevices
 
 
 class HostDevices(Devices, frozen=True, kw_only=True, tag="host"):
     """As fast as this machine: nothing is emulated."""
 
-    def plan(self, peers: int) -> list[Device]:
+    def plan(self, peers: int, seed: int = 0) -> list[Device]:
         return [Device()] * peers
 
 
@@ -47,7 +27,7 @@ class UniformDevices(Devices, frozen=True, kw_only=True, tag="uniform"):
     def __post_init__(self) -> None:
         self.plan(1)
 
-    def plan(self, peers: int) -> list[Device]:
+    def plan(self, peers: int, seed: int = 0) -> list[Device]:
         device = Device(read("speed", speed_samples_per_s, self.speed), read("overhead", duration_ns, self.overhead))
         return [device] * peers
 
@@ -65,10 +45,10 @@ class MixedDevices(Devices, frozen=True, kw_only=True, tag="mixed"):
             raise ValueError('speeds: the list is empty: expected one or more, for example ["2000 samples/s", "500 samples/s"]')
         self.plan(len(self.speeds))
 
-    def plan(self, peers: int) -> list[Device]:
+    def plan(self, peers: int, seed: int = 0) -> list[Device]:
         overhead_ns = read("overhead", duration_ns, self.overhead)
         kinds = [Device(read("speeds", speed_samples_per_s, speed), overhead_ns) for speed in self.speeds]
         return [kinds[peer % len(kinds)] for peer in range(peers)]
 
 
-AnyDevices = HostDevices | UniformDevices | MixedDevices
+AnyDevices = HostDevices | UniformDevices | MixedDevices | TraceDevices | StragglingDevices | PausingDevices | ThrottlingDevices

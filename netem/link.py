@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 from numpy.random import Generator
 
+from netem.jitter import Jitter, Law
+from netem.lines import Course, Steady
+from netem.tcp import Tcp
+
 
 class Transit(NamedTuple):
     """When one chunk travels; integer nanoseconds on the caller's clock."""
@@ -25,10 +29,10 @@ class Transit(NamedTuple):
 class Link:
     """A line with a rate, a delay and a jitter.
 
-    `rate_bytes_per_s` may be infinite; `delay_ns` is one way. `jitter_ns` is the half width of a uniform law (the
-    default law of tc-netem) drawn once a message, from `rng`: a message arrives between finish + delay - jitter and
-    finish + delay + jitter, but never before it has left and never before what was sent earlier (tc-netem, which draws
-    for every packet, would reorder).
+    `rate_bytes_per_s` may be infinite; `delay_ns` is one way. `jitter_ns` is the width of the `law` of jitter, drawn once a
+    message from `rng`, correlated with the message before by `correlation` (netem.jitter): with the uniform law a message
+    arrives between finish + delay - jitter and finish + delay + jitter; but never before it has left and never before
+    what was sent earlier (tc-netem, which draws for every packet, would reorder).
 
     Times are exact: fractions of a nanosecond are carried on while the line is busy, so that the n-th of n chunks sent
     back to back leaves after ceil(total bytes / rate) however the bytes were cut.
@@ -36,7 +40,7 @@ class Link:
     Raises ValueError for a rate that is not positive, a negative delay or jitter, or a jitter without `rng`.
     """
 
-    __slots__ = ("_credit_ns", "_due_ns", "_ns_per_byte", "_rng", "_shift_ns", "delay_ns", "free_ns", "jitter_ns")
+    __slots__ = ("_credit_ns", "_due_ns", "_jitter", "_ns_per_byte", "_shift_ns", "delay_ns", "free_ns", "jitter_ns")
 
     free_ns: int
     """When the line is idle again."""
@@ -47,6 +51,8 @@ class Link:
         delay_ns: int = 0,
         jitter_ns: int = 0,
         rng: Generator | None = None,
+        law: Law = "uniform",
+        correlation: float = 0.0,
     ) -> None:
         if not rate_bytes_per_s > 0:
             raise ValueError(f"a link's rate is {rate_bytes_per_s} bytes/s: expected more than 0 or math.inf")
@@ -61,7 +67,7 @@ class Link:
         self._credit_ns = 0.0  # what rounding finish_ns up has taken too much; in [0, 1)
         self._due_ns = 0
         self._shift_ns = 0  # the running message's jitter
-        self._rng = rng
+        self._jitter = Jitter(jitter_ns, rng, law, correlation) if jitter_ns and rng is not None else None
 
     @property
     def rate_bytes_per_s(self) -> float:
@@ -71,6 +77,10 @@ class Link:
     def time_ns(self, size_bytes: int) -> float:
         """How long the line is busy with that many bytes; 0 where the rate is infinite."""
         return size_bytes * self._ns_per_byte
+
+    def beside_ns(self, now_ns: int, size_bytes: int) -> int:
+        """When a few bytes would arrive that go past whatever waits here, without jitter; the link stays as it is."""
+        return now_ns + round(size_bytes * self._ns_per_byte) + self.delay_ns
 
     def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False, fed_ns: int = 0) -> Transit:
         """Put `size_bytes` on the line, at `now_ns` or when it is idle, and say when they leave and arrive.
@@ -94,18 +104,108 @@ class Link:
             self._credit_ns = 0.0
         self.free_ns = finish_ns
         due_ns = finish_ns + self.delay_ns
-        if self.jitter_ns:
-            due_ns = max(finish_ns, due_ns + self._jitter(first, urgent))
+        if self._jitter is not None:
+            due_ns = max(finish_ns, due_ns + self._late_ns(first, urgent))
         if due_ns < self._due_ns:
             due_ns = self._due_ns
         self._due_ns = due_ns
         return Transit(start_ns, finish_ns, due_ns)
 
-    def _jitter(self, first: bool, urgent: bool) -> int:
+    def _late_ns(self, first: bool, urgent: bool) -> int:
         if not (first or urgent):
             return self._shift_ns
-        assert self._rng is not None
-        shift_ns = int(self._rng.random() * (2 * self.jitter_ns + 1)) - self.jitter_ns
+        assert self._jitter is not None
+        shift_ns = self._jitter.draw()
         if not urgent:
             self._shift_ns = shift_ns
         return shift_ns
+
+    def _arrival(self, done_ns: float, delay_ns: int, finish_ns: int, first: bool, urgent: bool) -> int:
+        """When what has left at `done_ns` arrives: later by delay and jitter, in order, and not before it has left."""
+        due_ns = math.ceil(done_ns) + delay_ns
+        if self._jitter is not None:
+            due_ns += self._late_ns(first, urgent)
+        self._due_ns = max(self._due_ns, due_ns, finish_ns)
+        return self._due_ns
+
+
+class ChangingLink(Link):
+    """A line whose rate and delay change with time: bytes leave at the rate in force, also while a backlog is served.
+
+    `ahead_ns` is where in the course the link is at time 0, so that links that share a course need not move in step. A
+    chunk arrives by the delay in force when it has left; where that has just become shorter it does not overtake. The
+    other arguments are those of Link.
+    """
+
+    __slots__ = ("_ahead_ns", "_exact_ns", "course")
+
+    def __init__(
+        self,
+        course: Course,
+        jitter_ns: int = 0,
+        rng: Generator | None = None,
+        law: Law = "uniform",
+        correlation: float = 0.0,
+        ahead_ns: int = 0,
+    ) -> None:
+        super().__init__(course.mean_rate_bytes_per_s, course.delay_at(ahead_ns), jitter_ns, rng, law, correlation)
+        self.course = course
+        self._ahead_ns = ahead_ns
+        self._exact_ns = 0.0  # when the line is idle again, without rounding
+
+    def beside_ns(self, now_ns: int, size_bytes: int) -> int:
+        return _beside_ns(self.course, now_ns, self._ahead_ns, size_bytes)
+
+    def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False, fed_ns: int = 0) -> Transit:
+        start_ns = max(now_ns, self.free_ns)
+        begin_ns = self._exact_ns if now_ns <= self.free_ns else now_ns
+        self._exact_ns = max(self.course.finish(begin_ns + self._ahead_ns, size_bytes) - self._ahead_ns, fed_ns)
+        self.free_ns = finish_ns = max(start_ns, math.ceil(self._exact_ns))
+        self.delay_ns = self.course.delay_at(finish_ns + self._ahead_ns)
+        return Transit(start_ns, finish_ns, self._arrival(finish_ns, self.delay_ns, finish_ns, first, urgent))
+
+
+class TcpLink(Link):
+    """A line that a TCP connection fills as far as it can (netem.tcp): windows, losses and idle times make it slower.
+
+    The chunks of a message may be sent one by one. `line` is what the segments travel on (delay one way, loss), and `tcp`
+    the connection's state. A chunk begins when the window lets it; `free_ns` is when the next one may. It is due when
+    all of its segments have arrived, those that were lost and sent again too. The other arguments are those of
+    ChangingLink.
+    """
+
+    __slots__ = ("_ahead_ns", "line", "tcp")
+
+    def __init__(
+        self,
+        line: Steady | Course,
+        tcp: Tcp,
+        jitter_ns: int = 0,
+        rng: Generator | None = None,
+        law: Law = "uniform",
+        correlation: float = 0.0,
+        ahead_ns: int = 0,
+    ) -> None:
+        super().__init__(line.rate_at(ahead_ns), line.delay_at(ahead_ns), jitter_ns, rng, law, correlation)
+        self.line = line
+        self.tcp = tcp
+        self._ahead_ns = ahead_ns
+
+    def beside_ns(self, now_ns: int, size_bytes: int) -> int:
+        return _beside_ns(self.line, now_ns, self._ahead_ns, size_bytes)
+
+    def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False, fed_ns: int = 0) -> Transit:
+        ahead_ns = self._ahead_ns
+        asked_ns = max(now_ns, self.free_ns)
+        carried = self.tcp.send(self.line, asked_ns + ahead_ns, size_bytes, first or urgent, fed_ns + ahead_ns)
+        start_ns = max(asked_ns, math.ceil(carried.start_ns) - ahead_ns)
+        finish_ns = max(start_ns, math.ceil(carried.finish_ns) - ahead_ns)
+        self.free_ns = max(finish_ns, math.ceil(carried.free_ns) - ahead_ns)
+        self.delay_ns = self.line.delay_at(finish_ns + ahead_ns)
+        due_ns = self._arrival(carried.done_ns - ahead_ns, self.delay_ns, finish_ns, first, urgent)
+        return Transit(start_ns, finish_ns, due_ns)
+
+
+def _beside_ns(line: Steady | Course, now_ns: int, ahead_ns: int, size_bytes: int) -> int:
+    left_ns = math.ceil(line.finish(now_ns + ahead_ns, size_bytes)) - ahead_ns
+    return left_ns + line.delay_at(left_ns + ahead_ns)

@@ -4,13 +4,16 @@ Each is planned for a graph, `network.plan(graph, seed)`, into what every link a
 way.
 """
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from netem.plan import LinkSpec, Network, NetworkPlan, lay, read_link
+from netem.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
+from netem.plan import LinkSpec, NetworkPlan, lay, read_link
+from netem.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
 from netem.regions import Regions
+from netem.shaped import Shaped
+from netem.uniform import Uniform, Unshaped
 from netem.units import UNLIMITED, Duration, Rate, rate_bytes_per_s, read
 
 if TYPE_CHECKING:
@@ -20,44 +23,7 @@ _LINK_FIELDS = ("rate", "delay", "jitter", "loss")
 _PEER_FIELDS = ("uplink", "downlink")
 
 
-class Unshaped(Network, frozen=True, kw_only=True, tag="unshaped"):
-    """As fast as this machine carries bytes: nothing is emulated."""
-
-    def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
-        spec = LinkSpec()
-        return lay(graph, seed, lambda source, target: spec, lambda peer: math.inf, lambda peer: math.inf)
-
-
-class Uniform(Network, frozen=True, kw_only=True, tag="uniform"):
-    """Every link alike, and every peer's access line."""
-
-    rate: Rate = UNLIMITED
-    """Of each link and direction, such as "20 Mbit/s"."""
-    delay: Duration = "0 s"
-    """One way, such as "40 ms"; 0 or more."""
-    jitter: Duration = "0 s"
-    """A message is early or late by up to this, evenly spread, and never overtakes; such as "4 ms"."""
-    loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    """Share of packets lost, 0 to below 1: slows a link by Mathis' formula (not at a delay of 0), loses no message."""
-    uplink: Rate = UNLIMITED
-    """What all links of a peer share when it sends, such as "50 Mbit/s"."""
-    downlink: Rate = UNLIMITED
-    """What all links of a peer share when it receives, such as "200 Mbit/s"."""
-
-    def __post_init__(self) -> None:
-        self._parsed()
-
-    def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
-        spec, uplink, downlink = self._parsed()
-        return lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink)
-
-    def _parsed(self) -> tuple[LinkSpec, float, float]:
-        uplink = read("uplink", rate_bytes_per_s, self.uplink)
-        downlink = read("downlink", rate_bytes_per_s, self.downlink)
-        return read_link(self.rate, self.delay, self.jitter, self.loss), uplink, downlink
-
-
-class Edges(Network, frozen=True, kw_only=True, tag="edges"):
+class Edges(Shaped, frozen=True, kw_only=True, tag="edges"):
     """Each link as the graph's edge says: attributes rate, delay, jitter, loss; uplink and downlink at the nodes.
 
     Attributes are text with units, as in the options here, which hold where an edge or node lacks one; other attributes
@@ -71,7 +37,7 @@ class Edges(Network, frozen=True, kw_only=True, tag="edges"):
     jitter: Duration = "0 s"
     """Of edges without a jitter, such as "4 ms": a message is early or late by up to this, and never overtakes."""
     loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    """Of edges without a loss, 0 to below 1: slows a link by Mathis' formula (not where the delay is 0)."""
+    """Of edges without a loss, 0 to below 1: slows a link (without tcp by Mathis' formula, not where the delay is 0)."""
     uplink: Rate = UNLIMITED
     """Of peers without an uplink: what all links of a peer share when it sends, such as "50 Mbit/s"."""
     downlink: Rate = UNLIMITED
@@ -81,6 +47,7 @@ class Edges(Network, frozen=True, kw_only=True, tag="edges"):
         read_link(self.rate, self.delay, self.jitter, self.loss)
         for field in _PEER_FIELDS:
             read(field, rate_bytes_per_s, getattr(self, field))
+        self.check_links()
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         """Raises ValueError naming the edge or node whose attribute is wrong, or where nothing says what a link is."""
@@ -98,7 +65,8 @@ class Edges(Network, frozen=True, kw_only=True, tag="edges"):
         if not graph.is_directed():
             edge = min(edge), max(edge)
         rate, delay, jitter, loss = (graph.edges[edge].get(field, getattr(self, field)) for field in _LINK_FIELDS)
-        return read_link(rate, delay, jitter, loss, where=f"edge {edge[0]}-{edge[1]}: ")
+        where = f"edge {edge[0]}-{edge[1]}: "
+        return self.finish_spec(read_link(rate, delay, jitter, loss, where), where)
 
     def _access(self, graph: "nx.Graph", peer: int, field: str) -> float:
         value = graph.nodes[peer].get(field, getattr(self, field))
@@ -116,4 +84,23 @@ class Edges(Network, frozen=True, kw_only=True, tag="edges"):
             )
 
 
-AnyNetwork = Unshaped | Uniform | Edges | Regions
+AnyNetwork = (
+    Unshaped
+    | Uniform
+    | Edges
+    | Regions
+    | Trace
+    | Schedule
+    | DiurnalNetwork
+    | RandomWalk
+    | CellularNetwork
+    | Lan
+    | DataCentre
+    | Ec2
+    | Aws18
+    | Dtfm10
+    | Home
+    | FourG
+    | FiveG
+    | Satellite
+)

@@ -2,19 +2,24 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.random import Generator
 
-from netem.link import Link
+from netem.courses import Motion
+from netem.jitter import Law
+from netem.lines import Course, Steady
+from netem.link import ChangingLink, Link, TcpLink
+from netem.losses import Losses
+from netem.tcp import MSS_BYTES, PACKET_BYTES, Tcp
 from netem.units import duration_ns, rate_bytes_per_s, read
 
 if TYPE_CHECKING:
     import networkx as nx
 
-MSS_BYTES = 1448
-"""Payload of a TCP segment on Ethernet with timestamps."""
+Control = Literal["none", "cubic", "bbr"]
 
 _STREAM = 0x11  # keeps the links' random numbers apart from those that other parts draw from the same seed
 
@@ -23,26 +28,77 @@ class LinkSpec(msgspec.Struct, frozen=True):
     """What one direction of an edge was asked to be."""
 
     rate_bytes_per_s: float = math.inf
-    """Bytes a second; infinite = unlimited."""
+    """Bytes a second; infinite = unlimited. Of a line that changes: the mean."""
     delay_ns: int = 0
-    """One way, ns."""
+    """One way, ns. Of a line that changes: at first."""
     jitter_ns: int = 0
-    """Half width of the uniform law around the delay, ns."""
+    """Half width of the uniform law around the delay, ns; of the other laws the standard deviation."""
     loss: float = 0.0
     """Share of packets lost, in [0, 1)."""
+    tcp: Control = "none"
+    """What fills the line: a round-based TCP connection, or "none" = rate and delay, loss by Mathis' formula."""
+    queue_ns: int | None = None
+    """How much the queue before the line holds, in the time that the line takes for it; None = max(round trip, 50 ms)."""
+    jitter_law: Law = "uniform"
+    jitter_correlation: float = 0.0
+    """Of a message's jitter with that of the one before, in [0, 1)."""
+    loss_burst: float = 1.0
+    """Mean length of a burst of lost packets; 1 = each is lost by itself."""
+    motion: Motion | None = None
+    """How the line changes over time; None = not at all."""
+    course: Course | None = None
+    """The same, for lines that share one course."""
+    scattered: bool = False
+    """Whether each link begins at a place of its own in a shared course."""
 
     @property
     def effective_rate_bytes_per_s(self) -> float:
-        """What a TCP connection reaches on this link: the rate, or less where loss binds.
+        """What a long transfer over this link reaches, on average: the rate, or less where loss binds.
 
         Mathis, Semke, Mahdavi & Ott, CCR 1997: 1.22 MSS / (RTT sqrt(loss)), MSS 1448 bytes, RTT = twice the one-way
         delay. So loss slows a link and nothing is ever lost; with a delay of 0 the RTT is 0 and loss has no effect.
-        Above a loss of about 2 % TCP's timeouts, which the formula leaves out, would make it slower still.
+        Above a loss of about 2 % TCP's timeouts, which the formula leaves out, would make it slower still. With `tcp` it
+        is an estimate: payload's share of the rate, for "cubic" with Mathis' cap, for "bbr" less the loss.
         """
-        if self.loss == 0 or self.delay_ns == 0:
-            return self.rate_bytes_per_s
-        mathis_bytes_per_s = 1.22 * MSS_BYTES / (2e-9 * self.delay_ns * math.sqrt(self.loss))
-        return min(self.rate_bytes_per_s, mathis_bytes_per_s)
+        if self.tcp == "none":
+            return capped_rate(self.rate_bytes_per_s, self.delay_ns, self.loss)
+        payload = self.rate_bytes_per_s * MSS_BYTES / PACKET_BYTES
+        if self.tcp == "bbr":
+            return payload * (1 - self.loss)
+        return capped_rate(payload, self.delay_ns, self.loss)
+
+    def make(self, rng: Generator) -> Link:
+        """A new Link like this, idle; what it draws comes from `rng`."""
+        course = self.course if self.course is not None or self.motion is None else self.motion.course(rng)
+        ahead_ns = int(rng.random() * sum(step.lasts_ns for step in course.known)) if course and self.scattered else 0
+        jitter = self.jitter_ns, rng, self.jitter_law, self.jitter_correlation
+        if self.tcp == "none":
+            if course is None:
+                return Link(self.effective_rate_bytes_per_s, self.delay_ns, *jitter)
+            return ChangingLink(course, *jitter, ahead_ns=ahead_ns)
+        line = course or Steady(self.rate_bytes_per_s, self.delay_ns, self.loss)
+        lossy = self.loss > 0 or course is not None
+        losses = Losses(self.loss, rng, self.loss_burst) if lossy else None
+        tcp = Tcp(self.tcp, 2 * self.delay_ns, losses, self.queue_ns)
+        return TcpLink(line, tcp, *jitter, ahead_ns=ahead_ns)
+
+    @property
+    def varies(self) -> bool:
+        """Whether what it carries may rightly differ from the asked rate at a time: a changing line, or TCP's windows."""
+        return self.tcp != "none" or self.motion is not None or self.course is not None
+
+    @property
+    def draws(self) -> bool:
+        """Whether its Link draws random numbers."""
+        drawn = self.jitter_ns or self.motion is not None or self.scattered
+        return bool(drawn or (self.tcp != "none" and self.loss))
+
+
+def capped_rate(rate_bytes_per_s: float, delay_ns: int, loss: float) -> float:
+    """A rate, or what Mathis' formula leaves of it (LinkSpec.effective_rate_bytes_per_s)."""
+    if loss == 0 or delay_ns == 0:
+        return rate_bytes_per_s
+    return min(rate_bytes_per_s, 1.22 * MSS_BYTES / (2e-9 * delay_ns * math.sqrt(loss)))
 
 
 class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,20 +113,21 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
     places: list[str] | None = None
     """The region of each peer; None where the network has no places."""
     seed: int = 0
-    """Of the links' jitter."""
+    """Of all that the links draw."""
 
     def link(self, source: int, target: int) -> Link:
         """A new Link from `source` to `target`, idle, with its own generator: the same numbers at every call."""
         spec = self.links[source, target]
-        rng = np.random.default_rng([self.seed, _STREAM, source, target]) if spec.jitter_ns else None
-        return Link(spec.effective_rate_bytes_per_s, spec.delay_ns, spec.jitter_ns, rng)
+        if not spec.draws and spec.tcp == "none" and spec.course is None:
+            return Link(spec.effective_rate_bytes_per_s, spec.delay_ns)
+        return spec.make(np.random.default_rng([self.seed, _STREAM, source, target]))
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """What joins the peers."""
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
-        """What every link and access line is for the peers 0 to n-1 of `graph`; `seed` (0 or more) is for jitter."""
+        """What every link and access line is for the peers 0 to n-1 of `graph`; `seed` (0 or more) is for what links draw."""
         raise NotImplementedError
 
 

@@ -49,6 +49,9 @@ class Float32(Codec, frozen=True, tag="float32"):
     def body_bytes(self, count: int) -> int:
         return 4 * count
 
+    def elements(self, size_bytes: float) -> int:
+        return int(min(max(size_bytes, 0), 2**40) // 4)
+
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         copy = np.array(values, "<f4")
         return copy.view(np.uint8), copy
@@ -64,6 +67,9 @@ class Float16(Codec, frozen=True, tag="float16"):
 
     def body_bytes(self, count: int) -> int:
         return 2 * count
+
+    def elements(self, size_bytes: float) -> int:
+        return int(min(max(size_bytes, 0), 2**40) // 2)
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         half = np.clip(values, -65504.0, 65504.0).astype("<f2")

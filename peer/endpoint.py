@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peer.meter import CHUNK_LEAST_BYTES, LinkMeter
+from peer.meter import LinkMeter
 from peer.payloads import Parcel
 from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
 
 _UNKNOWN_NS = -1
 MEASURE_EVERY = 4
+PIECE_LEAST_BYTES = 256  # a message that is cut for measuring is cut no finer
 
 
 class Arrival(NamedTuple):
@@ -153,5 +154,5 @@ def piece_bytes(total_bytes: int, message: int, chunk_bytes: int) -> int:
     every fourth time, which keeps small messages over fast links cheap.
     """
     if total_bytes <= chunk_bytes and message % MEASURE_EVERY == 0:
-        return max(CHUNK_LEAST_BYTES, -(-total_bytes // 2))
+        return max(PIECE_LEAST_BYTES, -(-total_bytes // 2))
     return chunk_bytes

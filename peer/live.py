@@ -65,8 +65,8 @@ class Learner(Protocol):
     def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
         """(loss, gradient float32 [size]) over the peer's next minibatch."""
 
-    def duration_ns(self, batch_size: int) -> int:
-        """The emulated time of one such step; 0 = as long as this machine takes."""
+    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
+        """The emulated time of the step with this number, begun now; 0 = as long as this machine takes."""
 
 
 # What the I/O thread tells the main thread.
@@ -99,7 +99,7 @@ class LivePeer:
         self.ring_carrier: Callable[[], None] = lambda: None
         self.waiting = False  # for messages: then the I/O thread rings
         self.overrun_ns: list[int] = []
-        self._emulated = learner.duration_ns(1) > 0
+        self._emulated = learner.duration_ns(1, 0, 0) > 0
         self._pending: deque[Arrival] = deque()  # arrived, but later than the logical time
         self._losses: list[int] = []
         self._records = 0
@@ -140,7 +140,7 @@ class LivePeer:
         start_ns = self.peer.now_ns
         result = self.learner.gradient(self.peer.weights, effect.batch_size)
         if self._emulated:
-            end_ns = start_ns + self.learner.duration_ns(effect.batch_size)
+            end_ns = start_ns + self.learner.duration_ns(effect.batch_size, start_ns, self.peer.speed.steps)
             self.overrun_ns.append(max(0, self.clock.now_ns() - end_ns))
             self._wait(end_ns)
         else:

@@ -13,6 +13,7 @@ PROBE_BYTES = 32_768  # what may be under way before anything was measured
 CHUNK_TIME_NS = 2_000_000  # a chunk is about 2 ms of line rate
 CHUNK_LEAST_BYTES = 1_400
 CHUNK_FIRST_BYTES = 16_384
+MEASURING_BYTES = 2_000  # two small chunks: the least that measures a rate
 CHUNK_MOST_BYTES = (1 << 20) - 4_096  # the frame's bound less headers
 VARIED = 0.02  # batches that vary by less than this share of their mean tell nothing about a step's overhead
 MEMORY = 0.5  # weight of the past against one new measurement
@@ -28,6 +29,7 @@ class LinkMeter:
         "_tokens",
         "_tokens_at_ns",
         "in_flight_bytes",
+        "least_bytes",
         "least_round_trip_ns",
         "patience",
         "rate_bytes_per_s",
@@ -41,6 +43,7 @@ class LinkMeter:
         self._tokens_at_ns: int | None = None
         self.least_round_trip_ns: float | None = None
         self.in_flight_bytes = 0
+        self.least_bytes = float(MEASURING_BYTES)  # what may always be saved up, however slow the link seems
         self.patience = 1.0  # how many horizons of room may be saved up
         self.rate_bytes_per_s: float | None = None  # inf where chunks arrive together; None before the first measurement
 
@@ -81,7 +84,9 @@ class LinkMeter:
 
         A token bucket over the measured rate that holds at most `horizon_ns` worth of bytes, bounded by what may be under
         way (rate x (round trip + horizon), as a congestion window would): so a link that became slower stops the flow
-        before the next measurement has come back.  Before any measurement a few chunks, one probe at a time.
+        before the next measurement has come back.  Before any measurement a few chunks, one probe at a time.  A message
+        that is worth sending (`least_bytes`) can always be saved up: a link that was once measured too slow would
+        otherwise never carry another one, and never be measured again.
         """
         rate = self.rate_bytes_per_s
         if rate is None:
@@ -90,14 +95,17 @@ class LinkMeter:
             return inf
         horizon_ns *= self.patience
         self._refill(now_ns, horizon_ns)
-        window = rate * ((self.least_round_trip_ns or 0.0) + horizon_ns) / 1e9
+        window = rate * (self.least_round_trip_ns or 0.0) / 1e9 + self._capacity_bytes(rate, horizon_ns)
         return max(0.0, min(self._tokens, window - self.in_flight_bytes))
+
+    def _capacity_bytes(self, rate: float, horizon_ns: float) -> float:
+        return max(rate * horizon_ns / 1e9, self.least_bytes)
 
     def _refill(self, now_ns: int, horizon_ns: float) -> None:
         rate = self.rate_bytes_per_s
         if rate is None or rate == inf:
             return
-        capacity = rate * horizon_ns / 1e9
+        capacity = self._capacity_bytes(rate, horizon_ns)
         if self._tokens_at_ns is None:
             self._tokens = capacity
         else:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
 import numpy as np
 
-from peer.aggregators import Aggregator, Mean
+from peer.aggregators import Aggregator, Mean, add_scaled
 from peer.codecs import Codec, Float32
 from peer.effects import Gradient, Receive, Send, Sleep
 from peer.endpoint import Arrival
 from peer.ledger import Ledger, Pick
-from peer.meter import LinkMeter, SpeedMeter
+from peer.meter import MEASURING_BYTES, LinkMeter, SpeedMeter
 from peer.optimizers import Optimizer, Sgd
 from peer.payloads import Dense, Head, Payload, decode, decode_head, encode
 from peer.wire import HEADER_BYTES, WireError
@@ -85,6 +85,7 @@ class Peer:
         self.step = 0
         self.samples = 0
         self.stopped = False
+        self.loss = float("nan")  # of the last minibatch
         self.loss_sum = 0.0
         self.loss_count = 0
         self.speed = SpeedMeter()
@@ -92,7 +93,6 @@ class Peer:
         self.staleness: dict[int, Staleness] = {neighbour: Staleness() for neighbour in self.neighbours}
         self.errors: Counter[str] = Counter()
         self.ledger: Ledger | None = None
-        self.before_measures: Callable[[], None] | None = None  # a world that notes acknowledgements late brings them in here
         self._inbox: deque[Arrival | Message] = deque()
 
     # ---- what a strategy asks -------------------------------------------------------------------------------------
@@ -107,29 +107,42 @@ class Peer:
         """The time that one exchange should fill: a step as measured, and never less than 20 ms."""
         return max(self.speed.step_ns, LEAST_HORIZON_NS)
 
-    def room(self, neighbour: int, fill: float = 1.0, index_bytes: int = 0) -> int:
+    def room(self, neighbour: int, fill: float = 1.0, index_bytes: int = 0, least: int = 1) -> int:
         """How many elements fit into a share `fill` of what the link to a neighbour can take now, by its measured rate.
 
         At most the whole vector, and at least one element where the link has any room for numbers at all.  `index_bytes`
-        is what naming each element costs: 4 for chosen elements, 0 for a range.  0 for a neighbour that is lost.
+        is what naming each element costs: 4 for chosen elements, 0 for a range.  Fewer than `least` elements are not worth a
+        message: then 0, and the link saves its room up until they fit.  0 for a neighbour that is lost.
         """
         if neighbour not in self.mixing:
             return 0
-        if self.before_measures is not None:
-            self.before_measures()
-        room_bytes = self.meters[neighbour].room_bytes(self.now_ns, self.horizon_ns) - OVERHEAD_BYTES
-        fitting = max(self._fitting(fill * room_bytes, index_bytes), min(1, self._fitting(room_bytes, index_bytes)))
-        return min(self.size, fitting)
+        count = self._room(neighbour, fill, index_bytes, least)
+        return count if count >= least else 0
+
+    def _room(self, neighbour: int, fill: float, index_bytes: int, least: int) -> int:
+        meter = self.meters[neighbour]
+        worth_bytes = 2 * OVERHEAD_BYTES + (self.codec.body_bytes(least) + index_bytes * least) / fill
+        meter.least_bytes = max(MEASURING_BYTES, worth_bytes)
+        room_bytes = meter.room_bytes(self.now_ns, self.horizon_ns) - OVERHEAD_BYTES
+        if room_bytes <= 0:
+            return 0
+        if index_bytes:
+            fitting = self._fitting(fill * room_bytes, index_bytes) or min(1, self._fitting(room_bytes, index_bytes))
+            return min(self.size, fitting)
+        return min(self.size, self.codec.elements(fill * room_bytes) or min(1, self.codec.elements(room_bytes)))
 
     def rate_bytes_per_s(self, neighbour: int) -> float | None:
         """The measured rate of the link to a neighbour; None before the first measurement, inf where nothing limits it."""
-        if self.before_measures is not None:
-            self.before_measures()
-        return self.meters[neighbour].rate_bytes_per_s
+        return self.meters[neighbour].rate_bytes_per_s if neighbour in self.mixing else None
+
+    def idle(self, neighbour: int) -> bool:
+        """Whether everything that was sent to a neighbour has arrived there, as far as this peer knows."""
+        return neighbour in self.mixing and not self.meters[neighbour].in_flight_bytes
 
     def save_up(self, neighbour: int, steps: float) -> None:
         """Let the link to a neighbour save up room over so many steps (>= 1), so that one larger message can go."""
-        self.meters[neighbour].patience = max(1.0, steps)
+        if neighbour in self.mixing:
+            self.meters[neighbour].patience = max(1.0, steps)
 
     def new_ledger(self) -> Ledger:
         """A ledger over all neighbours; the world asks it to forget a neighbour that is lost."""
@@ -143,6 +156,7 @@ class Peer:
         start_ns = self.now_ns
         loss, gradient = await Gradient(self.batch_size)
         self.speed.computed(self.now_ns - start_ns, self.batch_size)
+        self.loss = loss
         self.loss_sum += loss
         self.loss_count += 1
         self.samples += self.batch_size
@@ -179,9 +193,10 @@ class Peer:
         deadline (emulated ns) has passed."""
         before = len(self.neighbours)
         while True:
-            if self._inbox and (message := self._open(self._inbox.popleft())) is not None:
-                self._used(message)
-                return message
+            while self._inbox:
+                if (message := self._open(self._inbox.popleft())) is not None:
+                    self._used(message)
+                    return message
             if len(self.neighbours) < before or not self.neighbours:
                 return None
             if deadline_ns is not None and self.now_ns >= deadline_ns:
@@ -189,8 +204,10 @@ class Peer:
             await Receive(deadline_ns=deadline_ns)
 
     async def expect(self, source: int) -> Message | None:
-        """The next message of one neighbour, waiting for it; what others sent stays.  None once that neighbour is lost."""
-        while source in self.mixing:
+        """The next message of one neighbour, waiting for it; what others sent stays.  None where that neighbour is lost, or any
+        other meanwhile."""
+        before = len(self.neighbours)
+        while source in self.mixing and len(self.neighbours) == before:
             place = next((place for place, parcel in enumerate(self._inbox) if parcel.source == source), None)
             if place is None:
                 await Receive()
@@ -269,9 +286,14 @@ class Peer:
 
     def blend(self, message: Message, weight: float) -> None:
         """Move the elements that a message holds towards it: x <- x + weight (q - x) there, nothing elsewhere."""
-        where = message.payload.where()
-        part = self.weights[where]
-        self.weights[where] = part + np.float32(weight) * (message.payload.values - part)
+        payload = message.payload
+        if isinstance(payload, Dense):
+            part = self.weights[payload.start : payload.stop]
+            part *= np.float32(1.0 - weight)
+            add_scaled(part, payload.values, weight)
+        else:
+            part = self.weights[payload.indices]
+            self.weights[payload.indices] = part + np.float32(weight) * (payload.values - part)
 
     # ---- what a world does ----------------------------------------------------------------------------------------
 

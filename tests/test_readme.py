@@ -32,15 +32,17 @@ def test_files_are_accepted(page: str, text: str) -> None:
     document = tomllib.loads(text)
     settings = {key: values[0] for key, values in document.pop("sweep", {}).items()}
     assert document or settings
-    Experiment.from_document(document, page, ROOT, settings)
+    whole = tomllib.loads(blocks(README, "toml")[0])
+    Experiment.from_document({**whole, **document}, page, ROOT, settings)
 
 
 def test_first_experiment_does_what_is_said(tmp_path: Path) -> None:
     experiment = Experiment.parse(blocks(README, "toml")[0]).set("world.name", "virtual")
     result = run(experiment, tmp_path / "run")
-    steps, percent = re.search(r"a step takes 100 ms: ([\d,]+) steps in 10 s and ([\d.]+) % mean accuracy", README).groups()  # type: ignore[union-attr]
-    assert result.summary["steps_total"] == int(steps)
-    assert 100 * result.summary["accuracy_mean"] == pytest.approx(float(percent), abs=0.5)
+    said = re.search(r"a step takes 100 ms: (\d+) steps in 10 s and ([\d.]+) % mean accuracy", README)
+    assert said is not None
+    assert result.summary["steps_total"] == int(said.group(1))
+    assert 100 * result.summary["accuracy_mean"] == pytest.approx(float(said.group(2)), abs=0.5)
 
 
 def test_python_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

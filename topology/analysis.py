@@ -4,33 +4,52 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import networkx as nx
 import numpy as np
 
-from topology.given import adjacency, check_simple
-from topology.mixing import check_rule, mixing_matrix
+from topology.given import check_simple
+from topology.graph_figures import GraphFigures
+from topology.mixing import DIRECTED, check_rule, sparse_mixing
+from topology.rounds import Schedule
+from topology.schedule_figures import ScheduleFigures
+from topology.spectra import largest, mean_share_kept, second_modulus, smallest, walk_variance
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+FINITE = 1e-9  # a power of W this close to J is J
+MOST_ROUNDS = 64
 ROUND_OFF = 1e-12  # an eigenvalue this close to 1 or 0 is 1 or 0; the slowest graph that fits in memory is far from it
 
 
-def analyse(graph_or_matrix: nx.Graph | np.ndarray, rule: str = "metropolis") -> Figures:
-    """The figures of a graph under a mixing rule, or of a mixing matrix [n, n] alone.
+@overload
+def analyse(graph_or_matrix: Schedule, rule: str = "metropolis") -> ScheduleFigures: ...
+@overload
+def analyse(graph_or_matrix: nx.Graph | np.ndarray, rule: str = "metropolis") -> Figures: ...
+def analyse(graph_or_matrix: nx.Graph | np.ndarray | Schedule, rule: str = "metropolis") -> Figures | ScheduleFigures:
+    """The figures of a graph under a mixing rule, of a mixing matrix [n, n] alone, or of a schedule.
 
     Nothing is computed before it is asked for. From a matrix there is no graph, so `edges`, the degrees, distances,
     connectivities and Laplacian figures are None; a graph that is not connected has infinite distances, a Kirchhoff
-    index of infinity and a gap of 0.
+    index of infinity and a gap of 0. A directed graph has no Laplacian figures, and its degrees are out-degrees.
 
-    Raises ValueError for an unknown rule, a directed, empty or multigraph, and a matrix that is not square and finite.
+    Above 1500 peers only what matters of the spectrum is computed, in seconds for 10,000: `effective_neighbours` and
+    `kirchhoff` are then estimates, right to a few percent and always the same, and connectivities above 2 are None.
+
+    Raises ValueError for an unknown rule, a directed graph under a rule that is not for those, an empty or multigraph,
+    and a matrix that is not square and finite.
     """
     check_rule(rule)
+    if isinstance(graph_or_matrix, Schedule):
+        return ScheduleFigures(graph_or_matrix)
     if isinstance(graph_or_matrix, nx.Graph):
         check_simple(graph_or_matrix)
-        if graph_or_matrix.is_directed():
+        if graph_or_matrix.is_directed() and rule not in DIRECTED:
             raise ValueError(
-                "the graph is directed and these mixing rules need an undirected one; give graph.to_undirected(), "
-                "or analyse its mixing matrix"
+                f"the graph is directed and the mixing rule {rule!r} needs an undirected one; give graph.to_undirected(), "
+                f"or choose one of {', '.join(DIRECTED)}"
             )
         return Figures(graph=graph_or_matrix, rule=rule)
     try:
@@ -42,35 +61,34 @@ def analyse(graph_or_matrix: nx.Graph | np.ndarray, rule: str = "metropolis") ->
     return Figures(matrix=matrix)
 
 
-class Figures:
+class Figures(GraphFigures):
     """What `analyse` answers: each figure is an attribute, computed when first read."""
 
     def __init__(self, graph: nx.Graph | None = None, matrix: np.ndarray | None = None, rule: str = "") -> None:
         self.rule = rule or None
+        super().__init__(graph)
         if matrix is not None:
             self.matrix = matrix
-        self._beside = None if graph is None else adjacency(graph)
-        self._plain = None if self._beside is None else nx.from_numpy_array(self._beside)
 
-    # -- the mixing matrix
+    @property
+    def nodes(self) -> int:
+        """How many peers."""
+        return len(self.matrix) if self._links is None else self._links.shape[0]
 
     @cached_property
     def matrix(self) -> np.ndarray:
         """W, float64 [n, n]: x <- W x is one round of averaging."""
-        return mixing_matrix(self._plain, self.rule or "metropolis")
+        return self._mix.toarray()
 
     @cached_property
     def spectrum(self) -> np.ndarray:
-        """The eigenvalues of W: float64 [n], largest first; complex by falling modulus where W is not symmetrizable."""
-        if self._symmetric:
-            return np.linalg.eigvalsh(self.matrix)[::-1]
-        own = np.diag(self.matrix)
-        if own.min() > 0.0:
-            # Shares that are equal in each row, as those of "uniform", make D W symmetric for D = 1 / W_ii. Then W is
-            # similar to D^1/2 W D^-1/2, symmetric too: the same eigenvalues, real, and quicker to find.
-            twin = self.matrix / np.sqrt(own)[:, None] * np.sqrt(own)
-            if np.allclose(twin, twin.T, rtol=0.0, atol=ROUND_OFF):
-                return np.linalg.eigvalsh(twin)[::-1]
+        """The eigenvalues of W: float64 [n], largest first; complex by falling modulus where W is not symmetrizable.
+
+        All of them, however many: minutes for 10,000 peers, where `slem` takes seconds.
+        """
+        twin = self._twin
+        if twin is not None:
+            return np.linalg.eigvalsh(twin.toarray())[::-1]
         values = np.linalg.eigvals(self.matrix)
         return values[np.argsort(-np.abs(values), kind="stable")]
 
@@ -79,8 +97,12 @@ class Figures:
         """The second largest modulus of W's eigenvalues: in the long run disagreement shrinks by this factor a round."""
         if self.nodes == 1:
             return 0.0
-        others = np.delete(self.spectrum, np.argmin(np.abs(self.spectrum - 1.0)))
-        slem = float(np.abs(others).max())
+        if self._large and self._twin is not None:
+            slem = max(largest(self._twin, 2), -float(smallest(self._twin, 1)[0]))
+        elif self._large:
+            slem = second_modulus(self._mix)
+        else:
+            slem = float(np.abs(np.delete(self.spectrum, np.argmin(np.abs(self.spectrum - 1.0)))).max())
         return 1.0 if abs(slem - 1.0) < ROUND_OFF else 0.0 if slem < ROUND_OFF else slem
 
     @property
@@ -91,12 +113,26 @@ class Figures:
     @cached_property
     def doubly_stochastic(self) -> bool:
         """Whether W has no negative entry and all rows and columns sum to 1."""
-        return bool(self.matrix.min() >= -ROUND_OFF and self._sums_to_one(axis=1) and self.mean_preserved)
+        return bool(self._mix.min() >= -ROUND_OFF and self._sums_to_one(axis=1) and self.mean_preserved)
 
     @cached_property
     def mean_preserved(self) -> bool:
         """Whether all columns of W sum to 1, so that averaging leaves the fleet's mean where it is."""
         return self._sums_to_one(axis=0)
+
+    @cached_property
+    def finite_time(self) -> int | None:
+        """After how many rounds all agree exactly, whatever they started from; None for never (or after more than 64)."""
+        if self.nodes == 1:
+            return 0
+        if self._large or (self._twin is not None and self.slem > FINITE):
+            return None
+        power = self.matrix
+        for rounds in range(1, 1 + (1 if self._twin is not None else MOST_ROUNDS)):
+            if np.abs(power - 1.0 / self.nodes).max() < FINITE:
+                return rounds
+            power = power @ self.matrix
+        return None
 
     def mixing_time(self, eps: float = 1e-3) -> float:
         """Rounds until disagreement has shrunk to `eps` of what it was: ceil(ln(1/eps) / -ln SLEM); infinity for SLEM 1.
@@ -123,6 +159,9 @@ class Figures:
         """
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay is at least 0 and below 1 (the limit at 1 is n on a connected graph), not {decay}")
+        if self._large:
+            estimate = mean_share_kept if self._symmetric else walk_variance
+            return 1.0 / (1.0 - decay) / estimate(self._mix, decay)
         if decay * float(np.abs(self.spectrum).max()) ** 2 >= 1.0:
             raise ValueError("the walk grows without end: the matrix has an eigenvalue above 1; scale its rows to sum to 1")
         if self._symmetric:
@@ -135,88 +174,14 @@ class Figures:
             variance = float(np.trace(covariance)) / self.nodes
         return 1.0 / (1.0 - decay) / variance
 
-    # -- the graph
-
     @property
-    def nodes(self) -> int:
-        """How many peers."""
-        return len(self.matrix if self._beside is None else self._beside)
+    def messages_per_round(self) -> int:
+        """Messages that all peers send in a round: one for each that hears one."""
+        return int(np.count_nonzero(self._mix.data) - np.count_nonzero(self._mix.diagonal()))
 
-    @property
-    def edges(self) -> int | None:
-        """How many pairs of neighbours."""
-        return None if self._plain is None else self._plain.number_of_edges()
-
-    @property
-    def max_degree(self) -> int | None:
-        """The most neighbours a peer has."""
-        return None if self._beside is None else int(self._beside.sum(axis=1).max())
-
-    @property
-    def min_degree(self) -> int | None:
-        """The fewest neighbours a peer has."""
-        return None if self._beside is None else int(self._beside.sum(axis=1).min())
-
-    @property
-    def mean_degree(self) -> float | None:
-        """Neighbours a peer has in the mean."""
-        return None if self._beside is None else float(self._beside.sum() / self.nodes)
-
-    @cached_property
-    def connected(self) -> bool | None:
-        """Whether every peer can reach every other."""
-        return None if self._plain is None else bool(nx.is_connected(self._plain))
-
-    @cached_property
-    def diameter(self) -> float | None:
-        """Hops between the two peers farthest apart: an int, or infinity where the graph is not connected."""
-        if self._distances is None:
-            return None
-        farthest = float(self._distances.max())
-        return int(farthest) if math.isfinite(farthest) else math.inf
-
-    @cached_property
-    def average_shortest_path(self) -> float | None:
-        """Hops between two peers, in the mean over all pairs; infinity where the graph is not connected."""
-        if self._distances is None:
-            return None
-        return float(self._distances.sum() / (self.nodes * (self.nodes - 1))) if self.nodes > 1 else 0.0
-
-    @cached_property
-    def algebraic_connectivity(self) -> float | None:
-        """The second smallest eigenvalue of the Laplacian (edges count 1): 0 where the graph is not connected."""
-        if self._laplacian_spectrum is None:
-            return None
-        return float(self._laplacian_spectrum[1]) if self.connected and self.nodes > 1 else 0.0
-
-    @cached_property
-    def kirchhoff(self) -> float | None:
-        """The Kirchhoff index, n * sum(1 / l_k) over the Laplacian's eigenvalues but the zero: lower is better joined."""
-        if self._laplacian_spectrum is None:
-            return None
-        return float(self.nodes * np.sum(1.0 / self._laplacian_spectrum[1:])) if self.connected else math.inf
-
-    @cached_property
-    def node_connectivity(self) -> int | None:
-        """How many peers must leave before the others fall apart."""
-        return None if self._plain is None else int(nx.node_connectivity(self._plain))
-
-    @cached_property
-    def edge_connectivity(self) -> int | None:
-        """How many links must break before the fleet falls apart."""
-        if self._plain is None:
-            return None
-        return int(nx.edge_connectivity(self._plain)) if self.nodes > 1 else 0
-
-    @cached_property
-    def gradient_gossip_eigenvalue(self) -> float | None:
-        """The smallest eigenvalue of the adjacency matrix; gossip of gradients is unstable where it is below -1.
-
-        If every peer applies its own gradient and its neighbours' with equal weight, models that drift apart are pulled
-        by -(I + A): they come back together only where A has no eigenvalue below -1, which among connected graphs holds
-        for the complete graph alone. Rounded to nine decimals, so that -1 is -1 and may be compared.
-        """
-        return None if self._beside is None else round(float(np.linalg.eigvalsh(self._beside)[0]), 9)
+    def bytes_per_round(self, payload_bytes: float) -> float:
+        """Bytes that all peers send in a round, for models of this size: 2 |E| of them on an undirected graph."""
+        return float(self.messages_per_round * payload_bytes)
 
     def as_dict(self, eps: float = 1e-3, decay: float = 0.9) -> dict[str, Any]:
         """Every figure by name, ready for JSON: infinity and what makes no sense are None."""
@@ -228,26 +193,41 @@ class Figures:
     # -- what several figures share
 
     @cached_property
+    def _mix(self) -> csr_array:
+        """W held as a sparse array."""
+        if self._links is None:
+            from scipy.sparse import csr_array
+
+            return csr_array(self.matrix)
+        return sparse_mixing(self._plain, self.rule or "metropolis")
+
+    @cached_property
     def _symmetric(self) -> bool:
-        return bool(np.allclose(self.matrix, self.matrix.T, rtol=0.0, atol=ROUND_OFF))
+        return _alike(self._mix, self._mix.T)
+
+    @cached_property
+    def _twin(self) -> csr_array | None:
+        """A symmetric array with the eigenvalues of W; None where there is none at hand."""
+        if self._symmetric:
+            return self._mix
+        own = self._mix.diagonal()
+        if own.min() <= 0.0:
+            return None
+        # Shares that are equal in each row, as those of "uniform", make D W symmetric for D = 1 / W_ii. Then W is
+        # similar to D^1/2 W D^-1/2, symmetric too: the same eigenvalues, real, and quicker to find.
+        from scipy.sparse import csr_array, diags_array
+
+        scale = np.sqrt(own)
+        twin = csr_array(diags_array(1.0 / scale) @ self._mix @ diags_array(scale))
+        return twin if _alike(twin, twin.T) else None
 
     def _sums_to_one(self, axis: int) -> bool:
-        return bool(np.allclose(self.matrix.sum(axis=axis), 1.0, rtol=0.0, atol=1e-9))
+        return bool(np.allclose(self._mix.sum(axis=axis), 1.0, rtol=0.0, atol=1e-9))
 
-    @cached_property
-    def _distances(self) -> np.ndarray | None:
-        if self._beside is None:
-            return None
-        from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import shortest_path
 
-        return shortest_path(csr_array(self._beside), method="D", unweighted=True)
-
-    @cached_property
-    def _laplacian_spectrum(self) -> np.ndarray | None:
-        if self._beside is None:
-            return None
-        return np.linalg.eigvalsh(np.diag(self._beside.sum(axis=1)) - self._beside)
+def _alike(one: csr_array, other: csr_array) -> bool:
+    difference = abs(one - other)
+    return difference.nnz == 0 or float(difference.max()) <= ROUND_OFF
 
 
 FIGURES = (
@@ -269,4 +249,6 @@ FIGURES = (
     "doubly_stochastic",
     "mean_preserved",
     "gradient_gossip_eigenvalue",
+    "finite_time",
+    "messages_per_round",
 )

@@ -4,13 +4,77 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
+import msgspec
 import networkx as nx
 import numpy as np
+
+from topology.mixing import Rule, check_rule
 
 TRIES = 100
 
 Edges = Iterable[tuple[int, int]]
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
+    """One graph of the menu with its options; `build` lays it over any number of peers."""
+
+    mixing: Rule = "metropolis"
+    """How much each neighbour's model counts: metropolis, max-degree, lazy, uniform, best-constant or fastest."""
+
+    smallest: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        check_rule(self.mixing)
+
+    @property
+    def name(self) -> str:
+        """The graph's name in the menu."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def one_way(self) -> bool:
+        """Whether links go one way, from the sender to who hears it, so that the graph is directed."""
+        return False
+
+    def build(
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        directed: bool = False,
+        label_counts: np.ndarray | None = None,
+        delays: np.ndarray | None = None,
+    ) -> nx.Graph:
+        """The graph for n peers: connected, on the nodes 0..n-1, the same for the same seed.
+
+        Graphs that are laid after the peers' data look at `label_counts`, [n, classes], the samples of each label that
+        each peer holds; those laid after the network look at `delays`, [n, n], from peer i to peer j in any unit. With
+        `directed=True` the answer may be a DiGraph, its edges going from sender to receiver, strongly connected.
+
+        Raises ValueError if there is no such graph on n peers, naming the nearest n or option that works, for a
+        directed graph without `directed=True`, and where the data or delays that it is laid after are missing.
+        """
+        n, seed = peers_and_seed(self.name, n, seed, self.smallest, "topology 'complete'")
+        if self.one_way and not directed:
+            raise ValueError(
+                f"the links of {self.name} go one way, and peers that average with each other need links that go both "
+                "ways; choose an undirected graph with as few, such as hypercube or (with directed = false) equi-static"
+            )
+        graph = nx.DiGraph(name=self.name) if self.one_way else nx.Graph(name=self.name)
+        graph.add_nodes_from(range(n))
+        self.lay(graph, seed, label_counts, delays)
+        return graph
+
+    def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
+        """Add the edges to the peers, and attributes where the graph has some."""
+        edges = self.edges(len(graph), seed)
+        graph.add_edges_from(sorted(edges if self.one_way else ((min(edge), max(edge)) for edge in edges)))
+
+    def edges(self, n: int, seed: int) -> Edges:
+        """The pairs of neighbours among n peers, in any order; of a directed graph (sender, receiver)."""
+        raise NotImplementedError
 
 
 def require(holds: bool, field: str, value: object, expected: str) -> None:

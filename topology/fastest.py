@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MOST_EDGES = 2500  # Newton's method solves for all edges at once, in their number cubed
+MOST_EDGES = 1500  # Newton's method solves for all edges at once, in their number cubed
 PRECISE = 1e-10  # how far the slowest factor found may lie above the best there is
 MOST_STEPS = 200
 
@@ -17,7 +17,7 @@ def fastest_weights(n: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     t s - log det(s I - W + J) - log det(s I + W - J): Newton's method for growing t, which ends within 2 n / t of the best.
     Of several best matrices the most central is found, so that edges which are alike get equal weights.
 
-    Raises ValueError for a graph that is not connected or has more than 2500 edges.
+    Raises ValueError for a graph that is not connected or has more than 1500 edges.
     """
     if len(i) > MOST_EDGES:
         raise ValueError(

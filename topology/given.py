@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def from_graph(graph: nx.Graph, directed: bool = False) -> nx.Graph:
@@ -54,6 +57,17 @@ def adjacency(graph: nx.Graph) -> np.ndarray:
     matrix = nx.to_numpy_array(graph, nodelist=peer_order(graph), weight=None, dtype=np.float64)
     np.fill_diagonal(matrix, 0.0)
     return (matrix != 0).astype(np.float64)
+
+
+def links(graph: nx.Graph) -> csr_array:
+    """Who is beside whom, as `adjacency` tells it, held as a sparse array; of a directed graph, who sends to whom."""
+    from scipy.sparse import csr_array
+
+    beside = csr_array(nx.to_scipy_sparse_array(graph, nodelist=peer_order(graph), weight=None, dtype=np.float64, format="csr"))
+    beside.setdiag(0.0)
+    beside.eliminate_zeros()
+    beside.data[:] = 1.0
+    return beside
 
 
 def check_simple(graph: object) -> None:

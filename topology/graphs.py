@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-import msgspec
 import networkx as nx
 import numpy as np
 
+from topology.base import Edges, Topology, check_degree, first_connected, regular, require
+from topology.circulants import EquiStatic, Exponential
+from topology.cliques import DCliques, MicroClouds
+from topology.expanders import ChordalCycle, MargulisGabberGalil, Paley
 from topology.files import FORMATS, Format, read_graph
-from topology.mixing import Rule, check_rule
-
-TRIES = 100
-
-Edges = Iterable[tuple[int, int]]
-
-
-class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """One graph of the menu with its options; `build` lays it over any number of peers."""
-
-    mixing: Rule = "metropolis"
-    """How much each neighbour's model counts: metropolis, max-degree, lazy, uniform or best-constant."""
-
-    smallest: ClassVar[int] = 2
-
-    def __post_init__(self) -> None:
-        check_rule(self.mixing)
-
-    @property
-    def name(self) -> str:
-        """The graph's name in the menu."""
-        return str(self.__struct_config__.tag)
-
-    def build(self, n: int, seed: int = 0) -> nx.Graph:
-        """The graph for n peers: undirected, connected, on the nodes 0..n-1, the same for the same seed.
-
-        Raises ValueError if there is no such graph on n peers, naming the nearest n or option that works.
-        """
-        n, seed = _whole(n, "the number of peers"), _whole(seed, "the seed")
-        if n < self.smallest:
-            other = "" if n < 1 else " or choose topology 'complete'"
-            raise ValueError(f"{self.name} needs at least {self.smallest} peers, not {n}; raise peers{other}")
-        if seed < 0:
-            raise ValueError(f"the seed is {seed}; give 0 or a positive whole number")
-        graph = nx.Graph(name=self.name)
-        graph.add_nodes_from(range(n))
-        graph.add_edges_from(sorted((min(edge), max(edge)) for edge in self.edges(n, seed)))
-        return graph
-
-    def edges(self, n: int, seed: int) -> Edges:
-        """The pairs of neighbours among n peers, in any order."""
-        raise NotImplementedError
+from topology.overlays import Overlay
+from topology.places import Geographic
 
 
 class Ring(Topology, frozen=True, kw_only=True, tag="ring"):
@@ -151,22 +112,12 @@ class RandomRegular(Topology, frozen=True, kw_only=True, tag="random-regular"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.degree >= 2, "degree", self.degree, "2 or more, since with fewer a fleet cannot be connected")
+        require(self.degree >= 2, "degree", self.degree, "2 or more, since with fewer a fleet cannot be connected")
 
     def edges(self, n: int, seed: int) -> Edges:
-        if self.degree >= n:
-            raise ValueError(
-                f"random-regular with degree = {self.degree} needs more than {self.degree} peers, not {n}; raise peers "
-                f"or set degree to {n - 1} or less"
-            )
-        if n * self.degree % 2:
-            degrees = " or ".join(str(d) for d in (self.degree - 1, self.degree + 1) if 2 <= d < n)
-            raise ValueError(
-                f"random-regular needs an even number of ends, and {n} peers x degree {self.degree} is odd; "
-                f"set degree to {degrees}, or peers to {n + 1}"
-            )
-        return _first_connected(
-            lambda luck: _regular(self.degree, n, luck),
+        check_degree("random-regular", "degree", self.degree, n, least=2)
+        return first_connected(
+            lambda luck: regular(self.degree, n, luck),
             (seed, 1),
             f"random-regular with {n} peers and degree = {self.degree}; raise degree to 3 or more",
         )
@@ -180,12 +131,12 @@ class ErdosRenyi(Topology, frozen=True, kw_only=True, tag="erdos-renyi"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.p is None or 0.0 < self.p <= 1.0, "p", self.p, "a probability above 0 and at most 1")
+        require(self.p is None or 0.0 < self.p <= 1.0, "p", self.p, "a probability above 0 and at most 1")
 
     def edges(self, n: int, seed: int) -> Edges:
         edge = math.log(n) / n
         p = min(1.0, 2.0 * edge) if self.p is None else self.p
-        return _first_connected(
+        return first_connected(
             lambda luck: nx.fast_gnp_random_graph(n, p, seed=luck),
             (seed, 2),
             f"erdos-renyi with {n} peers and p = {p:.4g}; raise p well above ln(n)/n = {edge:.3g}, "
@@ -206,8 +157,8 @@ class WattsStrogatz(Topology, frozen=True, kw_only=True, tag="watts-strogatz"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.k >= 2 and self.k % 2 == 0, "k", self.k, "an even number, 2 or more: half of them on each side")
-        _require(0.0 <= self.p <= 1.0, "p", self.p, "a probability from 0 to 1")
+        require(self.k >= 2 and self.k % 2 == 0, "k", self.k, "an even number, 2 or more: half of them on each side")
+        require(0.0 <= self.p <= 1.0, "p", self.p, "a probability from 0 to 1")
 
     def edges(self, n: int, seed: int) -> Edges:
         if self.k >= n:
@@ -215,7 +166,7 @@ class WattsStrogatz(Topology, frozen=True, kw_only=True, tag="watts-strogatz"):
                 f"watts-strogatz with k = {self.k} needs more than {self.k} peers, not {n}; raise peers "
                 f"or set k to {(n - 1) // 2 * 2} or less"
             )
-        return _first_connected(
+        return first_connected(
             lambda luck: nx.watts_strogatz_graph(n, self.k, self.p, seed=luck),
             (seed, 3),
             f"watts-strogatz with {n} peers, k = {self.k} and p = {self.p}; raise k to 4 or more, or lower p",
@@ -230,7 +181,7 @@ class BarabasiAlbert(Topology, frozen=True, kw_only=True, tag="barabasi-albert")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.m >= 1, "m", self.m, "1 or more")
+        require(self.m >= 1, "m", self.m, "1 or more")
 
     def edges(self, n: int, seed: int) -> Edges:
         if self.m >= n:
@@ -238,7 +189,7 @@ class BarabasiAlbert(Topology, frozen=True, kw_only=True, tag="barabasi-albert")
                 f"barabasi-albert with m = {self.m} needs more than {self.m} peers, not {n}; raise peers "
                 f"or set m to {n - 1} or less"
             )
-        return _first_connected(
+        return first_connected(
             lambda luck: nx.barabasi_albert_graph(n, self.m, seed=luck), (seed, 4), "barabasi-albert; raise m"
         )
 
@@ -256,9 +207,17 @@ class File(Topology, frozen=True, kw_only=True, tag="file"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.format is None or self.format in FORMATS, "format", self.format, f"one of {', '.join(FORMATS)}")
+        require(self.format is None or self.format in FORMATS, "format", self.format, f"one of {', '.join(FORMATS)}")
 
-    def build(self, n: int, seed: int = 0) -> nx.Graph:
+    def build(
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        directed: bool = False,
+        label_counts: np.ndarray | None = None,
+        delays: np.ndarray | None = None,
+    ) -> nx.Graph:
         """The file's graph, if it has n nodes: see `topology.files.read_graph` for their order and attributes."""
         graph = read_graph(self.path, self.format)
         if len(graph) != n:
@@ -279,6 +238,15 @@ AnyTopology = (
     | ErdosRenyi
     | WattsStrogatz
     | BarabasiAlbert
+    | Exponential
+    | EquiStatic
+    | Paley
+    | ChordalCycle
+    | MargulisGabberGalil
+    | DCliques
+    | MicroClouds
+    | Geographic
+    | Overlay
     | File
 )
 
@@ -289,33 +257,3 @@ def torus_sides(n: int) -> tuple[int, int] | None:
         if n % rows == 0:
             return rows, n // rows
     return None
-
-
-def _first_connected(draw: Callable[[int], nx.Graph], stream: tuple[int, int], trouble: str) -> Edges:
-    """The edges of the first connected graph that is drawn; each try has its own generator, derived from the seed."""
-    for attempt in range(TRIES):
-        graph = draw(int(np.random.default_rng([*stream, attempt]).integers(2**62)))
-        if nx.is_connected(graph):
-            return graph.edges
-    raise ValueError(f"none of {TRIES} random graphs was connected: {trouble}")
-
-
-def _regular(degree: int, n: int, luck: int) -> nx.Graph:
-    """A random regular graph; a dense one is drawn as what a sparse one leaves out, or the pairing would search for ages."""
-    if 2 * degree < n:
-        return nx.random_regular_graph(degree, n, seed=luck)
-    return nx.complement(nx.random_regular_graph(n - 1 - degree, n, seed=luck))
-
-
-def _require(holds: bool, field: str, value: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{field}: {value!r} will not do; expected {expected}")
-
-
-def _whole(number: int, what: str) -> int:
-    try:
-        if not isinstance(number, bool):
-            return operator.index(number)
-    except TypeError:
-        pass
-    raise ValueError(f"{what} is {number!r}; give a whole number")

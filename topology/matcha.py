@@ -54,7 +54,7 @@ def activation(laplacians: np.ndarray, budget: float) -> np.ndarray:
     found, cuts = _second(laplacians, best)
     planes = [cuts]
     for _ in range(MOST_CUTS if budget < 1.0 else 0):
-        above = np.vstack(planes)
+        above = np.vstack(planes) / found  # a program about 1, or its tolerances would be coarse for rings
         answer = linprog(
             np.r_[np.zeros(m), -1.0],
             A_ub=np.vstack([np.c_[-above, np.ones(len(above))], np.r_[np.ones(m), 0.0]]),
@@ -62,7 +62,7 @@ def activation(laplacians: np.ndarray, budget: float) -> np.ndarray:
             bounds=[(0.0, 1.0)] * m + [(None, None)],
             method="highs",
         )
-        if answer.x is None or answer.x[-1] <= found * (1.0 + PRECISE):
+        if answer.x is None or answer.x[-1] <= 1.0 + PRECISE:
             break
         # planes are drawn half way to the best so far: the corners that a linear program likes are poor places for them
         for share in (0.5, 1.0):
@@ -115,9 +115,7 @@ def edge_colouring(graph: nx.Graph) -> list[list[tuple[int, int]]]:
     def fan(u: int, v: int) -> list[int]:
         leaves = [v]
         while True:
-            following = next(
-                (w for colour, w in at[u].items() if colour not in at[leaves[-1]] and w not in leaves), None
-            )
+            following = next((w for colour, w in at[u].items() if colour not in at[leaves[-1]] and w not in leaves), None)
             if following is None:
                 return leaves
             leaves.append(following)
@@ -151,9 +149,7 @@ def edge_colouring(graph: nx.Graph) -> list[list[tuple[int, int]]]:
     return [sorted(matching) for matching in matchings if matching]
 
 
-def _end_of_fan(
-    u: int, leaves: list[int], d: int, at: dict[int, dict[int, int]], of: dict[frozenset[int], int]
-) -> int:
+def _end_of_fan(u: int, leaves: list[int], d: int, at: dict[int, dict[int, int]], of: dict[frozenset[int], int]) -> int:
     """The first leaf that has d free, with all leaves before it still a fan after the path was turned."""
     for i, leaf in enumerate(leaves):
         if i and of[frozenset((u, leaf))] in at[leaves[i - 1]]:

@@ -34,14 +34,20 @@ def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
     charts = [
         ("Who talks to whom", GRAPH_NOTE, _drawing(graph, figures)),
         ("How disagreement fades", DECAY_NOTE, _decay(figures)),
-        ("The spectrum of the mixing matrix", SPECTRUM_NOTE, _spectrum(figures)),
+        ("The spectrum of the mixing matrix", SPECTRUM_NOTE, eigenvalues(figures.spectrum, figures.slem)),
     ]
+    return page(title, _intro(figures), _rows(figures), charts)
+
+
+def page(title: str, intro: str, rows: list[tuple[str, Any, str]], charts: list[tuple[str, str, go.Figure]]) -> str:
+    """A self-contained page: a title in words, an introduction and notes in HTML, figures with meanings, and charts."""
+    cells = "".join(f"<tr><th>{name}</th><td>{show(value)}</td><td>{note}</td></tr>" for name, value, note in rows)
     sections = "\n".join(
         f"<section><h2>{name}</h2><p>{note}</p>{_chart(f'chart-{i}', chart)}</section>"
         for i, (name, note, chart) in enumerate(charts)
     )
     return PAGE.format(
-        title=escape(title), script=get_plotlyjs(), intro=_intro(figures), table=_table(figures), sections=sections
+        title=escape(title), script=get_plotlyjs(), intro=intro, table=f"<table>{cells}</table>", sections=sections
     )
 
 
@@ -62,7 +68,7 @@ def simulated_decay(matrix: np.ndarray, rounds: int) -> np.ndarray:
 
 
 def _drawing(graph: nx.Graph, figures: Figures) -> go.Figure:
-    place = _places(graph)
+    place = places(graph)
     order = peer_order(graph)
     xs: list[float | None] = []
     ys: list[float | None] = []
@@ -105,17 +111,24 @@ def _decay(figures: Figures) -> go.Figure:
     steps = np.arange(rounds + 1)
     simulated = simulated_decay(figures.matrix, rounds)
     predicted = figures.slem ** steps.astype(np.float64)
+    return fading(
+        [
+            (f"predicted: {figures.slem:.4g} to the power of the round", predicted, {"color": ORANGE, "dash": "dash"}),
+            (f"simulated: {STARTS} random starts", simulated, {"color": BLUE}),
+        ]
+    )
+
+
+def fading(lines: list[tuple[str, np.ndarray, dict[str, Any]]]) -> go.Figure:
+    """A chart of disagreement over rounds, on a logarithmic scale: (name, float64 [rounds + 1], style) each."""
     chart = go.Figure()
-    for name, values, style in (
-        (f"predicted: {figures.slem:.4g} to the power of the round", predicted, {"color": ORANGE, "dash": "dash"}),
-        (f"simulated: {STARTS} random starts", simulated, {"color": BLUE}),
-    ):
+    for name, values, style in lines:
         seen = np.r_[True, values[:-1] > ROUND_OFF]  # once all agree but for round-off there is no more to see
         left = np.maximum(values[seen], ROUND_OFF)
         chart.add_scatter(
-            x=steps[seen],
+            x=np.arange(len(values))[seen],
             y=left,
-            mode="lines+markers" if rounds <= 40 else "lines",
+            mode="lines+markers" if len(values) <= 41 else "lines",
             name=name,
             line=style,
         )
@@ -124,27 +137,28 @@ def _decay(figures: Figures) -> go.Figure:
     return chart.update_layout(legend={"orientation": "h", "y": 1.12}, height=420)
 
 
-def _spectrum(figures: Figures) -> go.Figure:
-    values = np.real(figures.spectrum)
-    modulus = np.abs(figures.spectrum).tolist()
+def eigenvalues(spectrum: np.ndarray, slem: float | None) -> go.Figure:
+    """A chart of eigenvalues in their order, or in the plane where some are complex; with the SLEM marked, if given."""
+    if np.iscomplexobj(spectrum) and np.abs(spectrum.imag).max() > 1e-9:
+        return _in_the_plane(spectrum, slem)
+    values = np.real(spectrum)
     chart = go.Figure()
     chart.add_scatter(
         x=np.arange(1, len(values) + 1),
         y=values,
         mode="markers",
         marker={"color": BLUE, "size": 7},
-        customdata=modulus,
         hovertemplate="eigenvalue %{x}: %{y:.6f}<extra></extra>",
         name="eigenvalues of W",
     )
-    if len(values) > 1:
-        for level in (figures.slem, -figures.slem):
+    if slem is not None and len(values) > 1:
+        for level in (slem, -slem):
             chart.add_hline(y=level, line={"color": ORANGE, "dash": "dash", "width": 1})
         chart.add_annotation(
             x=1,
             xref="paper",
-            y=figures.slem,
-            text=f"SLEM {figures.slem:.4g}",
+            y=slem,
+            text=f"SLEM {slem:.4g}",
             showarrow=False,
             yshift=10,
             font={"color": ORANGE},
@@ -154,19 +168,39 @@ def _spectrum(figures: Figures) -> go.Figure:
     return chart.update_layout(showlegend=False, height=420)
 
 
+def _in_the_plane(spectrum: np.ndarray, slem: float | None) -> go.Figure:
+    chart = go.Figure()
+    for radius, colour in ((1.0, GREY), (slem, ORANGE)):
+        if radius is not None:
+            corners = {"x0": -radius, "y0": -radius, "x1": radius, "y1": radius}
+            chart.add_shape(type="circle", **corners, line={"color": colour, "dash": "dash", "width": 1})
+    chart.add_scatter(
+        x=spectrum.real,
+        y=spectrum.imag,
+        mode="markers",
+        marker={"color": BLUE, "size": 7},
+        customdata=np.abs(spectrum).tolist(),
+        hovertemplate="%{x:.6f} + %{y:.6f} i: modulus %{customdata:.6f}<extra></extra>",
+    )
+    chart.update_xaxes(title="real part", range=[-1.3, 1.3])
+    chart.update_yaxes(title="imaginary part", range=[-1.1, 1.1], scaleanchor="x")
+    return chart.update_layout(showlegend=False, height=520)
+
+
 def _chart(name: str, chart: go.Figure) -> str:
     chart.update_layout(template="plotly_white", margin={"l": 60, "r": 20, "t": 30, "b": 50})
     return to_html(
         chart,
         full_html=False,
         include_plotlyjs=False,
+        auto_play=False,
         div_id=name,
         default_height=f"{chart.layout.height}px",
         config={"displaylogo": False, "responsive": True},
     )
 
 
-def _places(graph: nx.Graph) -> dict[Any, Any]:
+def places(graph: nx.Graph) -> dict[Any, Any]:
     """Where each node is drawn: a circle for rings and near-complete graphs, else by the pull of the edges."""
     n = len(graph)
     plain = nx.Graph()  # edge weights would bend the picture
@@ -203,14 +237,14 @@ def _intro(figures: Figures) -> str:
     )
 
 
-def _table(figures: Figures) -> str:
-    rows = [
+def _rows(figures: Figures) -> list[tuple[str, Any, str]]:
+    return [
         ("Peers", figures.nodes, "nodes of the graph"),
         ("Links", figures.edges, "pairs that talk to each other"),
         (
             "Neighbours",
             f"{figures.min_degree} to {figures.max_degree}" if figures.min_degree != figures.max_degree else figures.max_degree,
-            f"of one peer, fewest to most; {_show(figures.mean_degree)} in the mean: each is a message a round",
+            f"of one peer, fewest to most; {show(figures.mean_degree)} in the mean: each is a message a round",
         ),
         ("Diameter", figures.diameter, "hops between the two peers farthest apart"),
         ("Mean distance", figures.average_shortest_path, "hops between two peers, in the mean"),
@@ -228,11 +262,12 @@ def _table(figures: Figures) -> str:
             "whether averaging is fair: no negative weights, no drift of the mean",
         ),
     ]
-    cells = "".join(f"<tr><th>{name}</th><td>{_show(value)}</td><td>{note}</td></tr>" for name, value, note in rows)
-    return f"<table>{cells}</table>"
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A figure as people read it, in HTML."""
+    if value is None:
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import networkx as nx
@@ -144,11 +144,12 @@ def of_pairs(name: str, n: int, rounds: Sequence[Round], seed: int = 0) -> Sched
     return Schedule(name, n, lambda t: _symmetric(n, rounds[t]), seed=seed, period=len(rounds), max_degree=degree)
 
 
-def grouped(n: int, groups: Sequence[Sequence[int]]) -> np.ndarray:
+def grouped(n: int, groups: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
     """Averaging within groups, float64 [n, n]; who is in none keeps its model."""
     matrix = np.eye(n)
     for group in groups:
-        matrix[np.ix_(group, group)] = 1.0 / len(group)
+        place = np.asarray(group)
+        matrix[np.ix_(place, place)] = 1.0 / len(place)
     return matrix
 
 

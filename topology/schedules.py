@@ -44,7 +44,7 @@ class OnePeerExponential(TimeVarying, frozen=True, kw_only=True, tag="one-peer-e
     smallest: ClassVar[int] = 2
 
     def rounds(self, n: int, seed: int) -> Schedule:
-        return _exponential(self.name, 1, n)
+        return _exponential(self.name, 1, n, seed)
 
 
 class KPeerExponential(TimeVarying, frozen=True, kw_only=True, tag="k-peer-exponential"):
@@ -60,7 +60,7 @@ class KPeerExponential(TimeVarying, frozen=True, kw_only=True, tag="k-peer-expon
 
     def rounds(self, n: int, seed: int) -> Schedule:
         _check_below("k", self.k, n)
-        return _exponential(self.name, self.k, n)
+        return _exponential(self.name, self.k, n, seed)
 
 
 class OnePeerHypercube(TimeVarying, frozen=True, kw_only=True, tag="one-peer-hypercube"):
@@ -136,9 +136,7 @@ class EquiDynamic(TimeVarying, frozen=True, kw_only=True, tag="equi-dynamic"):
         # Song et al. 2022 (arXiv 2210.07881): over all n - 1 steps; for the paired variant only bounds are known
         exact = (1.0 - self.eta) ** 2 + self.eta**2 * (1.0 - 2.0 / n)
         contraction = exact if self.directed else None
-        return Schedule(
-            self.name, n, draw, seed=seed, directed=self.directed, max_degree=1, contraction=contraction
-        )
+        return Schedule(self.name, n, draw, seed=seed, directed=self.directed, max_degree=1, contraction=contraction)
 
 
 class EpidemicOracle(TimeVarying, frozen=True, kw_only=True, tag="epidemic-oracle"):
@@ -162,9 +160,7 @@ class EpidemicOracle(TimeVarying, frozen=True, kw_only=True, tag="epidemic-oracl
             beside = nx.to_numpy_array(graph, nodelist=range(n), weight=None)[np.ix_(place, place)]
             return (beside + np.eye(n)) / (self.s + 1.0)
 
-        return Schedule(
-            self.name, n, draw, seed=seed, max_degree=self.s, contraction=(1.0 - self.s / (n - 1)) / (self.s + 1.0)
-        )
+        return Schedule(self.name, n, draw, seed=seed, max_degree=self.s, contraction=(1.0 - self.s / (n - 1)) / (self.s + 1.0))
 
 
 class EpidemicLocal(TimeVarying, frozen=True, kw_only=True, tag="epidemic-local"):
@@ -228,10 +224,8 @@ class Moshpit(TimeVarying, frozen=True, kw_only=True, tag="moshpit"):
         if self.size ** len(axes) == n:
 
             def along(t: int) -> np.ndarray:
-                groups = [
-                    range(start, start + axes[t] * self.size, axes[t]) for start in range(n) if not start // axes[t] % self.size
-                ]
-                return grouped(n, groups)
+                step = axes[t]
+                return grouped(n, [range(i, i + step * self.size, step) for i in range(n) if not i // step % self.size])
 
             return Schedule(self.name, n, along, seed=seed, period=len(axes), max_degree=self.size - 1)
         count = -(-n // self.size)
@@ -243,7 +237,7 @@ class Moshpit(TimeVarying, frozen=True, kw_only=True, tag="moshpit"):
         return Schedule(self.name, n, draw, seed=seed, max_degree=largest - 1, contraction=_of_groups(n, count))
 
 
-def _exponential(name: str, k: int, n: int) -> Schedule:
+def _exponential(name: str, k: int, n: int, seed: int) -> Schedule:
     """Offsets j (k+1)^t, j = 0..k, all with weight 1 / (k + 1); offsets that fall together add up."""
     strides = [(k + 1) ** t for t in range(n) if (k + 1) ** t < n]
 
@@ -253,7 +247,7 @@ def _exponential(name: str, k: int, n: int) -> Schedule:
             matrix[(np.arange(n) + j * strides[t]) % n, np.arange(n)] += 1.0 / (k + 1)
         return matrix
 
-    return Schedule(name, n, draw, period=len(strides), directed=True, max_degree=k)
+    return Schedule(name, n, draw, seed=seed, period=len(strides), directed=True, max_degree=k)
 
 
 def _paired(n: int, step: int, start: int) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import networkx as nx
 import numpy as np
 
@@ -28,7 +26,7 @@ class OverGraph(TimeVarying, frozen=True, kw_only=True):
 
     def plan(self, n: int, seed: int = 0, graph: nx.Graph | None = None) -> Schedule:
         """The schedule for n peers over the named graph, or over `graph`."""
-        n, seed = peers_and_seed(self.name, n, seed, 2, "more")
+        n, seed = peers_and_seed(self.name, n, seed, 2, "schedule 'base'")
         return self.over(self._given(n, seed, graph), seed)
 
     def over(self, graph: nx.Graph, seed: int) -> Schedule:
@@ -37,7 +35,7 @@ class OverGraph(TimeVarying, frozen=True, kw_only=True):
 
     def _given(self, n: int, seed: int, graph: nx.Graph | None) -> nx.Graph:
         if graph is None:
-            from topology import build
+            from topology.names import build
 
             return from_graph(build(self.graph, n, seed, **self.graph_options))
         graph = from_graph(graph)
@@ -64,9 +62,7 @@ class RandomEdge(OverGraph, frozen=True, kw_only=True, tag="random-edge"):
         # Boyd, Ghosh, Prabhakar and Shah 2006: E[W'W] = I - L / (2 |E|)
         slowest = float(_laplacian_spectrum(graph)[1])
         contraction = 1.0 - slowest / (2.0 * len(edges))
-        return Schedule(
-            self.name, len(graph), draw, seed=seed, max_degree=1, contraction=contraction, reach=graph.copy
-        )
+        return Schedule(self.name, len(graph), draw, seed=seed, max_degree=1, contraction=contraction, reach=graph.copy)
 
 
 class Matcha(OverGraph, frozen=True, kw_only=True, tag="matcha"):
@@ -91,9 +87,7 @@ class Matcha(OverGraph, frozen=True, kw_only=True, tag="matcha"):
             return matrix
 
         most = max(degree for _, degree in graph.degree)
-        return Schedule(
-            self.name, len(graph), draw, seed=seed, max_degree=most, contraction=plan.contraction, reach=graph.copy
-        )
+        return Schedule(self.name, len(graph), draw, seed=seed, max_degree=most, contraction=plan.contraction, reach=graph.copy)
 
 
 class Laplacian(OverGraph, frozen=True, kw_only=True, tag="laplacian"):
@@ -138,7 +132,7 @@ class Teleportation(TimeVarying, frozen=True, kw_only=True, tag="teleportation")
     def rounds(self, n: int, seed: int) -> Schedule:
         if self.k > n:
             raise ValueError(f"k = {self.k} needs at least {self.k} peers, not {n}; raise peers or lower k")
-        from topology import build
+        from topology.names import build
 
         among = build(self.graph if self.k > 2 else "complete", self.k, seed)
         small = mixing_matrix(among)
@@ -183,5 +177,3 @@ def _leja(values: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
             reached = reached + np.log(np.abs(values - values[i]))
     return np.array(order)
-
-

@@ -82,15 +82,16 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
     keys = ("strategy", "topology", "network", "devices", "task", "world")
     yield "parts", ", ".join(f"{key} {name_of(getattr(experiment, key))}" for key in keys)
     degree = _span(graph["min_degree"], graph["max_degree"])
-    yield "graph", (f"{graph['nodes']} peers, {graph['edges']} edges, degree {degree}, "
-                    f"diameter {graph['diameter']}, connectivity {graph['node_connectivity']}")  # fmt: skip
+    yield "graph", (f"{graph['nodes']:,} peers, {graph['edges']:,} edges, degree {degree}, "
+                    f"diameter {figure(graph['diameter'])}, connectivity {figure(graph['node_connectivity'])}")  # fmt: skip
     yield "mixing", (f"spectral gap {figure(graph['gap'])}, second eigenvalue {figure(graph['slem'])}, "
                      f"disagreement down to 1/1000 in {figure(graph['mixing_time'])} rounds")  # fmt: skip
     yield "model", f"{told.parameters:,} parameters, {show_bytes(told.model_bytes)} as {name_of(experiment.codec)}"
     samples = fleet.problem.samples
     yield "samples", f"{sum(samples):,} in all, {_span(min(samples), max(samples))} a peer"
     step = _span(show_duration(round(min(told.step_ns))), show_duration(round(max(told.step_ns))))
-    wait = f", {show_duration(round(told.round_ns))} with what it waits for" if experiment.strategy.aggregates else ""
+    step = f"at least {step}" if told.at_least else step
+    wait = f", {show_duration(round(told.round_ns))} with what it waits for" if told.round_ns > max(told.step_ns) else ""
     yield "step", f"{step} to compute (a gradient takes {show_duration(round(told.gradient_ns))} on this machine){wait}"
     yield "sent", f"about {_span(show_bytes(min(told.sent_bytes)), show_bytes(max(told.sent_bytes)))} by a peer in a step"
     yield "duration", _duration(fleet, told)
@@ -100,7 +101,8 @@ def _duration(fleet: Fleet, told: Forecast) -> str:
     from netem.units import show_duration
 
     stop = fleet.experiment.stop
-    emulated = f"about {show_duration(round(told.emulated_ns))} emulated" if told.emulated_ns else "unknown emulated time"
+    about = "at least" if told.at_least and stop.steps else "about"
+    emulated = f"{about} {show_duration(round(told.emulated_ns))} emulated" if told.emulated_ns else "unknown emulated time"
     limits = [f"time {stop.time}" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
     limits += [f"accuracy {stop.accuracy:g}" if stop.accuracy else ""]
     real = "as fast as it can be computed" if told.wall_ns is None else f"{show_duration(round(told.wall_ns))} in real time"
@@ -116,11 +118,13 @@ def _links(told: Forecast) -> Table:
     table = Table(box=None, padding=(0, 0, 0, 4))
     for column in ("link", "rate left", "delay", "whole model", ""):
         table.add_column(column, justify="left" if column in ("link", "") else "right")
-    for link in sorted(told.links, key=lambda link: -link.transfer_ns)[:SHOWN]:
+    slowest = sorted(told.links, key=lambda link: -link.transfer_ns)
+    for link in slowest[:SHOWN]:
         figures = show_rate(link.rate_bytes_per_s), show_duration(link.delay_ns), show_duration(round(link.transfer_ns))
         table.add_row(f"{link.source} -> {link.target}", *figures, "binds" if link.binds else "")
     if len(told.links) > SHOWN:
-        table.add_row(f"and {len(told.links) - SHOWN} faster ones", "", "", "", "")
+        faster = "faster" if slowest[SHOWN].transfer_ns < slowest[SHOWN - 1].transfer_ns else "more"
+        table.add_row(f"and {len(told.links) - SHOWN:,} {faster}", "", "", "", "")
     return table
 
 

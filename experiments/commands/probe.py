@@ -6,12 +6,9 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 EXAMPLES = """\
   grapevine probe ring.toml
@@ -42,39 +39,40 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    Console(highlight=False).print(_table(rows))
+    from experiments.terminal_table import print_columns
+
+    print_columns(Console(highlight=False), *_columns(rows))
     return 0
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each directed link."""
-    from rich.table import Table
+RATES = (("kbit/s", 125.0), ("Mbit/s", 125e3), ("Gbit/s", 125e6))
+DELAYS = (("us", 1e-6), ("ms", 1e-3), ("s", 1.0))
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("link")
-    for column in ("rate asked", "got", "off by", "delay asked", "got", "p99", "off by"):
-        table.add_column(column, justify="right")
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a line for each directed link; rates have one unit and delays have one."""
+    from experiments.terminal_table import in_unit, one_unit
+
+    rate, rate_scale = one_unit([row["rate_got_bytes_per_s"] for row in rows], RATES)
+    delay, delay_scale = one_unit(
+        [max((row["delay_got_s"] for row in rows if not _unknown(row["delay_got_s"])), default=0.0)], DELAYS
+    )
+    titles = ["link", f"rate asked\n{rate}", f"got\n{rate}", "off\n%", f"delay asked\n{delay}", f"got\n{delay}"]
+    titles += [f"p99\n{delay}", f"off\n{delay}"]
+    lines = []
     for row in rows:
-        rates = _rate(row["rate_asked_bytes_per_s"]), _rate(row["rate_got_bytes_per_s"]), _share(row["rate_error"])
-        delays = (_delay(row[f"delay_{name}_s"]) for name in ("asked", "got", "got_p99", "error"))
-        table.add_row(f"{row['source']} -> {row['target']}", *rates, *delays)
-    return table
+        rates = (in_unit(row[f"rate_{name}_bytes_per_s"], rate_scale) for name in ("asked", "got"))
+        delays = (in_unit(row[f"delay_{name}_s"], delay_scale) for name in ("asked", "got", "got_p99"))
+        off = _signed(row["rate_error"], 0.01), _signed(row["delay_error_s"], delay_scale)
+        lines.append([f"{row['source']} -> {row['target']}", *rates, off[0], *delays, off[1]])
+    return titles, lines
 
 
-def _rate(rate_bytes_per_s: float | None) -> str:
-    from netem.units import show_rate
-
-    return "-" if _unknown(rate_bytes_per_s) else show_rate(float(rate_bytes_per_s or 0.0))
-
-
-def _delay(delay_s: float | None) -> str:
-    from netem.units import show_duration
-
-    return "-" if _unknown(delay_s) else show_duration(float(delay_s or 0.0) * 1e9)
-
-
-def _share(share: float | None) -> str:
-    return "-" if _unknown(share) else f"{100 * float(share or 0.0):+.2f} %"
+def _signed(value: float | None, scale: float) -> str:
+    if value is None or _unknown(value):
+        return "-"
+    text = f"{value / scale:+.2f}"
+    return text[1:] if text in ("+0.00", "-0.00") else text
 
 
 def _unknown(value: float | None) -> bool:

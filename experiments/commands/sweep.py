@@ -24,7 +24,6 @@ in fill.toml, besides what an experiment has:
 
 The same command again runs what is not complete yet.
 """
-SHOWN = ("accuracy_mean", "loss_mean", "consensus_distance", "bytes_sent", "wall_s")
 
 
 def add(commands: Commands) -> None:
@@ -109,26 +108,44 @@ def _line(standing: Standing) -> str:
     return f"{len(standing.attempts)} of {standing.runs} runs done, {failed} failed{left}; running {going or 'none'}"
 
 
+BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
+
+
+def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a line for each run: what was swept, how it ended, and the figures that any run has, each in one unit."""
+    from experiments.summary import figure
+    from experiments.terminal_table import in_unit, one_unit
+
+    last = [key.rpartition(".")[2] for key in swept]
+    titles = [short if last.count(short) == 1 else key for key, short in zip(swept, last, strict=True)]
+    unit, scale = one_unit([row.get("bytes_sent") for row in rows], BYTES)
+    figures = {
+        "accuracy_mean": ("accuracy\n%", lambda value: "-" if value is None else f"{100 * value:.1f}"),
+        "loss_mean": ("loss", figure),
+        "bytes_sent": (f"sent\n{unit}", lambda value: in_unit(value, scale)),
+        "wall_s": ("real\ns", lambda value: in_unit(value, 1.0, 3)),
+        "consensus_distance": ("consensus\ndistance", lambda value: "-" if value is None else f"{value:.2g}"),
+    }
+    known = [key for key in figures if any(row.get(key) is not None for row in rows)]
+    titles += ["state", *(figures[key][0] for key in known)]
+    lines = [
+        [*(str(row[key]) for key in swept), row["state"], *(figures[key][1](row.get(key)) for key in known)] for row in rows
+    ]
+    return titles, lines
+
+
 def _print(attempts: Sequence[Attempt], rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
     """The table in short, what failed and why, and where all of it is."""
     from rich.console import Console
-    from rich.table import Table
 
-    from experiments.summary import figure
+    from experiments.terminal_table import print_columns
 
     console = Console(highlight=False)
     swept = list(attempts[0].point.values)
-    known = [column for column in SHOWN if any(row.get(column) is not None for row in rows)]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    last = [key.rpartition(".")[2] for key in swept]
-    for key, short in zip(swept, last, strict=True):
-        table.add_column(short if last.count(short) == 1 else key, overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for column in known:
-        table.add_column(column.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(str(row[key]) for key in swept), row["state"], *(figure(row.get(column)) for column in known))
-    console.print(table)
+    left_out = print_columns(console, *_columns(swept, rows), words=len(swept) + 1)
+    if left_out:
+        more = "1 more column does" if left_out == 1 else f"{left_out} more columns do"
+        console.print(f"[dim]{more} not fit this terminal: see table.csv[/dim]")
     for attempt in attempts:
         if not attempt.done:
             console.print(f"{attempt.state}: {attempt.point.name}: {attempt.reason}", style="red", markup=False)

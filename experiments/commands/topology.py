@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.commands.source import Commands, add_command
-from experiments.config_errors import config_error
+from experiments.config_errors import ConfigError, config_error
 from experiments.settings import parse_settings
 
 EXAMPLES = """\
@@ -43,6 +43,9 @@ def execute(arguments: argparse.Namespace) -> int:
     options = {key.removeprefix("topology."): value for key, value in options.items()}
     if arguments.mixing is not None:
         options["mixing"] = arguments.mixing
+    if arguments.name == "file" and not options.get("path"):
+        cure = "say which: --set path=graph.graphml"
+        raise ConfigError(key="topology.path", problem="is missing, since the graph comes from a file", cure=cure)
     from experiments.menus import MENUS
 
     chosen: Any = MENUS["topology"].read({**options, "name": arguments.name})
@@ -68,11 +71,13 @@ def _print(figures: dict[str, Any], page: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from experiments.topology_page import label, shown
+    from experiments.topology_page import label, meaning, shown
 
     table = Table.grid(padding=(0, 2))
+    for column in range(3):
+        table.add_column(no_wrap=True, style="dim" if column == 2 else "")
     for name, value in figures.items():
-        table.add_row(label(name), shown(value))
+        table.add_row(label(name), shown(value), meaning(name, value))
     console = Console(highlight=False)
     console.print(table)
     if page is not None:

@@ -8,7 +8,7 @@ from experiments.tasks.base import Problem, Sampler, Task
 from experiments.tasks.digits import Digits
 from experiments.tasks.learning import Batch, LearningProblem
 from experiments.tasks.module import Module
-from experiments.tasks.partitions import AnyPartition, Dirichlet, Iid, Partition, Shards, Skew, skew
+from experiments.tasks.partitions import AnyPartition, Bootstrap, Dirichlet, Iid, Partition, Shards, Skew, skew
 from experiments.tasks.quadratic import Quadratic, QuadraticProblem
 
 AnyTask = Digits | Quadratic | Module
@@ -17,6 +17,7 @@ __all__ = [
     "AnyPartition",
     "AnyTask",
     "Batch",
+    "Bootstrap",
     "Digits",
     "Dirichlet",
     "Iid",

@@ -1,7 +1,7 @@
 """How the training data are split among the peers: the menu `AnyPartition`, and figures of what came out.
 
 All peers are treated alike: each rule is the same for every peer, and which peer gets which share is left to the seed.
-Every index is used exactly once.
+Every index is used exactly once, except by `bootstrap`, which draws with replacement.
 """
 
 from typing import NamedTuple
@@ -22,10 +22,10 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", for
         Raises ValueError where there are too few samples for so many peers, or where the rule needs classes and the
         labels are none.
         """
-        if peers > len(labels):
+        if peers > len(labels) and not isinstance(self, Bootstrap):
             raise ValueError(
                 f"{peers} peers cannot share {len(labels)} training samples, since every peer needs one: "
-                f"use at most {len(labels)} peers"
+                f"use at most {len(labels)} peers, or the partition bootstrap, which draws with replacement"
             )
         shards = self._shards(labels, peers, np.random.default_rng([seed, _STREAM]))
         return [np.sort(shard).astype(np.int64) for shard in shards]
@@ -39,6 +39,20 @@ class Iid(Partition, frozen=True, tag="iid"):
 
     def _shards(self, labels: np.ndarray, peers: int, rng: np.random.Generator) -> list[np.ndarray]:
         return np.array_split(rng.permutation(len(labels)), peers)
+
+
+class Bootstrap(Partition, frozen=True, tag="bootstrap"):
+    """Every peer draws its own samples from all data, with replacement: any number of peers, however few the data."""
+
+    samples: int = 100
+    """Samples that each peer draws, at least 1; some are drawn by several peers, or twice by one."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples = {self.samples}: every peer needs at least 1 sample")
+
+    def _shards(self, labels: np.ndarray, peers: int, rng: np.random.Generator) -> list[np.ndarray]:
+        return list(rng.integers(len(labels), size=(peers, self.samples)))
 
 
 class Dirichlet(Partition, frozen=True, tag="dirichlet"):
@@ -106,7 +120,7 @@ class Shards(Partition, frozen=True, tag="shards"):
         return [np.concatenate([pieces[piece] for piece in row]) for row in dealt]
 
 
-AnyPartition = Iid | Dirichlet | Shards
+AnyPartition = Iid | Dirichlet | Shards | Bootstrap
 
 
 class Skew(NamedTuple):

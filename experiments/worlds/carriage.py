@@ -83,7 +83,7 @@ class Line:
         assert back is not None
         back._debt_bytes += HEADER_BYTES
         back.sent.bytes += HEADER_BYTES
-        arrives_ns = now_ns + round(back.link.time_ns(HEADER_BYTES)) + back.link.delay_ns
+        arrives_ns = back.link.beside_ns(now_ns, HEADER_BYTES)
         self.answers.append((arrives_ns, size_bytes, spread_bytes, spread_ns, arrives_ns - finish_ns))
 
     def settle(self, now_ns: int) -> None:
@@ -92,6 +92,21 @@ class Line:
         while answers and answers[0][0] <= now_ns:
             _, size_bytes, spread_bytes, spread_ns, round_trip_ns = answers.popleft()
             self.meter.acknowledged(size_bytes, spread_bytes, spread_ns, round_trip_ns)
+
+
+class _SettledMeters(dict[int, LinkMeter]):
+    """A peer's meters: whoever looks one up finds it as the acknowledgements that have arrived by now left it."""
+
+    def __init__(self, peer: Peer, lines: dict[int, Line]) -> None:
+        super().__init__({target: line.meter for target, line in lines.items()})
+        self._peer = peer
+        self._lines = lines
+
+    def __getitem__(self, neighbour: int) -> LinkMeter:
+        line = self._lines[neighbour]
+        if line.answers and line.answers[0][0] <= self._peer.now_ns:
+            line.settle(self._peer.now_ns)
+        return line.meter
 
 
 class WholeMessages:
@@ -110,6 +125,8 @@ class WholeMessages:
             member.peer.id: {target: self.lines[member.peer.id, target] for target in member.peer.neighbours}
             for member in members
         }
+        for member in members:
+            member.peer.meters = _SettledMeters(member.peer, self._from[member.peer.id])
 
     def send(self, member: Member, effect: Send, now_ns: int) -> None:
         """Carry a message to each of its targets."""
@@ -132,17 +149,6 @@ class WholeMessages:
         received.spread_ns += spread_ns
         line.answer(facts)
         self._deliver(target, Message(source.peer.id, parcel.step, parcel.payload, parcel.scalars, now_ns))
-
-    def settler(self, member: Member) -> Callable[[], None]:
-        """What brings a peer's meters up to date before its strategy asks them."""
-        lines, peer = self._from[member.peer.id], member.peer
-
-        def settle() -> None:
-            for line in lines.values():
-                if line.answers and line.answers[0][0] <= peer.now_ns:
-                    line.settle(peer.now_ns)
-
-        return settle
 
     def lose(self, survivor: Member, dead: int) -> None:
         """A neighbour is gone; what was under way dies with it when it would have arrived."""
@@ -238,9 +244,6 @@ class Chunks:
         ends.shaper.offer(arrival.source, answer, HEADER_BYTES, now_ns, True, True)
         self._release(target, now_ns)
         self._deliver_message(member, arrival)
-
-    def settler(self, member: Member) -> None:
-        """Acknowledgements are events of their own here: the meters know already."""
 
     def lose(self, survivor: Member, dead: int) -> None:
         """A neighbour is gone: forget what is queued for it and what it had under way."""

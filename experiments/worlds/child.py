@@ -31,7 +31,7 @@ from peer.peer import Peer, message_limit_bytes
 from peer.sockets import Sockets
 
 PEER_NICE = 10  # of peers as fast as the host: many of them must not starve the launcher, which has to see that one dies
-EVALUATOR_NICE = 15
+EVALUATOR_NICE = 10
 SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
 
 
@@ -89,8 +89,8 @@ class _Learner:
     def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
         return self.problem.gradient(weights, self.sampler.draw(batch_size))
 
-    def duration_ns(self, batch_size: int) -> int:
-        return self.device.step_ns(batch_size)
+    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
+        return self.device.step_ns(batch_size, now_ns, step)
 
 
 class _PeerProcess:
@@ -198,7 +198,8 @@ def evaluator_main(problem: Any, arrays: list[str], room: Path, peers: int, conn
         snapshots = Snapshots(room, peers, problem.size)
         pipe.say(messages.Connected())
         while isinstance(task := pipe.hear(), messages.Evaluate):
-            pipe.say(score(problem, snapshots.read(task.index)[task.peers].copy(), task))
+            weights = snapshots.read(task.index, task.peers)
+            pipe.say(messages.Unscored(task.index) if weights is None else score(problem, weights, task))
     except BaseException:
         pipe.say(messages.Failed(traceback.format_exc()))
         os._exit(1)

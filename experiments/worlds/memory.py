@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from experiments.worlds.messages import FINAL
 
 SNAPSHOT_LIMIT_BYTES = 256 << 20
+UNWRITTEN = -2
 
 
 def make_room() -> Path:
@@ -38,23 +40,36 @@ def unspool(room: Path, names: list[str]) -> dict[str, np.ndarray]:
 class Snapshots:
     """Weights of all peers at the last few record instants and at the end: float32 [slots + 1, peers, size] in one file.
 
-    A peer writes its own row; whoever reads a slot is told when it is complete, and discards what was overwritten since.
+    A peer writes its own row, and stamps it with the record's index before and after; whoever reads a slot gets nothing
+    where a stamp is another: then the row was not written yet, or already written again.
     """
 
     def __init__(self, room: Path, peers: int, size: int, create: bool = False) -> None:
         each = max(1, 4 * peers * size)
         self.slots = int(max(2, min(16, SNAPSHOT_LIMIT_BYTES // each)))
-        self._array = np.memmap(
-            room / "snapshots", np.float32, mode="w+" if create else "r+", shape=(self.slots + 1, peers, size)
-        )
+        mode: Literal["w+", "r+"] = "w+" if create else "r+"
+        self._array = np.memmap(room / "snapshots", np.float32, mode, shape=(self.slots + 1, peers, size))
+        self._stamps = np.memmap(room / "stamps", np.int64, mode, shape=(self.slots + 1, peers))
+        if create:
+            self._stamps[:] = UNWRITTEN
 
     def write(self, index: int, peer: int, weights: np.ndarray) -> None:
         """Keep one peer's weights under a record index (or FINAL)."""
-        self._array[self._slot(index), peer] = weights
+        slot = self._slot(index)
+        self._stamps[slot, peer] = UNWRITTEN
+        self._array[slot, peer] = weights
+        self._stamps[slot, peer] = index
 
-    def read(self, index: int) -> np.ndarray:
-        """All peers' weights under a record index, a view, float32 [peers, size]."""
-        return self._array[self._slot(index)]
+    def read(self, index: int, peers: list[int]) -> np.ndarray | None:
+        """A copy of some peers' weights under a record index, float32 [k, size]; None where they are no longer there."""
+        slot = self._slot(index)
+        weights = np.array(self._array[slot][peers])
+        return weights if np.all(self._stamps[slot][peers] == index) else None
+
+    def last(self) -> np.ndarray:
+        """All peers' last weights, a view, float32 [peers, size]; of a peer that never came to its end whatever was put
+        there at the start."""
+        return self._array[self.slots]
 
     def _slot(self, index: int) -> int:
         return self.slots if index == FINAL else index % self.slots

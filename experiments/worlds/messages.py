@@ -127,8 +127,14 @@ class Score(_Message, frozen=True):
     consensus_distance: float
 
 
+class Unscored(_Message, frozen=True):
+    """A snapshot was written over before it could be scored."""
+
+    index: int
+
+
 Down = Connect | Start | Lost | Stop | Exit | Evaluate
-Up = Ready | Connected | Report | Failed | Beat | Score
+Up = Ready | Connected | Report | Failed | Beat | Score | Unscored
 
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode

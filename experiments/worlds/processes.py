@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import secrets
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from math import isfinite
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
@@ -29,6 +31,7 @@ from experiments.worlds.memory import Snapshots, clear_room, make_room, spool
 from experiments.worlds.reports import make_peer
 from experiments.worlds.tally import Tally
 
+UNGUARDED = 77  # exit status of a child whose script starts a fleet on import
 SILENCE_S = 10.0  # without a sign of life for so long a process counts as lost
 SETUP_S = 120.0
 STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
@@ -45,11 +48,17 @@ _ENVIRONMENT = {
 
 
 class WorldError(Exception):
-    """A process could not be started or kept: which one, and its last words."""
+    """A process could not be started or kept: which one, and why; `details` are its last words in full."""
+
+    def __init__(self, text: str, details: str = "") -> None:
+        super().__init__(text)
+        self.details = details
 
 
 def start_fork_server() -> None:
     """Start the process that all peers are forked from; it imports torch meanwhile.  Call it early: it takes a while."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)  # a peer's process imports its script, and the script starts a fleet: the launcher will say so
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.worlds.preload"])
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
@@ -63,6 +72,21 @@ def start_fork_server() -> None:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+@contextlib.contextmanager
+def _importable_main() -> Iterator[None]:
+    """A script that is no file (standard input, a notebook's cell) cannot be imported again by the children: hide it."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if main is None or file is None or os.path.exists(file):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file
+
+
 class _Child:
     """One process and the launcher's end of its pipe."""
 
@@ -71,10 +95,20 @@ class _Child:
         self.name = name
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=target, args=(*arguments, theirs), name=name, daemon=True)
-        self.process.start()
+        with _importable_main():
+            try:
+                self.process.start()
+            except (AttributeError, TypeError, ValueError, ImportError) as error:
+                raise WorldError(
+                    f"{name} cannot be given what came from Python: {error}; define it at the top level of a file, or use "
+                    "the virtual world"
+                ) from None
+            except Exception as error:  # whatever else the transport of objects to a new process raises
+                raise WorldError(f"{name} could not be started: {error}") from None
         theirs.close()
         self.heard_s = time.monotonic()
         self.last_words = ""
+        self.why = ""
         self.alive = True
 
     def say(self, message: messages.Down) -> None:
@@ -108,7 +142,6 @@ class ProcessesWorld:
         self.completed = True
         self._stop_deadline_s: float | None = None
         self._scores_due = 0
-        self._skipped = 0
         self._refreshed_s = 0.0
 
     def run(self) -> Outcome:
@@ -117,14 +150,14 @@ class ProcessesWorld:
         try:
             spool(room, self.fleet.problem.arrays)
             snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
-            snapshots.read(messages.FINAL)[:] = self.fleet.problem.initial
+            snapshots.last()[:] = self.fleet.problem.initial
             self._start(room)
             clear_room(room)  # everybody has mapped it: nothing is left behind, whatever happens now
             started_s = time.monotonic()
             self._train()
             wall_s = time.monotonic() - started_s
             self._score_the_end()
-            return self.tally.outcome(self.completed, self.reason, wall_s, np.array(snapshots.read(messages.FINAL)))
+            return self.tally.outcome(self.completed, self.reason, wall_s, np.array(snapshots.last()))
         finally:
             clear_room(room)
             self._end_all()
@@ -150,6 +183,7 @@ class ProcessesWorld:
         self.epoch_ns = time.monotonic_ns() + 20_000_000 + 1_000_000 * experiment.peers
         for child in self.peers.values():
             child.say(messages.Start(self.epoch_ns))
+        self.tally.clock_s = self._emulated_s
         self.tally.phase = "training"
         self.tally.event("start", peers=experiment.peers, pids=[child.process.pid for child in self.peers.values()])
 
@@ -202,9 +236,26 @@ class ProcessesWorld:
                     if isinstance(message, kind):
                         heard[peer] = message
                 if not child.alive:
-                    raise WorldError(f"{child.name} ended while it was set up: {child.last_words or 'it said nothing'}")
+                    raise self._ended_early(child)
             wait([child.connection for peer, child in self.peers.items() if peer not in heard], 0.1)
         return heard
+
+    def _ended_early(self, child: _Child) -> WorldError:
+        """Why a process ended before the start, as far as can be known."""
+        child.process.join(1.0)
+        if child.process.exitcode == UNGUARDED:
+            return WorldError(
+                "the script starts its fleet when it is imported, and every peer's process imports it: put the call under "
+                '`if __name__ == "__main__":`'
+            )
+        words = child.last_words.strip()
+        cure = (
+            "what comes from Python must be importable: define it at the top level of a file, or use the virtual world"
+            if not words
+            else ""
+        )
+        last = words.splitlines()[-1] if words else f"it said nothing; {cure}"
+        return WorldError(f"{child.name} ended while it was set up: {last}", words)
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -253,16 +304,17 @@ class ProcessesWorld:
             self.tally.scored(message)
             target = self.fleet.experiment.stop.accuracy
             if target is not None and self.tally.accuracy_mean >= target and not self.reason:
-                self._stop(f"accuracy {target:g} reached")
+                self._stop(self.tally.target_reached(target, message.time_ns))
+        elif isinstance(message, messages.Unscored):
+            self._scores_due -= 1
+            self.tally.unscored(message.index)
 
     def _evaluate(self, task: messages.Evaluate | None) -> None:
         """Have a snapshot scored; one that the evaluator is too busy for is skipped, before its slot is written again."""
         if task is None or self.evaluator is None or not self.evaluator.alive:
             return
         if self._scores_due >= SCORES_AT_A_TIME and task.index != messages.FINAL:
-            if not self._skipped:
-                self.tally.event("note", text="snapshots come faster than they can be scored: some are left out")
-            self._skipped += 1
+            self.tally.unscored(task.index)
             return
         self._scores_due += 1
         self.evaluator.say(task)
@@ -277,6 +329,8 @@ class ProcessesWorld:
             self.completed = False
             self.failure = self.failure or f"peer {peer} failed: {last_line}"
             why = f"its strategy raised {last_line}"
+        elif child.why:
+            why = child.why
         elif code is not None and code < 0:
             why = f"its process was ended by {signal.Signals(-code).name}"
         else:
@@ -301,7 +355,7 @@ class ProcessesWorld:
             child = self.peers[peer]
             if now_s - child.heard_s > SILENCE_S or (self._stop_deadline_s is not None and now_s > self._stop_deadline_s):
                 if not self.interrupt.requested:
-                    self.tally.event("fault", peer=peer, text="no answer: its process was ended")
+                    child.why = f"it gave no sign of life for {now_s - child.heard_s:.0f} s, and was ended"
                 child.end()
 
     def _stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:

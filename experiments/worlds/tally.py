@@ -32,6 +32,7 @@ class Tally:
         self.loss = [math.nan] * peers
         self.accuracy_mean = math.nan
         self.accuracy_of_mean = math.nan
+        self.loss_initial = math.nan
         self.accuracy_history: list[tuple[float, float]] = []
         self.bytes_sent = 0
         self.bytes_by_peer = [0] * peers
@@ -45,7 +46,12 @@ class Tally:
         self.emulated_s = 0.0
         self.phase = "starting"
         self.started_s = time.monotonic()
+        self.clock_s: Callable[[], float] = lambda: 0.0
+        self.records = 0
+        self.left_out = 0
         self._stepped = False
+        self._sent_at: dict[int, int] = {}  # record index -> bytes sent by all peers up to it
+        self._steps_at: dict[int, dict[int, int]] = {}  # record index -> each peer's step
         self._open: dict[int, dict[int, Report]] = {}
         self._closed: set[int] = set()
 
@@ -82,6 +88,7 @@ class Tally:
                 self.recorder.metric(time_s, peer, report.step, name, value)
         if report.index == FINAL:
             self.finished.add(peer)
+        self._sent_at[report.index] = self._sent_at.get(report.index, 0) + self.bytes_by_peer[peer]
         self._open.setdefault(report.index, {})[peer] = report
         return self.complete(report.index)
 
@@ -97,6 +104,8 @@ class Tally:
         if reports is None or index in self._closed or not waiting <= reports.keys():
             return None
         self._closed.add(index)
+        self.records += 1
+        self._steps_at[index] = {peer: report.step for peer, report in reports.items()}
         del self._open[index]
         self._write_links(reports)
         self.recorder.flush()
@@ -105,28 +114,41 @@ class Tally:
         return Evaluate(index, time_ns, peers) if peers else None
 
     def scored(self, score: Score) -> None:
-        """The scores of one snapshot."""
+        """The scores of one snapshot; they belong to its own time and steps, whatever has happened since."""
         time_s = score.time_ns / 1e9
+        steps = self._steps_at.pop(score.index, {})
         for peer, loss, accuracy in zip(score.peers, score.losses, score.accuracies, strict=True):
             self.loss[peer], self.accuracy[peer] = loss, accuracy
-            self.recorder.metric(time_s, peer, self.steps[peer], "loss", loss)
+            self.recorder.metric(time_s, peer, steps.get(peer, 0), "loss", loss)
             if not math.isnan(accuracy):
-                self.recorder.metric(time_s, peer, self.steps[peer], "accuracy", accuracy)
+                self.recorder.metric(time_s, peer, steps.get(peer, 0), "accuracy", accuracy)
+        if math.isnan(self.loss_initial):
+            self.loss_initial = float(np.mean(score.losses))
         self.accuracy_mean = float(np.mean(score.accuracies))
         self.accuracy_of_mean = score.accuracy_of_mean
         if not math.isnan(self.accuracy_mean):
             self.accuracy_history.append((time_s, self.accuracy_mean))
-        step = int(np.mean(self.steps))
         fleet = {
             "accuracy_mean": self.accuracy_mean,
             "accuracy_of_mean": score.accuracy_of_mean,
             "loss_mean": float(np.mean(score.losses)),
             "consensus_distance": score.consensus_distance,
-            "bytes_sent": float(self.bytes_sent),
+            "bytes_sent": float(self._sent_at.pop(score.index, self.bytes_sent)),
         }
+        step = int(np.mean(list(steps.values()))) if steps else 0
         for name, value in fleet.items():
             if not math.isnan(value):
                 self.recorder.metric(time_s, FLEET, step, name, value)
+
+    def unscored(self, index: int) -> None:
+        """A snapshot that could not be scored in time."""
+        self.left_out += 1
+        self._steps_at.pop(index, None)
+        self._sent_at.pop(index, None)
+
+    def target_reached(self, accuracy: float, time_ns: int) -> str:
+        """The reason to give when the fleet's mean accuracy has come to where the run was to stop."""
+        return f"accuracy {accuracy:g} reached at {time_ns / 1e9:g} s ({self.accuracy_mean:.1%})"
 
     def lose(self, peer: int, why: str, **fields: Any) -> list[Evaluate]:
         """A peer is gone; returns what is complete now that nobody waits for it."""
@@ -137,19 +159,20 @@ class Tally:
 
     def event(self, kind: str, **fields: Any) -> None:
         """A line in the events of the run."""
-        self.recorder.event(self.emulated_s, kind, **fields)
+        self.recorder.event(max(self.emulated_s, self.clock_s()), kind, **fields)
 
     def warn(self, text: str) -> None:
         """Something that the reader of the results should know."""
         self.warnings.append(text)
         self.event("warning", text=text)
 
-    def refresh(self, now_s: float) -> None:
-        """Let the live view know."""
+    def refresh(self, now_s: float, events: int | None = None) -> None:
+        """Let the live view know; `events` counts what a virtual world has carried out."""
+        wall_s = time.monotonic() - self.started_s
         self.show(
             {
                 "emulated_s": max(0.0, now_s),
-                "wall_s": time.monotonic() - self.started_s,
+                "wall_s": wall_s,
                 "bytes_sent": self.bytes_sent,
                 "bytes_by_peer": self.bytes_by_peer,
                 "steps": self.steps,
@@ -158,8 +181,16 @@ class Tally:
                 "accuracy_mean": self.accuracy_mean,
                 "lost": self.lost,
                 "phase": self.phase,
+                "events": events,
+                "left_s": self._left_s(now_s, wall_s),
             }
         )
+
+    def _left_s(self, now_s: float, wall_s: float) -> float | None:
+        """The real time until the run's time or steps are over, at the pace so far; an accuracy may end it sooner."""
+        stop_ns, steps = self.fleet.stop_ns, self.fleet.experiment.stop.steps
+        done = max(now_s * 1e9 / stop_ns if stop_ns else 0.0, float(np.mean(self.steps)) / steps if steps else 0.0)
+        return wall_s * (1 - done) / done if 0.02 < done < 1 else None
 
     # ---- what comes out -------------------------------------------------------------------------------------------
 
@@ -171,6 +202,11 @@ class Tally:
         if refused:
             self.warn(
                 f"{sum(refused.values())} frames were refused: " + ", ".join(f"{k} {n}" for k, n in sorted(refused.items()))
+            )
+        if self.left_out:
+            self.warn(
+                f"{self.left_out} of {self.records} records have no scores: this machine had no time for them; record less "
+                "often, or use fewer peers"
             )
         used = sum(count for _, count in self.staleness)
         return Outcome(
@@ -190,11 +226,17 @@ class Tally:
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
             links=self.recorder.link_figures(),
+            uplinks=self.fleet.plan.uplinks,
+            downlinks=self.fleet.plan.downlinks,
+            loss_initial=self.loss_initial,
             warnings=self.warnings,
         )
 
     def _write_links(self, reports: dict[int, Report]) -> None:
-        """One row a directed link: what its sender counted, and what its receiver saw."""
+        """One row a directed link: what its sender counted, and what its receiver saw.
+
+        What varies by design was not asked to be any one figure: nan.
+        """
         incoming = {(link.source, peer): link for peer, report in reports.items() for link in report.incoming}
         for source, report in sorted(reports.items()):
             for link in report.outgoing:
@@ -206,9 +248,9 @@ class Tally:
                     link.target,
                     link.bytes,
                     link.messages,
-                    asked.effective_rate_bytes_per_s,
+                    math.nan if asked.varies else asked.effective_rate_bytes_per_s,
                     link.rate_bytes_per_s,
-                    asked.delay_ns / 1e9,
+                    math.nan if asked.varies else asked.delay_ns / 1e9,
                     math.nan if seen is None else seen.delay_s,
                     math.nan if seen is None else seen.staleness_steps,
                 )

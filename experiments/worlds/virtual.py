@@ -75,7 +75,6 @@ class VirtualWorld:
         self.carriage = carriage_of(fleet, self.members, self._at, self._deliver)
         for member in self.members:
             member.reporter = Reporter(member.peer, self.carriage.sent(member), self.carriage.received(member))
-            member.peer.before_measures = self.carriage.settler(member)
         self._stop_ns = fleet.stop_ns
         self._every_ns = fleet.every_ns
         self._next_record_ns = 0
@@ -95,25 +94,29 @@ class VirtualWorld:
     def run(self) -> Outcome:
         """Carry all strategies out until they end, the time is over, or somebody asks for the end."""
         started_s = time.monotonic()
-        thresholds = gc.get_threshold()
-        gc.set_threshold(100_000, 20, 100)  # thousands of peers are no garbage: look for it less often
-        try:
-            return self._run(started_s)
-        finally:
-            gc.set_threshold(*thresholds)
-
-    def _run(self, started_s: float) -> Outcome:
+        self.tally.clock_s = lambda: self.now_ns / 1e9
         self.tally.phase = "training"
         self.tally.event("start", peers=len(self.members))
-        for time_ns, peer in self._losses:
-            self._at(time_ns, self._die, peer)
-        for member in self.members:
-            self._at(0, self._resume, member, None)
-        self._loop()
+        self.train()
         wall_s = time.monotonic() - started_s
         self._report(messages.FINAL)
         self.reason = self.failure or self.reason or self._natural_end()
         return self.tally.outcome(self.completed, self.reason, wall_s, self.weights.copy())
+
+    def train(self, records: bool = True) -> None:
+        """Carry out all events until the end; without `records` nothing is written down or scored on the way."""
+        if not records:
+            self._next_record_ns = 2**62
+        for time_ns, peer in self._losses:
+            self._at(time_ns, self._die, peer)
+        for member in self.members:
+            self._at(0, self._resume, member, None)
+        thresholds = gc.get_threshold()
+        gc.set_threshold(100_000, 20, 100)  # thousands of peers are no garbage: look for it less often
+        try:
+            self._loop()
+        finally:
+            gc.set_threshold(*thresholds)
 
     def _loop(self) -> None:
         heap, stop_ns, pop = self._heap, self._stop_ns, heapq.heappop
@@ -144,7 +147,7 @@ class VirtualWorld:
         if time.monotonic() - self._refreshed_s > REFRESH_S:
             self._refreshed_s = time.monotonic()
             self.tally.steps = [member.peer.step for member in self.members]
-            self.tally.refresh(self.now_ns / 1e9)
+            self.tally.refresh(self.now_ns / 1e9, self.events)
 
     def _at(self, time_ns: int, action: Callable[..., None], *arguments: Any) -> None:
         self._order += 1
@@ -171,7 +174,11 @@ class VirtualWorld:
                 self.carriage.send(member, effect, self.now_ns)
             elif kind is Gradient:
                 self._awaited[peer.id] = member.sampler.draw(effect.batch_size)
-                self._at(self.now_ns + member.device.step_ns(effect.batch_size), self._gradient_due, member)
+                self._at(
+                    self.now_ns + member.device.step_ns(effect.batch_size, self.now_ns, peer.speed.steps),
+                    self._gradient_due,
+                    member,
+                )
                 return
             elif kind is Receive:
                 member.receives += 1
@@ -256,7 +263,7 @@ class VirtualWorld:
             self._next_record_ns = self._records * self._every_ns
             target = self.fleet.experiment.stop.accuracy
             if target is not None and self.tally.accuracy_mean >= target:
-                self.reason = f"accuracy {target:g} reached"
+                self.reason = self.tally.target_reached(target, self.now_ns)
 
     def _report(self, index: int) -> None:
         task = None

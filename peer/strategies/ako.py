@@ -1,20 +1,20 @@
 """Ako: accumulated partial gradients (Watcharapichat et al., SoCC 2016, section 3).
 
 When: every step, asynchronously; with the schedule "room" every step in which the link has room.  What: one of p parts of the
-accumulated gradient.  Whom: every peer, each a different part: in round t the q-th neighbour gets part (t + q) mod p.  How: what
-a neighbour was not sent yet accumulates, so every gradient element reaches every peer exactly once, at most p - 1 rounds late;
-a receiver adds what has arrived to its own next gradient.
+accumulated gradient.  Whom: every peer, each a different part: in round t the q-th neighbour gets part (t + q) mod p.  How:
+what a neighbour was not sent yet accumulates, so every gradient element reaches every peer exactly once, at most p - 1 rounds
+late; a receiver adds what has arrived to its own next gradient.
 
 The schedule says where p comes from.  "fixed": p = `parts`, whatever the links do.  "rates": p = ceil(m gamma / B) for each
 link, from the measured gradients a second and bytes a second (m bytes a model; the formula, read per link instead of per
-network card, is not verified against the paper, so it is ours).  "room", ours and the default: a part is as large as the link's
-measured room, which comes to the same p where the rate is constant and follows it where it is not.
+network card, is not verified against the paper, so it is ours).  "room", ours and the default: a part is as large as the
+link's measured room, which comes to the same p where the rate is constant and follows it where it is not.
 
-Departures: where p changes, a part goes on where the last one ended, so that the bound of p - 1 rounds holds for the largest p
-of any sequence; a part that wraps round the end of the vector travels as two messages.  Updates are scaled by 1/n (the code
-of the TFAKO group sums), so that the learning rate means the same for any number of peers.  Parts are ranges of the flat vector, not
-layers: one layer may hold nearly all of the bytes.  `accumulate = false` is the ablation: round robin parts of the newest
-gradient alone, the rest is dropped.
+Departures: where p changes, a part goes on where the last one ended, so that the bound of p - 1 rounds holds for the largest
+p of any sequence; a part that wraps round the end of the vector travels as two messages.  Updates are scaled by 1/n (the code
+of the TFAKO group sums), so that the learning rate means the same for any number of peers.  Parts are ranges of the flat
+vector, not layers: one layer may hold nearly all of the bytes.  `accumulate = false` is the ablation: round robin parts of
+the newest gradient alone, the rest is dropped.
 """
 
 from __future__ import annotations
@@ -66,10 +66,11 @@ class Ako(Strategy, frozen=True, tag="ako"):
         """How many elements a neighbour gets now."""
         if self.schedule == "fixed":
             return ceil(peer.size / self.parts)
-        room = peer.room(neighbour, self.fill)
+        least = max(1, int(self.least * peer.size)) if self.schedule != "rates" else 1
+        room = peer.room(neighbour, self.fill, least=least)
         if self.schedule == "rates" and room and (parts := parts_for(peer, neighbour)):
             return min(room, ceil(peer.size / parts))
-        return room if room >= self.least * peer.size else 0
+        return room
 
 
 def parts_for(peer: Peer, neighbour: int, steps: int = 1) -> int:

@@ -1,8 +1,8 @@
 """TFAKO: Ako with adapted frequency, adapted size and contributions scaled by speed (Hong and Chandra, SoCC 2018 poster).
 
-When: to each neighbour every f-th step, f from the measured rate.  What: one of p parts of the accumulated gradient, p from the
-measured rate and f.  Whom: every peer, each a different part.  How: as Ako (nothing is lost), and every contribution counts by
-how much its peer trains in a second.
+When: to each neighbour every f-th step, f from the measured rate.  What: one of p parts of the accumulated gradient, p from
+the measured rate and f.  Whom: every peer, each a different part.  How: as Ako (nothing is lost), and every contribution
+counts by how much its peer trains in a second.
 
 The poster says what is adapted and from what, but gives no formulas: these are ours.
     frequency   f = max(1, ceil((m / p_max) / (B T)))          steps between two parts for a neighbour
@@ -36,6 +36,8 @@ class TFAko(Strategy, frozen=True, tag="tfako"):
 
     parts_most: Annotated[int, msgspec.Meta(ge=1)] = 16
     """p_max: the most parts that a gradient is cut into; a slower link gets a part less often instead; >= 1."""
+    fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
+    """Share of a link's measured room that may be used, 0 < fill <= 1."""
     scaling: bool = True
     """Whether contributions count by samples per second; false: all alike."""
 
@@ -51,7 +53,7 @@ class TFAko(Strategy, frozen=True, tag="tfako"):
                 every, parts = self._rhythm(peer, neighbour)
                 if peer.step - last_sent[neighbour] < every:
                     continue
-                room = peer.room(neighbour)
+                room = peer.room(neighbour, self.fill)
                 if room:
                     last_sent[neighbour] = peer.step
                     await pay_round(peer, neighbour, min(room, ceil(peer.size / parts)), (speeds[peer.id],))

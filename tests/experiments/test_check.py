@@ -6,22 +6,27 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import check
 from experiments.__main__ import main
 from experiments.build import build
-from experiments.check import Forecast, forecast
+from experiments.check import Forecast, forecast, timeless
 from experiments.config import Experiment, Processes, Stop, Virtual
+from experiments.runner import run
 from experiments.tasks import Digits, Quadratic
-from netem import MixedDevices, Uniform, UniformDevices
-from peer.codecs import Int8
+from netem import HostDevices, MixedDevices, Uniform, UniformDevices, Unshaped
+from peer.codecs import Float32, Int8
 from peer.optimizers import Adam, Sgd
-from peer.strategies import DPSGD, Ako, Full, Slices, Solo
+from peer.payloads import Dense, encode
+from peer.strategies import DPSGD, Ako, AllReduce, Full, ParameterServer, Slices, Solo, Strategy
+from peer.wire import HEADER_BYTES
 from topology.graphs import Complete, Star
 
 SIZE = 1000
 MODEL_BYTES = 4 * SIZE
+ANSWER_BYTES = HEADER_BYTES
 
 BASE = Experiment(
     peers=4,
@@ -45,7 +50,8 @@ def test_sizes_and_times_of_a_uniform_fleet() -> None:
     assert len(seen.links) == 8
     assert {link.transfer_ns for link in seen.links} == {4e6}
     assert not any(link.binds for link in seen.links)
-    assert seen.sent_bytes == [2 * MODEL_BYTES] * 4
+    # chunks hold 2 ms of line rate, 8,000 bytes: one for each message, and one answer comes back for it
+    assert seen.sent_bytes == [2 * (MODEL_BYTES + _head(SIZE) + HEADER_BYTES + ANSWER_BYTES)] * 4
     assert seen.round_ns == 10e6  # models travel while the gradient is computed
     assert seen.emulated_ns == 50 * 10e6
     assert seen.wall_ns == seen.emulated_ns
@@ -81,10 +87,47 @@ def test_access_lines_are_shared_by_the_links_of_a_peer() -> None:
 
 def test_partial_exchange_sends_what_the_links_carry() -> None:
     slow = Uniform(rate="1.6 Mbit/s")  # 2,000 bytes in a step of 10 ms
-    assert told(network=slow, strategy=Slices(fill=0.5)).sent_bytes == [2 * 1000] * 4
-    assert told(network=Uniform(), strategy=Slices(fill=1.0)).sent_bytes == [2 * MODEL_BYTES] * 4
+    assert told(network=slow, strategy=Slices(fill=0.5)).sent_bytes == [2 * (1000 + ANSWER_BYTES)] * 4
+    whole = MODEL_BYTES + _head(SIZE) + HEADER_BYTES
+    assert told(network=Uniform(), strategy=Slices(fill=1.0)).sent_bytes == [2 * (whole + ANSWER_BYTES)] * 4
     assert told(strategy=Solo()).sent_bytes == [0] * 4
-    assert told(codec=Int8()).sent_bytes == [2 * (SIZE + 4)] * 4
+    assert told(codec=Int8()).sent_bytes == [2 * (SIZE + 4 + _head(SIZE) + HEADER_BYTES + ANSWER_BYTES)] * 4
+
+
+def test_a_message_of_many_chunks_has_a_header_for_each() -> None:
+    # 1.6 Mbit/s in 2 ms is 400 bytes, less than the least chunk: 4,000 bytes travel in 3 chunks of 1,400 at most
+    seen = told(network=Uniform(rate="1.6 Mbit/s"))
+    assert seen.sent_bytes == [2 * (MODEL_BYTES + _head(SIZE) + 3 * HEADER_BYTES + ANSWER_BYTES)] * 4
+
+
+def test_the_bytes_foretold_are_those_that_a_run_sends(tmp_path: Path) -> None:
+    experiment = BASE.replace(world=Virtual(), stop=Stop(steps=40))
+    summary = run(experiment, tmp_path / "run").summary
+    foretold = forecast(build(experiment)).sent_bytes[0]
+    assert summary["bytes_sent"] / summary["steps_total"] == pytest.approx(foretold, rel=0.02)
+
+
+@pytest.mark.parametrize("strategy", [Slices(), Ako(), ParameterServer(mode="asp")])
+def test_steps_without_virtual_time_between_links_that_take_it(strategy: Strategy) -> None:
+    fleet = BASE.replace(world=Virtual(), devices=HostDevices(), topology=Complete(), strategy=strategy)
+    (warning,) = [text for text in forecast(build(fleet)).warnings if "no virtual time" in text]
+    assert "made all its steps before the first message arrives; set devices.name" in warning
+    assert timeless(build(fleet)) == warning
+    for changes in (
+        {"devices": UniformDevices(speed="1000 samples/s")}, {"network": Unshaped()}, {"world": Processes()},
+        {"strategy": DPSGD()}, {"strategy": Solo()}, {"strategy": AllReduce()}, {"strategy": ParameterServer(mode="bsp")},
+    ):  # fmt: skip
+        assert timeless(build(fleet.replace(**changes))) is None, changes
+
+
+def test_the_pace_of_this_machine_is_the_least_a_step_takes() -> None:
+    assert told(devices=HostDevices(), network=Unshaped()).at_least
+    assert not told(devices=HostDevices()).at_least
+    assert not told(network=Unshaped()).at_least
+
+
+def _head(elements: int) -> int:
+    return len(encode(Dense(np.zeros(elements, np.float32)), Float32(), 1000)[0].head)
 
 
 def test_how_long_it_takes() -> None:
@@ -155,12 +198,17 @@ def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "spectral gap 0.6667",
         "1,000 parameters, 4 kB as float32",
         "10 ms to compute",
-        "about 8 kB by a peer in a step",
+        "about 8.31 kB by a peer in a step",
         "about 500 ms emulated, 500 ms in real time; stops at 50 steps",
         "0 of 8 links bind",
         "0 -> 1 32 Mbit/s 3 ms 4 ms",
     ):
         assert words in text
+    assert main(["check", str(file), "--set", "peers=6"]) == 0
+    assert "and 4 more" in capsys.readouterr().out  # as slow as those listed
+    settings = ["--set", "network.name=unshaped", "--set", "devices.name=host"]
+    assert main(["check", str(file), *settings]) == 0
+    assert " ".join(capsys.readouterr().out.split()).count(" at least ") == 2
     assert main(["check", str(file), "--set", "network.rate=1 Mbit/s", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["graph"]["diameter"] == 2

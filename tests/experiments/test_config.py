@@ -180,6 +180,23 @@ def test_set_changes_one_key() -> None:
     assert experiment.set("strategy", '{name = "ako", fill = 0.5}').strategy == Ako(fill=0.5)
 
 
+def test_a_file_that_names_no_run_lends_it_its_own_name(tmp_path: Path) -> None:
+    file = tmp_path / "two-rings.toml"
+    file.write_text("peers = 4")
+    assert Experiment.read(file).name == "two-rings"
+    assert Experiment.read(file, {"name": "x"}).name == "x"
+    file.write_text('name = "own"')
+    assert Experiment.read(file).name == "own"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_a_file_that_says_nothing_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "empty.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"empty\.toml: is empty; write at least one key"):
+        Experiment.read(file)
+
+
 def test_another_name_resets_its_table_and_the_same_name_does_not() -> None:
     experiment = Experiment.parse(FULL)
     assert experiment.set("strategy.name", "ako").strategy == Ako()
@@ -243,10 +260,10 @@ WRONG: list[tuple[str, str, str, str]] = [
     ('[strategy]\nname = "ako"\nlearning_rate = 1', "strategy.learning_rate", "no such field", "belongs to [optimizer]"),
     ('[codec]\nname = "int8"\nbits = 4', "codec.bits", "no such field", "int8 has none"),
     ("[stop]\nstep = 5", "stop.step", "no such field; stop has: time, steps, accuracy", "did you mean steps?"),
-    ('[strategy]\nname = "d_psgdd"', "strategy.name", 'there is no strategy "d_psgdd"', "did you mean d-psgd? known: ako,"),
-    ('[strategy]\nname = "qqqq"', "strategy.name", 'there is no strategy "qqqq"', "known: ako, d-psgd, full, slices, solo"),
-    ("[strategy]\nname = 3", "strategy.name", "there is no strategy 3", "known: ako"),
-    ("[strategy]\nfill = 0.5", "strategy.name", "is missing", "known: ako"),
+    ('[strategy]\nname = "d_psgdd"', "strategy.name", 'there is no strategy "d_psgdd"', "did you mean d-psgd? known: ad-psgd"),
+    ('[strategy]\nname = "qqqq"', "strategy.name", 'there is no strategy "qqqq"', "known: ad-psgd, ako, all-reduce, d-psgd"),
+    ("[strategy]\nname = 3", "strategy.name", "there is no strategy 3", "known: ad-psgd"),
+    ("[strategy]\nfill = 0.5", "strategy.name", "is missing", "known: ad-psgd"),
     ('strategy = "ako"', "strategy", '"ako" is no table', 'write strategy.name = "ako"'),
     ("strategy = [1]", "strategy", "[1] is no table", "write strategy.name = "),
     ("stop = 5", "stop = 5", "is no table", "write [stop]"),
@@ -454,7 +471,7 @@ def _values(info: inspect.Type, extra: dict[str, Any] | None = None) -> st.Searc
         case inspect.ListType() | inspect.VarTupleType():
             return st.lists(_values(info.item_type), min_size=info.min_length or 0, max_size=3).map(tuple)
         case inspect.StrType():
-            return (
-                st.sampled_from(TEXTS[extra["unit"]]) if "unit" in extra else st.text(st.characters(exclude_categories=["Cs"]))
-            )
+            if "unit" in extra:
+                return st.sampled_from(TEXTS[extra["unit"]])
+            return st.text(st.characters(exclude_categories=["Cs"]), min_size=info.min_length or 0)
     raise AssertionError(f"no values known for {info}")

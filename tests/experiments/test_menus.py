@@ -17,7 +17,10 @@ from peer.strategies import Ako, Strategy
 
 CONTRACT = {
     "worlds": ["virtual", "processes"],
-    "strategies": ["solo", "d-psgd", "full", "slices", "ako"],
+    "strategies": [
+        *["solo", "d-psgd", "full", "slices", "ako", "tfako", "dlion", "gaia", "dgc", "ad-psgd"],
+        *["all-reduce", "parameter-server", "fed-avg"],
+    ],
     "topologies": [
         *["ring", "path", "torus", "hypercube", "complete", "star"],
         *["random-regular", "erdos-renyi", "watts-strogatz", "barabasi-albert", "file"],

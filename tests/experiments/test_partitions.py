@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.tasks.partitions import AnyPartition, Dirichlet, Iid, Shards, skew
+from experiments.tasks.partitions import AnyPartition, Bootstrap, Dirichlet, Iid, Shards, skew
 
 seeds = st.integers(0, 2**31)
 
@@ -141,3 +141,16 @@ def test_labels_that_are_no_classes_are_refused(partition: AnyPartition) -> None
 def test_bad_fields_are_refused(make: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()  # type: ignore[operator]
+
+
+def test_bootstrap_serves_more_peers_than_samples() -> None:
+    labels = np.arange(10) % 3
+    shards = Bootstrap(samples=40).split(labels, 50, seed=0)
+    assert [len(shard) for shard in shards] == [40] * 50
+    counts = np.bincount(np.concatenate(shards), minlength=10)
+    assert len(counts) == 10
+    assert np.all(np.abs(counts - 200) < 6 * np.sqrt(200))  # each of 2,000 draws hits each sample alike
+    again = Bootstrap(samples=40).split(labels, 50, seed=0)
+    assert all(np.array_equal(one, two) for one, two in zip(shards, again, strict=True))
+    with pytest.raises(ValueError, match="at least 1"):
+        Bootstrap(samples=0)

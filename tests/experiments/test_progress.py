@@ -90,6 +90,11 @@ def test_a_log_gets_one_line_every_few_seconds() -> None:
     assert all(line.startswith("the run: training | ") for line in lines)
 
 
+@pytest.mark.parametrize(("phase", "told"), [("training", True), ("evaluating", False), ("writing", False)])
+def test_when_a_run_will_end_is_told_until_it_has(phase: str, told: bool) -> None:
+    assert ("until 60 s" in _shown(2, _status(2, phase=phase), terminal=True)) == told
+
+
 def test_a_new_phase_is_told_at_once_and_the_last_word_is_the_last() -> None:
     phases = ["starting", "training", "training", "writing"]
     lines = _shown(2, *(_status(2, phase=phase, emulated_s=i) for i, phase in enumerate(phases)), terminal=False, pause_s=0.01)

@@ -181,6 +181,75 @@ def test_of_very_many_peers_some_are_drawn_and_that_is_told(tmp_path: Path, peer
     assert "Of 100 peers 64 are drawn." in page.text
 
 
+def test_of_a_crowd_the_quantiles_are_drawn_and_no_single_peer(tmp_path: Path) -> None:
+    record_run(tmp_path, peers=201)
+    page = Page(tmp_path / "report.html")
+    lines = page.figure("training loss")["data"]
+    assert not any(line["name"].startswith("peer ") for line in lines)
+    drawn = {line["name"]: line["y"] for line in lines}
+    assert [line["name"] for line in lines if line.get("showlegend")] == [
+        "lowest to highest", "5 % to 95 %", "median", "mean of the peers",
+    ]  # fmt: skip
+    for name, peer in (("lowest", 0), ("5 %", 10), ("median", 100), ("5 % to 95 %", 190), ("lowest to highest", 200)):
+        assert drawn[name] == pytest.approx([2 / time_s + 0.01 * peer for time_s in (1.0, 2.0, 3.0)], rel=1e-4), name
+    assert "The pale band holds all peers" in page.text
+
+
+def test_of_a_crowd_the_links_are_counted(tmp_path: Path) -> None:
+    record_run(tmp_path, peers=201)
+    (bars,) = Page(tmp_path / "report.html").figure("links")["data"]
+    assert (bars["type"], sum(bars["y"])) == ("bar", 201)  # a ring
+
+
+def test_of_a_crowd_in_regions_the_regions_are_drawn(tmp_path: Path) -> None:
+    record_run(tmp_path, peers=300, places=["Tokyo"] * 150 + ["<i>"] * 150)
+    graph = Page(tmp_path / "report.html").figures["figure8"]
+    (dots,) = [part for part in graph["data"] if part.get("text") == ["&lt;i&gt; (150)", "Tokyo (150)"]]
+    assert all("298 directed links" in text for text in dots["hovertext"])  # 149 links within each half of the ring
+    (told,) = [text for part in graph["data"] for text in _texts(part) if "&lt;i&gt; - Tokyo" in text]
+    # peers 149 and 150, 299 and 0 are neighbours: 1000 bytes times the peer's number plus 1, in three intervals
+    assert "1.806 MB over 4 directed links" in told
+
+
+def test_of_very_many_links_those_furthest_off_are_drawn(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, TOML.format(name="x", peers=80, strategy="solo"), MANIFEST)
+    for source in range(80):
+        for target in range(80):
+            delay_s = 0.5 if (source, target) == (3, 17) else 0.04
+            recorder.link(1.0, source, target, 1, 1, 1e6, 1e6, 0.04, delay_s, 0.0)
+    recorder.flush()
+    write_report([tmp_path], tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    dots = page.figure("measured one-way delay (ms)")["data"][1]
+    assert len(dots["x"]) == 3000
+    assert dots["text"][dots["y"].index(500)] == "3 → 17"
+    assert "Of 6,400 links 3,000 are drawn" in page.text
+
+
+def test_a_last_interval_cut_short_puts_no_hook_on_a_mean_over_intervals(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, TOML.format(name="x", peers=1, strategy="solo"), MANIFEST)
+    for time_s, value in ((1.0, 4.0), (2.0, 3.0), (3.0, 2.0), (3.1, 9.0)):
+        for metric in ("train_loss", "staleness_steps", "loss"):
+            recorder.metric(time_s, 0, 1, metric, value)
+    recorder.flush()
+    write_report([tmp_path], tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    for title in ("training loss", "staleness (steps)"):
+        assert page.figure(title)["data"][0]["y"] == [4, 3, 2]
+    assert page.figure("test loss")["data"][0]["y"] == [4, 3, 2, 9]  # of an instant, so it is as true as any other
+
+
+def test_the_runs_of_a_sweep_are_called_by_what_differs(tmp_path: Path) -> None:
+    folders = [tmp_path / f"peers={peers},strategy.name={name}" for peers in (4, 5) for name in ("ako", "solo")]
+    for folder, (peers, name) in zip(folders, [(4, "ako"), (4, "solo"), (5, "ako"), (5, "solo")], strict=True):
+        record_run(folder, peers=peers, strategy=name)
+    write_report(folders, tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    means = [line["name"] for line in page.figure("test accuracy")["data"] if line["line"]["width"] > 2]
+    assert means == [f"peers {peers}, strategy {name}" for peers in (4, 5) for name in ("ako", "solo")]
+    assert "made up: 4 runs compared" in page.text
+
+
 def test_a_run_that_ended_before_anything_was_measured(tmp_path: Path) -> None:
     toml = TOML.format(name="x", peers=2, strategy="solo")
     Recorder(tmp_path, toml, MANIFEST).finish(unfinished(toml, "interrupted"))

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from experiments.result import LinkFigures
-from experiments.summary import KEYS, Outcome, clean, consensus_distance, describe, summarise, time_to_accuracy_s, unfinished
+from experiments.summary import (
+    KEYS,
+    Outcome,
+    clean,
+    consensus_distance,
+    describe,
+    peers_text,
+    summarise,
+    time_to_accuracy_s,
+    unfinished,
+)
 
 OUTCOME = Outcome(
     completed=True,
@@ -136,7 +146,7 @@ def test_the_links_fidelity_is_the_worst_rate_and_the_median_delay() -> None:
     assert summary["rate_error_worst"] == pytest.approx(0.05)
     assert summary["rate_error_worst_link"] == [0, 1]
     assert summary["rate_error_median"] == pytest.approx(0.03)
-    assert summary["delay_error_median_ms"] == pytest.approx(0.5)
+    assert summary["delay_error_median_ms"] == pytest.approx(0.75)
     assert summary["warnings"] == []
 
 
@@ -144,7 +154,10 @@ def test_the_links_fidelity_is_the_worst_rate_and_the_median_delay() -> None:
     ("changes", "said"),
     [
         ({"lateness_ms": [12.0]}, "fell behind the emulated clock by 12.0 ms (99th percentile): raise world.dilation (now 2)"),
-        ({"links": [_link(0, (1e6, 0.5e6))]}, "0 -> 1 was measured at 4 Mbit/s where 8 Mbit/s was asked (-50 %): a shared"),
+        (
+            {"links": [_link(0, (1e6, 0.5e6))]},
+            "0 -> 1 was measured at 4 Mbit/s where 8 Mbit/s was asked (-50 %): raise world.dilation",
+        ),
         ({"links": [_link(0, (1e6, 3e6))]}, "was measured at 24 Mbit/s where 8 Mbit/s was asked (+200 %): jitter"),
         ({"links": [_link(0, (1e6, 1e6), (40, 60))]}, "delays are off by 20.0 ms (median over the links): raise"),
     ],
@@ -152,6 +165,77 @@ def test_the_links_fidelity_is_the_worst_rate_and_the_median_delay() -> None:
 def test_what_spoils_the_figures_is_told_with_its_cure(changes: dict[str, Any], said: str) -> None:
     (warning,) = _summary(dilation=2.0, **{"lateness_ms": [0.5], **changes})["warnings"]
     assert said in warning
+
+
+def test_what_costs_no_real_time_is_never_said_to_need_more_of_it() -> None:
+    links = [_link(0, (1e6, 0.5e6), (40, 90))]
+    assert _summary("virtual", links=links, lateness_ms=())["warnings"] == []
+    (warning,) = _summary("virtual", links=[_link(0, (1e6, 3e6))], lateness_ms=())["warnings"]
+    assert "jitter, or too few bytes" in warning
+
+
+def test_of_a_link_of_which_nothing_was_asked_nothing_is_wrong() -> None:
+    links = [_link(source, (math.inf, 1e6), (0.0, 30.0)) for source in range(3)]
+    summary = _summary(links=links, lateness_ms=[0.5])
+    assert (summary["delay_error_median_ms"], summary["rate_error_worst"], summary["warnings"]) == (None, None, [])
+    shaped = _summary(links=[*links, _link(3, (math.inf, 1e6), (40.0, 90.0))], lateness_ms=[0.5])
+    assert shaped["delay_error_median_ms"] == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize(
+    ("measured", "error"),
+    [(1e6, 0.0), (0.5e6, 0.0), (0.7e6, 0.0), (0.25e6, -0.5), (1.5e6, 0.5)],
+    ids=["all of it", "its share", "between", "below its share", "more than there is"],
+)
+@pytest.mark.parametrize("shared", ["uplinks", "downlinks"])
+def test_a_link_behind_a_shared_line_may_get_anything_from_its_share_to_all_of_it(
+    shared: str, measured: float, error: float
+) -> None:
+    ends = [(0, 1), (0, 2)] if shared == "uplinks" else [(1, 0), (2, 0)]
+    links = [LinkFigures(*pair, 10, 1, 8e6, rate, 0.04, 0.04) for pair, rate in zip(ends, (measured, 0.5e6), strict=True)]
+    summary = _summary(links=links, lateness_ms=[0.5], **{shared: [1e6, math.inf, math.inf]})
+    assert summary["rate_error_worst"] == pytest.approx(abs(error))
+    assert bool(summary["warnings"]) == (error != 0)
+    if error:
+        assert f"where 8 Mbit/s was asked ({100 * error:+.0f} %)" in summary["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"loss": [math.inf, 0.1, 0.1]}, "the test loss of 1 of 3 peers is not finite"),
+        ({"loss": [math.nan, 0.1, 0.1]}, "the test loss of 1 of 3 peers is not finite"),
+        ({"loss": [30.0] * 3, "loss_initial": 2.0}, "the test loss went from 2 to 30"),
+        (
+            {"loss": [5.0] * 3, "loss_initial": 2.0, "accuracy": [0.1] * 3, "accuracy_history": [(0, 0.11), (1, 0.1)]},
+            "the test loss went from 2 to 5",
+        ),
+        (
+            {"accuracy": [0.1] * 3, "accuracy_history": [(0, 0.11), (1, 0.8), (2, 0.1)]},
+            "the accuracy had been 80 % and fell back to chance (10 %)",
+        ),
+    ],
+)
+def test_a_run_that_went_astray_says_that_the_learning_rate_is_too_high(changes: dict[str, Any], said: str) -> None:
+    (warning,) = _summary(lateness_ms=[0.5], **changes)["warnings"]
+    assert said in warning
+    assert "the learning rate is too high: lower optimizer.learning_rate" in warning
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": [5.0] * 3, "loss_initial": 2.0},  # sure of itself and at times wrong, but it did learn
+        {"loss": [2.0] * 3, "loss_initial": 2.3, "accuracy": [0.1] * 3, "accuracy_history": [(0, 0.1), (1, 0.1)]},
+        {"loss": [math.nan] * 3, "accuracy": [math.nan] * 3, "accuracy_history": []},  # never evaluated
+    ],
+)
+def test_a_run_that_learnt_little_did_not_go_astray(changes: dict[str, Any]) -> None:
+    assert _summary(lateness_ms=[0.5], **changes)["warnings"] == []
+
+
+def test_very_many_peers_are_counted() -> None:
+    assert peers_text(range(2000)) == "2,000 peers (0, 1, 2, ...)"
 
 
 def test_an_unfinished_run_has_every_key_and_what_its_file_tells() -> None:

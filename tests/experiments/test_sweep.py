@@ -15,6 +15,7 @@ import pytest
 
 from experiments import sweep
 from experiments.__main__ import main
+from experiments.commands.sweep import _columns
 from experiments.config import ConfigError, Experiment
 from experiments.sweep import Attempt, Standing, is_complete, run_sweep
 from experiments.sweep_plan import Point, read_sweep
@@ -257,6 +258,23 @@ def test_the_table_has_a_row_a_run(tmp_path: Path, command: Any) -> None:
     assert list(table["seed"]) == ["1", "13", "two"]
     assert table["accuracy_mean"][0] == 0.1
     assert pandas.isna(table["accuracy_mean"][1])
+
+
+def test_the_table_on_a_terminal_has_one_unit_a_column() -> None:
+    figures = {"accuracy_mean": 0.8187, "loss_mean": 1.313, "wall_s": 1.034, "consensus_distance": 1.787e-5}
+    rows = [
+        {"strategy.fill": 0.5, "network.rate": "5 Mbit/s", "state": "completed", "bytes_sent": 47_713_123, **figures},
+        {"strategy.fill": 0.9, "network.rate": "50 Mbit/s", "state": "failed"},
+    ]
+    titles, lines = _columns(["strategy.fill", "network.rate"], rows)
+    assert [title.replace("\n", " ") for title in titles] == [
+        "fill", "rate", "state", "accuracy %", "loss", "sent MB", "real s", "consensus distance",
+    ]  # fmt: skip
+    assert lines == [
+        ["0.5", "5 Mbit/s", "completed", "81.9", "1.313", "47.71", "1.03", "1.8e-05"],
+        ["0.9", "50 Mbit/s", "failed", *["-"] * 5],
+    ]
+    assert _columns(["seed"], [{"seed": 1, "state": "failed"}]) == (["seed", "state"], [["1", "failed"]])
 
 
 def test_the_comparison_is_over_all_complete_runs(tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

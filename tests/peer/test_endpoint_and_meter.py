@@ -168,3 +168,15 @@ def test_speed_follows_the_steps() -> None:
     for _ in range(80):
         speed.computed(20_000_000, 32)
     assert speed.samples_per_s == pytest.approx(1600, rel=0.01)
+
+
+def test_a_link_once_measured_too_slow_still_saves_up_for_a_message() -> None:
+    """Else nothing would go, nothing be measured, and the mistake would last for ever."""
+    meter = measured(1_000)
+    meter.least_bytes = 5_000
+    assert meter.room_bytes(0, 20e6) == 5_000
+    meter.sent(5_000, 0, 20e6)
+    meter.acknowledged(5_000, 2_500, 25_000_000, 0)  # it was 100 kB/s after all
+    assert meter.rate_bytes_per_s is not None
+    assert meter.rate_bytes_per_s > 3_000
+    assert meter.room_bytes(10**10, 20e6) == 5_000

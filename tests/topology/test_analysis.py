@@ -206,6 +206,7 @@ def test_a_bare_matrix_knows_no_graph() -> None:
     assert figures.slem == pytest.approx(2 / 3)
     graphless = {"rule", "edges", "connected", "min_degree", "mean_degree", "max_degree", "diameter", "average_shortest_path"}
     graphless |= {"node_connectivity", "edge_connectivity", "algebraic_connectivity", "kirchhoff", "gradient_gossip_eigenvalue"}
+    graphless |= {"finite_time"}  # a ring never agrees exactly
     assert {name for name, value in figures.as_dict().items() if value is None} == graphless
 
 
@@ -232,7 +233,7 @@ def test_figures_go_into_json() -> None:
 
 
 REFUSALS = [
-    (nx.cycle_graph(4), "fastest", "no rule 'fastest'"),
+    (nx.cycle_graph(4), "fast", "no rule 'fast'"),
     (nx.cycle_graph(4, create_using=nx.DiGraph), "metropolis", r"directed.*give graph.to_undirected\(\)"),
     (nx.MultiGraph([(0, 1)]), "metropolis", "multigraph"),
     (nx.Graph(), "metropolis", "empty"),

@@ -11,6 +11,7 @@ import pytest
 
 import topology
 from topology.pictures import simulated_decay, topology_page
+from topology.schedule_pages import schedule_page
 
 
 class Page(HTMLParser):
@@ -59,6 +60,8 @@ def test_a_page_is_whole_self_contained_and_the_same_again() -> None:
         (nx.empty_graph(4), "metropolis"),
         (nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(4)), "max-degree"),
         (nx.Graph([("<b>x</b>", "y"), ("y", "y"), ("y", "z")]), "metropolis"),
+        (topology.build("exponential", 16), "uniform"),
+        (topology.build("geographic", 30), "fastest"),
     ],
 )
 def test_every_graph_has_a_page(graph: nx.Graph, rule: str) -> None:
@@ -85,3 +88,38 @@ def test_what_cannot_be_mixed_has_no_page() -> None:
         topology_page("any", nx.cycle_graph(4), "fast")
     with pytest.raises(ValueError, match="directed"):
         topology_page("any", nx.cycle_graph(4, create_using=nx.DiGraph))
+
+
+def test_a_directed_graph_shows_its_complex_eigenvalues_in_the_plane() -> None:
+    html = topology_page("any", nx.cycle_graph(5, create_using=nx.DiGraph), "uniform")
+    assert "imaginary part" in html
+    assert re.search(r"SLEM\s*0.809", Page(html).text)  # |1 + exp(2 pi i / 5)| / 2 = cos(pi / 5)
+
+
+def test_a_schedule_plays_through_its_rounds() -> None:
+    schedule = topology.schedule("one-peer-exponential", 16)
+    html = schedule_page("one peer <16>", schedule)
+    page = Page(html)
+    assert page.open == []
+    assert page.loads == []
+    assert "one peer <16>" in page.text
+    assert "its rounds repeat after 4, and all agree exactly after 4" in page.text
+    frames = html.split("Plotly.addFrames(")[1]
+    assert [f'"name":"{t}"' in frames for t in range(5)] == [True] * 4 + [False]
+    assert frames.count('"symbol":"triangle-up"') >= 4  # heads of arrows, since links go one way
+    assert "Plotly.animate(" not in html.split("<body>")[1]  # it waits until it is asked to play
+    assert html == schedule_page("one peer <16>", topology.schedule("one-peer-exponential", 16))
+
+
+@pytest.mark.parametrize("name", topology.schedules())
+def test_every_schedule_has_a_page(name: str) -> None:
+    schedule = topology.schedule(
+        name, 12 if name != "one-peer-hypercube" else 8, **({"k": 2} if name == "hyper-hypercube" else {})
+    )
+    html = schedule_page(name, schedule)
+    page = Page(html)
+    assert page.loads == []
+    assert page.open == []
+    assert "NaN" not in html.split("<body>")[1]
+    assert f"schedule {name}:" in page.text
+    assert html.count("Plotly.newPlot(") - html.split("<body>")[0].count("Plotly.newPlot(") == 3

@@ -1,0 +1,144 @@
+"""How far models of TCP are from observed transfers: `python -m benchmarks.tcp_model`.
+
+Each condition's messages are replayed in order, with the pauses between them, many times where packets are lost; the error is
+that of the mean transfer time of each size of 64 KB and more. The observations are real Linux TCP over a packet-level
+emulated link (tests/netem/data/tcp_transfers.json says how). They do not hold the single pauses, only that they were 0.6 to
+1.05 s, at round trips of 20 to 200 ms: PAUSE spreads them so over the round trips; `--pause uniform` draws them instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from netem.lines import Steady
+from netem.losses import Losses
+from netem.plan import LinkSpec
+from netem.tcp import Tcp
+
+OBSERVED = Path(__file__).parents[1] / "tests" / "netem" / "data" / "tcp_transfers.json"
+LEAST_BYTES = 64_000
+REPLAYS = 40
+
+Pause = Callable[[float, np.random.Generator], float]
+
+
+class Error(NamedTuple):
+    """One size under one condition."""
+
+    control: str
+    loss: float
+    rtt_s: float
+    rate_bit_per_s: float
+    size_bytes: int
+    observed_s: float
+    modelled_s: float
+
+    @property
+    def relative(self) -> float:
+        return self.modelled_s / self.observed_s - 1
+
+
+def spread_pause(rtt_s: float, rng: np.random.Generator) -> float:
+    """0.6 s at a round trip of 20 ms to 1.05 s at 200 ms."""
+    return 0.55 + 2.5 * rtt_s
+
+
+def uniform_pause(rtt_s: float, rng: np.random.Generator) -> float:
+    """Anything from 0.6 to 1.05 s."""
+    return float(rng.uniform(0.6, 1.05))
+
+
+def rounds(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
+    """The model of netem.tcp."""
+    delay_ns = round(condition["rtt"] * 5e8)
+    line = Steady(condition["rate"] / 8, delay_ns, condition["loss"])
+    losses = Losses(condition["loss"], rng) if condition["loss"] else None
+    tcp = Tcp(condition["cc"], 2 * delay_ns, losses)
+    now_ns, took_s = 0.0, []
+    for size_bytes, _ in condition["obs"]:
+        in_ns = tcp.send(line, now_ns, size_bytes).done_ns + delay_ns
+        took_s.append((in_ns - now_ns) / 1e9)
+        now_ns = in_ns + pause(condition["rtt"], rng) * 1e9
+    return took_s
+
+
+def plain(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
+    """Delay + size / rate."""
+    return [condition["rtt"] / 2 + size * 8 / condition["rate"] for size, _ in condition["obs"]]
+
+
+def mathis(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
+    """Delay + size / the rate that Mathis' formula leaves: what a network does without a TCP model."""
+    spec = LinkSpec(condition["rate"] / 8, round(condition["rtt"] * 5e8), 0, condition["loss"])
+    return [condition["rtt"] / 2 + size / spec.effective_rate_bytes_per_s for size, _ in condition["obs"]]
+
+
+MODELS = {"rounds (netem.tcp)": rounds, "delay + size / rate": plain, "the same, Mathis cap": mathis}
+GROUPS: dict[str, Callable[[Error], bool]] = {
+    "all": lambda error: True,
+    "cubic, no loss": lambda error: error.control == "cubic" and error.loss == 0,
+    "cubic, 0.1 %": lambda error: error.control == "cubic" and error.loss == 0.001,
+    "cubic, 1 %": lambda error: error.control == "cubic" and error.loss == 0.01,
+    "bbr, no loss": lambda error: error.control == "bbr" and error.loss == 0,
+    "bbr, 0.1 %": lambda error: error.control == "bbr" and error.loss == 0.001,
+    "bbr, 1 %": lambda error: error.control == "bbr" and error.loss == 0.01,
+}
+
+
+def errors(model: Callable[..., list[float]], pause: Pause = spread_pause, replays: int = REPLAYS) -> list[Error]:
+    """The errors of a model, one for each condition and size."""
+    found = []
+    for number, condition in enumerate(json.loads(OBSERVED.read_text())["conditions"]):
+        times = replays if model is rounds else 1
+        took_s = np.mean([model(condition, np.random.default_rng([seed, number]), pause) for seed in range(times)], axis=0)
+        observed: dict[int, list[float]] = defaultdict(list)
+        modelled: dict[int, list[float]] = defaultdict(list)
+        for (size, seconds), expected in zip(condition["obs"], took_s, strict=True):
+            observed[size].append(seconds)
+            modelled[size].append(float(expected))
+        kind = condition["cc"], condition["loss"], condition["rtt"], condition["rate"]
+        found += [
+            Error(*kind, size, float(np.mean(observed[size])), float(np.mean(modelled[size])))
+            for size in sorted(observed)
+            if size >= LEAST_BYTES
+        ]
+    return found
+
+
+def figures(found: list[Error], group: str) -> tuple[float, float]:
+    """Median and 90th percentile of the relative error's size, in a group."""
+    sizes = [abs(error.relative) for error in found if GROUPS[group](error)]
+    return (float(np.median(sizes)), float(np.quantile(sizes, 0.9))) if sizes else (math.nan, math.nan)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pause", choices=("spread", "uniform"), default="spread")
+    parser.add_argument("--each", action="store_true", help="every condition and size")
+    options = parser.parse_args()
+    pause = spread_pause if options.pause == "spread" else uniform_pause
+    table = Table(title="relative error of the mean transfer time, messages of 64 KB and more: median / 90th percentile")
+    for column in ("model", *GROUPS):
+        table.add_column(column, justify="right")
+    for name, model in MODELS.items():
+        found = errors(model, pause)
+        shown = (figures(found, group) for group in GROUPS)
+        table.add_row(name, *(f"{median:.1%} / {tail:.0%}" for median, tail in shown))
+        for error in found if options.each and model is rounds else ():
+            print(f"{error.control} {error.loss:g} {error.rtt_s:g} s {error.rate_bit_per_s / 1e6:g} Mbit/s "
+                  f"{error.size_bytes} B: {error.observed_s:.3f} s, {error.relative:+.1%}")  # fmt: skip
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Which packets of a stream are lost: independently, or in bursts; drawn as gaps, not packet by packet."""
+
+import math
+
+from numpy.random import Generator
+
+
+class Losses:
+    """The lost packets of one direction of a link, told how many packets pass.
+
+    `share` is the mean share of lost packets in [0, 1). `burst` is the mean number of packets for which the link stays
+    bad, 1 or more: at 1 each packet is lost independently (Bernoulli); above, the link is a two-state Markov chain (Gilbert,
+    Bell System Technical Journal 1960; Elliott 1963) that loses `share_in_burst` of the packets while it is bad and
+    none while it is good. Raises ValueError for numbers out of these ranges, and where `share` is not below `share_in_burst`.
+    """
+
+    __slots__ = ("_bad_left", "_gap", "_rng", "burst", "share", "share_in_burst")
+
+    _gap: float
+
+    def __init__(self, share: float, rng: Generator, burst: float = 1.0, share_in_burst: float = 1.0) -> None:
+        if not 0 <= share < share_in_burst <= 1:
+            raise ValueError(f"a loss of {share}, {share_in_burst} of it in bursts: expected 0 <= loss < loss in bursts <= 1")
+        if not burst >= 1:
+            raise ValueError(f"bursts of {burst} packets: expected 1 or more")
+        if burst > 1 and share / share_in_burst > burst / (burst + 1):
+            raise ValueError(f"a loss of {share} in bursts of {burst} packets leaves none between: expected less of it")
+        self.share = share
+        self.burst = burst
+        self.share_in_burst = share_in_burst
+        self._rng = rng
+        self._bad_left = 0  # packets that the bad state still lasts
+        self._gap = self._draw()
+
+    def become(self, share: float) -> None:
+        """From the next packet on, lose that share."""
+        if share != self.share:
+            self.share = min(share, math.nextafter(self.share_in_burst, 0))
+            self._bad_left = 0
+            self._gap = self._draw()
+
+    def pass_packets(self, count: int) -> int:
+        """How many of the next `count` packets are lost."""
+        lost = 0
+        while count >= self._gap:
+            count -= int(self._gap)
+            self._gap = self._draw()
+            lost += 1
+        self._gap -= count
+        return lost
+
+    def tries(self) -> int:
+        """How often a packet is sent until it arrives, where the tries lie a round trip or more apart: 1 or more."""
+        return int(self._rng.geometric(1 - self.share)) if self.share else 1
+
+    def _draw(self) -> float:
+        """How many packets on the next lost one is."""
+        if not self.share:
+            return math.inf
+        if self.burst == 1:
+            return int(self._rng.geometric(self.share))
+        bad_share = self.share / self.share_in_burst
+        packets = 0
+        while True:
+            if self._bad_left == 0:
+                packets += int(self._rng.geometric(min(1.0, bad_share / ((1 - bad_share) * self.burst))))
+                self._bad_left = int(self._rng.geometric(1 / self.burst))
+                packets -= 1  # the good state's last packet is followed by the bad state's first
+            packets += 1
+            self._bad_left -= 1
+            if self.share_in_burst == 1 or self._rng.random() < self.share_in_burst:
+                return packets

@@ -1,0 +1,73 @@
+"""What all networks with shaped links have in common: TCP, outages, laws of jitter and loss."""
+
+import math
+from typing import Annotated
+
+import msgspec
+
+from netem.courses import Outages, Slowed, Still
+from netem.jitter import Law
+from netem.lines import Step
+from netem.plan import Control, LinkSpec, Network, capped_rate
+from netem.units import Duration, duration_ns, read
+
+
+class Shaped(Network, frozen=True, kw_only=True):
+    """A network whose links may have TCP's manners, outages, and laws of jitter and loss."""
+
+    tcp: Control = "none"
+    """What fills a link: "cubic" or "bbr" (a round-based model of Linux's TCP: slow start, losses, idle times; needs a rate),
+    or "none" = rate and delay, loss by Mathis' formula."""
+    queue: Duration | None = None
+    """What the queue before a link holds, in the time that the link takes for it, such as "50 ms"; what comes on top is
+    lost; with tcp only (without it a sender never sends more than the link takes). Left out = the longer of a round
+    trip and 50 ms."""
+    jitter_law: Law = "uniform"
+    """"uniform" (jitter is the half width), "normal" or "pareto" (jitter is the standard deviation; pareto: seldom, but then
+    very late)."""
+    jitter_correlation: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """How like a message's jitter is to that of the one before it, 0 to below 1; the law stays as wide as it is."""
+    loss_burst: Annotated[float, msgspec.Meta(ge=1)] = 1.0
+    """Mean length of a burst of lost packets, 1 or more; 1 = each is lost by itself; with tcp only."""
+    outage_every: Duration = "0 s"
+    """Mean time from the end of an outage of a link to its next, such as "5 min" (exponential); "0 s" = no outages."""
+    outage_length: Duration = "1 s"
+    """Mean length of an outage (exponential); nothing is lost in it, all waits."""
+
+    def check_links(self) -> None:
+        """Raises ValueError where these options do not fit together."""
+        if self.queue is not None:
+            read("queue", duration_ns, self.queue)
+        read("outage_every", duration_ns, self.outage_every)
+        if not read("outage_length", duration_ns, self.outage_length):
+            raise ValueError("outage_length: an outage takes longer than 0 s, such as 1 s")
+        if self.tcp not in ("none", "cubic", "bbr"):
+            raise ValueError(f"tcp: {self.tcp!r} is no congestion control: expected cubic, bbr or none")
+        if self.jitter_law not in ("uniform", "normal", "pareto"):
+            raise ValueError(f"jitter_law: {self.jitter_law!r} is no law: expected uniform, normal or pareto")
+        if not 0 <= self.jitter_correlation < 1:
+            raise ValueError(f"jitter_correlation: {self.jitter_correlation} is not from 0 to below 1")
+        if not self.loss_burst >= 1:
+            raise ValueError(f"loss_burst: {self.loss_burst} packets are no burst: expected 1 or more")
+        for name, plain in (("queue", None), ("loss_burst", 1.0)):
+            if self.tcp == "none" and getattr(self, name) != plain:
+                raise ValueError(f'{name}: has no effect without TCP: set tcp = "cubic" or "bbr", or leave {name} out')
+
+    def finish_spec(self, spec: LinkSpec, where: str = "") -> LinkSpec:
+        """`spec` with these options; raises ValueError, after `where`, where they do not fit."""
+        every_ns, length_ns = duration_ns(self.outage_every), duration_ns(self.outage_length)
+        if math.isinf(spec.rate_bytes_per_s) and (self.tcp != "none" or every_ns):
+            what = "tcp" if self.tcp != "none" else "outage_every"
+            raise ValueError(f'{where}{what}: a link without a rate has none: set a rate too, such as "1 Gbit/s"')
+        motion = spec.motion
+        if self.loss_burst > 1 and spec.loss > self.loss_burst / (self.loss_burst + 1):
+            raise ValueError(f"{where}loss_burst: a loss of {spec.loss} leaves no packet between bursts of {self.loss_burst}")
+        if every_ns:
+            still = Still(step=Step(3_600_000_000_000, spec.rate_bytes_per_s, spec.delay_ns, spec.loss))
+            motion = Outages(motion=motion or still, every_ns=every_ns, length_ns=length_ns)
+        if motion is not None and self.tcp == "none":
+            motion = Slowed(motion=motion, cap=capped_rate)
+        return msgspec.structs.replace(
+            spec, tcp=self.tcp, queue_ns=None if self.queue is None else duration_ns(self.queue), jitter_law=self.jitter_law,
+            jitter_correlation=self.jitter_correlation, loss_burst=self.loss_burst, motion=motion,
+        )  # fmt: skip

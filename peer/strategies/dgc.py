@@ -1,0 +1,82 @@
+"""DGC: deep gradient compression (Lin et al., ICLR 2018, arXiv 1712.01887, sections 3.1 to 3.3).
+
+When: every step, synchronously.  What: the (1 - sparsity) share of the accumulated velocity with the largest absolute values.
+Whom: everybody.  How: momentum correction (velocities accumulate, not gradients), clipping before that by the threshold over
+sqrt(n), momentum factor masking (the velocity of what was sent starts anew), a warm-up of rising sparsity; every peer applies
+the mean of all sparse vectors by plain SGD, so all peers hold the same weights.
+
+    u <- m u + g;  v <- v + u;  send the largest of v;  there v <- 0 and u <- 0
+
+Departures: the largest are taken over the whole vector, exactly, not a tensor at a time by a sampled threshold.  A stage of
+the warm-up is counted in steps (the paper: epochs), because a peer's strategy knows no epochs.  Where nothing is held back
+(sparsity 0) nothing is stale, so nothing is masked: as in the authors' dense path this is plain momentum SGD.  Indices travel
+as 32-bit numbers, not as run lengths.  Momentum is a field here: leave the optimizer's own at 0.
+"""
+
+from __future__ import annotations
+
+from math import ceil, sqrt
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from peer.ledger import All, Largest, Ledger
+from peer.peer import Peer
+from peer.strategies.base import Strategy
+
+_Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
+
+
+class DGC(Strategy, frozen=True, tag="dgc"):
+    """The largest accumulated velocities of every peer, every step, with momentum correction (Lin et al. 2018)."""
+
+    shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+
+    sparsity: _Share = 0.999
+    """Share of the elements that are held back, 0 <= sparsity < 1."""
+    momentum: _Share = 0.9
+    """m of the momentum correction, 0 <= momentum < 1; leave the optimizer's own at 0."""
+    nesterov: bool = False
+    """Nesterov's momentum, as in the authors' code."""
+    clip: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    """Largest norm of a gradient, over sqrt(n) for each of n peers; 0 = no clipping."""
+    warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 25
+    """Steps of each stage of the warm-up (an epoch in the paper): 75 %, 93.75 %, 98.4375 %, ...; 0 = no warm-up."""
+
+    async def run(self, peer: Peer) -> None:
+        ledger = Ledger(peer.size, [peer.id])  # one account: everybody gets the same
+        peer.ledger = ledger
+        velocity = np.zeros(peer.size, np.float32)
+        while peer.running:
+            gradient = self._clipped(await peer.gradient(), len(peer.neighbours) + 1)
+            if self.nesterov:
+                velocity = (velocity + gradient) * np.float32(self.momentum)
+                ledger.add(velocity + gradient)
+            else:
+                velocity = velocity * np.float32(self.momentum) + gradient
+                ledger.add(velocity)
+            count = ceil((1 - self.sparsity_at(peer.step)) * peer.size)
+            payload = ledger.take(peer.id, Largest(count) if count < peer.size else All())
+            if count < peer.size:
+                velocity[payload.where()] = 0
+            read = await peer.broadcast(payload)
+            ledger.refund(peer.id, payload, read)
+            parts = {peer.id: (payload.where(), read)}
+            for message in await peer.gather(peer.step):
+                parts[message.source] = (message.payload.where(), message.payload.values)
+            total = np.zeros(peer.size, np.float32)
+            for source in sorted(parts):  # the same order everywhere: the same bits everywhere
+                where, values = parts[source]
+                total[where] += values
+            peer.apply(total / np.float32(len(parts)))
+
+    def sparsity_at(self, step: int) -> float:
+        """The share that is held back at a step."""
+        if not self.warmup_steps:
+            return self.sparsity
+        return min(self.sparsity, 1 - 0.25 ** (1 + step // self.warmup_steps))
+
+    def _clipped(self, gradient: np.ndarray, peers: int) -> np.ndarray:
+        norm, most = float(np.linalg.norm(gradient)), self.clip / sqrt(peers)
+        return gradient * np.float32(most / norm) if self.clip and norm > most else gradient

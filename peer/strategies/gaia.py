@@ -1,0 +1,149 @@
+"""Gaia: only significant updates cross the wide-area network (Hsieh et al., NSDI 2017, sections 4 and 5).
+
+When: after every step.  What: the elements of the accumulated update that are significant, |update / weight| > threshold,
+with a threshold that falls with 1 / sqrt(t).  Whom: everybody.  How: what is not significant accumulates; receivers add what
+arrives. The selective barrier: updates that the link cannot take now are announced first, by their indices alone, and the
+receiver does not begin a step while announced values are missing.  The mirror clock: a peer does not begin a step more than
+`slack` steps ahead of the slowest peer it has heard of; every step says one's clock, if need be in a message without values.
+
+Here a peer is what a data centre is in the paper: it holds a whole copy, with no servers and workers inside.
+
+Departures: updates are scaled by 1/n (the authors' code adds them up), so that the learning rate means the same for any
+number of peers.  Bandwidth adaptation in the authors' code steps the threshold by 0.005 where the bytes sent lie more than a
+tenth off a limit that is *told*; the rule here steps by the same amount, where the significant elements lie more than a tenth
+off the room of each link as *measured*, and its bound `adapt` is ours.  Elements are announced as far as half of the room
+holds them, the rest later.  Overlay and hubs between groups of data centres are left out.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from peer.ledger import Chosen, Ledger
+from peer.payloads import Marks
+from peer.peer import Message, Peer
+from peer.strategies.base import Strategy
+
+_STEP_OF_ADAPTATION, _TOLERANCE = 0.005, 0.1
+
+
+class Gaia(Strategy, frozen=True, tag="gaia"):
+    """Significant updates only, with selective barrier and mirror clock (NSDI 2017)."""
+
+    shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+
+    threshold: Annotated[float, msgspec.Meta(ge=0.0)] = 0.01
+    """Relative change above which an update is significant, at the first step; >= 0."""
+    decay: bool = True
+    """Whether the threshold falls with 1 / sqrt(step), as in the paper."""
+    adapt: Annotated[float, msgspec.Meta(ge=0.0)] = 0.2
+    """How much a link with too little room may add to the threshold; 0 = no adaptation; >= 0."""
+    fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
+    """Share of a link's measured room that may be used, 0 < fill <= 1."""
+    barrier: bool = True
+    """Whether updates that have to wait for room are announced, and waited for."""
+    slack: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """How many steps a peer may be ahead of the slowest when it begins a step; >= 0."""
+
+    async def run(self, peer: Peer) -> None:
+        ledger = peer.new_ledger()
+        mirrors = {neighbour: _Mirror(peer.size) for neighbour in peer.neighbours}
+        while peer.running:
+            await self._wait_for_others(peer, mirrors)
+            gradient = await peer.gradient()
+            before = peer.weights.copy()
+            peer.apply(gradient)
+            update = (peer.weights - before) / np.float32(peer.peers)
+            np.add(before, update, out=peer.weights)
+            ledger.add(update)
+            for message in peer.arrived():
+                _take_in(peer, mirrors, message)
+            for neighbour in list(peer.neighbours):
+                await self._share(peer, ledger, neighbour, mirrors[neighbour])
+        while _promised(peer, mirrors):  # others wait for what was announced to them
+            await peer.receive(deadline_ns=peer.now_ns + int(peer.horizon_ns))
+            await _keep_promises(peer, mirrors)
+
+    async def _wait_for_others(self, peer: Peer, mirrors: dict[int, _Mirror]) -> None:
+        """Mirror clock and selective barrier: go on when nobody is too far behind and nothing announced is missing."""
+        while True:
+            for message in peer.arrived():
+                _take_in(peer, mirrors, message)
+            living = [mirrors[neighbour] for neighbour in peer.neighbours]
+            lead = peer.step - min((mirror.clock for mirror in living), default=peer.step)
+            if lead <= self.slack and not any(mirror.awaited.any() for mirror in living):
+                return
+            await _keep_promises(peer, mirrors)
+            deadline_ns = peer.now_ns + int(peer.horizon_ns) if _promised(peer, mirrors) else None
+            message_or_none = await peer.receive(deadline_ns=deadline_ns)
+            if message_or_none is not None:
+                _take_in(peer, mirrors, message_or_none)
+
+    async def _share(self, peer: Peer, ledger: Ledger, neighbour: int, mirror: _Mirror) -> None:
+        """Send what is significant as far as there is room, announce the rest; at least the clock."""
+        room = peer.room(neighbour, self.fill, index_bytes=4)
+        if neighbour not in peer.mixing:
+            return
+        threshold = self.threshold / (sqrt(peer.step) if self.decay else 1.0) + mirror.raised
+        peer.notes["threshold"] = threshold
+        significant = np.abs(ledger.owed(neighbour)) > threshold * np.abs(peer.weights)
+        wanted = significant | mirror.announced
+        count = int(wanted.sum())
+        if self.adapt:
+            mirror.adapt(count, room, self.adapt)
+        if count > room and self.barrier:
+            fresh = np.flatnonzero(significant & ~mirror.announced)[: room // 2].astype(np.uint32)
+            if len(fresh):
+                await peer.send(neighbour, Marks(fresh))
+                mirror.announced[fresh] = True
+                room -= -(-len(fresh) // 2)
+            wanted = mirror.announced
+        await _pay(peer, neighbour, mirror, np.flatnonzero(wanted)[: max(0, room)])
+
+
+class _Mirror:
+    """What a peer knows of one neighbour: its clock; what was announced to it and what it has announced, bool [size]."""
+
+    def __init__(self, size: int) -> None:
+        self.clock = 0
+        self.announced = np.zeros(size, bool)
+        self.awaited = np.zeros(size, bool)
+        self.raised = 0.0
+
+    def adapt(self, wanted: int, room: int, most: float) -> None:
+        """Raise the threshold where more is significant than the link takes, lower it where it takes more."""
+        if wanted > (1 + _TOLERANCE) * room:
+            self.raised = min(self.raised + _STEP_OF_ADAPTATION, most)
+        elif wanted < (1 - _TOLERANCE) * room:
+            self.raised = max(self.raised - _STEP_OF_ADAPTATION, 0.0)
+
+
+async def _pay(peer: Peer, neighbour: int, mirror: _Mirror, indices: np.ndarray) -> None:
+    mirror.announced[indices] = False
+    await peer.pay(neighbour, Chosen(indices.astype(np.uint32)))
+
+
+async def _keep_promises(peer: Peer, mirrors: dict[int, _Mirror]) -> None:
+    """Send announced values as far as there is room now."""
+    for neighbour in list(peer.neighbours):
+        indices = np.flatnonzero(mirrors[neighbour].announced)
+        if len(indices) and (room := peer.room(neighbour, index_bytes=4)):
+            await _pay(peer, neighbour, mirrors[neighbour], indices[:room])
+
+
+def _promised(peer: Peer, mirrors: dict[int, _Mirror]) -> bool:
+    return any(mirrors[neighbour].announced.any() for neighbour in peer.neighbours)
+
+
+def _take_in(peer: Peer, mirrors: dict[int, _Mirror], message: Message) -> None:
+    mirror, where = mirrors[message.source], message.payload.where()
+    mirror.clock = max(mirror.clock, message.step)
+    if isinstance(message.payload, Marks):
+        mirror.awaited[where] = True
+    else:
+        peer.weights[where] += message.payload.values
+        mirror.awaited[where] = False

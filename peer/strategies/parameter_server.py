@@ -1,0 +1,225 @@
+"""Parameter servers: workers push gradients to servers and pull weights from them (Li et al., OSDI 2014).
+
+When: every `push_every` steps a push, every `pull_every` a pull.  What: the mean gradient since the last push; the whole
+model. Whom: the first `servers` peers, which hold an equal range of the vector each and train nothing themselves.  How, by
+`mode`: "bsp" a server takes one step on the mean of all workers' gradients of a round, and a pull waits for the round (with
+`backup` = b the first n - b gradients of the round make the mean and late ones are dropped, Chen et al. 2016); "ssp" every
+gradient is a step of its own and a worker begins step c only when c - (the slowest worker's clock) <= slack (Ho et al. 2013);
+"asp" no waiting at all.
+
+Departures: gradients of "ssp" and "asp" are scaled by 1/n, so that the learning rate means the same in all modes.  Workers
+take no steps of their own between pulls.  Where there are several servers, each tells the others its range after every round,
+so that each holds a whole model to be scored.  Workers train the range of a server that is lost by themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from peer.payloads import Dense
+from peer.peer import Message, Peer
+from peer.strategies.base import Strategy
+
+_PUSH, _PULL, _TICK, _BYE, _WEIGHTS, _MIRROR, _LAST_MIRROR = (float(kind) for kind in range(7))
+_NOTHING = np.zeros(0, np.float32)
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
+    """Gradients pushed to servers among the peers, weights pulled from them: BSP, SSP or ASP (OSDI 2014)."""
+
+    needs: ClassVar[Literal["connected", "complete", "hubs"]] = "hubs"
+
+    servers: _Count = 1
+    """How many of the peers, from peer 0 on, serve instead of training; each holds an equal range; >= 1."""
+    mode: Literal["bsp", "ssp", "asp"] = "bsp"
+    """Who waits for whom: everybody for everybody, for those more than `slack` steps behind, or nobody."""
+    slack: Annotated[int, msgspec.Meta(ge=0)] = 3
+    """Steps that a worker may be ahead of the slowest ("ssp"), >= 0."""
+    push_every: _Count = 1
+    """Steps between two pushes, >= 1."""
+    pull_every: _Count = 1
+    """Steps between two pulls, >= 1; in "bsp" the same as push_every."""
+    backup: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Backup workers: so many of the latest gradients of a round are not waited for ("bsp"), >= 0."""
+
+    def __post_init__(self) -> None:
+        if self.mode == "bsp" and self.push_every != self.pull_every:
+            raise ValueError(
+                f'push_every = {self.push_every} and pull_every = {self.pull_every}: with mode = "bsp" a pull waits for its '
+                'round, so set both alike, or mode = "ssp" or "asp"'
+            )
+        if self.backup and self.mode != "bsp":
+            raise ValueError(f'backup = {self.backup} needs rounds: set mode = "bsp", or backup = 0')
+
+    @property
+    def hubs(self) -> int:
+        return self.servers
+
+    async def run(self, peer: Peer) -> None:
+        if peer.id < self.servers:
+            await _Server(self, peer).run()
+        else:
+            await _Worker(self, peer).run()
+
+    def range_of(self, server: int, size: int) -> slice:
+        """The elements that a server holds."""
+        return slice(server * size // self.servers, (server + 1) * size // self.servers)
+
+
+class _Server:
+    def __init__(self, config: ParameterServer, peer: Peer) -> None:
+        self.config = config
+        self.peer = peer
+        self.range = config.range_of(peer.id, peer.size)
+        self.stepper = peer.optimizer.start(self.range.stop - self.range.start)
+        self.version = 0  # rounds done ("bsp")
+        self.clocks = {worker: 0 for worker in peer.neighbours if worker >= config.servers}
+        self.pushes: dict[int, dict[int, np.ndarray]] = {}
+        self.waiting: dict[int, tuple[float, int, int]] = {}
+        self.finished: set[int] = set()  # other servers that have no workers left
+
+    @property
+    def workers(self) -> list[int]:
+        return [worker for worker in self.clocks if worker in self.peer.mixing]
+
+    async def run(self) -> None:
+        """Serve until all workers have left, then see that the other servers know the last weights."""
+        while self.workers:
+            message = await self.peer.receive()
+            if message is not None:
+                self._take_in(message)
+            await self._go_on()
+        await self._mirror(_LAST_MIRROR)
+        while any(server not in self.finished for server in self.peer.neighbours if server < self.config.servers):
+            message = await self.peer.receive()
+            if message is not None:
+                self._take_in(message)
+
+    def _take_in(self, message: Message) -> None:
+        kind, source = message.scalars[0], message.source
+        if kind in (_MIRROR, _LAST_MIRROR):
+            self.peer.weights[message.payload.where()] = message.payload.values
+            if kind == _LAST_MIRROR:
+                self.finished.add(source)
+            return
+        if kind == _BYE:
+            self.clocks.pop(source, None)
+            return
+        clock, turn = int(message.scalars[1]), int(message.scalars[2])
+        if kind != _PUSH:
+            self.waiting[source] = (kind, clock, turn)
+        elif self.config.mode != "bsp":
+            part = self.peer.weights[self.range]
+            self.stepper.step(part, message.payload.values / np.float32(len(self.workers)))
+        elif turn >= self.version:  # else a backup worker's, too late
+            self.pushes.setdefault(turn, {})[source] = message.payload.values
+        if source in self.clocks:
+            self.clocks[source] = max(self.clocks[source], clock)
+
+    async def _go_on(self) -> None:
+        """Make every step that can be made, then answer all who need not wait any longer."""
+        slowest = min((self.clocks[worker] for worker in self.workers), default=0)
+        advanced = self.config.mode != "bsp" and slowest > self.peer.step
+        while len(rows := self._round()) >= self._enough():
+            mean = np.mean(rows[: self._enough()], axis=0, dtype=np.float64)
+            self.stepper.step(self.peer.weights[self.range], np.asarray(mean, np.float32))
+            self.pushes.pop(self.version, None)
+            self.version += 1
+            advanced = True
+        self.peer.step = self.version if self.config.mode == "bsp" else max(slowest, self.peer.step)
+        for worker, (kind, clock, turn) in list(self.waiting.items()):
+            if self._may_go(clock, turn, slowest):
+                del self.waiting[worker]
+                payload = Dense(self.peer.weights[self.range], self.range.start) if kind == _PULL else Dense(_NOTHING)
+                await self.peer.send(worker, payload, (_WEIGHTS, float(self.version)))
+        if advanced:
+            await self._mirror(_MIRROR)
+
+    def _round(self) -> list[np.ndarray]:
+        """What living workers have pushed for the present round, first come first."""
+        found = self.pushes.get(self.version, {})
+        return [values for worker, values in found.items() if worker in self.workers]
+
+    def _enough(self) -> int:
+        return max(1, len(self.workers) - self.config.backup)
+
+    def _may_go(self, clock: int, turn: int, slowest: int) -> bool:
+        if self.config.mode == "bsp":
+            return self.version >= turn
+        return self.config.mode == "asp" or clock - slowest <= self.config.slack
+
+    async def _mirror(self, kind: float) -> None:
+        for server in [other for other in self.peer.neighbours if other < self.config.servers]:
+            await self.peer.send(server, Dense(self.peer.weights[self.range], self.range.start), (kind,))
+
+
+class _Worker:
+    def __init__(self, config: ParameterServer, peer: Peer) -> None:
+        self.config = config
+        self.peer = peer
+        self.turn = 0  # the round that the next push belongs to ("bsp")
+        self.total = np.zeros(peer.size, np.float32)
+        self.count = 0
+        self.alone = {server: peer.optimizer.start(self._length(server)) for server in range(config.servers)}
+
+    async def run(self) -> None:
+        """Train with what was pulled, push what came of it."""
+        config, peer = self.config, self.peer
+        while peer.running:
+            if peer.step:
+                await self._synchronise(peer.step % config.pull_every == 0)
+            gradient = await peer.gradient()
+            self.total += gradient
+            self.count += 1
+            peer.step += 1
+            for server, stepper in self.alone.items():
+                if server not in peer.mixing:
+                    where = config.range_of(server, peer.size)
+                    stepper.step(peer.weights[where], gradient[where])
+            if peer.step % config.push_every == 0:
+                await self._push()
+        await self._push()
+        await self._synchronise(True)
+        for server in self._servers():
+            await peer.send(server, Dense(_NOTHING), (_BYE,))
+
+    async def _push(self) -> None:
+        """Send every server its range of the mean gradient since the last time."""
+        if not self.count:
+            return
+        mean = self.total / np.float32(self.count)
+        for server in self._servers():
+            where = self.config.range_of(server, self.peer.size)
+            await self.peer.send(server, Dense(mean[where], where.start), self._about(_PUSH))
+        self.total[:] = 0
+        self.count = 0
+        self.turn += 1
+
+    async def _synchronise(self, pull: bool) -> None:
+        """Ask every server for its weights, or for leave to go on, and wait for the answers."""
+        if not pull and self.config.mode != "ssp":
+            return
+        asked = self._servers()
+        for server in asked:
+            await self.peer.send(server, Dense(_NOTHING), self._about(_PULL if pull else _TICK))
+        for server in asked:
+            answer: Message | None = None
+            while answer is None and server in self.peer.mixing:
+                answer = await self.peer.expect(server)
+            if answer is not None:
+                self.peer.weights[answer.payload.where()] = answer.payload.values
+                self.turn = max(self.turn, int(answer.scalars[1])) if self.config.mode == "bsp" else self.turn
+
+    def _servers(self) -> list[int]:
+        return [server for server in range(self.config.servers) if server in self.peer.mixing]
+
+    def _about(self, kind: float) -> tuple[float, ...]:
+        return (kind, float(self.peer.step), float(self.turn))
+
+    def _length(self, server: int) -> int:
+        where = self.config.range_of(server, self.peer.size)
+        return where.stop - where.start

@@ -1,0 +1,131 @@
+"""Virtual fleets for the laws of strategies: small quadratics, spies on what peers say, links that change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from experiments import Experiment
+from experiments.build import build
+from experiments.config import Stop, Virtual
+from experiments.interrupt import Interrupt
+from experiments.record import Recorder
+from experiments.summary import Outcome
+from experiments.tasks import Quadratic
+from experiments.worlds.tally import Tally
+from experiments.worlds.virtual import VirtualWorld
+from netem import Uniform, UniformDevices
+from peer.optimizers import Sgd
+from peer.payloads import Payload, decode, decode_head
+from peer.peer import Message, Peer
+from topology.graphs import Complete
+
+RATE = 0.1
+TARGETS = (3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, -6.0)
+
+
+def asked(peers: int = 4, dimension: int = 64, **changes: Any) -> Experiment:
+    """An experiment with a complete graph and steps of 10 ms."""
+    base = Experiment(
+        peers=peers,
+        world=Virtual(),
+        topology=Complete(),
+        task=Quadratic(targets=TARGETS[:peers], dimension=dimension),
+        devices=UniformDevices(speed="100 samples/s"),
+        network=Uniform(rate="1 Mbit/s", delay="5 ms"),
+        optimizer=Sgd(learning_rate=RATE),
+        stop=Stop(steps=30),
+    )
+    return base.replace(**changes)
+
+
+def make_world(tmp_path: Path, experiment: Experiment, losses: list[tuple[int, int]] | None = None) -> VirtualWorld:
+    """A world that has not begun; its records go to a folder that nobody reads."""
+    fleet = build(experiment)
+    recorder = Recorder(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", "", {})
+    return VirtualWorld(fleet, Tally(fleet, recorder, lambda status: None), Interrupt(), losses or [])
+
+
+def carried_out(
+    tmp_path: Path, experiment: Experiment, losses: list[tuple[int, int]] | None = None
+) -> tuple[list[Peer], Outcome]:
+    """Run to the end: the peers as they are then, and how it ended."""
+    world = make_world(tmp_path, experiment, losses)
+    outcome = world.run()
+    assert outcome.completed, outcome.reason
+    return [member.peer for member in world.members], outcome
+
+
+class Said(NamedTuple):
+    """One message as it was sent."""
+
+    source: int
+    target: int
+    step: int
+    now_ns: int
+    payload: Payload
+    scalars: tuple[float, ...]
+
+
+def listen(monkeypatch: pytest.MonkeyPatch) -> list[Said]:
+    """Everything that peers say from now on, in order; payloads as they are on the wire."""
+    said: list[Said] = []
+    send, broadcast = Peer.send, Peer.broadcast
+
+    async def heard_send(peer: Peer, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
+        read = await send(peer, neighbour, payload, scalars)
+        said.append(Said(peer.id, neighbour, peer.step, peer.now_ns, _as_read(payload, read), scalars))
+        return read
+
+    async def heard_broadcast(peer: Peer, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
+        targets, read = list(peer.neighbours), await broadcast(peer, payload, scalars)
+        said.extend(Said(peer.id, target, peer.step, peer.now_ns, _as_read(payload, read), scalars) for target in targets)
+        return read
+
+    monkeypatch.setattr(Peer, "send", heard_send)
+    monkeypatch.setattr(Peer, "broadcast", heard_broadcast)
+    return said
+
+
+def gradients(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[np.ndarray]]:
+    """The gradients that each peer computes from now on."""
+    made: dict[int, list[np.ndarray]] = {}
+    gradient = Peer.gradient
+
+    async def kept(peer: Peer) -> np.ndarray:
+        found = await gradient(peer)
+        made.setdefault(peer.id, []).append(found.astype(float))
+        return found
+
+    monkeypatch.setattr(Peer, "gradient", kept)
+    return made
+
+
+def unread(peer: Peer) -> np.ndarray:
+    """The sum of what lies in a peer's inbox."""
+    total = np.zeros(peer.size)
+    for item in peer._inbox:
+        payload = item.payload if isinstance(item, Message) else decode(decode_head(item.head), item.body, peer.size)
+        total[payload.where()] += payload.values
+    return total
+
+
+def set_rate(world: VirtualWorld, at_ns: int, bytes_per_s: float) -> None:
+    """Let all links run at another rate from an instant on."""
+
+    def change() -> None:
+        for line in world.carriage.lines.values():  # type: ignore[union-attr]
+            line.link._ns_per_byte = 1e9 / bytes_per_s
+
+    world._at(at_ns, change)
+
+
+def _as_read(payload: Payload, read: np.ndarray) -> Payload:
+    kept = object.__new__(type(payload))
+    for slot in type(payload).__slots__:
+        value = getattr(payload, slot)
+        setattr(kept, slot, read.copy() if slot == "values" else value)
+    return kept

@@ -1,0 +1,133 @@
+"""What adapts to measured links does so in time: sizes, queues, frequency, weights."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.config import Stop
+from experiments.tasks import Quadratic
+from netem import MixedDevices, Uniform, UniformDevices
+from peer.meter import SpeedMeter
+from peer.peer import Message
+from peer.strategies.ako import Ako
+from peer.strategies.dlion import DLion
+from peer.strategies.gaia import Gaia
+from peer.strategies.slices import Slices
+from peer.strategies.tfako import TFAko
+from tests.experiments.strategy_fleets import asked, carried_out, listen, make_world, set_rate
+from tests.helpers import make_peer
+from topology.graphs import Ring
+
+WIDE = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(6).normal(0, 3, (4, 20_000)))
+DROP_S, RISE_S, END_S = 3, 6, 10
+RATE_BYTES_PER_S = 250_000  # 12.5 kB in a step of 50 ms, of a model of 80 kB
+
+ADAPTIVE = [
+    Ako(),
+    Ako(schedule="rates"),
+    TFAko(parts_most=64),
+    Slices(),
+    DLion(batching=False, transfer_every=0),
+    DLion(batching=False, transfer_every=0, keep=False),
+    Gaia(slack=100, threshold=0.0, adapt=0.0),
+    Gaia(slack=100, threshold=0.01),
+]
+
+
+@pytest.mark.parametrize("strategy", ADAPTIVE, ids=lambda strategy: type(strategy).__name__)
+@pytest.mark.parametrize("delay", ["1 ms", "20 ms"])
+def test_a_link_that_drops_to_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Any, delay: str) -> None:
+    """Sizes fall to a third within 3 exchanges, no queue lasts a second, and both recover with the link."""
+    said = listen(monkeypatch)
+    world = make_world(
+        tmp_path,
+        asked(4, task=Quadratic(targets=WIDE, noise=3.0), strategy=strategy, network=Uniform(rate="2 Mbit/s", delay=delay),
+              devices=UniformDevices(speed="20 samples/s"), stop=Stop(time=f"{END_S} s")),
+    )  # fmt: skip
+    set_rate(world, DROP_S * 10**9, RATE_BYTES_PER_S / 10)
+    set_rate(world, RISE_S * 10**9, RATE_BYTES_PER_S)
+    queues_s: list[float] = []
+    for tenth in range(1, END_S * 20):
+        world._at(tenth * 50_000_000 + 1, lambda: queues_s.append(_longest_queue_s(world)))
+    assert world.run().completed
+    assert max(queues_s) < 1.0
+    sizes: dict[tuple[int, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for message in said:
+        if len(message.payload.values):
+            sizes[message.source, message.target][message.now_ns] += len(message.payload.values)
+    for exchanges in sizes.values():
+        before = _sizes(exchanges, 1.5, DROP_S)
+        during = _sizes(exchanges, DROP_S, RISE_S)
+        after = _sizes(exchanges, RISE_S + 2, END_S)
+        assert np.median(during[3:]) < 0.35 * np.median(before)
+        assert max(during[3:6]) < 0.5 * np.median(before)
+        assert np.median(after) > 0.7 * np.median(before)
+
+
+def _sizes(exchanges: dict[int, int], since_s: float, until_s: float) -> list[int]:
+    return [size for now_ns, size in exchanges.items() if since_s * 1e9 < now_ns <= until_s * 1e9]
+
+
+def _longest_queue_s(world: Any) -> float:
+    return max((line.link.free_ns - world.now_ns) / 1e9 for line in world.carriage.lines.values())
+
+
+@pytest.mark.parametrize("rate_kbit", [64, 400, 2_000, 20_000, 1_000_000])
+def test_slices_keep_every_link_busy_without_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate_kbit: int) -> None:
+    """From 160 times less than a model in a step to far more: the link is used, and no message is a trifle."""
+    said = listen(monkeypatch)
+    network = Uniform(rate=f"{rate_kbit} kbit/s", delay="1 ms")
+    devices = UniformDevices(speed="20 samples/s")
+    carried_out(
+        tmp_path,
+        asked(4, topology=Ring(), task=Quadratic(targets=WIDE), strategy=Slices(), network=network, devices=devices,
+              stop=Stop(steps=360)),
+    )  # fmt: skip
+    late = [message for message in said if message.step > 160 and (message.source, message.target) == (0, 1)]
+    sent = sum(4 * len(message.payload.values) for message in late)
+    carried = min(rate_kbit * 125 * 0.05, 80_000) * 200
+    assert sent > 0.6 * carried
+    assert sent <= 1.05 * carried
+    assert np.median([len(message.payload.values) for message in late]) >= min(20_000 / 64, rate_kbit * 125 * 0.2 / 4 * 0.5)
+
+
+def test_slices_weigh_by_speed_and_age() -> None:
+    peer = make_peer(0, {1: 0.2, 2: 0.2}, 4)
+    peer.speed.computed(10_000_000, 1)
+    speeds = {0: 100.0, 1: 300.0, 2: 200.0}
+    weigh = Slices()._weight
+    peer.now_ns = 60_000_000
+    assert weigh(peer, Message(1, 0, None, (), 60_000_000), speeds) == pytest.approx(0.2 * 1.5)  # type: ignore[arg-type]
+    assert weigh(peer, Message(2, 0, None, (), 30_000_000), speeds) == pytest.approx(0.2 / 2)  # type: ignore[arg-type]
+    peer.mixing[1] = 0.4
+    assert weigh(peer, Message(1, 0, None, (), 60_000_000), speeds) == 0.5  # type: ignore[arg-type]
+    assert Slices(scaling=False)._weight(peer, Message(2, 0, None, (), 0), speeds) == 0.2  # type: ignore[arg-type]
+
+
+def test_slices_go_on_when_peers_die(tmp_path: Path) -> None:
+    devices = MixedDevices(speeds=("20 samples/s", "70 samples/s"))
+    experiment = asked(4, topology=Ring(), task=Quadratic(targets=WIDE), strategy=Slices(), devices=devices)
+    found, outcome = carried_out(tmp_path, experiment, [(300_000_000, 2)])
+    assert list(outcome.peers_lost) == [2]
+    assert all(peer.step == 30 for peer in found if peer.id != 2)
+    low, high = np.min(WIDE, axis=0), np.max(WIDE, axis=0)
+    for peer in found:
+        assert (peer.weights >= np.minimum(low, 0) - 1e-4).all()
+        assert (peer.weights <= np.maximum(high, 0) + 1e-4).all()
+
+
+def test_a_speed_meter_tells_the_overhead_from_the_samples() -> None:
+    meter = SpeedMeter()
+    for batch in (32, 16, 32, 40):
+        meter.computed(7_000_000 + 250_000 * batch, batch)
+    assert meter.overhead_ns == pytest.approx(7_000_000, rel=1e-6)
+    assert meter.sample_ns == pytest.approx(250_000, rel=1e-6)
+    for _ in range(300):  # batches of one size say nothing more about it, and change nothing
+        meter.computed(7_000_000 + 250_000 * 40, 40)
+    assert meter.overhead_ns == pytest.approx(7_000_000, rel=1e-3)
+    assert meter.sample_ns == pytest.approx(250_000, rel=1e-3)

@@ -1,0 +1,123 @@
+"""Exact laws of all-reduce and ad-psgd, through the whole stack in virtual time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import ConfigError
+from experiments.build import build
+from experiments.config import Stop
+from experiments.tasks import Quadratic
+from netem import MixedDevices, Uniform
+from peer.codecs import Float16
+from peer.strategies.adpsgd import ADPSGD
+from peer.strategies.all_reduce import AllReduce
+from peer.wire import HEADER_BYTES
+from tests.experiments.strategy_fleets import RATE, TARGETS, asked, carried_out, gradients, listen
+from topology.graphs import Complete, ErdosRenyi, Ring, Torus
+
+VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 50)))
+
+
+@pytest.mark.parametrize("peers", [1, 2, 3, 8])
+def test_all_reduce_walks_on_the_exact_mean(tmp_path: Path, peers: int) -> None:
+    task = Quadratic(targets=VECTORS[:peers])
+    found, _ = carried_out(tmp_path, asked(peers, task=task, strategy=AllReduce(), stop=Stop(steps=20)))
+    expected = np.mean(VECTORS[:peers], axis=0) * (1 - (1 - RATE) ** 20)
+    for peer in found:
+        assert np.array_equal(peer.weights, found[0].weights)
+        np.testing.assert_allclose(peer.weights, expected, atol=1e-6 * np.abs(expected).max() * 5)
+
+
+def test_all_reduce_moves_the_least_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 m (n - 1) / n bytes a peer and step, and at most 2 (n - 1) heads and headers around them."""
+    n, steps, size = 8, 3, 16_000
+    said = listen(monkeypatch)
+    _, outcome = carried_out(
+        tmp_path, asked(n, size, strategy=AllReduce(), stop=Stop(steps=steps), network=Uniform(rate="100 Mbit/s"))
+    )
+    numbers = sum(4 * len(message.payload.values) for message in said)
+    assert numbers == steps * n * 2 * (4 * size) * (n - 1) // n
+    turns = [message for message in said if len(message.scalars) == 1]
+    assert len(turns) == steps * n * 2 * (n - 1)
+    framing = outcome.bytes_sent - numbers
+    assert 0 < framing < len(said) * (4 * HEADER_BYTES + 64)
+
+
+def test_all_reduce_with_a_rounding_codec_keeps_equal_weights(tmp_path: Path) -> None:
+    task = Quadratic(targets=VECTORS)
+    found, _ = carried_out(tmp_path, asked(8, task=task, strategy=AllReduce(), codec=Float16(), stop=Stop(steps=200)))
+    for peer in found:
+        assert np.array_equal(peer.weights, found[0].weights)
+    np.testing.assert_allclose(found[0].weights, np.mean(VECTORS, axis=0), atol=0.05)
+
+
+@pytest.mark.parametrize("at_ms", range(1, 160, 6))
+def test_all_reduce_goes_on_with_the_survivors(tmp_path: Path, at_ms: int) -> None:
+    """Whenever one or two die, in whatever turn of the ring: the others end with equal weights, all steps made."""
+    task = Quadratic(targets=VECTORS[:5])
+    losses = [(at_ms * 10**6, 3), (at_ms * 10**6 + 7_300_000, 1)][: 1 + at_ms % 2]
+    found, outcome = carried_out(
+        tmp_path,
+        asked(
+            5,
+            task=task,
+            strategy=AllReduce(),
+            stop=Stop(steps=6),
+            network=Uniform(rate="1 Mbit/s", delay="2 ms", jitter="1 ms"),
+        ),
+        losses,
+    )
+    alive = [peer for peer in found if peer.id not in outcome.peers_lost]
+    assert len(alive) == 5 - len(losses)
+    for peer in alive:
+        assert peer.step == 6
+        assert np.array_equal(peer.weights, alive[0].weights)
+
+
+def test_all_reduce_on_a_ring_is_refused_with_the_cure() -> None:
+    with pytest.raises(ConfigError, match=r"everybody talks to everybody.*complete"):
+        build(asked(8, topology=Ring(), strategy=AllReduce()))
+
+
+@pytest.mark.parametrize("graph", [Ring(), Torus(), ErdosRenyi(p=0.5)])
+def test_adpsgd_keeps_the_sum(tmp_path: Path, graph: object) -> None:
+    """Without gradients (all targets where the peers are) nothing moves; with them the sum moves by gradients alone."""
+    peers = 9 if isinstance(graph, Torus) else 8
+    targets = np.array([*TARGETS, 7.0][:peers])
+    devices = MixedDevices(speeds=("100 samples/s", "70 samples/s", "310 samples/s"))
+    found, _ = carried_out(
+        tmp_path,
+        asked(peers, topology=graph, devices=devices, strategy=ADPSGD(), stop=Stop(steps=400),
+              task=Quadratic(targets=tuple(targets), dimension=3)),
+    )  # fmt: skip
+    weights = np.array([peer.weights for peer in found]).astype(float)
+    assert weights.min() >= targets.min() - 1e-4
+    assert weights.max() <= targets.max() + 1e-4
+    assert weights.std(axis=0).max() < 0.75 * targets.std()
+
+
+def test_adpsgd_moves_the_sum_by_gradients_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = gradients(monkeypatch)
+    found, _ = carried_out(tmp_path, asked(8, topology=Ring(), strategy=ADPSGD(), task=Quadratic(targets=VECTORS)))
+    total = sum(peer.weights.astype(float) for peer in found)
+    np.testing.assert_allclose(total, -RATE * sum(sum(each) for each in made.values()), atol=1e-4)
+
+
+def test_adpsgd_ends_in_a_thousand_schedules(tmp_path: Path) -> None:
+    """Any graph, speed, jitter, and peers that die meanwhile: nobody waits for ever."""
+    rng = np.random.default_rng(11)
+    for seed in range(1000):
+        peers = int(rng.integers(3, 7))
+        graph = [Ring(), ErdosRenyi(p=0.7), Complete()][seed % 3]
+        speeds = tuple(f"{speed} samples/s" for speed in rng.integers(20, 500, peers))
+        losses = [(int(rng.integers(0, 10**8)), int(rng.integers(peers)))] if seed % 4 == 0 else []
+        experiment = asked(
+            peers, 2, seed=seed, topology=graph, devices=MixedDevices(speeds=speeds), strategy=ADPSGD(), stop=Stop(steps=4),
+            network=Uniform(rate="1 Mbit/s", delay="8 ms", jitter="8 ms"),
+        )  # fmt: skip
+        found, outcome = carried_out(tmp_path, experiment, losses)
+        assert all(peer.step == 4 for peer in found if peer.id not in outcome.peers_lost)

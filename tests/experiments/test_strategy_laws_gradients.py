@@ -1,0 +1,418 @@
+"""Exact laws of ako, tfako, gaia, dgc and dlion, through the whole stack in virtual time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.config import Stop
+from experiments.tasks import Digits, Quadratic
+from netem import MixedDevices, Uniform, UniformDevices
+from peer.codecs import Float32, Int8
+from peer.optimizers import Sgd
+from peer.payloads import Dense, Marks, Sparse
+from peer.peer import Peer
+from peer.strategies.ako import Ako, pay_round
+from peer.strategies.dgc import DGC
+from peer.strategies.dlion import DLion, Profile, _State
+from peer.strategies.gaia import Gaia
+from peer.strategies.tfako import TFAko
+from tests.experiments.strategy_fleets import RATE, TARGETS, Said, asked, carried_out, gradients, listen, make_world, unread
+from tests.helpers import make_peer, run_until_blocked
+
+VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 240)))
+WIDE = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(6).normal(0, 3, (4, 20_000)))
+NARROW = Uniform(rate="1 Mbit/s", delay="500 us")
+
+
+# ---- ako ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"schedule": "fixed", "parts": 3}, {"schedule": "rates"}, {"schedule": "room"}], ids=str)
+@pytest.mark.parametrize("codec", [Float32(), Int8()], ids=["float32", "int8"])
+def test_ako_delivers_every_gradient_exactly_once(tmp_path: Path, options: dict[str, Any], codec: Any) -> None:
+    """n/eta (x_0 - x_i) = what i made + what others paid to it, less what it has not read."""
+    task = Quadratic(targets=VECTORS)
+    found, _ = carried_out(
+        tmp_path, asked(8, task=task, codec=codec, strategy=Ako(**options), network=Uniform(rate="1 Mbit/s"))
+    )
+    for peer in found:
+        assert peer.ledger is not None
+        paid = sum(other.ledger.paid[peer.id] for other in found if other is not peer and other.ledger is not None)
+        used = -peer.weights.astype(float) * 8 / RATE
+        np.testing.assert_allclose(used + unread(peer), peer.ledger.total + paid, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(("parts", "size"), [(1, 240), (3, 240), (7, 240), (240, 240)])
+def test_ako_is_at_most_p_minus_1_rounds_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, size: int) -> None:
+    """Every element goes to every neighbour once in p rounds, a different part to each where there are as many parts."""
+    said = listen(monkeypatch)
+    task = Quadratic(targets=VECTORS[:4])
+    carried_out(tmp_path, asked(4, task=task, strategy=Ako(schedule="fixed", parts=parts), stop=Stop(steps=3 * parts)))
+    assert _rounds_between(said, size) <= parts
+    first = [message.payload.start for message in said if message.source == 0 and message.step == 0]
+    assert len(set(first)) == min(3, parts)
+
+
+def test_ako_keeps_its_bound_under_any_interleaving_of_partition_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """p drawn anew for every message: nothing is later than the largest p allows, and nothing is lost."""
+    rng, most = np.random.default_rng(3), 9
+
+    class Restless(Ako, frozen=True, tag="restless"):
+        def _count(self, peer: Peer, neighbour: int) -> int:
+            return -(-peer.size // int(rng.integers(1, most + 1)))
+
+    said = listen(monkeypatch)
+    found, _ = carried_out(tmp_path, asked(4, task=Quadratic(targets=VECTORS[:4]), strategy=Restless(), stop=Stop(steps=80)))
+    assert _rounds_between(said, 240) <= most
+    for peer in found:
+        paid = sum(other.ledger.paid[peer.id] for other in found if other is not peer and other.ledger is not None)
+        used = -peer.weights.astype(float) * 4 / RATE
+        np.testing.assert_allclose(used + unread(peer), peer.ledger.total + paid, rtol=1e-4, atol=1e-2)  # type: ignore[union-attr]
+
+
+def _rounds_between(said: list[Said], size: int) -> int:
+    """The most rounds from one delivery of an element to a neighbour to the next one (or from the first round)."""
+    last: dict[tuple[int, int], np.ndarray] = {}
+    longest = 0
+    for message in said:
+        seen = last.setdefault((message.source, message.target), np.full(size, -1))
+        where = message.payload.where()
+        longest = max(longest, int((message.step - seen[where]).max(initial=0)))
+        seen[where] = message.step
+    return longest
+
+
+def test_ako_by_rates_measures_p(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80,000 bytes over 1 Mbit/s in steps of 100 ms: p = ceil(80000 / 12500) = 7, within what measuring costs."""
+    said = listen(monkeypatch)
+    carried_out(
+        tmp_path,
+        asked(4, task=Quadratic(targets=WIDE), strategy=Ako(schedule="rates", fill=1.0), network=NARROW,
+              devices=UniformDevices(speed="10 samples/s")),
+    )  # fmt: skip
+    sent: Counter[tuple[int, int, int]] = Counter()
+    for message in said:
+        sent[message.source, message.target, message.step] += len(message.payload.values)
+    late = [count for (*_, step), count in sent.items() if step > 20]
+    assert np.median(late) == pytest.approx(20_000 / 7, rel=0.05)
+
+
+def test_ako_without_accumulation_drops_what_it_does_not_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, made = listen(monkeypatch), gradients(monkeypatch)
+    strategy = Ako(schedule="fixed", parts=4, accumulate=False)
+    carried_out(tmp_path, asked(4, task=Quadratic(targets=VECTORS[:4]), strategy=strategy))
+    for message in said:
+        np.testing.assert_allclose(
+            message.payload.values, made[message.source][message.step][message.payload.where()], atol=1e-4
+        )
+
+
+# ---- tfako --------------------------------------------------------------------------------------------------------
+
+
+def test_tfako_adapts_frequency_and_size_to_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """m = 80 kB, steps of 20 ms, 1 Mbit/s = 2.5 kB a step: R = 32, so with p_max = 8 every 4th step an eighth."""
+    said = listen(monkeypatch)
+    carried_out(
+        tmp_path,
+        asked(4, task=Quadratic(targets=WIDE), strategy=TFAko(parts_most=8), network=NARROW, stop=Stop(steps=160),
+              devices=UniformDevices(speed="50 samples/s")),
+    )  # fmt: skip
+    to_one = [message for message in said if (message.source, message.target) == (0, 1) and message.step > 60]
+    steps = sorted({message.step for message in to_one})
+    assert np.median(np.diff(steps)) == pytest.approx(4, abs=1)
+    elements = sum(len(message.payload.values) for message in to_one)
+    assert elements / (steps[-1] - steps[0]) * 4 == pytest.approx(2500, rel=0.15)
+
+
+def test_tfako_weighs_contributions_by_speed_and_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two peers at 100 and 300 samples a second, gradients count 0.5 and 1.5 once the speeds are known."""
+    made = gradients(monkeypatch)
+    applied: list[tuple[np.ndarray, list[tuple[float, np.ndarray]]]] = []
+    arrived, apply = Peer.arrived, Peer.apply
+    heard: dict[int, Any] = {}
+
+    def keep_arrived(peer: Peer) -> Any:
+        heard[peer.id] = arrived(peer)
+        return heard[peer.id]
+
+    def keep_applied(peer: Peer, update: np.ndarray) -> None:
+        if peer.id == 0 and peer.step > 5:
+            expected = 0.5 * made[0][-1] / 2
+            for message in heard[0]:
+                expected[message.payload.where()] += 1.5 * message.payload.values / 2
+            applied.append((update.copy(), expected))  # type: ignore[arg-type]
+        apply(peer, update)
+
+    monkeypatch.setattr(Peer, "arrived", keep_arrived)
+    monkeypatch.setattr(Peer, "apply", keep_applied)
+    devices = MixedDevices(speeds=("100 samples/s", "300 samples/s"))
+    found, _ = carried_out(tmp_path, asked(2, task=Quadratic(targets=VECTORS[:2]), strategy=TFAko(), devices=devices))
+    assert len(applied) > 20
+    for update, expected in applied:
+        np.testing.assert_allclose(update, expected, rtol=1e-4, atol=1e-5)
+    for peer in found:
+        assert peer.ledger is not None
+        other = found[1 - peer.id].ledger
+        assert other is not None
+        np.testing.assert_allclose(other.total, other.paid[peer.id] + other.owed(peer.id))
+
+
+# ---- gaia ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", [Uniform(rate="100 Mbit/s", delay="1 ms"), Uniform(rate="200 kbit/s", delay="10 ms")])
+@pytest.mark.parametrize("barrier", [True, False])
+def test_gaia_keeps_what_it_does_not_send(tmp_path: Path, network: Any, barrier: bool) -> None:
+    """x_i = what i has made + what others have paid to it, less what it has not read; residual + sent = total."""
+    task = Quadratic(targets=VECTORS[:4], start=1.0, dimension=240)
+    strategy = Gaia(threshold=0.05, barrier=barrier)
+    found, _ = carried_out(tmp_path, asked(4, task=task, strategy=strategy, network=network))
+    for peer in found:
+        assert peer.ledger is not None
+        paid = sum(other.ledger.paid[peer.id] for other in found if other is not peer and other.ledger is not None)
+        moved = peer.weights.astype(float) - 1.0
+        np.testing.assert_allclose(moved + unread(peer), peer.ledger.total + paid, atol=1e-4)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_gaia_sends_only_what_is_significant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decay: bool) -> None:
+    """|update| > threshold |weight| for every value, and nothing significant stays behind where there is room."""
+    said: list[float] = []
+    pay = Peer.pay
+    kept: list[int] = []
+
+    async def checked(peer: Peer, neighbour: int, pick: Any, scalars: tuple[float, ...] = ()) -> Any:
+        threshold = 0.3 / (np.sqrt(peer.step) if decay else 1.0)
+        weights = peer.weights.copy()
+        payload = await pay(peer, neighbour, pick, scalars)
+        assert peer.ledger is not None
+        said.extend(np.abs(payload.values) - threshold * np.abs(weights[payload.where()]))
+        kept.append(int((np.abs(peer.ledger.owed(neighbour)) > 1.001 * threshold * np.abs(weights)).sum()))
+        return payload
+
+    monkeypatch.setattr(Peer, "pay", checked)
+    task = Quadratic(targets=VECTORS[:4], start=1.0, dimension=240)
+    strategy = Gaia(threshold=0.3, adapt=0.0, decay=decay)
+    carried_out(tmp_path, asked(4, task=task, strategy=strategy, network=Uniform(rate="100 Mbit/s"), stop=Stop(steps=12)))
+    assert len(said) > 500
+    assert len(said) < 4 * 3 * 12 * 240 / 2
+    assert min(said) > -1e-6
+    assert max(kept) == 0
+
+
+@pytest.mark.parametrize("slack", [0, 1, 3])
+@pytest.mark.parametrize("barrier", [True, False])
+def test_gaia_keeps_the_clocks_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slack: int, barrier: bool) -> None:
+    """Nobody begins a step more than `slack` steps ahead of anybody, and the fast ones do get that far."""
+    steps, gaps = dict.fromkeys(range(4), 0), []
+    gradient = Peer.gradient
+
+    async def checked(peer: Peer) -> np.ndarray:
+        gaps.append(peer.step - min(steps.values()))
+        found = await gradient(peer)
+        steps[peer.id] = peer.step + 1
+        return found
+
+    monkeypatch.setattr(Peer, "gradient", checked)
+    devices = MixedDevices(speeds=("100 samples/s", "30 samples/s", "500 samples/s"))
+    network = Uniform(rate="1 Mbit/s", delay="5 ms", jitter="5 ms")
+    strategy = Gaia(slack=slack, barrier=barrier)
+    carried_out(tmp_path, asked(4, task=Quadratic(targets=VECTORS[:4]), strategy=strategy, devices=devices, network=network))
+    assert max(gaps) == slack
+
+
+def test_gaia_announces_what_has_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indices come first, their values follow, and before that the receiver begins no step."""
+    said = listen(monkeypatch)
+    task = Quadratic(targets=WIDE)
+    found, _ = carried_out(
+        tmp_path, asked(4, task=task, strategy=Gaia(), network=Uniform(rate="2 Mbit/s", delay="5 ms"), stop=Stop(steps=12))
+    )
+    announced = [message for message in said if isinstance(message.payload, Marks)]
+    assert announced
+    for source in range(4):
+        for target in set(range(4)) - {source}:
+            open_marks: set[int] = set()
+            for message in said:
+                if (message.source, message.target) == (source, target):
+                    indices = set(message.payload.where().tolist())
+                    open_marks = open_marks | indices if isinstance(message.payload, Marks) else open_marks - indices
+            assert not open_marks
+    assert {peer.step for peer in found} == {12}
+
+
+# ---- dgc ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_dgc_at_sparsity_0_is_dense_momentum_sgd(tmp_path: Path, nesterov: bool) -> None:
+    strategy = DGC(sparsity=0.0, momentum=0.9, nesterov=nesterov)
+    found, _ = carried_out(
+        tmp_path, asked(8, task=Quadratic(targets=VECTORS), strategy=strategy, optimizer=Sgd(learning_rate=0.02))
+    )
+    mean, weights, velocity = np.mean(VECTORS, axis=0), np.zeros(240), np.zeros(240)
+    for _ in range(30):
+        velocity = 0.9 * velocity + (weights - mean)
+        weights = weights - 0.02 * (weights - mean + 0.9 * velocity if nesterov else velocity)
+    for peer in found:
+        assert np.array_equal(peer.weights, found[0].weights)
+        np.testing.assert_allclose(peer.weights, weights, atol=2e-5)
+
+
+@pytest.mark.parametrize("codec", [Float32(), Int8()], ids=["float32", "int8"])
+def test_dgc_keeps_what_it_does_not_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Any) -> None:
+    """Residual + sent = all velocities; the weights are what was sent, nothing else; each sends its largest tenth."""
+    said, made = listen(monkeypatch), gradients(monkeypatch)
+    strategy = DGC(sparsity=0.9, warmup_steps=5, momentum=0.0)
+    found, _ = carried_out(tmp_path, asked(4, task=Quadratic(targets=VECTORS[:4]), strategy=strategy, codec=codec))
+    sent = np.zeros(240)
+    for message in said:
+        if message.target == (message.source + 1) % 4:
+            assert isinstance(message.payload, Sparse)
+            assert len(message.payload.values) == (60 if message.step < 5 else 24)
+            sent[message.payload.where()] += message.payload.values
+    for peer in found:
+        assert peer.ledger is not None
+        np.testing.assert_allclose(peer.ledger.total, sum(made[peer.id]), atol=1e-4)
+        np.testing.assert_allclose(peer.weights, -RATE * sent / 4, atol=1e-5)
+    paid = sum(peer.ledger.paid[peer.id] for peer in found if peer.ledger is not None)
+    np.testing.assert_allclose(paid, sent, atol=1e-4)
+
+
+def test_dgc_masks_the_velocity_of_what_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """u <- m u + g, v <- v + u, and both begin anew where something went out: replayed element by element."""
+    said, made = listen(monkeypatch), gradients(monkeypatch)
+    strategy = DGC(sparsity=0.8, warmup_steps=0, momentum=0.9, clip=20.0)
+    carried_out(tmp_path, asked(4, task=Quadratic(targets=VECTORS[:4]), strategy=strategy, optimizer=Sgd(learning_rate=0.01)))
+    velocity, residual = np.zeros(240), np.zeros(240)
+    mine = {message.step: message.payload for message in said if (message.source, message.target) == (2, 0)}
+    for step, gradient in enumerate(made[2]):
+        norm = np.linalg.norm(gradient)
+        velocity = 0.9 * velocity + gradient * min(1.0, 20.0 / 2 / norm)
+        residual += velocity
+        where = mine[step].where()
+        np.testing.assert_allclose(mine[step].values, residual[where], rtol=1e-4, atol=1e-4)
+        rest = np.delete(residual, where)
+        assert np.abs(rest).max() <= np.abs(residual[where]).min() + 1e-4
+        velocity[where] = residual[where] = 0
+
+
+# ---- dlion --------------------------------------------------------------------------------------------------------
+
+
+def test_dlion_deals_batches_by_speed_so_that_steps_take_equally_long(tmp_path: Path) -> None:
+    """Without an overhead batches are proportional to speed; with one the times are equal all the same."""
+    speeds = (400, 200, 100, 100)
+    for overhead in ("0 s", "20 ms"):
+        devices = MixedDevices(speeds=tuple(f"{speed} samples/s" for speed in speeds), overhead=overhead)
+        task = Digits(batch_size=32)
+        world = make_world(
+            tmp_path,
+            asked(4, task=task, devices=devices, strategy=DLion(transfer_every=0), network=Uniform(rate="20 Mbit/s"),
+                  stop=Stop(steps=60)),
+        )  # fmt: skip
+        assert world.run().completed
+        batches = np.array([member.peer.batch_size for member in world.members])
+        times = [member.device.step_ns(member.peer.batch_size) for member in world.members]
+        assert max(times) <= 1.05 * min(times)
+        if overhead == "0 s":
+            np.testing.assert_allclose(batches / batches.sum(), np.array(speeds) / sum(speeds), atol=0.01)
+        assert batches.sum() > 4 * 32  # and the global batch has grown
+
+
+def test_dlion_grows_the_global_batch_in_two_phases() -> None:
+    strategy = DLion(adjust_every=10, growth=1.5)
+    sizes = [strategy.global_batch(40, step, 20_000) for step in range(0, 200, 10)]
+    assert sizes[:6] == [40, 80, 120, 160, 200, 300]
+    assert sizes[-1] == 2000
+    assert strategy.global_batch(4, 1000, 4) == 4
+
+
+def test_dlion_weighs_gradients_by_batches() -> None:
+    """x_k <- x_k - eta / n sum_j (LBS_j / LBS_k) g_j; normalised the weights add up to n."""
+    for weighting, expected in (("relative", 3.0), ("normalised", 1.5), ("none", 1.0)):
+        strategy = DLion(weighting=weighting, batching=False)  # type: ignore[arg-type]
+        peer = Peer(0, 2, {1: 0.5}, np.zeros(4, np.float32), 10)
+        state = _State(peer)
+        for member, batch in ((0, 10.0), (1, 30.0)):
+            state.profiles[member] = Profile(0.0, batch, 0.0, 1.0, 1.0, 1.0)
+        assert strategy._weight(peer, state, 1) == expected
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_dlion_sends_the_largest_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    """Nothing that was left is larger than what was sent; sizes follow the link; kept gradients are conserved."""
+    said = listen(monkeypatch)
+    strategy = DLion(batching=False, weighting="none", transfer_every=0, keep=keep)
+    found, _ = carried_out(
+        tmp_path,
+        asked(4, task=Quadratic(targets=WIDE), strategy=strategy, network=NARROW, devices=UniformDevices(speed="20 samples/s"),
+              stop=Stop(steps=60)),
+    )  # fmt: skip
+    late = [message for message in said if message.step > 20]
+    bytes_a_step = np.mean([8 * len(message.payload.values) for message in late])
+    assert bytes_a_step == pytest.approx(0.9 * 125_000 * 0.05, rel=0.1)
+    for peer in found:
+        assert peer.ledger is not None
+        if keep:
+            paid = sum(other.ledger.paid[peer.id] for other in found if other is not peer and other.ledger is not None)
+            used = -peer.weights.astype(float) * 4 / RATE
+            np.testing.assert_allclose(used + unread(peer), peer.ledger.total + paid, rtol=1e-3, atol=2e-2)
+        else:
+            for neighbour in peer.neighbours:
+                assert not peer.ledger.owed(neighbour).any()
+
+
+def test_dlion_hands_knowledge_from_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the peer with the lowest loss gives weights, every element of them once, and the peers draw together."""
+    spread, slow = {}, Uniform(rate="600 kbit/s", delay="500 us")
+    for every in (0, 50):
+        with monkeypatch.context() as patch:
+            said = listen(patch)
+            strategy = DLion(batching=False, transfer_every=every)
+            found, _ = carried_out(
+                tmp_path,
+                asked(4, task=Quadratic(targets=TARGETS[:4], dimension=2000, noise=2.0), strategy=strategy, network=slow,
+                      stop=Stop(steps=100), devices=UniformDevices(speed="50 samples/s")),
+            )  # fmt: skip
+        spread[every] = float(np.std([peer.weights for peer in found], axis=0).mean())
+        given = [message for message in said if message.scalars[0] == 2.0]
+        asks = [message for message in said if message.scalars[0] == 1.0]
+        assert bool(given) == bool(asks) == bool(every)
+        for ask in asks:
+            if ask.step < 60:
+                slices = [m for m in given if (m.source, m.target) == (ask.target, ask.source) and m.now_ns >= ask.now_ns]
+                assert slices
+                assert all(isinstance(m.payload, Dense) for m in slices)
+    assert spread[50] < 0.8 * spread[0]
+
+
+# ---- everybody ----------------------------------------------------------------------------------------------------
+
+ALL = [Ako(schedule="rates"), Ako(schedule="fixed"), TFAko(), Gaia(), DGC(warmup_steps=2), DLion(transfer_every=4),
+       DLion(prioritized=False)]  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda strategy: type(strategy).__name__)
+def test_the_others_go_on_when_peers_die(tmp_path: Path, strategy: Any) -> None:
+    for at_ms in (3, 61, 118):
+        losses = [(at_ms * 10**6, 2), (at_ms * 10**6 + 13_000_000, 0)]
+        found, outcome = carried_out(tmp_path, asked(5, task=Quadratic(targets=VECTORS[:5]), strategy=strategy), losses)
+        assert list(outcome.peers_lost) == [0, 2]
+        assert all(peer.step == 30 for peer in found if peer.id in (1, 3, 4))
+
+
+def test_a_round_wraps_as_two_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = listen(monkeypatch)
+    peer = make_peer(0, {1: 0.5}, size=10)
+    peer.new_ledger().turn(1, 7)
+    run_until_blocked(pay_round(peer, 1, 5))
+    assert [(message.payload.start, len(message.payload.values)) for message in said] == [(7, 3), (0, 2)]

@@ -1,0 +1,213 @@
+"""The swarm: seeded random scenarios in virtual time, and what must hold after every one of them.
+
+A failing seed N replays with one command: `python -m pytest "tests/experiments/test_swarm.py::test_swarm[N]"`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments import Experiment, run
+from experiments.build import Fleet, build
+from experiments.config import Stop, Virtual
+from experiments.interrupt import Interrupt
+from experiments.record import Recorder
+from experiments.summary import Outcome
+from experiments.tables import Record
+from experiments.tasks import Digits, Quadratic
+from experiments.worlds.carriage import WholeMessages
+from experiments.worlds.tally import Tally
+from experiments.worlds.virtual import VirtualWorld
+from netem import Link, MixedDevices, NetworkPlan, Transit, Uniform, UniformDevices, Unshaped
+from peer.codecs import Float16, Float32, Int8
+from peer.meter import PROBE_BYTES
+from peer.optimizers import Sgd
+from peer.strategies import DPSGD, Ako, Full, Slices, Solo
+from topology.graphs import Complete, ErdosRenyi, Ring, Star
+from topology.graphs import Path as PathGraph
+
+RATE = 0.05
+SEEDS = range(40)
+NOTHING_LOST = 0.6  # share of scenarios in which nobody dies
+
+
+class WatchedLink(Link):
+    """A link that remembers what it carried."""
+
+    __slots__ = ("carried",)
+
+    def send(self, now_ns: int, size_bytes: int, *rest: Any, **options: Any) -> Transit:
+        transit = super().send(now_ns, size_bytes, *rest, **options)
+        if not hasattr(self, "carried"):
+            self.carried = []
+        self.carried.append((size_bytes, transit))
+        return transit
+
+
+class WatchedWorld(VirtualWorld):
+    """A world whose time may only go forward."""
+
+    def _at(self, time_ns: int, action: Any, *arguments: Any) -> None:
+        assert time_ns >= self.now_ns, f"an event at {time_ns} planned at {self.now_ns}"
+        super()._at(time_ns, action, *arguments)
+
+
+def scenario(seed: int) -> tuple[Experiment, list[tuple[int, int]]]:
+    """A random experiment of up to ten peers, and who dies when."""
+    rng = np.random.default_rng([0x5AB, seed])
+    peers = int(rng.integers(2, 10))
+    strategy: Any = [Solo(), DPSGD(), DPSGD(order="adapt-then-combine"), Full(), Ako(), Slices()][rng.integers(6)]
+    graphs: list[Any] = [Complete(), PathGraph(), Star()]
+    graphs += [Ring(), ErdosRenyi(p=0.9)] if peers > 3 else []
+    graph = Complete() if strategy.shares == "gradients" else graphs[rng.integers(len(graphs))]
+    shaped = Uniform(
+        rate=f"{rng.choice([50, 500, 5000])} kbit/s",
+        delay=f"{rng.choice([0, 1, 30, 200])} ms",
+        jitter=f"{rng.choice([0, 0, 10])} ms",
+        loss=float(rng.choice([0, 0, 0.01])),
+        uplink=str(rng.choice(["unlimited", "unlimited", "400 kbit/s"])),
+        downlink=str(rng.choice(["unlimited", "unlimited", "300 kbit/s"])),
+    )
+    speeds = tuple(f"{speed} samples/s" for speed in rng.choice([20, 50, 200], size=rng.integers(1, 4)))
+    steps = int(rng.integers(5, 40))
+    experiment = Experiment(
+        name=f"swarm-{seed}",
+        seed=seed,
+        peers=peers,
+        world=Virtual(),
+        topology=graph,
+        network=Unshaped() if rng.random() < 0.15 else shaped,
+        devices=MixedDevices(speeds=speeds) if rng.random() < 0.7 else UniformDevices(speed="100 samples/s"),
+        task=Quadratic(targets=tuple(rng.normal(size=peers).tolist()), dimension=int(rng.choice([1, 40, 3000]))),
+        strategy=strategy,
+        codec=[Float32(), Float16(), Int8()][rng.integers(3)],
+        optimizer=Sgd(learning_rate=RATE),
+        stop=Stop(steps=steps) if rng.random() < 0.7 else Stop(time=f"{rng.uniform(0.1, 2):.3f} s"),
+        record=Record(every="300 ms"),
+    )
+    dying = [] if rng.random() < NOTHING_LOST else rng.choice(peers, size=rng.integers(1, peers), replace=False).tolist()
+    return experiment, [(int(rng.uniform(0, 1e9)), int(peer)) for peer in dying]
+
+
+def carried_out(experiment: Experiment, losses: list[tuple[int, int]], folder: Path) -> tuple[WatchedWorld, Outcome, Recorder]:
+    fleet = build(experiment)
+    with Recorder(folder, "", {}) as recorder:
+        world = WatchedWorld(fleet, Tally(fleet, recorder, lambda status: None), Interrupt(), losses)
+        return world, world.run(), recorder
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_swarm(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links: dict[tuple[int, int], WatchedLink] = {}
+
+    def watched(plan: NetworkPlan, source: int, target: int) -> Link:
+        spec = plan.links[source, target]
+        link = WatchedLink(
+            spec.effective_rate_bytes_per_s, spec.delay_ns, spec.jitter_ns, np.random.default_rng([seed, source, target])
+        )
+        return links.setdefault((source, target), link)
+
+    monkeypatch.setattr(NetworkPlan, "link", watched)
+    experiment, losses = scenario(seed)
+    world, outcome, _ = carried_out(experiment, losses, tmp_path / "run")
+    endings(world, outcome, losses)
+    links_keep_their_rate_and_order(links)
+    every_byte_is_accounted_for(world, outcome, links)
+    room_is_respected(world.fleet, outcome)
+    conserved(world)
+    if not losses:
+        means(world.fleet, outcome)
+
+
+def endings(world: WatchedWorld, outcome: Outcome, losses: list[tuple[int, int]]) -> None:
+    """Every run ends, and says so; the dead are named; who lives made the steps asked for."""
+    experiment = world.fleet.experiment
+    died = {peer for time_ns, peer in losses if time_ns <= outcome.emulated_s * 1e9}
+    assert set(outcome.peers_lost) == died
+    assert "deadlock" not in outcome.reason, outcome.reason
+    assert outcome.completed or died == set(range(experiment.peers))
+    if experiment.stop.steps is not None:
+        assert all(outcome.steps[peer] == experiment.stop.steps for peer in range(experiment.peers) if peer not in died)
+
+
+def links_keep_their_rate_and_order(links: dict[tuple[int, int], WatchedLink]) -> None:
+    """Links are first in, first out, and never faster than their rate, over any stretch of their use."""
+    for link in links.values():
+        carried = getattr(link, "carried", [])
+        for (_, one), (size_bytes, two) in pairwise(carried):
+            assert two.finish_ns >= one.finish_ns
+            assert two.due_ns >= one.due_ns
+            assert two.due_ns >= two.finish_ns >= two.start_ns
+            if isfinite(link.rate_bytes_per_s):
+                took_ns = two.finish_ns - max(one.finish_ns, two.start_ns)
+                assert took_ns >= size_bytes / link.rate_bytes_per_s * 1e9 - 2
+
+
+def every_byte_is_accounted_for(world: WatchedWorld, outcome: Outcome, links: dict[tuple[int, int], WatchedLink]) -> None:
+    """What was counted as sent is what the links carried, less acknowledgements that no later message has made room for."""
+    counted = defaultdict(int, {(link.source, link.target): link.bytes for link in outcome.links})
+    assert sum(counted.values()) == outcome.bytes_sent
+    for pair, link in links.items():
+        carried = sum(size for size, _ in getattr(link, "carried", []))
+        waiting = 0
+        if isinstance(world.carriage, WholeMessages):
+            waiting = world.carriage.lines[pair]._debt_bytes
+        assert carried + waiting == counted[pair] or pair[0] in outcome.peers_lost or pair[1] in outcome.peers_lost
+
+
+def room_is_respected(fleet: Fleet, outcome: Outcome) -> None:
+    """Who adapts never gives a link more than it carries: rate x time, one horizon, and the first probe."""
+    if not isinstance(fleet.experiment.strategy, Ako | Slices):
+        return
+    slowest_s = max(device.step_ns(fleet.experiment.task.batch_size) for device in fleet.devices) / 1e9
+    for link in outcome.links:
+        rate = fleet.plan.links[link.source, link.target].effective_rate_bytes_per_s
+        allowed = rate * (outcome.emulated_s + 2 * slowest_s + 0.1) * 1.25 + 2 * PROBE_BYTES if isfinite(rate) else inf
+        assert link.bytes <= allowed
+
+
+def conserved(world: WatchedWorld) -> None:
+    """What a peer made = what it paid + what it owes."""
+    for member in world.members:
+        ledger = member.peer.ledger
+        if ledger is not None:
+            for neighbour, paid in ledger.paid.items():
+                np.testing.assert_allclose(paid + ledger.owed(neighbour), ledger.total, atol=1e-9)
+
+
+def means(fleet: Fleet, outcome: Outcome) -> None:
+    """Synchronous strategies move the mean as one machine moves on the mean gradient."""
+    experiment = fleet.experiment
+    exact = isinstance(experiment.strategy, DPSGD | Solo) or isinstance(experiment.codec, Float32)
+    if not exact or isinstance(experiment.strategy, Ako | Slices) or len(set(outcome.steps)) != 1:
+        return
+    optimum = fleet.problem.optimum()
+    assert optimum is not None
+    expected = optimum * (1 - (1 - RATE) ** outcome.steps[0])
+    np.testing.assert_allclose(outcome.weights.mean(axis=0, dtype=float), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("seed", list(SEEDS)[:4])
+def test_a_scenario_replays_to_the_byte(seed: int, tmp_path: Path) -> None:
+    experiment, losses = scenario(seed)
+    first, second = (carried_out(experiment, losses, tmp_path / name)[1] for name in "ab")
+    assert np.array_equal(first.weights, second.weights)
+    assert (first.bytes_sent, first.emulated_s, first.steps) == (second.bytes_sent, second.emulated_s, second.steps)
+
+
+def test_a_peers_luck_is_its_own(tmp_path: Path) -> None:
+    """Another device for one peer, another edge for two: nobody else draws other minibatches."""
+    base = Experiment(
+        peers=5, world=Virtual(), strategy=Solo(), task=Digits(hidden=(8,)), stop=Stop(steps=15),
+        devices=MixedDevices(speeds=("1000 samples/s",) * 5),
+    )  # fmt: skip
+    other = base.replace(topology=Complete(), devices=MixedDevices(speeds=("1000 samples/s",) * 4 + ("90 samples/s",)))
+    first, second = run(base, out=tmp_path / "a").weights, run(other, out=tmp_path / "b").weights
+    assert np.array_equal(first, second)
