@@ -19,6 +19,7 @@ from topology.spectra import largest, mean_share_kept, second_modulus, smallest,
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+NEVER_FINITE = 0.1  # exact agreement needs all other eigenvalues to be 0; those of a defective matrix round off to far more
 FINITE = 1e-9  # a power of W this close to J is J
 MOST_ROUNDS = 64
 ROUND_OFF = 1e-12  # an eigenvalue this close to 1 or 0 is 1 or 0; the slowest graph that fits in memory is far from it
@@ -125,7 +126,7 @@ class Figures(GraphFigures):
         """After how many rounds all agree exactly, whatever they started from; None for never (or after more than 64)."""
         if self.nodes == 1:
             return 0
-        if self._large or (self._twin is not None and self.slem > FINITE):
+        if self._large or self.slem > (FINITE if self._twin is not None else NEVER_FINITE):
             return None
         power = self.matrix
         for rounds in range(1, 1 + (1 if self._twin is not None else MOST_ROUNDS)):

@@ -1,9 +1,10 @@
-"""`grapevine topology`: the figures and the picture of a graph."""
+"""`grapevine topology`: the figures and the picture of a graph, or of a schedule of graphs."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from experiments.settings import parse_settings
 EXAMPLES = """\
   grapevine topology ring -n 16
   grapevine topology random-regular -n 64 --set degree=6 --html graph.html
+  grapevine topology one-peer-exponential -n 16 --html rounds.html
   grapevine topology file -n 12 --set path=graph.graphml --mixing lazy --json
 """
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = add_command(commands, "topology", execute, "a graph's figures and picture", EXAMPLES)
-    parser.add_argument("name", metavar="NAME", help="one of `grapevine list topologies`")
+    parser = add_command(commands, "topology", execute, "a graph's or schedule's figures and picture", EXAMPLES)
+    names = "one of `grapevine list topologies`, or a schedule such as one-peer-exponential"
+    parser.add_argument("name", metavar="NAME", help=names)
     parser.add_argument("-n", metavar="PEERS", type=_whole, default=16, help="how many peers (default 16)")
     parser.add_argument("--seed", metavar="SEED", type=_whole, default=0, help="for random graphs (default 0)")
     parser.add_argument("--mixing", metavar="RULE", help="how much each neighbour counts (default metropolis)")
@@ -46,20 +49,21 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.name == "file" and not options.get("path"):
         cure = "say which: --set path=graph.graphml"
         raise ConfigError(key="topology.path", problem="is missing, since the graph comes from a file", cure=cure)
-    from experiments.menus import MENUS
-
-    chosen: Any = MENUS["topology"].read({**options, "name": arguments.name})
     import topology
 
     try:
-        graph = chosen.build(arguments.n, arguments.seed)
-        figures = {"name": arguments.name, **topology.analyse(graph, chosen.mixing).as_dict()}
+        if arguments.name in topology.schedules():
+            figures, page = _schedule(arguments.name, arguments.n, arguments.seed, options)
+        else:
+            figures, page = _graph(arguments.name, arguments.n, arguments.seed, options)
+        figures = {"name": arguments.name, **figures}
         if arguments.html is not None:
-            from experiments.topology_page import write_page
-
-            write_page(f"{arguments.name}, {arguments.n} peers", graph, figures, arguments.html)
+            arguments.html.parent.mkdir(parents=True, exist_ok=True)
+            arguments.html.write_text(page(f"{arguments.name}, {arguments.n} peers"), encoding="utf-8")
     except ValueError as error:
         raise config_error(error, key="topology") from None
+    except OSError as error:
+        raise ConfigError(source="--html", problem=f"{arguments.html}: cannot be written: {error.strerror}") from None
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return 0
@@ -67,11 +71,32 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _graph(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
+    """A graph's figures, and what draws its page; a directed one is mixed uniformly where no rule for it was asked."""
+    from experiments.menus import MENUS
+    from topology import analyse
+    from topology.pictures import topology_page
+
+    chosen: Any = MENUS["topology"].read({**options, "name": name})
+    graph = chosen.build(peers, seed, directed=True)
+    rule = "uniform" if graph.is_directed() and "mixing" not in options else chosen.mixing
+    return analyse(graph, rule).as_dict(), lambda title: topology_page(title, graph, rule)
+
+
+def _schedule(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
+    """A schedule's figures, and what draws its page."""
+    import topology
+    from topology.schedule_pages import schedule_page
+
+    schedule = topology.schedule(name, peers, seed=seed, **options)
+    return topology.analyse(schedule).as_dict(), lambda title: schedule_page(title, schedule)
+
+
 def _print(figures: dict[str, Any], page: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from experiments.topology_page import label, meaning, shown
+    from experiments.figure_words import label, meaning, shown
 
     table = Table.grid(padding=(0, 2))
     for column in range(3):

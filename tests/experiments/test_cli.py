@@ -291,9 +291,20 @@ def test_topology_prints_figures_and_draws(tmp_path: Path, capsys: pytest.Captur
     assert str(page) in "".join(printed.split())
     text = page.read_text()
     assert "random-regular, 8 peers" in text
-    assert text.count("peer 7, 4 neighbours") == 1
-    assert "<td>edges</td><td>16</td><td></td>" in text
+    assert text.count("plotly-graph-div") >= 3  # the graph, its spectrum, the decay of disagreement
     assert 'src="http' not in text
+
+
+def test_topology_knows_schedules_and_directed_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "rounds.html"
+    assert main(["topology", "one-peer-exponential", "-n", "8", "--json", "--html", str(page)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["period"], figures["finite_time"]) == (3, 3)  # log2 n rounds to exact agreement
+    assert "one-peer-exponential, 8 peers" in page.read_text()
+    assert main(["topology", "exponential", "-n", "8", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["slem"] == pytest.approx(0.5)  # (tau - 1) / (tau + 1) with tau = log2 8
+    assert figures["finite_time"] is None
 
 
 def test_topology_reads_a_graph_file(ring: str, capsys: pytest.CaptureFixture[str]) -> None:
