@@ -41,7 +41,7 @@ every = "1000 s"
 _UNIFORM, _MIXED = '["2000 samples/s"]', '["4000 samples/s", "2000 samples/s", "1000 samples/s"]'
 
 _ALONE = """
-import json, resource, sys, tempfile
+import json, sys, tempfile
 from experiments.build import build
 from experiments.config import Experiment
 from experiments.interrupt import Interrupt
@@ -58,7 +58,7 @@ with tempfile.TemporaryDirectory() as folder:
     world.train(records=False)
     seconds = time.monotonic() - started_s
 steps = sum(member.peer.step for member in world.members)
-peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+peak_mb = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1000
 print(json.dumps({"steps_per_s": steps / seconds, "peak_mb": peak_mb}))
 """
 
