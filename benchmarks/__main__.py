@@ -74,26 +74,22 @@ def wires(console: Console) -> None:
 def virtual(console: Console) -> None:
     """Virtual time: peer-steps per second and memory against the number of peers, and the curve as a picture."""
     loop, bound = medians(loop_steps_per_s, lambda: batched_gradients_per_s(1000))
-    table = Table(title="virtual world, digits MLP of 4,810 parameters, batch 32, 4-regular graph, links between 11 regions")
-    for column in ("peers", "strategy", "peer-steps/s", "us a peer-step", "peak memory", "KB a peer", "target"):
+    table = Table(title="virtual world: digits MLP of 4,810 parameters, batch 32, 4-regular graph")
+    for column in ("peers", "strategy", "links", "peer-steps/s", "us a peer-step", "peak memory", "KB a peer", "target"):
         table.add_column(column, justify="right")
     curve = []
-    for peers, strategy, count, mixed, target in (
-        (100, "d-psgd", 400, False, "6,000"), (300, "d-psgd", 150, False, ""), (1_000, "d-psgd", 50, False, "10,000"),
-        (3_000, "d-psgd", 20, False, ""), (10_000, "d-psgd", 8, False, "8 GiB"), (1_000, "slices", 40, True, "5,000"),
+    for peers, strategy, count, shaped, target in (
+        (100, "d-psgd", 400, False, "6,000"), (300, "d-psgd", 150, False, ""), (1_000, "d-psgd", 60, False, "10,000"),
+        (3_000, "d-psgd", 20, False, ""), (10_000, "d-psgd", 8, False, "8 GiB"), (1_000, "d-psgd", 60, True, ""),
+        (1_000, "slices", 40, True, "5,000"),
     ):  # fmt: skip
-        found = [engine(strategy, peers, count, mixed) for _ in range(TURNS if peers < 3_000 else 1)]
+        turns = TURNS if peers < 3_000 else 1
+        found = [engine(strategy, peers, count, shaped, strategy == "slices") for _ in range(turns)]
         speed, peak_mb = statistics.median(each["steps_per_s"] for each in found), max(each["peak_mb"] for each in found)
-        table.add_row(
-            f"{peers:,}",
-            strategy,
-            f"{speed:,.0f}",
-            f"{1e6 / speed:.0f}",
-            f"{peak_mb:,.0f} MB",
-            f"{1e3 * peak_mb / peers:.0f}",
-            target,
-        )
-        if strategy == "d-psgd":
+        memory = f"{peak_mb:,.0f} MB", f"{1e3 * peak_mb / peers:.0f}"
+        links = "11 regions" if shaped else "unshaped"
+        table.add_row(f"{peers:,}", strategy, links, f"{speed:,.0f}", f"{1e6 / speed:.0f}", *memory, target)
+        if not shaped:
             curve.append((peers, 1e6 / speed, peak_mb))
     console.print(table)
     console.print(f"plain torch loop {loop:,.0f} steps/s; batched gradient alone {bound:,.0f}/s (the bound)")

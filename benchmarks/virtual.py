@@ -24,8 +24,7 @@ name = "virtual"
 name = "random-regular"
 degree = 4
 [network]
-name = "regions"
-rate_factor = 0.1
+{network}
 [devices]
 name = "mixed"
 speeds = {speeds}
@@ -63,9 +62,14 @@ print(json.dumps({"steps_per_s": steps / seconds, "peak_mb": peak_mb}))
 """
 
 
-def engine(strategy: str, peers: int, steps: int, mixed: bool = False) -> dict[str, Any]:
-    """Peer-steps per second of the virtual world and the peak memory of its process, measured in a process of its own."""
-    text = ASKED.format(peers=peers, strategy=strategy, steps=steps, speeds=_MIXED if mixed else _UNIFORM)
+def engine(strategy: str, peers: int, steps: int, shaped: bool = False, mixed: bool = False) -> dict[str, Any]:
+    """Peer-steps per second of the virtual world and the peak memory of its process, measured in a process of its own.
+
+    `shaped`: over links between 11 regions instead of an unshaped network; `mixed`: on devices that differ fourfold.
+    """
+    network = 'name = "regions"\nrate_factor = 0.1' if shaped else 'name = "unshaped"'
+    speeds = _MIXED if mixed else _UNIFORM
+    text = ASKED.format(peers=peers, strategy=strategy, steps=steps, speeds=speeds, network=network)
     done = subprocess.run([sys.executable, "-c", _ALONE, text], check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import heapq
+import itertools
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from peer.effects import Gradient, Receive, Send, Sleep
 from peer.peer import Peer
 
 REFRESH_S = 0.25
+AT_ONCE = 128
 _EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
 
 
@@ -203,15 +205,17 @@ class VirtualWorld:
     def _gradient_due(self, member: Member) -> None:
         identity = member.peer.id
         if identity not in self._computed:
-            self._compute()
+            self._compute(identity)
         answer = self._computed.pop(identity)
         self._resume(member, answer)
 
-    def _compute(self) -> None:
-        """All gradients that are awaited, in one call: none of those peers can change its weights meanwhile."""
-        peers = list(self._awaited)
-        losses, gradients = self.fleet.problem.gradients(self.weights[peers], list(self._awaited.values()))
-        self._awaited.clear()
+    def _compute(self, first: int) -> None:
+        """The gradients that are awaited, in one call, beginning with the one that is due: none of those peers can change
+        its weights meanwhile.  At most AT_ONCE of them, in the order asked for, so that they are used while they are still
+        in the cache."""
+        peers = [first, *itertools.islice((peer for peer in self._awaited if peer != first), AT_ONCE - 1)]
+        batches = [self._awaited.pop(peer) for peer in peers]
+        losses, gradients = self.fleet.problem.gradients(self.weights[peers], batches)
         for place, peer in enumerate(peers):
             self._computed[peer] = float(losses[place]), gradients[place]
 
