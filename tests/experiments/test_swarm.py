@@ -26,6 +26,7 @@ from experiments.worlds.carriage import WholeMessages
 from experiments.worlds.tally import Tally
 from experiments.worlds.virtual import VirtualWorld
 from netem import Link, MixedDevices, NetworkPlan, Transit, Uniform, UniformDevices, Unshaped
+from netem.link import ChangingLink, TcpLink
 from peer.codecs import Float16, Float32, Int8
 from peer.meter import PROBE_BYTES
 from peer.optimizers import Sgd
@@ -35,20 +36,34 @@ from topology.graphs import Path as PathGraph
 
 RATE = 0.05
 SEEDS = range(40)
+OUTAGES = {"outage_every": "400 ms", "outage_length": "100 ms"}
 NOTHING_LOST = 0.6  # share of scenarios in which nobody dies
 
 
-class WatchedLink(Link):
-    """A link that remembers what it carried."""
+Carried = dict[int, list[tuple[int, Transit]]]  # what each link (by identity) was given, and what it answered
 
-    __slots__ = ("carried",)
 
-    def send(self, now_ns: int, size_bytes: int, *rest: Any, **options: Any) -> Transit:
-        transit = super().send(now_ns, size_bytes, *rest, **options)
-        if not hasattr(self, "carried"):
-            self.carried = []
-        self.carried.append((size_bytes, transit))
-        return transit
+def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[int, int], Link], Carried]:
+    """Note every link that a plan makes and everything that it carries."""
+    links: dict[tuple[int, int], Link] = {}
+    carried: Carried = defaultdict(list)
+    made = NetworkPlan.link
+
+    def link(plan: NetworkPlan, source: int, target: int) -> Link:
+        return links.setdefault((source, target), made(plan, source, target))
+
+    def watched(send: Any) -> Any:
+        def noting(self: Link, now_ns: int, size_bytes: int, *rest: Any, **options: Any) -> Transit:
+            transit = send(self, now_ns, size_bytes, *rest, **options)
+            carried[id(self)].append((size_bytes, transit))
+            return transit
+
+        return noting
+
+    monkeypatch.setattr(NetworkPlan, "link", link)
+    for kind in (Link, ChangingLink, TcpLink):
+        monkeypatch.setattr(kind, "send", watched(kind.send))
+    return links, carried
 
 
 class WatchedWorld(VirtualWorld):
@@ -74,6 +89,7 @@ def scenario(seed: int) -> tuple[Experiment, list[tuple[int, int]]]:
         loss=float(rng.choice([0, 0, 0.01])),
         uplink=str(rng.choice(["unlimited", "unlimited", "400 kbit/s"])),
         downlink=str(rng.choice(["unlimited", "unlimited", "300 kbit/s"])),
+        **(OUTAGES if rng.random() < 0.25 else {}),
     )
     speeds = tuple(f"{speed} samples/s" for speed in rng.choice([20, 50, 200], size=rng.integers(1, 4)))
     steps = int(rng.integers(5, 40))
@@ -105,21 +121,12 @@ def carried_out(experiment: Experiment, losses: list[tuple[int, int]], folder: P
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_swarm(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    links: dict[tuple[int, int], WatchedLink] = {}
-
-    def watched(plan: NetworkPlan, source: int, target: int) -> Link:
-        spec = plan.links[source, target]
-        link = WatchedLink(
-            spec.effective_rate_bytes_per_s, spec.delay_ns, spec.jitter_ns, np.random.default_rng([seed, source, target])
-        )
-        return links.setdefault((source, target), link)
-
-    monkeypatch.setattr(NetworkPlan, "link", watched)
+    links, carried = watch(monkeypatch)
     experiment, losses = scenario(seed)
     world, outcome, _ = carried_out(experiment, losses, tmp_path / "run")
     endings(world, outcome, losses)
-    links_keep_their_rate_and_order(links)
-    every_byte_is_accounted_for(world, outcome, links)
+    links_keep_their_rate_and_order(links, carried)
+    every_byte_is_accounted_for(world, outcome, links, carried)
     room_is_respected(world.fleet, outcome)
     conserved(world)
     if not losses:
@@ -137,29 +144,30 @@ def endings(world: WatchedWorld, outcome: Outcome, losses: list[tuple[int, int]]
         assert all(outcome.steps[peer] == experiment.stop.steps for peer in range(experiment.peers) if peer not in died)
 
 
-def links_keep_their_rate_and_order(links: dict[tuple[int, int], WatchedLink]) -> None:
+def links_keep_their_rate_and_order(links: dict[tuple[int, int], Link], carried: Carried) -> None:
     """Links are first in, first out, and never faster than their rate, over any stretch of their use."""
     for link in links.values():
-        carried = getattr(link, "carried", [])
-        for (_, one), (size_bytes, two) in pairwise(carried):
+        for (_, one), (size_bytes, two) in pairwise(carried[id(link)]):
             assert two.finish_ns >= one.finish_ns
             assert two.due_ns >= one.due_ns
             assert two.due_ns >= two.finish_ns >= two.start_ns
-            if isfinite(link.rate_bytes_per_s):
+            if type(link) is Link and isfinite(link.rate_bytes_per_s):
                 took_ns = two.finish_ns - max(one.finish_ns, two.start_ns)
                 assert took_ns >= size_bytes / link.rate_bytes_per_s * 1e9 - 2
 
 
-def every_byte_is_accounted_for(world: WatchedWorld, outcome: Outcome, links: dict[tuple[int, int], WatchedLink]) -> None:
+def every_byte_is_accounted_for(
+    world: WatchedWorld, outcome: Outcome, links: dict[tuple[int, int], Link], carried: Carried
+) -> None:
     """What was counted as sent is what the links carried, less acknowledgements that no later message has made room for."""
     counted = defaultdict(int, {(link.source, link.target): link.bytes for link in outcome.links})
     assert sum(counted.values()) == outcome.bytes_sent
     for pair, link in links.items():
-        carried = sum(size for size, _ in getattr(link, "carried", []))
+        given = sum(size for size, _ in carried[id(link)])
         waiting = 0
         if isinstance(world.carriage, WholeMessages):
             waiting = world.carriage.lines[pair]._debt_bytes
-        assert carried + waiting == counted[pair] or pair[0] in outcome.peers_lost or pair[1] in outcome.peers_lost
+        assert given + waiting == counted[pair] or pair[0] in outcome.peers_lost or pair[1] in outcome.peers_lost
 
 
 def room_is_respected(fleet: Fleet, outcome: Outcome) -> None:
