@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import topology
 from experiments.build import Fleet, build, strategy_name, topology_name
 from experiments.check import timeless
@@ -72,10 +74,10 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
             outcome = _world(fleet, tally, interrupt).run()
         except WorldError as error:
             tally.event("fault", text=error.details or str(error))
-            recorder.finish(unfinished(text, f"the fleet could not be started: {error}"))
+            recorder.finish(unfinished(text, f"the fleet could not be started: {error}"), _untrained(fleet))
             return INCOMPLETE
         except KeyboardInterrupt:
-            recorder.finish(unfinished(text, "interrupted"))
+            recorder.finish(unfinished(text, "interrupted"), _untrained(fleet))
             return INTERRUPTED
         tally.phase = "writing"
         tally.refresh(tally.emulated_s)
@@ -83,6 +85,11 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
     if interrupt.requested:
         return INTERRUPTED
     return DONE if outcome.completed else INCOMPLETE
+
+
+def _untrained(fleet: Fleet) -> np.ndarray:
+    """What every peer of a fleet that never began still holds."""
+    return np.tile(fleet.problem.initial, (fleet.experiment.peers, 1))
 
 
 def _world(fleet: Fleet, tally: Tally, interrupt: Interrupt) -> Any:

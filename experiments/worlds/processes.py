@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from math import isfinite
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -61,6 +61,7 @@ def start_fork_server() -> None:
         os._exit(UNGUARDED)  # a peer's process imports its script, and the script starts a fleet: the launcher will say so
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.worlds.preload"])
+    resource_tracker.ensure_running()  # it would let interrupts through again below
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the launcher's business
     os.environ.update(_ENVIRONMENT)
