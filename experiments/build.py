@@ -13,9 +13,11 @@ import numpy as np
 import topology
 from experiments.config import Experiment, Processes, Virtual
 from experiments.config_errors import ConfigError, config_error
+from experiments.script import planned
 from experiments.tasks import Problem
 from netem import Device, NetworkPlan
 from netem.units import duration_ns
+from topology import Figures, Schedule, ScheduleFigures, TimeVarying
 
 T = TypeVar("T")
 STABLE_DOWN_TO = -1.0  # the smallest eigenvalue of a complete graph's adjacency matrix
@@ -26,7 +28,9 @@ _TOLERANCE = 1e-6
 class Fleet:
     """An experiment with all of its parts made concrete; what a world carries out.
 
-    `mixing` is W, float64 [peers, peers]; `plan` the asked network; `devices` one a peer; `problem` the task.
+    `graph` holds every link that is ever used, undirected since answers travel back; `rounds` who sends to whom at each step
+    where that changes or links go one way, else None; `mixing` W, float64 [peers, peers] (of the first round, where there are
+    rounds); `plan` the asked network; `devices` one a peer; `problem` the task.
     """
 
     experiment: Experiment
@@ -35,6 +39,7 @@ class Fleet:
     plan: NetworkPlan
     devices: list[Device]
     problem: Problem
+    rounds: Schedule | None = None
 
     @property
     def stop_ns(self) -> int | None:
@@ -51,6 +56,11 @@ class Fleet:
         """W_ij of each neighbour of a peer, in order of neighbour."""
         return {neighbour: float(self.mixing[peer, neighbour]) for neighbour in sorted(self.graph.neighbors(peer))}
 
+    @property
+    def figures(self) -> Figures | ScheduleFigures:
+        """What theory says of the mixing: spectral gap, effective neighbours, ..."""
+        return topology.analyse(self.mixing if self.rounds is None or self.rounds.period == 1 else self.rounds)
+
 
 def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) -> Fleet:
     """Make an experiment concrete.  Raises ConfigError, naming key, value and cure, where its parts do not fit.
@@ -58,25 +68,28 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     `meanwhile` is called once all that is cheap to check was accepted, before the task's data are loaded: whoever has
     something slow to start in the background starts it there.
     """
-    graph = _located("topology", lambda: _graph(experiment))
-    rule = getattr(experiment.topology, "mixing", "metropolis")
-    mixing = _located("topology.mixing", lambda: topology.mixing_matrix(graph, rule))
+    problem = _problem(experiment) if _laid_after(experiment) == "data" else None
+    laid = _located("topology", lambda: _laid(experiment, problem))
+    graph = laid.reach if isinstance(laid, Schedule) else laid
+    graph = nx.Graph(graph) if graph.is_directed() else graph
+    _refuse_rounds(experiment, laid)
     _refuse_missing_edges(experiment, graph)
     _refuse_unstable(experiment, graph)
     _refuse_aggregator(experiment)
     _refuse_taken_ports(experiment)
     plan = _located("network", lambda: experiment.network.plan(graph, experiment.seed))
     devices = _located("devices", lambda: experiment.devices.plan(experiment.peers, experiment.seed))
+    plan, devices = planned(experiment, plan, devices, isinstance(experiment.world, Virtual))
     _refuse_endless(experiment, devices)
+    mixing, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
     meanwhile()
-    problem = _located("partition", lambda: experiment.task.problem(experiment.peers, experiment.partition, experiment.seed))
-    return Fleet(experiment, graph, mixing, plan, devices, problem)
+    return Fleet(experiment, graph, mixing, plan, devices, problem or _problem(experiment), rounds)
 
 
 def topology_name(experiment: Experiment) -> str:
     """What to call the experiment's graph: its name in the menu, or the kind of a graph given from Python."""
     given = experiment.topology
-    return "given" if isinstance(given, nx.Graph) else str(given.__struct_config__.tag)
+    return "given" if isinstance(given, nx.Graph | Schedule) else str(given.__struct_config__.tag)
 
 
 def strategy_name(experiment: Experiment) -> str:
@@ -84,14 +97,97 @@ def strategy_name(experiment: Experiment) -> str:
     return str(type(experiment.strategy).__struct_config__.tag)
 
 
-def _graph(experiment: Experiment) -> nx.Graph:
-    given = experiment.topology
-    if not isinstance(given, nx.Graph):
-        return given.build(experiment.peers, experiment.seed)
-    graph = topology.from_graph(given)
-    if len(graph) != experiment.peers:
-        raise ValueError(f"the graph has {len(graph)} nodes for {experiment.peers} peers; set peers = {len(graph)}")
-    return graph
+def _problem(experiment: Experiment) -> Problem:
+    return _located("partition", lambda: experiment.task.problem(experiment.peers, experiment.partition, experiment.seed))
+
+
+def _laid_after(experiment: Experiment) -> str:
+    """What the graph must see before it can be laid: "nothing", the "data" of the peers, or the "network"."""
+    return getattr(experiment.topology, "laid_after", "nothing")
+
+
+def _laid(experiment: Experiment, problem: Problem | None) -> nx.Graph | Schedule:
+    """The graph of the fleet, or its schedule."""
+    given, peers = experiment.topology, experiment.peers
+    if isinstance(given, Schedule):
+        return given
+    if isinstance(given, TimeVarying):
+        return given.plan(peers, experiment.seed)
+    if isinstance(given, nx.Graph):
+        return _both_ways(topology.from_graph(given, directed=True))
+    counts = delays = None
+    if problem is not None:
+        counts = getattr(problem, "label_counts", None)
+        if counts is None:
+            raise ValueError(f"{given.name} is laid after the peers' labels, and this task has none; choose micro-clouds")
+    if _laid_after(experiment) == "network":
+        delays = asked_delays_s(experiment.network.plan(nx.complete_graph(peers), experiment.seed), peers)
+    return _both_ways(given.build(peers, experiment.seed, directed=True, label_counts=counts, delays=delays))
+
+
+def _both_ways(graph: nx.Graph) -> nx.Graph:
+    """A directed graph all of whose links go both ways is an undirected one: files often hold such."""
+    symmetric = graph.is_directed() and all(graph.has_edge(target, source) for source, target in graph.edges)
+    return graph.to_undirected() if symmetric else graph
+
+
+def asked_delays_s(plan: NetworkPlan, peers: int) -> np.ndarray:
+    """The one-way delays of a plan, in seconds, float64 [peers, peers]; infinite where it has no link."""
+    delays = np.full((peers, peers), np.inf)
+    np.fill_diagonal(delays, 0.0)
+    for (source, target), spec in plan.links.items():
+        delays[source, target] = spec.delay_ns / 1e9
+    return delays
+
+
+def _mixed(experiment: Experiment, laid: nx.Graph | Schedule, plan: NetworkPlan) -> tuple[np.ndarray, Schedule | None]:
+    """W, and the rounds where one graph and one W do not say all."""
+    if isinstance(laid, Schedule):
+        return laid.matrix(0), laid
+    rule = getattr(experiment.topology, "mixing", "metropolis")
+    if rule == "sinkhorn":
+        rates = np.zeros((experiment.peers, experiment.peers))
+        for (source, target), spec in plan.links.items():
+            rates[source, target] = min(spec.effective_rate_bytes_per_s, plan.uplinks[source], plan.downlinks[target])
+        return topology.mixing_matrix(laid, rule, rates), topology.still(laid, rule, rates) if laid.is_directed() else None
+    if not laid.is_directed():
+        if rule == "push-sum":
+            cure = "choose metropolis, which keeps the mean on every undirected graph"
+            raise ValueError(f"push-sum is for links that go one way, and those of this graph go both; {cure}")
+        return topology.mixing_matrix(laid, rule), None
+    if rule == "metropolis":
+        degrees = {degree for _, degree in (*laid.in_degree, *laid.out_degree)}
+        if len(degrees) > 1:
+            raise ValueError(
+                "links go one way and peers have unequal numbers of them, so that no equal shares keep the fleet's mean; "
+                'set mixing = "push-sum" (with strategy d-psgd), or "uniform", with which the mean drifts'
+            )
+        rule = "uniform"  # the same shares where all degrees are equal
+    return topology.mixing_matrix(laid, rule), topology.still(laid, rule)
+
+
+def _refuse_rounds(experiment: Experiment, laid: nx.Graph | Schedule) -> None:
+    """A strategy that asks for its neighbours once would not notice that they change."""
+    strategy, name = experiment.strategy, strategy_name(experiment)
+    pushes = getattr(experiment.topology, "mixing", "") == "push-sum"
+    if isinstance(laid, Schedule) and not strategy.follows_rounds:
+        raise ConfigError(
+            key="strategy.name", value=name,
+            problem=f'"{name}" keeps its neighbours, and those of "{topology_name(experiment)}" change from round to round',
+            cure="use d-psgd, slices or ad-psgd, or a topology that stays",
+        )  # fmt: skip
+    if not isinstance(laid, Schedule) and laid.is_directed() and not strategy.follows_rounds:
+        raise ConfigError(
+            key="strategy.name", value=name,
+            problem=f'"{name}" exchanges both ways, and the links of "{topology_name(experiment)}" go one way',
+            cure="use d-psgd or slices, or an undirected graph with as few links, such as hypercube",
+        )  # fmt: skip
+    if pushes and not strategy.pushes_sums:
+        raise ConfigError(
+            key="topology.mixing", value="push-sum",
+            problem=f'"{name}" does not carry mass along, so that with these shares its models would not be averages',
+            cure='use strategy.name = "d-psgd", or mixing = "metropolis" where all peers have equally many links',
+        )  # fmt: skip
 
 
 def _refuse_missing_edges(experiment: Experiment, graph: nx.Graph) -> None:

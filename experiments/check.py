@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TRIALS = 9
 """Gradients computed to learn how fast this machine is."""
+ROUNDS = 16
+"""Of a schedule without end, how many rounds are looked at."""
 STEP = 1000
 """The step in a message's head, whose length it changes by a byte or two."""
 DELAY_BOUND = math.pi / 4
@@ -44,6 +46,8 @@ class LinkForecast(NamedTuple):
     """From the first bit of a whole model sent until its last has arrived."""
     binds: bool
     """Whether that is longer than a step of the sender."""
+    often: float = 1.0
+    """The share of the rounds in which it is used."""
 
 
 @dataclass(frozen=True)
@@ -152,14 +156,31 @@ def _step_ns(fleet: Fleet, gradient_ns: float) -> list[float]:
 
 def _links(fleet: Fleet, model_bytes: int, step_ns: list[float]) -> Iterator[LinkForecast]:
     """Every direction that carries models, at the rate that is left for it when its peers use all of theirs."""
-    plan, sent = fleet.plan, [(source, target) for source in fleet.graph for target in sorted(fleet.graph.neighbors(source))]
-    out, into = Counter(source for source, _ in sent), Counter(target for _, target in sent)
+    plan, rounds = fleet.plan, _rounds(fleet)
+    sent = Counter(pair for pairs in rounds for pair in pairs)
+    out: Counter[int] = Counter()
+    into: Counter[int] = Counter()
+    for pairs in rounds:  # of several rounds, the most that one peer sends or hears at once
+        out |= Counter(source for source, _ in pairs)
+        into |= Counter(target for _, target in pairs)
     for source, target in sorted(sent):
         spec = plan.links[source, target]
         shares = plan.uplinks[source] / out[source], plan.downlinks[target] / into[target]
         rate = min(spec.effective_rate_bytes_per_s, *shares)
         transfer_ns = spec.delay_ns + model_bytes / rate * 1e9
-        yield LinkForecast(source, target, rate, spec.delay_ns, transfer_ns, transfer_ns > step_ns[source])
+        often = sent[source, target] / len(rounds)
+        yield LinkForecast(source, target, rate, spec.delay_ns, transfer_ns, transfer_ns > step_ns[source], often)
+
+
+def _rounds(fleet: Fleet) -> list[list[tuple[int, int]]]:
+    """Who sends to whom in each round: one for a graph that stays, a period, or the first rounds of those without end."""
+    rounds = fleet.rounds
+    if rounds is None:
+        return [[(source, target) for source in fleet.graph for target in fleet.graph.neighbors(source)]]
+    return [
+        [(source, target) for source in range(rounds.n) for target in rounds.targets(t, source)]
+        for t in range(rounds.period or ROUNDS)
+    ]
 
 
 def _round_ns(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> float:
@@ -180,8 +201,8 @@ def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_
     for link in links if strategy.shares != "nothing" else ():
         room = link.rate_bytes_per_s * step_ns[link.source] / 1e9 if step_ns[link.source] else math.inf
         whole = float(model_bytes + len(head) + HEADER_BYTES * _chunks(model_bytes, link.rate_bytes_per_s))
-        sent[link.source] += whole if strategy.aggregates else getattr(strategy, "fill", 1.0) * min(whole, room)
-        sent[link.target] += HEADER_BYTES
+        sent[link.source] += link.often * (whole if strategy.aggregates else getattr(strategy, "fill", 1.0) * min(whole, room))
+        sent[link.target] += link.often * HEADER_BYTES
     return sent
 
 

@@ -10,9 +10,10 @@ import msgspec
 import networkx as nx
 
 from experiments import toml_text
-from experiments.config_errors import ConfigError, unknown_key
+from experiments.config_errors import ConfigError, show_value, unknown_key
+from experiments.events import Event
 from experiments.fields import expectation, read_field, read_struct
-from experiments.menus import FROM_PYTHON, MENUS, home_of, name_of
+from experiments.menus import EVENTS, FROM_PYTHON, MENUS, home_of, name_of
 from experiments.settings import SOURCE, anchor, anchor_settings, concerns, overlay
 from experiments.tables import AnyWorld, Processes, Record, Stop, Virtual, World
 from experiments.tasks import Digits, Task
@@ -22,6 +23,7 @@ from peer.aggregators import Aggregator, Mean
 from peer.codecs import Codec, Float32
 from peer.optimizers import Optimizer, Sgd
 from peer.strategies import DPSGD, Strategy
+from topology import Schedule, TimeVarying
 from topology.graphs import Ring, Topology
 
 __all__ = ["AnyWorld", "ConfigError", "Experiment", "Processes", "Record", "Stop", "Virtual", "World", "name_of"]
@@ -34,7 +36,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one run; every part has a default, so that `Experiment()` runs.
 
     Parts are values: a member of a menu, or an instance of your own subclass of `Strategy`, `Task`, `Topology`, ...; as
-    `topology` any networkx graph on the nodes 0 to n-1 may be given. Raises ConfigError, naming key, value and cure.
+    `topology` any networkx graph on the nodes 0 to n-1, or any `topology.schedule(...)`, may be given. Raises ConfigError, naming key, value and cure.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1)] = "experiment"
@@ -44,7 +46,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     peers: Annotated[int, msgspec.Meta(ge=1)] = _AS_THE_GRAPH
     """How many peers train; >= 1; 8 where nothing is said, or as many as a graph given from Python has nodes."""
     world: World = Processes()
-    topology: Topology | nx.Graph = Ring()
+    topology: Topology | TimeVarying | nx.Graph | Schedule = Ring()
     network: Network = Unshaped()
     devices: Devices = HostDevices()
     task: Task = Digits()
@@ -55,16 +57,20 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: Optimizer = Sgd()
     stop: Stop = Stop(steps=100)
     record: Record = Record()
+    events: tuple[Event, ...] = ()
+    """What happens while it runs, each entry an [[events]] with `at` and `do`; see `grapevine list events`."""
 
     def __post_init__(self) -> None:
-        graph = self.topology if isinstance(self.topology, nx.Graph) else None
+        peers = _peers_of(self.topology)
         if self.peers is None:
-            msgspec.structs.force_setattr(self, "peers", PEERS if graph is None else len(graph))
+            msgspec.structs.force_setattr(self, "peers", peers or PEERS)
         for field in msgspec.structs.fields(Experiment):
             part = getattr(self, field.name)
             if field.name in MENUS:
-                if not (field.name == "topology" and graph is not None):
+                if not (field.name == "topology" and peers is not None):
                     msgspec.structs.force_setattr(self, field.name, MENUS[field.name].check(part))
+            elif field.name == "events":
+                msgspec.structs.force_setattr(self, "events", _events(part))
             elif field.name not in PLAIN_TABLES:
                 read_field(field.type, part, field.name)
             elif not isinstance(part, PLAIN_TABLES[field.name]):
@@ -72,9 +78,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(key=field.name, value=part, problem=f"{part!r} will not do", cure=cure)
             else:
                 read_struct(PLAIN_TABLES[field.name], _given(part), field.name, field.name)
-        if graph is not None and len(graph) != self.peers:
-            problem = f"{self.peers} peers, but the graph given has {len(graph)} nodes"
-            cure = f"pass peers={len(graph)}, or leave peers out"
+        if peers is not None and peers != self.peers:
+            problem = f"{self.peers} peers, but the graph given has {peers} nodes"
+            cure = f"pass peers={peers}, or leave peers out"
             raise ConfigError(key="peers", value=self.peers, problem=problem, cure=cure)
 
     @classmethod
@@ -111,8 +117,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
 
     def replace(self, **changes: Any) -> Experiment:
         """The same experiment with other parts: `experiment.replace(seed=1, strategy=Ako())`."""
-        if "peers" not in changes and isinstance(changes.get("topology"), nx.Graph):
-            changes["peers"] = len(changes["topology"])
+        if "peers" not in changes and (peers := _peers_of(changes.get("topology"))) is not None:
+            changes["peers"] = peers
         return msgspec.structs.replace(self, **changes)
 
     def set(self, key: str, text: str) -> Experiment:
@@ -136,10 +142,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         for key in self.__struct_fields__:
             part = getattr(self, key)
             document[key] = _given(part) if key in PLAIN_TABLES else part
+            if key == "events":
+                document[key] = [_given(event) for event in part]
             if key in MENUS:
                 marker = {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
                 document[key] = MENUS[key].table(part) or marker
-        return document
+        return document if self.events else {key: part for key, part in document.items() if key != "events"}
 
     def to_toml(self) -> str:
         """Every setting as TOML, defaults included; read again it gives an equal value.
@@ -153,6 +161,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         return toml_text.dump(self.document(), comments)
 
 
+def _peers_of(given: Any) -> int | None:
+    """How many peers a graph or schedule given from Python has; None for what the menu makes for any number."""
+    if isinstance(given, Schedule):
+        return given.n
+    return len(given) if isinstance(given, nx.Graph) else None
+
+
 PLAIN_TABLES: dict[str, type[msgspec.Struct]] = {"stop": Stop, "record": Record}
 """The tables that choose from no menu."""
 
@@ -162,13 +177,15 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
     fields = {field.name: field for field in msgspec.structs.fields(Experiment)}
     parts: dict[str, Any] = {}
     for key, value in document.items():
-        if key == "sweep":
+        if key in ("sweep", "tune"):
             cure = "run the file with `grapevine sweep`, or take that table out"
             raise ConfigError(key=key, problem="is for many runs, and this is one", cure=cure)
         if key not in fields:
             raise unknown_key(key, "an experiment", fields, home_of(key))
         if key in MENUS:
             parts[key] = MENUS[key].read(value)
+        elif key == "events":
+            parts[key] = _events(value)
         elif key not in PLAIN_TABLES:
             parts[key] = read_field(fields[key].type, value, key)
         elif isinstance(value, Mapping):
@@ -177,6 +194,18 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
             cure = f"write [{key}] and below it its keys: {', '.join(PLAIN_TABLES[key].__struct_fields__)}"
             raise ConfigError(key=key, value=value, problem="is no table", cure=cure)
     return parts
+
+
+def _events(given: Any) -> tuple[Event, ...]:
+    """The events that a list holds, of tables or of values; in order of time, those of the same instant as they stand."""
+    if not isinstance(given, list | tuple):
+        cure = 'write [[events]] and below it at = "30 s", do = "cut", ...; see `grapevine list events`'
+        raise ConfigError(key="events", value=given, problem=f"{show_value(given)} is no list", cure=cure)
+    events = []
+    for place, part in enumerate(given):
+        table = _given(part) if isinstance(part, Event) else part
+        events.append(EVENTS.read(table, f"events[{place}]"))
+    return tuple(events)
 
 
 def _defaults() -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 
 from experiments.config_errors import ConfigError, show_value, unknown_name
+from experiments.events import AnyEvent
 from experiments.fields import expectation, read_struct
 from experiments.settings import anchor_table
 from experiments.tables import AnyWorld
@@ -25,7 +26,7 @@ from peer.aggregators import AnyAggregator
 from peer.codecs import AnyCodec
 from peer.optimizers import AnyOptimizer
 from peer.strategies import AnyStrategy
-from topology import AnyTopology
+from topology import AnySchedule, AnyTopology
 
 
 class Option(NamedTuple):
@@ -40,39 +41,41 @@ class Option(NamedTuple):
 
 
 class Menu:
-    """The parts that one table of an experiment file chooses from, by `name`."""
+    """The parts that one table of an experiment file chooses from, by `name` (or what else `chooser` says)."""
 
-    def __init__(self, key: str, plural: str, union: Any) -> None:
+    def __init__(self, key: str, plural: str, union: Any, chooser: str = "name") -> None:
         self.key = key
         self.plural = plural
+        self.chooser = chooser
         classes = get_args(union) or (union,)
         self.members: dict[str, type[msgspec.Struct]] = {name_of(cls): cls for cls in classes}
-        self.base = _base(classes[0])
+        self.bases = tuple(dict.fromkeys(_base(cls) for cls in classes))
 
-    def read(self, table: Any) -> msgspec.Struct:
-        """The part that `table`, as TOML gave it, describes; raises ConfigError."""
+    def read(self, table: Any, key: str = "") -> Any:
+        """The part that `table`, as TOML gave it, describes; raises ConfigError.  `key`: its place, if another than the menu's."""
+        key, chooser = key or self.key, self.chooser
         if not isinstance(table, Mapping):
             meant = table if isinstance(table, str) and table in self.members else next(iter(self.members))
-            cure = f'write {self.key}.name = "{meant}"'
-            raise ConfigError(key=self.key, value=table, problem=f"{show_value(table)} is no table", cure=cure)
+            cure = f'write {key}.{chooser} = "{meant}"'
+            raise ConfigError(key=key, value=table, problem=f"{show_value(table)} is no table", cure=cure)
         rest = dict(table)
-        name = rest.pop("name", None)
+        name = rest.pop(chooser, None)
         if name is None:
-            raise ConfigError(key=f"{self.key}.name", problem="is missing", cure=f"known: {', '.join(sorted(self.members))}")
+            raise ConfigError(key=f"{key}.{chooser}", problem="is missing", cure=f"known: {', '.join(sorted(self.members))}")
         if name == FROM_PYTHON:
-            cure = f"give {self.key}=... in Python again, or choose one of: {', '.join(sorted(self.members))}"
-            problem = f"this {self.key} was given from Python ({rest.get('type', 'unknown')}) and no file can hold it"
-            raise ConfigError(key=self.key, problem=problem, cure=cure)
+            cure = f"give {key}=... in Python again, or choose one of: {', '.join(sorted(self.members))}"
+            problem = f"this {key} was given from Python ({rest.get('type', 'unknown')}) and no file can hold it"
+            raise ConfigError(key=key, problem=problem, cure=cure)
         if not isinstance(name, str) or name not in self.members:
-            raise unknown_name(f"{self.key}.name", name, self.key, self.members)
-        return read_struct(self.members[name], rest, self.key, name, self._home)
+            raise unknown_name(f"{key}.{chooser}", name, self.key, self.members)
+        return read_struct(self.members[name], rest, key, name, self._home)
 
     def check(self, part: Any) -> Any:
         """The part as a file would give it (lists, paths), so that equal parts are equal; a user's own as it is.
 
         Raises ConfigError for what is no part of this family, and for fields out of their range.
         """
-        if not isinstance(part, self.base):
+        if not isinstance(part, self.bases):
             raise self._foreign(part)
         table = self.table(part)
         if table is None:
@@ -95,7 +98,7 @@ class Menu:
                 key=self.key, problem=f"{part.__name__} is a class", cure=f"write {self.key}={part.__name__}(...)"
             )
         member = self.members.get(part) if isinstance(part, str) else None
-        cure = f"write {self.key}={member.__name__}()" if member else f"give a {self.base.__name__}"
+        cure = f"write {self.key}={member.__name__}()" if member else f"give a {self.bases[0].__name__}"
         return ConfigError(key=self.key, problem=f"{type(part).__name__} is no {self.key}", cure=cure)
 
     def _home(self, field: str) -> str:
@@ -169,7 +172,7 @@ MENUS: dict[str, Menu] = {
     menu.key: menu
     for menu in (
         Menu("world", "worlds", AnyWorld),
-        Menu("topology", "topologies", AnyTopology),
+        Menu("topology", "topologies", AnyTopology | AnySchedule),
         Menu("network", "networks", AnyNetwork),
         Menu("devices", "devices", AnyDevices),
         Menu("task", "tasks", AnyTask),
@@ -181,3 +184,6 @@ MENUS: dict[str, Menu] = {
     )
 }
 """By the table of the file that chooses from it."""
+
+EVENTS = Menu("event", "events", AnyEvent, "do")
+"""What the entries of [[events]] choose from, by `do`."""

@@ -43,7 +43,16 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     labels = _labels(results)
     styles = itertools.cycle((colour, dash) for dash in ("solid", "dash", "dot") for colour in COLOURS)
     runs = [Run.read(result, label, *next(styles)) for result, label in zip(results, labels, strict=True)]
-    page = _page(runs)
+    write_page(out, *_page(runs))
+
+
+def write_page(out: Path, title: str, content: str, figures: dict[str, Figure]) -> None:
+    """Write a page of sections, whose pictures are `figures`, to `out`; ValueError where it cannot be written."""
+    from plotly.offline import get_plotlyjs
+
+    data = msgspec.json.encode(figures).decode().replace("</", "<\\/").replace("<!--", "<\\u0021--")
+    script = f"<script>{get_plotlyjs()}</script>\n<script>const figures = {data};\n{SCRIPT}</script>"
+    page = PAGE.substitute(title=escape(title), content=content, script=script)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_name(f".{out.name}.part")
@@ -53,9 +62,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         raise ValueError(f"{out}: the report cannot be written ({error.strerror}); give another place") from None
 
 
-def _page(runs: Sequence[Run]) -> str:
-    from plotly.offline import get_plotlyjs
-
+def _page(runs: Sequence[Run]) -> tuple[str, str, dict[str, Figure]]:
+    """Title, content and pictures."""
     figures: dict[str, Figure] = {}
     names = {str(run.result.summary.get("name")) for run in runs}
     title = f"{names.pop()}: {len(runs)} runs compared" if len(names) == 1 else f"{len(runs)} runs compared"
@@ -64,9 +72,7 @@ def _page(runs: Sequence[Run]) -> str:
     drawn = [*_curve_sections(runs, figures), *_link_sections(runs, figures)]
     tables = [events(runs), configuration(runs), machine(runs)]
     content = "\n".join([head, warnings(runs), '<div class="grid">', *drawn, "</div>", *tables])
-    data = msgspec.json.encode(figures).decode().replace("</", "<\\/").replace("<!--", "<\\u0021--")
-    script = f"<script>{get_plotlyjs()}</script>\n<script>const figures = {data};\n{SCRIPT}</script>"
-    return PAGE.substitute(title=escape(title), content=content, script=script)
+    return title, content, figures
 
 
 def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[str]:
@@ -121,7 +127,7 @@ def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable
         ),
     ]
     for title, text, drawn, otherwise in sections:
-        yield _section(title, text, drawn, otherwise, figures)
+        yield section(title, text, drawn, otherwise, figures)
 
 
 def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[str]:
@@ -129,24 +135,24 @@ def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[
     dots = "A dot is one directed link; on the dashed line it was measured as it was asked for. "
     dots += some_told(runs)
     text = f"{dots}What is measured is what the peers themselves see. {free}"
-    yield _section("Link rates", text, rates(runs), free or "No rate was measured.", figures)
-    yield _section("Link delays", dots, delays(runs), "No delay was measured.", figures)
+    yield section("Link rates", text, rates(runs), free or "No rate was measured.", figures)
+    yield section("Link delays", dots, delays(runs), "No delay was measured.", figures)
     text = "Wide and dark: many bytes. Point at the middle of a link for its traffic, rate and delay in each direction."
     for run in runs[:MOST_GRAPHS]:
         title = "Bytes on each link" + (f": {run.label}" if len(runs) > 1 else "")
         if crowded([run]):
             drawn = graph_of_many(run)
-            yield _section(title, told_of_many(run), drawn, "No link carried anything.", figures, wide=len(runs) == 1)
+            yield section(title, told_of_many(run), drawn, "No link carried anything.", figures, wide=len(runs) == 1)
             continue
         links = len({frozenset(link[:2]) for link in run.links})
         more = f" The {MOST_LINKS} busiest of {links:,} links are drawn." if links > MOST_LINKS else ""
         drawn = graph(run, 600 if len(runs) == 1 else 440)
-        yield _section(title, text + more, drawn, "No link carried anything.", figures, wide=len(runs) == 1)
+        yield section(title, text + more, drawn, "No link carried anything.", figures, wide=len(runs) == 1)
     if len(runs) > MOST_GRAPHS:
         yield f'<p class="note">Graphs of the other {len(runs) - MOST_GRAPHS} runs are in their own reports.</p>'
 
 
-def _section(
+def section(
     title: str, text: str, drawn: Figure | None, otherwise: str, figures: dict[str, Figure], wide: bool = False
 ) -> str:
     """A picture under its title, or the words that stand for it; the picture itself goes into `figures`."""

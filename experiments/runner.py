@@ -113,7 +113,7 @@ def _finish(fleet: Fleet, recorder: Recorder, tally: Tally, outcome: Outcome) ->
         strategy=strategy_name(experiment),
         peers=experiment.peers,
         seed=experiment.seed,
-        spectral_gap=topology.analyse(fleet.mixing).gap,
+        spectral_gap=fleet.figures.gap,
         dilation=getattr(experiment.world, "dilation", 1.0),
         machine=describe_machine(),
     )

@@ -18,8 +18,11 @@ from experiments.config import Experiment
 from experiments.config_errors import ConfigError
 from experiments.interrupt import Interrupt
 from experiments.result import Result
-from experiments.sweep_plan import Point
+from experiments.sweep_plan import Point, Sweep
+from experiments.sweep_tune import Score, best, score_of
 
+TUNING = "tuning"
+"""The folder of the trials, inside the sweep's."""
 PAUSE_S = 0.02
 PATIENCE_S = 10.0
 """How long runs may take to end in good order after an interrupt."""
@@ -54,11 +57,59 @@ class Standing:
     running: tuple[Point, ...]
     left_s: float | None
     """Seconds until all is done, as far as the runs so far tell; None before the first."""
+    later: int = 0
+    """Runs that come after these: those that are measured, while it is tuned."""
 
 
 def grapevine_run(file: Path, folder: Path) -> list[str]:
     """The command of one run: a process of its own, so that nothing is shared and a crash ends one run alone."""
     return [sys.executable, "-m", "experiments", "run", str(file), "--out", str(folder), "--quiet"]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What became of a sweep."""
+
+    attempts: list[Attempt]
+    """Of each measured run, in the order of the plan."""
+    trials: list[Attempt]
+    """Of each run of the tuning, in the order of the plan."""
+    scores: list[list[Score | None]]
+    """Of each cell's trials; None for one that was not completed."""
+    status: int
+    """0 all complete, 1 some not, 130 interrupted."""
+
+
+def carry_out(
+    sweep: Sweep,
+    out: Path,
+    jobs: int = 1,
+    command: Command = grapevine_run,
+    watch: Callable[[Standing], None] = lambda standing: None,
+) -> Carried:
+    """Tune what is to be tuned (under `out/tuning`), then run what is measured (under `out`), as `run_sweep` does."""
+    _claim(out)
+    trials, status = run_sweep(sweep.trials, out / TUNING, jobs, command, watch, len(sweep.points)) if sweep.tune else ([], 0)
+    outcomes = {trial.point.name: trial for trial in trials}
+    scores = [[_score(outcomes[trial.name], out / TUNING, sweep.target) for trial in cell.trials] for cell in sweep.cells]
+    points: list[Point] = []
+    hopeless: dict[str, Attempt] = {}
+    for cell, found in zip(sweep.cells, scores, strict=True):
+        chosen = best(found) if sweep.tune else None
+        points += cell.settled(chosen) if chosen is not None else cell.points
+        if sweep.tune and (chosen is None or status == 130):
+            reason = "interrupted before it began" if status == 130 else f"none of its {len(found)} trials was completed"
+            hopeless |= {point.name: Attempt(point, "not run", reason) for point in points[-len(cell.points) :]}
+    attempts, second = run_sweep([point for point in points if point.name not in hopeless], out, jobs, command, watch)
+    measured = {attempt.point.name: attempt for attempt in attempts} | hopeless
+    return Carried([measured[point.name] for point in points], trials, scores, max(status, second, 1 if hopeless else 0))
+
+
+def _score(trial: Attempt, folder: Path, target: float) -> Score | None:
+    try:
+        return score_of(Result.read(folder / trial.point.name), target) if trial.done else None
+    except ValueError:  # a damaged folder tells nothing
+        return None
 
 
 def run_sweep(
@@ -67,15 +118,17 @@ def run_sweep(
     jobs: int = 1,
     command: Command = grapevine_run,
     watch: Callable[[Standing], None] = lambda standing: None,
+    later: int = 0,
 ) -> tuple[list[Attempt], int]:
     """Carry out all points that are not complete yet, `jobs` at a time, under the folder `out`; one that fails stops no other.
 
     Each point has `out/NAME` (its run folder), `out/inputs/NAME.toml` and `out/logs/NAME.log`. `watch` is told whenever
-    something changes, and every so often in between. Ctrl-C ends the runs that are going and leaves what is done.
+    something changes, and every so often in between; it is told of `later` runs too. Ctrl-C ends the runs that are going
+    and leaves what is done.
     Returns what became of each point, in their order, and the exit status: 0 all complete, 1 some not, 130 interrupted.
     """
     _claim(out)
-    floor = _Floor(points, out, jobs, command)
+    floor = _Floor(points, out, jobs, command, later)
     with Interrupt() as interrupt:
         try:
             while floor.step() and not interrupt.requested:
@@ -101,8 +154,9 @@ def is_complete(folder: Path, experiment: Experiment) -> bool:
 class _Floor:
     """The runs that wait, the runs that go, and what became of the others."""
 
-    def __init__(self, points: Sequence[Point], out: Path, jobs: int, command: Command) -> None:
+    def __init__(self, points: Sequence[Point], out: Path, jobs: int, command: Command, later: int = 0) -> None:
         self.runs = len(points)
+        self.later = later
         self.out = out
         self.jobs = jobs
         self.command = command
@@ -132,9 +186,9 @@ class _Floor:
         if known:
             typical_s = sum(known) / len(known)
             ages = [time.monotonic() - began_s for _, _, began_s in self.running.values()]
-            left_s = (len(self.waiting) * typical_s + sum(max(0.0, typical_s - age) for age in ages)) / self.jobs
+            left_s = ((len(self.waiting) + self.later) * typical_s + sum(max(0.0, typical_s - age) for age in ages)) / self.jobs
         going = tuple(point for point, _, _ in self.running.values())
-        return Standing(self.runs, tuple(self.attempts.values()), going, left_s)
+        return Standing(self.runs, tuple(self.attempts.values()), going, left_s, self.later)
 
     def stop(self) -> None:
         """End what still runs: asked first, so that run folders become complete, and killed when that takes too long."""

@@ -7,15 +7,17 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments import toml_text
 from experiments.config import Experiment
-from experiments.config_errors import ConfigError, show_value
+from experiments.config_errors import ConfigError
 from experiments.settings import SOURCE, anchor_settings, concerns
+from experiments.sweep_axes import SEED, Axis, Choice, read_blocks
+from experiments.sweep_tune import DEFAULT_TARGET, Tune, read_tune
 
 MOST_RUNS = 10_000
 LONGEST_NAME = 100
@@ -28,57 +30,149 @@ class Point:
     name: str
     """Of its folder: the same values have the same name."""
     values: dict[str, Any]
-    """What was chosen of each swept key."""
+    """What was chosen on each axis; of a named choice its label."""
     experiment: Experiment
+    tuned: dict[str, Any] = field(default_factory=dict)
+    """What tuning chose, or what this trial of it tries: "table.key" -> value."""
+
+    @property
+    def cell(self) -> tuple[tuple[str, str], ...]:
+        """What all runs have in common that differ in the seed alone."""
+        return tuple((key, toml_text.dump_value(value)) for key, value in self.values.items() if key != SEED)
 
 
-def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> list[Point]:
+@dataclass(frozen=True)
+class Cell:
+    """All runs that differ in the seed alone."""
+
+    values: dict[str, Any]
+    """What was chosen on each axis but the seed's."""
+    points: tuple[Point, ...]
+    """The measured runs, one a seed."""
+    candidates: tuple[tuple[Experiment, ...], ...] = ()
+    """For each measured run what it is with each candidate of `[tune]`."""
+    trials: tuple[Point, ...] = ()
+    """One run a candidate, on the tuning seed."""
+
+    def settled(self, candidate: int) -> tuple[Point, ...]:
+        """The measured runs with the candidate that tuning chose."""
+        tuned = self.trials[candidate].tuned
+        pairs = zip(self.points, self.candidates, strict=True)
+        return tuple(Point(point.name, point.values, choices[candidate], tuned) for point, choices in pairs)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a file with a `[sweep]` table stands for."""
+
+    cells: tuple[Cell, ...]
+    axes: tuple[str, ...]
+    """What is varied, the seed left out, in the order of the file."""
+    tune: Tune | None
+    target: float
+    """The mean accuracy whose time is told."""
+
+    @property
+    def points(self) -> list[Point]:
+        """All measured runs; where a sweep is tuned, as they would be with the first candidate."""
+        return [point for cell in self.cells for point in cell.points]
+
+    @property
+    def trials(self) -> list[Point]:
+        """All runs of the tuning."""
+        return [trial for cell in self.cells for trial in cell.trials]
+
+
+def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
     """All runs of a file: each combination of the lists of its `[sweep]` table, the last one varying fastest.
 
-    `settings` ("table.key" -> value) are laid over the file, the swept values over these. Raises ConfigError where one
-    of the runs could not be, so that nothing starts then.
+    `settings` ("table.key" -> value) are laid over the file, the swept values over these, what is tuned over all. Raises
+    ConfigError where one of the runs could not be, so that nothing starts then.
     """
-    document = toml_text.read_document(path, str(path))
-    lists = _lists(document.pop("sweep", None), str(path))
-    combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-    names = _names(combinations, str(path))
-    settings = anchor_settings(settings or {}, Path())
-    points = []
-    for name, values in zip(names, combinations, strict=True):
-        chosen = anchor_settings(values, path.parent)
+    source = str(path)
+    document = toml_text.read_document(path, source)
+    blocks = read_blocks(document.pop("sweep", None), source)
+    tune = read_tune(document.pop("tune", None), {key for axes in blocks for key in _keys(axes)}, source)
+    combinations = [combination for axes in blocks for combination in _combinations(axes)]
+    tries = len(tune.candidates) if tune else 0
+    _refuse_too_many(blocks, tries, source)
+    reader = _Reader(path, document, settings or {})
+    points: dict[tuple[tuple[str, str], ...], list[tuple[Point, dict[str, Any]]]] = {}
+    names = _names([_shown(combination) for combination in combinations], source)
+    for name, combination in zip(names, combinations, strict=True):
+        laid = {key: value for choice in combination.values() for key, value in choice.settings.items()}
+        point = Point(name, _shown(combination), reader.read(laid | (tune.candidates[0] if tune else {})))
+        points.setdefault(point.cell, []).append((point, laid))
+    cells = [_cell(group, tune, reader) for group in points.values()]
+    target = tune.target if tune and tune.target else cells[0].points[0].experiment.stop.accuracy or DEFAULT_TARGET
+    sweep = Sweep(tuple(_named_trials(cells, source)), tuple(a.name for a in blocks[0] if a.name != SEED), tune, target)
+    if tune and tune.seed in (seeds := {point.experiment.seed for point in sweep.points}):
+        problem = f"{tune.seed} is one of the measured seeds ({', '.join(map(str, sorted(seeds)[:8]))})"
+        raise ConfigError(source, "tune.seed", problem=problem, cure="tune on another, such as seed = 1000")
+    return sweep
+
+
+class _Reader:
+    """Turns settings into experiments of one file."""
+
+    def __init__(self, path: Path, document: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.document = document
+        self.settings = anchor_settings(settings, Path())
+
+    def read(self, laid: Mapping[str, Any]) -> Experiment:
+        """The file with these settings on top; an error says which of its tables brought it in."""
+        chosen = anchor_settings(laid, self.path.parent)
         try:
-            experiment = Experiment.from_document(document, str(path), path.parent, {**settings, **chosen})
+            return Experiment.from_document(self.document, str(self.path), self.path.parent, {**self.settings, **chosen})
         except ConfigError as error:
             if error.source == SOURCE and concerns(chosen, error.key):
-                error.source = f"{path}: [sweep]"
+                error.source = f"{self.path}: [sweep]"
             raise
-        points.append(Point(name, values, experiment))
-    return points
 
 
-def _lists(table: Any, source: str) -> dict[str, list[Any]]:
-    """The swept keys and their values; nested tables are the same as dotted keys."""
-    if not isinstance(table, Mapping) or not table:
-        cure = 'add [sweep] and below it lists, such as "strategy.fill" = [0.5, 0.9]; for a single run use `grapevine run`'
-        raise ConfigError(source, "sweep", problem="is missing or empty", cure=cure)
-    lists = dict(_flat(table))
-    for key, values in lists.items():
-        if not isinstance(values, list) or not values:
-            cure = f'write a list of one value or more, such as "{key}" = [{show_value(values) if values != [] else "..."}]'
-            raise ConfigError(source, f"sweep.{key}", values, f"{show_value(values)} will not do", cure)
-    runs = math.prod(len(values) for values in lists.values())
-    if runs > MOST_RUNS:
-        problem = f"the lists make {runs:,} runs, more than {MOST_RUNS:,}"
+def _cell(group: Sequence[tuple[Point, dict[str, Any]]], tune: Tune | None, reader: _Reader) -> Cell:
+    """One cell; the experiments of every candidate are made now, so that a bad one is refused before anything starts."""
+    points = tuple(point for point, _ in group)
+    values = {key: value for key, value in points[0].values.items() if key != SEED}
+    if tune is None:
+        return Cell(values, points)
+    experiments = tuple(tuple(reader.read({**laid, **candidate}) for candidate in tune.candidates) for _, laid in group)
+    trials = tuple(
+        Point("", values | candidate, experiment.replace(seed=tune.seed), candidate)
+        for candidate, experiment in zip(tune.candidates, experiments[0], strict=True)
+    )
+    return Cell(values, points, experiments, trials)
+
+
+def _named_trials(cells: Sequence[Cell], source: str) -> list[Cell]:
+    names = iter(_names([trial.values for cell in cells for trial in cell.trials], source))
+    return [
+        Cell(cell.values, cell.points, cell.candidates,
+             tuple(Point(next(names), trial.values, trial.experiment, trial.tuned) for trial in cell.trials))
+        for cell in cells
+    ]  # fmt: skip
+
+
+def _combinations(axes: Sequence[Axis]) -> list[dict[str, Choice]]:
+    products = itertools.product(*(axis.choices for axis in axes))
+    return [dict(zip((axis.name for axis in axes), choices, strict=True)) for choices in products]
+
+
+def _shown(combination: Mapping[str, Choice]) -> dict[str, Any]:
+    return {name: choice.shown for name, choice in combination.items()}
+
+
+def _keys(axes: Sequence[Axis]) -> set[str]:
+    return {key for axis in axes for choice in axis.choices for key in choice.settings}
+
+
+def _refuse_too_many(blocks: Sequence[Sequence[Axis]], tries: int, source: str) -> None:
+    runs = sum(math.prod(len(axis.choices) for axis in axes) for axes in blocks)
+    trials = tries * sum(math.prod(len(axis.choices) for axis in axes if axis.name != SEED) for axes in blocks)
+    if runs + trials > MOST_RUNS:
+        problem = f"the lists make {runs + trials:,} runs, more than {MOST_RUNS:,}"
         raise ConfigError(source, "sweep", problem=problem, cure="shorten the lists, or split the sweep")
-    return lists
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _names(combinations: list[dict[str, Any]], source: str) -> list[str]:

@@ -19,7 +19,7 @@ def rows_of(attempts: Sequence[Attempt], out: Path) -> list[dict[str, Any]]:
     """
     rows = [
         {"run": attempt.point.name, "state": attempt.state, "reason": attempt.reason}
-        | {key: _plain(value) for key, value in attempt.point.values.items()}
+        | {key: _plain(value) for key, value in (attempt.point.values | attempt.point.tuned).items()}
         | _figures(out / attempt.point.name, attempt)
         for attempt in attempts
     ]
@@ -27,19 +27,19 @@ def rows_of(attempts: Sequence[Attempt], out: Path) -> list[dict[str, Any]]:
     return [{column: row.get(column) for column in columns} for row in rows]
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> list[Path]:
-    """Write `table.csv` and `table.parquet`; the files."""
+def write_table(rows: Sequence[Mapping[str, Any]], out: Path, name: str = "table") -> list[Path]:
+    """Write `table.csv` and `table.parquet`, or those of another name; the files."""
     import pyarrow
     import pyarrow.parquet
 
     columns = list(rows[0]) if rows else []
-    with open(out / "table.csv", "w", newline="", encoding="utf-8") as file:
+    with open(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
     table = pyarrow.table({column: _column([row[column] for row in rows]) for column in columns})
-    pyarrow.parquet.write_table(table, out / "table.parquet")
-    return [out / "table.csv", out / "table.parquet"]
+    pyarrow.parquet.write_table(table, out / f"{name}.parquet")
+    return [out / f"{name}.csv", out / f"{name}.parquet"]
 
 
 def write_comparison(attempts: Sequence[Attempt], out: Path) -> Path | None:
@@ -71,7 +71,7 @@ def _figures(folder: Path, attempt: Attempt) -> dict[str, Any]:
             figures[key] = len(value or ())
         elif not isinstance(value, list | dict):
             figures[key] = value
-    return {key: value for key, value in figures.items() if key not in attempt.point.values}
+    return {key: value for key, value in figures.items() if key not in attempt.point.values | attempt.point.tuned}
 
 
 def _plain(value: Any) -> Any:

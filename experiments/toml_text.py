@@ -57,14 +57,15 @@ def parse_value(text: str) -> Any:
 
 
 def dump(document: Mapping[str, Any], comments: Mapping[str, Sequence[str]] | None = None) -> str:
-    """A document as TOML: plain keys, then a table each; what is None is left out; `comments` stand above their table."""
+    """A document as TOML: plain keys, then a table each, or several; None is left out; `comments` stand above a table."""
     comments = comments or {}
     lines = [f"# {line}" for line in comments.get("", ())]
     lines += [f"{_key(key)} = {dump_value(value)}" for key, value in document.items() if not _skip(value)]
-    for key, table in document.items():
-        if isinstance(table, Mapping):
-            lines += ["", *(f"# {line}" for line in comments.get(key, ())), f"[{_key(key)}]"]
-            lines += [f"{_key(name)} = {dump_value(value)}" for name, value in table.items() if value is not None]
+    for key, value in document.items():
+        for table in [value] if isinstance(value, Mapping) else value if _are_tables(value) else []:
+            head = f"[{_key(key)}]" if isinstance(value, Mapping) else f"[[{_key(key)}]]"
+            lines += ["", *(f"# {line}" for line in comments.get(key, ())), head]
+            lines += [f"{_key(name)} = {dump_value(part)}" for name, part in table.items() if part is not None]
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +84,11 @@ def dump_value(value: Any) -> str:
 
 
 def _skip(value: Any) -> bool:
-    return value is None or isinstance(value, Mapping)
+    return value is None or isinstance(value, Mapping) or _are_tables(value)
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, Mapping) for part in value)
 
 
 def _key(key: str) -> str:

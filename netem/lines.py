@@ -41,6 +41,10 @@ class Steady:
     def loss_at(self, now_ns: float) -> float:
         return self.loss
 
+    def holds(self, now_ns: float) -> tuple[Step, float]:
+        """What the line is like, and until when: for ever."""
+        return Step(1, self.rate_bytes_per_s, self.delay_ns, self.loss), math.inf
+
     def finish(self, start_ns: float, size_bytes: float) -> float:
         return start_ns + size_bytes / self.rate_bytes_per_s * 1e9
 
@@ -92,6 +96,12 @@ class Course:
     def loss_at(self, now_ns: float) -> float:
         """Share of packets lost."""
         return self._at(now_ns).loss
+
+    def holds(self, now_ns: float) -> tuple[Step, float]:
+        """The step in force, and until when; infinity = for ever."""
+        place, base_ns = self._locate(now_ns)
+        stays = place == len(self._steps) - 1 and not self._looped and self._source is None
+        return self._steps[place], math.inf if stays else base_ns + self._starts_ns[place + 1]
 
     def finish(self, start_ns: float, size_bytes: float) -> float:
         """When the last of so many bytes has left, if the first begins at `start_ns`."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from numpy.random import Generator
 
+from netem.interventions import Altered
 from netem.jitter import Jitter, Law
 from netem.lines import Course, Steady
 from netem.tcp import Tcp
@@ -24,6 +25,17 @@ class Transit(NamedTuple):
     """Its last bit has left."""
     due_ns: int
     """Its last bit arrives."""
+
+
+class Pace(NamedTuple):
+    """How fast a link could take what comes next, if nothing but itself held it up."""
+
+    start_ns: int
+    """From when on."""
+    rate_bytes_per_s: float
+    """0 = not at all (an outage)."""
+    until_ns: int | None
+    """Till when; then ask again. None = till the end of what comes next."""
 
 
 class Link:
@@ -111,6 +123,21 @@ class Link:
         self._due_ns = due_ns
         return Transit(start_ns, finish_ns, due_ns)
 
+    def pace(self, now_ns: int, size_bytes: int, first: bool = True) -> Pace:
+        """How fast the next `size_bytes` could leave, for whoever shares other lines with this link (netem.sharing).
+
+        Ask when nothing is on the link; say with `arrive` when the bytes have left. `first`: they begin a message.
+        """
+        return Pace(now_ns, self.rate_bytes_per_s, None)
+
+    def arrive(self, left_ns: int, first: bool = True, end: bool = True) -> int:
+        """When a chunk arrives whose last bit has left at `left_ns`; in the order in which they leave.
+
+        `first`: it begins a message, whose jitter is drawn; `end`: all that `pace` was asked for has left.
+        """
+        self.free_ns = left_ns
+        return self._arrival(left_ns, self.delay_ns, left_ns, first, False)
+
     def _late_ns(self, first: bool, urgent: bool) -> int:
         if not (first or urgent):
             return self._shift_ns
@@ -141,7 +168,7 @@ class ChangingLink(Link):
 
     def __init__(
         self,
-        course: Course,
+        course: Course | Altered,
         jitter_ns: int = 0,
         rng: Generator | None = None,
         law: Law = "uniform",
@@ -164,6 +191,15 @@ class ChangingLink(Link):
         self.delay_ns = self.course.delay_at(finish_ns + self._ahead_ns)
         return Transit(start_ns, finish_ns, self._arrival(finish_ns, self.delay_ns, finish_ns, first, urgent))
 
+    def pace(self, now_ns: int, size_bytes: int, first: bool = True) -> Pace:
+        step, until_ns = self.course.holds(now_ns + self._ahead_ns)
+        return Pace(now_ns, step.rate_bytes_per_s, None if until_ns == math.inf else int(until_ns) - self._ahead_ns)
+
+    def arrive(self, left_ns: int, first: bool = True, end: bool = True) -> int:
+        self._exact_ns = left_ns
+        self.delay_ns = self.course.delay_at(left_ns + self._ahead_ns)
+        return super().arrive(left_ns, first, end)
+
 
 class TcpLink(Link):
     """A line that a TCP connection fills as far as it can (netem.tcp): windows, losses and idle times make it slower.
@@ -174,11 +210,11 @@ class TcpLink(Link):
     ChangingLink.
     """
 
-    __slots__ = ("_ahead_ns", "line", "tcp")
+    __slots__ = ("_ahead_ns", "_again_ns", "_opens_ns", "line", "tcp")
 
     def __init__(
         self,
-        line: Steady | Course,
+        line: Steady | Course | Altered,
         tcp: Tcp,
         jitter_ns: int = 0,
         rng: Generator | None = None,
@@ -190,6 +226,8 @@ class TcpLink(Link):
         self.line = line
         self.tcp = tcp
         self._ahead_ns = ahead_ns
+        self._again_ns = 0  # how much later than it left the last of it is in whole, for losses
+        self._opens_ns = 0  # when the window is open again
 
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
         return _beside_ns(self.line, now_ns, self._ahead_ns, size_bytes)
@@ -205,7 +243,27 @@ class TcpLink(Link):
         due_ns = self._arrival(carried.done_ns - ahead_ns, self.delay_ns, finish_ns, first, urgent)
         return Transit(start_ns, finish_ns, due_ns)
 
+    def pace(self, now_ns: int, size_bytes: int, first: bool = True) -> Pace:
+        """The mean pace over all of it: its windows are as they would be if nothing else held it up."""
+        ahead_ns = self._ahead_ns
+        asked_ns = max(now_ns, self.free_ns)
+        carried = self.tcp.send(self.line, asked_ns + ahead_ns, size_bytes, first)
+        self._again_ns = math.ceil(carried.done_ns - carried.finish_ns)
+        self._opens_ns = math.ceil(carried.free_ns) - ahead_ns
+        took_ns = carried.finish_ns - carried.start_ns
+        start_ns = max(asked_ns, math.ceil(carried.start_ns) - ahead_ns)
+        return Pace(start_ns, size_bytes / took_ns * 1e9 if took_ns > 0 else math.inf, None)
 
-def _beside_ns(line: Steady | Course, now_ns: int, ahead_ns: int, size_bytes: int) -> int:
+    def arrive(self, left_ns: int, first: bool = True, end: bool = True) -> int:
+        self.free_ns = left_ns
+        self.delay_ns = self.line.delay_at(left_ns + self._ahead_ns)
+        if not end:
+            return self._arrival(left_ns, self.delay_ns, left_ns, first, False)
+        self.tcp.held(left_ns + self._ahead_ns)
+        self.free_ns = max(left_ns, self._opens_ns)
+        return self._arrival(left_ns + self._again_ns, self.delay_ns, left_ns, first, False)
+
+
+def _beside_ns(line: Steady | Course | Altered, now_ns: int, ahead_ns: int, size_bytes: int) -> int:
     left_ns = math.ceil(line.finish(now_ns + ahead_ns, size_bytes)) - ahead_ns
     return left_ns + line.delay_at(left_ns + ahead_ns)

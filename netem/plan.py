@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.random import Generator
 
 from netem.courses import Motion
+from netem.interventions import Altered, Change
 from netem.jitter import Law
 from netem.lines import Course, Steady
 from netem.link import ChangingLink, Link, TcpLink
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 Control = Literal["none", "cubic", "bbr"]
+Backend = Literal["userspace", "kernel"]
 
 _STREAM = 0x11  # keeps the links' random numbers apart from those that other parts draw from the same seed
 
@@ -50,6 +52,10 @@ class LinkSpec(msgspec.Struct, frozen=True):
     """The same, for lines that share one course."""
     scattered: bool = False
     """Whether each link begins at a place of its own in a shared course."""
+    changes: tuple[Change, ...] = ()
+    """What is done to the line while it is used, in order of time."""
+    kernel: bool = False
+    """Whether the kernel carries it (netem/kernel_plan.py): then its Link does nothing."""
 
     @property
     def effective_rate_bytes_per_s(self) -> float:
@@ -58,8 +64,11 @@ class LinkSpec(msgspec.Struct, frozen=True):
         Mathis, Semke, Mahdavi & Ott, CCR 1997: 1.22 MSS / (RTT sqrt(loss)), MSS 1448 bytes, RTT = twice the one-way
         delay. So loss slows a link and nothing is ever lost; with a delay of 0 the RTT is 0 and loss has no effect.
         Above a loss of about 2 % TCP's timeouts, which the formula leaves out, would make it slower still. With `tcp` it
-        is an estimate: payload's share of the rate, for "cubic" with Mathis' cap, for "bbr" less the loss.
+        is an estimate: payload's share of the rate, for "cubic" with Mathis' cap, for "bbr" less the loss. With `kernel` it
+        is payload's share of the rate: what loss does there is up to this machine's own TCP.
         """
+        if self.kernel:
+            return self.rate_bytes_per_s * MSS_BYTES / PACKET_BYTES
         if self.tcp == "none":
             return capped_rate(self.rate_bytes_per_s, self.delay_ns, self.loss)
         payload = self.rate_bytes_per_s * MSS_BYTES / PACKET_BYTES
@@ -69,28 +78,43 @@ class LinkSpec(msgspec.Struct, frozen=True):
 
     def make(self, rng: Generator) -> Link:
         """A new Link like this, idle; what it draws comes from `rng`."""
+        if self.kernel:
+            return Link()
         course = self.course if self.course is not None or self.motion is None else self.motion.course(rng)
         ahead_ns = int(rng.random() * sum(step.lasts_ns for step in course.known)) if course and self.scattered else 0
         jitter = self.jitter_ns, rng, self.jitter_law, self.jitter_correlation
+        line: Steady | Course | Altered = course or Steady(self.rate_bytes_per_s, self.delay_ns, self.loss)
+        if self.changes:
+            line = Altered(line, self.changes, ahead_ns, self.cap)
         if self.tcp == "none":
-            if course is None:
+            if isinstance(line, Steady):
                 return Link(self.effective_rate_bytes_per_s, self.delay_ns, *jitter)
-            return ChangingLink(course, *jitter, ahead_ns=ahead_ns)
-        line = course or Steady(self.rate_bytes_per_s, self.delay_ns, self.loss)
-        lossy = self.loss > 0 or course is not None
+            return ChangingLink(line, *jitter, ahead_ns=ahead_ns)
+        lossy = self.loss > 0 or not isinstance(line, Steady)
         losses = Losses(self.loss, rng, self.loss_burst) if lossy else None
         tcp = Tcp(self.tcp, 2 * self.delay_ns, losses, self.queue_ns)
         return TcpLink(line, tcp, *jitter, ahead_ns=ahead_ns)
 
     @property
+    def most_bytes_per_s(self) -> float:
+        """What it never exceeds, as far as is known beforehand; infinite = not known."""
+        steady = self.motion is None and self.course is None and not self.changes
+        return self.effective_rate_bytes_per_s if steady and self.tcp == "none" else math.inf
+
+    @property
+    def cap(self) -> Callable[[float, int, float], float] | None:
+        """What delay and loss leave of a rate, where the line itself does not say: neither TCP nor a course does it."""
+        return capped_rate if self.tcp == "none" and self.motion is None and self.course is None else None
+
+    @property
     def varies(self) -> bool:
         """Whether what it carries may rightly differ from the asked rate at a time: a changing line, or TCP's windows."""
-        return self.tcp != "none" or self.motion is not None or self.course is not None
+        return self.tcp != "none" or self.motion is not None or self.course is not None or bool(self.changes)
 
     @property
     def draws(self) -> bool:
         """Whether its Link draws random numbers."""
-        drawn = self.jitter_ns or self.motion is not None or self.scattered
+        drawn = (self.jitter_ns and not self.kernel) or self.motion is not None or self.scattered
         return bool(drawn or (self.tcp != "none" and self.loss))
 
 
@@ -99,6 +123,23 @@ def capped_rate(rate_bytes_per_s: float, delay_ns: int, loss: float) -> float:
     if loss == 0 or delay_ns == 0:
         return rate_bytes_per_s
     return min(rate_bytes_per_s, 1.22 * MSS_BYTES / (2e-9 * delay_ns * math.sqrt(loss)))
+
+
+class Cable(msgspec.Struct, frozen=True):
+    """One line that several links share on their way, in one direction."""
+
+    rate_bytes_per_s: float
+    links: tuple[tuple[int, int], ...]
+    """(source, target) of each."""
+
+
+class Shared(NamedTuple):
+    """The lines that several links share, and the links that cross them (netem.sharing)."""
+
+    limits: list[float]
+    """What each line carries, bytes/s."""
+    routes: dict[tuple[int, int], tuple[int, ...]]
+    """The lines of each link that crosses any, by place in `limits`."""
 
 
 class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,11 +155,38 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The region of each peer; None where the network has no places."""
     seed: int = 0
     """Of all that the links draw."""
+    kernel: bool = False
+    """Whether the kernel carries every link, in namespaces (netem/namespaces.py)."""
+    cables: tuple[Cable, ...] = ()
+    """Further lines that some links share."""
+
+    def shared(self) -> Shared:
+        """Which lines are shared, and by whom; without those that never hold anybody up, because all of their links together
+        are no faster."""
+        if self.kernel:
+            return Shared([], {})
+        lines: list[tuple[float, list[tuple[int, int]]]] = [(cable.rate_bytes_per_s, list(cable.links)) for cable in self.cables]
+        for ends, side in ((self.uplinks, 0), (self.downlinks, 1)):
+            crossing: dict[int, list[tuple[int, int]]] = {}
+            for pair in self.links:
+                crossing.setdefault(pair[side], []).append(pair)
+            lines += [(ends[peer], pairs) for peer, pairs in crossing.items()]
+        limits: list[float] = []
+        routes: dict[tuple[int, int], tuple[int, ...]] = {}
+        for limit, pairs in lines:
+            if limit >= sum(self.links[pair].most_bytes_per_s for pair in pairs):
+                continue
+            for pair in pairs:
+                routes[pair] = (*routes.get(pair, ()), len(limits))
+            limits.append(limit)
+        return Shared(limits, routes)
 
     def link(self, source: int, target: int) -> Link:
         """A new Link from `source` to `target`, idle, with its own generator: the same numbers at every call."""
         spec = self.links[source, target]
-        if not spec.draws and spec.tcp == "none" and spec.course is None:
+        if spec.kernel:
+            return Link()
+        if not (spec.draws or spec.changes) and spec.tcp == "none" and spec.course is None:
             return Link(spec.effective_rate_bytes_per_s, spec.delay_ns)
         return spec.make(np.random.default_rng([self.seed, _STREAM, source, target]))
 

@@ -8,7 +8,7 @@ import msgspec
 from netem.courses import Outages, Slowed, Still
 from netem.jitter import Law
 from netem.lines import Step
-from netem.plan import Control, LinkSpec, Network, capped_rate
+from netem.plan import Backend, Control, LinkSpec, Network, capped_rate
 from netem.units import Duration, duration_ns, read
 
 
@@ -33,6 +33,8 @@ class Shaped(Network, frozen=True, kw_only=True):
     """Mean time from the end of an outage of a link to its next, such as "5 min" (exponential); "0 s" = no outages."""
     outage_length: Duration = "1 s"
     """Mean length of an outage (exponential); nothing is lost in it, all waits."""
+    backend: Backend = "userspace"
+    """Who carries this out: "userspace" (anywhere), or "kernel" (namespaces and tc, real TCP; root, world "processes")."""
 
     def check_links(self) -> None:
         """Raises ValueError where these options do not fit together."""
@@ -49,7 +51,11 @@ class Shaped(Network, frozen=True, kw_only=True):
             raise ValueError(f"jitter_correlation: {self.jitter_correlation} is not from 0 to below 1")
         if not self.loss_burst >= 1:
             raise ValueError(f"loss_burst: {self.loss_burst} packets are no burst: expected 1 or more")
+        if self.backend not in ("userspace", "kernel"):
+            raise ValueError(f"backend: {self.backend!r} is no backend: expected userspace or kernel")
         for name, plain in (("queue", None), ("loss_burst", 1.0)):
+            if name == "loss_burst" and self.backend == "kernel":
+                continue  # netem has bursts by itself
             if self.tcp == "none" and getattr(self, name) != plain:
                 raise ValueError(f'{name}: has no effect without TCP: set tcp = "cubic" or "bbr", or leave {name} out')
 

@@ -63,14 +63,16 @@ class Shaper:
         """Queue a chunk for `target`; `item` comes back from `release` as it is.
 
         `first`: the chunk begins a message (its jitter is drawn). `urgent`: a message of one chunk (an acknowledgement)
-        that goes before all data queued on that link. `target` must be one of the links.
+        that goes at once, past all data of that link, also past what was released ahead of its time and has not begun yet;
+        the link makes its bytes up with the next chunk of data. `target` must be one of the links.
         """
         lane = self._lanes[target]
-        if lane.open:
-            self._ready.append((target, item, lane.link.send(now_ns, size_bytes, first, urgent)))
+        if lane.open or urgent:
+            transit = lane.link.send(now_ns, size_bytes, first, urgent) if lane.open else self._slip(lane, size_bytes, now_ns)
+            self._ready.append((target, item, transit))
             self._ready_bytes.append(size_bytes)
             return
-        (lane.urgent if urgent else lane.data).append((now_ns, size_bytes, item, first))
+        lane.data.append((now_ns, size_bytes, item, first))
         lane.queued_bytes += size_bytes
         if target not in self._busy:
             self._busy[target] = lane
@@ -95,7 +97,9 @@ class Shaper:
             return released
         self._next_start_ns = None
         if self._ns_per_byte:
-            return self._release_shared(horizon_ns)
+            self._release_shared(horizon_ns, released)
+            released.sort(key=_start_ns)
+            return released
         for lane in list(self._busy.values()):
             self._release_alone(lane, horizon_ns, released)
         if len(released) > 1:
@@ -110,7 +114,7 @@ class Shaper:
             return None
         if self._next_start_ns is None:
             alone = not self._ns_per_byte
-            self._next_start_ns = min(lane.start()[0] for lane in self._busy.values()) if alone else self._pick()[0]
+            self._next_start_ns = min(lane.start_ns() for lane in self._busy.values()) if alone else self._pick()[0]
         return self._next_start_ns - self._lookahead_ns
 
     def drop(self, target: int) -> int:
@@ -120,8 +124,7 @@ class Shaper:
         self._ready, self._ready_bytes = [self._ready[i] for i in kept], [self._ready_bytes[i] for i in kept]
         lane = self._lanes[target]
         lane.data.clear()
-        lane.urgent.clear()
-        lane.queued_bytes = 0
+        lane.queued_bytes = lane.debt_bytes = 0
         self._busy.pop(target, None)
         self._next_start_ns = None
         return forgotten_bytes
@@ -131,48 +134,51 @@ class Shaper:
         ready = zip(self._ready, self._ready_bytes, strict=True)
         return self._lanes[target].queued_bytes + sum(size for chunk, size in ready if chunk[0] == target)
 
+    def _slip(self, lane: "_Lane", size_bytes: int, now_ns: int) -> Transit:
+        """Let a few bytes go past whatever waits."""
+        idle = not lane.data and max(lane.link.free_ns, self._uplink_free_ns) <= now_ns
+        lane.debt_bytes = size_bytes + (0 if idle else lane.debt_bytes)
+        fed_ns = max(0, math.ceil(size_bytes * self._ns_per_byte - lane.link.time_ns(size_bytes)))
+        return Transit(now_ns, now_ns, lane.link.beside_ns(now_ns, size_bytes) + fed_ns)
+
     def _release_alone(self, lane: "_Lane", horizon_ns: int, released: list[tuple[int, Any, Transit]]) -> None:
         """Without an uplink the links know nothing of each other: each empties its queue at its own pace."""
-        while lane.data or lane.urgent:
-            start_ns, queue = lane.start()
+        while lane.data:
+            start_ns = lane.start_ns()
             if start_ns > horizon_ns:
                 known_ns = self._next_start_ns
                 self._next_start_ns = start_ns if known_ns is None else min(known_ns, start_ns)
                 return
-            _, size_bytes, item, first = queue.popleft()
-            lane.queued_bytes -= size_bytes
-            released.append((lane.target, item, lane.link.send(start_ns, size_bytes, first, queue is lane.urgent)))
+            size_bytes, item, first = lane.take()
+            released.append((lane.target, item, lane.link.send(start_ns, size_bytes, first)))
         del self._busy[lane.target]
 
-    def _release_shared(self, horizon_ns: int) -> list[tuple[int, Any, Transit]]:
-        released = []
+    def _release_shared(self, horizon_ns: int, released: list[tuple[int, Any, Transit]]) -> None:
         while self._busy:
-            start_ns, lane, queue = self._pick()
+            start_ns, lane = self._pick()
             if start_ns > horizon_ns:
                 self._next_start_ns = start_ns
                 break
-            _, size_bytes, item, first = queue.popleft()
-            lane.queued_bytes -= size_bytes
+            size_bytes, item, first = lane.take()
             fed_ns = self._feed(start_ns, size_bytes)
-            transit = lane.link.send(start_ns, size_bytes, first, queue is lane.urgent, fed_ns)
+            transit = lane.link.send(start_ns, size_bytes, first, fed_ns=fed_ns)
             released.append((lane.target, item, Transit(start_ns, transit.finish_ns, transit.due_ns)))
             self._tag = max(self._tag, lane.tag)
             lane.tag = self._tag + size_bytes
-            if not (lane.data or lane.urgent):
+            if not lane.data:
                 del self._busy[lane.target]
-        return released
 
-    def _pick(self) -> tuple[int, "_Lane", _Queue]:
-        """Which link the uplink serves next, from which of its queues, and when."""
+    def _pick(self) -> tuple[int, "_Lane"]:
+        """Which link the uplink serves next, and when."""
         others_ns = self._longest_ns * (len(self._busy) - 1)
-        best: tuple[int, int, _Lane, _Queue] | None = None
+        best: tuple[int, int, _Lane] | None = None
         for lane in self._busy.values():
-            start_ns, queue = lane.start(max(lane.early_ns, others_ns), self._uplink_free_ns)
+            start_ns = lane.start_ns(max(lane.early_ns, others_ns), self._uplink_free_ns)
             tag = max(self._tag, lane.tag)
             if best is None or start_ns < best[0] or (start_ns == best[0] and tag < best[1]):
-                best = start_ns, tag, lane, queue
+                best = start_ns, tag, lane
         assert best is not None
-        return best[0], best[2], best[3]
+        return best[0], best[2]
 
     def _feed(self, start_ns: int, size_bytes: int) -> int:
         """Put a chunk on the uplink; when its last bit has left."""
@@ -217,30 +223,32 @@ class Downlink:
 
 
 class _Lane:
-    """One neighbour's queues and what the uplink has given it."""
+    """One neighbour's queue and what the uplink has given it."""
 
-    __slots__ = ("data", "early_ns", "largest_bytes", "link", "open", "queued_bytes", "tag", "target", "urgent")
+    __slots__ = ("data", "debt_bytes", "early_ns", "largest_bytes", "link", "open", "queued_bytes", "tag", "target")
 
     def __init__(self, target: int, link: Link, alone: bool) -> None:
         self.target = target
         self.link = link
         self.open = alone and link.rate_bytes_per_s == math.inf  # nothing holds a chunk up
         self.data: _Queue = deque()
-        self.urgent: _Queue = deque()
         self.queued_bytes = 0
+        self.debt_bytes = 0  # what has gone past the data, and is made up with the next chunk
         self.largest_bytes = -1
         self.early_ns = 0  # how long the largest chunk takes on the link
         self.tag = 0
 
-    def start(self, early_ns: int = 0, not_before_ns: int = 0) -> tuple[int, _Queue]:
-        """When its next chunk can begin, and from which queue: the urgent one, unless data can begin before it came."""
-        ready_ns = max(self.link.free_ns - early_ns, not_before_ns)
-        if not self.urgent:
-            return max(self.data[0][0], ready_ns), self.data
-        urgent_ns = max(self.urgent[0][0], ready_ns)
-        if self.data and (data_ns := max(self.data[0][0], ready_ns)) < urgent_ns:
-            return data_ns, self.data
-        return urgent_ns, self.urgent
+    def start_ns(self, early_ns: int = 0, not_before_ns: int = 0) -> int:
+        """When its next chunk can begin."""
+        return max(self.data[0][0], self.link.free_ns - early_ns, not_before_ns)
+
+    def take(self) -> tuple[int, Any, bool]:
+        """Its next chunk: the bytes that it takes on the lines, the item, and whether it begins a message."""
+        _, size_bytes, item, first = self.data.popleft()
+        self.queued_bytes -= size_bytes
+        size_bytes += self.debt_bytes
+        self.debt_bytes = 0
+        return size_bytes, item, first
 
 
 def _ns_per_byte(rate_bytes_per_s: float, what: str) -> float:

@@ -122,6 +122,12 @@ class Tcp:
         free_ns = self._free_ns if self._left > _NOTHING else max(self._free_ns, self._start_ns + self.rtt_ns)
         return Carried(start_ns, self._free_ns, self._done_ns, free_ns)
 
+    def held(self, until_ns: float) -> None:
+        """Something else than the line and the window has held up what was sent last: it has left only at `until_ns`."""
+        if until_ns > self._free_ns:
+            self._free_ns = self._last_ns = until_ns
+            self._done_ns = max(self._done_ns, until_ns)
+
     def _open(self, line: Line, rested: bool) -> None:
         """Go on to the round in which something can be sent now; while the line is busy a round lasts as its window does."""
         if not self._began:

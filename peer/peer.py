@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -33,6 +33,16 @@ class Message(NamedTuple):
     arrived_ns: int
 
 
+class Rounds(Protocol):
+    """Who sends to whom in round t where that changes, or where links go one way; the peers' steps are the rounds."""
+
+    def targets(self, t: int, peer: int) -> list[int]:
+        """Whom a peer sends to, ascending."""
+
+    def weights(self, t: int, peer: int) -> dict[int, float]:
+        """Whom a peer hears, and how much each counts: W_ij of the round, by sender, ascending."""
+
+
 class Staleness:
     """How many steps behind the receiver the messages of one neighbour were when they were used."""
 
@@ -47,7 +57,9 @@ class Peer:
     """One member of the fleet, as its strategy sees it.
 
     `weights` is float32 [size] and belongs to the strategy, except while a gradient is awaited.  `mixing` holds W_ij of each
-    neighbour; the rest of the row is the peer's own weight.  All that is known of links and speeds is measured.
+    neighbour; the rest of the row is the peer's own weight.  Where `rounds` are given, `neighbours` and `mixing` are all whom
+    the peer ever has a link with, and `targets`, `sources` and `weight` tell whom it talks to at a step.  With `push_sum` W
+    does not keep the mean by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
     `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known);
     `notes` is where a strategy says what it has decided last, by name.
     """
@@ -65,6 +77,8 @@ class Peer:
         steps_limit: int | None = None,
         rng: np.random.Generator | None = None,
         data_samples: int = 0,
+        rounds: Rounds | None = None,
+        push_sum: bool = False,
     ) -> None:
         self.id = identity
         self.peers = peers
@@ -80,6 +94,9 @@ class Peer:
         self.steps_limit = steps_limit
         self.rng = rng or np.random.default_rng([0, identity])
         self.data_samples = data_samples
+        self.rounds = rounds
+        self.mass: float | None = 1.0 if push_sum else None
+        self._kept_mass = 1.0
         self.notes: dict[str, float] = {}
         self.now_ns = 0
         self.step = 0
@@ -106,6 +123,25 @@ class Peer:
     def horizon_ns(self) -> float:
         """The time that one exchange should fill: a step as measured, and never less than 20 ms."""
         return max(self.speed.step_ns, LEAST_HORIZON_NS)
+
+    @property
+    def targets(self) -> list[int]:
+        """Whom this peer sends to at its present step: all of its neighbours, unless rounds are given."""
+        if self.rounds is None:
+            return self.neighbours
+        return [target for target in self.rounds.targets(self.step, self.id) if target in self.mixing]
+
+    def sources(self, step: int) -> list[int]:
+        """Whom this peer hears at a step: all of its neighbours, unless rounds are given."""
+        if self.rounds is None:
+            return self.neighbours
+        return [source for source in self.rounds.weights(step, self.id) if source in self.mixing]
+
+    def weight(self, message: Message) -> float:
+        """W_ij of the sender of a message, at the step at which it was sent; 0 for whom this peer does not hear then."""
+        if self.rounds is None:
+            return self.mixing.get(message.source, 0.0)
+        return self.rounds.weights(message.step, self.id).get(message.source, 0.0)
 
     def room(self, neighbour: int, fill: float = 1.0, index_bytes: int = 0, least: int = 1) -> int:
         """How many elements fit into a share `fill` of what the link to a neighbour can take now, by its measured rate.
@@ -169,11 +205,22 @@ class Peer:
         return read
 
     async def broadcast(self, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
-        """Queue one message to every neighbour, encoded once; returns its values as they will be read there (float32)."""
+        """Queue one message to all of `targets`, encoded once; returns its values as they will be read there (float32)."""
         parcel, read = encode(payload, self.codec, self.step, scalars)
-        if self.neighbours:
-            await Send(tuple(self.neighbours), parcel)
+        targets = self.targets
+        if targets:
+            await Send(tuple(targets), parcel)
         return read
+
+    async def broadcast_model(self) -> np.ndarray:
+        """Queue the whole model to all of `targets`, as `mix` wants it; returns its values as they will be read there.
+
+        With push-sum it takes along an equal share of this peer's mass (Kempe, Dobra and Gehrke 2003, FOCS, protocol 1).
+        """
+        if self.mass is None:
+            return await self.broadcast(Dense(self.weights))
+        self._kept_mass = self.mass / (1 + len(self.targets))
+        return await self.broadcast(Dense(self.weights), (self._kept_mass,))
 
     async def pay(self, neighbour: int, pick: Pick, scalars: tuple[float, ...] = ()) -> Payload:
         """Send a neighbour a part of what the ledger owes it; what the codec's rounding loses stays owed."""
@@ -230,12 +277,13 @@ class Peer:
         return messages
 
     async def gather(self, step: int) -> list[Message]:
-        """One message of this step from every neighbour that still lives, in order of neighbour, waiting for them.
+        """One message of this step from each of its `sources` that still lives, in order of neighbour, waiting for them.
 
         Earlier ones are dropped as too late, later ones stay for their own step.
         """
         found: dict[int, Message] = {}
         inbox = self._inbox
+        sources = self.sources(step)
         while True:
             for _ in range(len(inbox)):
                 item = inbox.popleft()
@@ -246,11 +294,11 @@ class Peer:
                     found[message.source] = message
                 else:
                     inbox.append(message)
-            missing = [neighbour for neighbour in self.neighbours if neighbour not in found]
+            missing = [source for source in sources if source not in found and source in self.mixing]
             if not missing:
                 break
             await Receive(least=len(missing))
-        messages = [found[neighbour] for neighbour in self.neighbours]
+        messages = [found[source] for source in sources if source in found]
         for message in messages:
             self._used(message)
         return messages
@@ -259,24 +307,31 @@ class Peer:
 
     def apply(self, gradient: np.ndarray) -> None:
         """Let the optimizer move the weights along -gradient, and count the step."""
-        self.stepper.step(self.weights, gradient)
+        self.stepper.step(self.weights, gradient if self.mass is None else gradient / np.float32(self.mass))
         self.step += 1
 
     def mix(self, models: Sequence[Message], own: np.ndarray) -> None:
         """Average with whole models: x_i <- x_i + (sum_j W_ij q_j) - q_i, where q are models as they were read on the wire.
 
         `own` is this peer's model as its neighbours read it.  With a lossless codec q_i = x_i: x_i <- sum_j W_ij x_j;
-        with a rounding codec the mean over the fleet is still kept, because W is symmetric.
+        with a rounding codec the mean over the fleet is still kept, because W is symmetric.  With push-sum the weights are
+        shares of the mass that has come together here: `weights` then is the model x / w of Assran et al. 2019 (arXiv
+        1811.10792, algorithm 1), and the mass-weighted mean over the fleet is kept.
         """
-        rows, weights = [own], [1.0]
+        rows, weights = [own], [0.0]
         for message in models:
             if not isinstance(message.payload, Dense) or len(message.payload.values) != self.size:
                 self.errors["range"] += 1
                 continue
-            weight = self.mixing.get(message.source, 0.0)
+            if self.mass is not None and not (len(message.scalars) == 1 and 0.0 < message.scalars[0] < inf):
+                self.errors["mass"] += 1
+                continue
             rows.append(message.payload.values)
-            weights.append(weight)
-            weights[0] -= weight
+            weights.append(self.weight(message) if self.mass is None else message.scalars[0])
+        weights[0] = 1.0 - sum(weights) if self.mass is None else self._kept_mass
+        if self.mass is not None:
+            self.mass = sum(weights)
+            weights = [weight / self.mass for weight in weights]
         if self.codec.lossless:
             self.aggregator.combine(rows, weights, self.weights)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 import networkx as nx
@@ -18,12 +18,14 @@ Edges = Iterable[tuple[int, int]]
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """One graph of the menu with its options; `build` lays it over any number of peers."""
+    """A graph that stays as it is; `build` lays it over any number of peers."""
 
     mixing: Rule = "metropolis"
-    """How much each neighbour's model counts: metropolis, max-degree, lazy, uniform, best-constant or fastest."""
+    """How much each neighbour's model counts: metropolis, max-degree, lazy, uniform, best-constant or fastest; push-sum for
+    links that go one way; sinkhorn, after the rates of the links."""
 
     smallest: ClassVar[int] = 2
+    laid_after: ClassVar[Literal["nothing", "data", "network"]] = "nothing"
 
     def __post_init__(self) -> None:
         check_rule(self.mixing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import networkx as nx
 import numpy as np
@@ -27,6 +27,8 @@ class DCliques(Topology, frozen=True, kw_only=True, tag="d-cliques"):
 
     between: Between = "full"
     """How cliques are joined: ring, full (one link for each two), fractal (groups of groups), small-world (fingers)."""
+
+    laid_after: ClassVar[Literal["nothing", "data", "network"]] = "data"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,8 +16,8 @@ from topology.tables import matrix_from_npy, matrix_from_text, read_edge_list
 Format = Literal["graphml", "gml", "edge-list", "adjacency-matrix"]
 
 
-def read_graph(path: str | os.PathLike[str], format: str | None = None) -> nx.Graph:
-    """Read a graph from a file, ready for a fleet: undirected, connected, on the nodes 0..n-1.
+def read_graph(path: str | os.PathLike[str], format: str | None = None, directed: bool = False) -> nx.Graph:
+    """Read a graph from a file, ready for a fleet: connected, on the nodes 0..n-1; with `directed=True` maybe a DiGraph.
 
     | format | endings | what it holds |
     | --- | --- | --- |
@@ -31,11 +31,11 @@ def read_graph(path: str | os.PathLike[str], format: str | None = None) -> nx.Gr
     (`rate`, `delay`, ...). Self loops are left out.
 
     Raises ValueError, with the file's name and the cure, for a file that cannot be read or understood, is empty, or
-    holds a directed, disconnected or multigraph. Nothing is ever unpickled.
+    holds a disconnected graph, a multigraph or, without `directed=True`, a directed one. Nothing is ever unpickled.
     """  # noqa: E501
     path = Path(path)
     try:
-        return from_graph(_reader(path, format)(path))
+        return from_graph(_reader(path, format)(path), directed)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; check the name: a path that is not absolute starts at {Path.cwd()}") from None
     except OSError as error:

@@ -219,7 +219,7 @@ class File(Topology, frozen=True, kw_only=True, tag="file"):
         delays: np.ndarray | None = None,
     ) -> nx.Graph:
         """The file's graph, if it has n nodes: see `topology.files.read_graph` for their order and attributes."""
-        graph = read_graph(self.path, self.format)
+        graph = read_graph(self.path, self.format, directed)
         if len(graph) != n:
             raise ValueError(f"{self.path}: has {len(graph)} nodes, and there are {n} peers; set peers = {len(graph)}")
         return graph

@@ -16,7 +16,7 @@ from topology.spectra import extreme_laplacian_eigenvalues
 if TYPE_CHECKING:  # scipy takes longer to import than many a command to run
     from scipy.sparse import csr_array
 
-Rule = Literal["metropolis", "max-degree", "lazy", "uniform", "best-constant", "fastest"]
+Rule = Literal["metropolis", "max-degree", "lazy", "uniform", "best-constant", "fastest", "push-sum", "sinkhorn"]
 
 DIRECTED = ("uniform", "push-sum", "sinkhorn")
 SETTLED = 1e-13  # rows and columns that sum to 1 this closely are done

@@ -7,7 +7,7 @@ Marfoq, Xu, Neglia and Vidal 2020, "Throughput-optimal topology design for cross
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import networkx as nx
 import numpy as np
@@ -32,6 +32,8 @@ class Overlay(Topology, frozen=True, kw_only=True, tag="overlay"):
 
     most: int = 3
     """Neighbours of a peer in a bounded-tree, at most: 2 (a path) or more."""
+
+    laid_after: ClassVar[Literal["nothing", "data", "network"]] = "network"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,6 +6,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -13,8 +14,19 @@ import numpy as np
 from topology.finite import Round
 from topology.mixing import mixing_matrix
 
-KEPT = 4  # rounds whose matrices are kept: all peers ask for the same one at about the same time
+KEPT = 4  # rounds whose matrices are kept: a matrix is large, and looked at once
+KEPT_WEIGHTS = 4_000_000  # of rounds of which only the weights are kept: peers without barriers are hundreds of rounds apart
 ROUND_OFF = 1e-15
+
+
+class _Weights(NamedTuple):
+    """The weights of one round that are not 0, but for those on oneself: by receiver, and by sender."""
+
+    heard_from: np.ndarray  # of receiver i: senders and weights in the places starts[i] to starts[i + 1]
+    heard_weights: np.ndarray
+    heard_starts: np.ndarray
+    sent_to: np.ndarray
+    sent_starts: np.ndarray
 
 
 class Schedule:
@@ -28,6 +40,7 @@ class Schedule:
     - `max_degree`: the most peers that one peer sends to in a round (who is sent to may hear more, if directed).
     - `contraction`: the factor by which the expected squared disagreement shrinks in one round, at worst over what the
       peers start from; exact, by a formula from the literature; None where none is known or nothing is random.
+    - `recipe`: a function and its arguments that make the same schedule in another process; None where there is none.
     """
 
     def __init__(
@@ -42,6 +55,7 @@ class Schedule:
         max_degree: int,
         contraction: float | None = None,
         reach: Callable[[], nx.Graph] | None = None,
+        recipe: tuple[Callable[..., Schedule], tuple[Any, ...]] | None = None,
     ) -> None:
         self.name = name
         self.n = n
@@ -52,7 +66,10 @@ class Schedule:
         self.contraction = contraction
         self._draw = draw
         self._reach = reach
+        self.recipe = recipe
         self._kept: dict[int, np.ndarray] = {}
+        self._weights: dict[int, _Weights] = {}
+        self._weights_kept = 0
 
     def matrix(self, t: int) -> np.ndarray:
         """W of round t, float64 [n, n], not to be written to: x <- W x, row i holding the weights that peer i uses.
@@ -83,12 +100,14 @@ class Schedule:
 
     def weights(self, t: int, peer: int) -> dict[int, float]:
         """What a peer hears in round t: the weight it gives to every other, by sender, ascending."""
-        row = self.matrix(t)[peer]
-        return {int(sender): float(row[sender]) for sender in np.flatnonzero(row) if sender != peer}
+        of = self._weights_of(t)
+        part = slice(of.heard_starts[peer], of.heard_starts[peer + 1])
+        return dict(zip(of.heard_from[part].tolist(), of.heard_weights[part].tolist(), strict=True))
 
     def targets(self, t: int, peer: int) -> list[int]:
         """Whom a peer sends to in round t, ascending."""
-        return [int(target) for target in np.flatnonzero(self.matrix(t)[:, peer]) if target != peer]
+        of = self._weights_of(t)
+        return of.sent_to[of.sent_starts[peer] : of.sent_starts[peer + 1]].tolist()
 
     @cached_property
     def reach(self) -> nx.Graph:
@@ -103,6 +122,33 @@ class Schedule:
             for t in range(self.period):
                 graph.add_edges_from(self.graph(t).edges)
         return graph
+
+    def _weights_of(self, t: int) -> _Weights:
+        t = self._turn(t)
+        found = self._weights.get(t)
+        if found is None:
+            off = self.matrix(t).copy()
+            np.fill_diagonal(off, 0.0)
+            receivers, heard_from = np.nonzero(off)
+            senders, sent_to = np.nonzero(off.T)
+            peers = np.arange(self.n + 1)
+            found = _Weights(
+                heard_from,
+                off[receivers, heard_from],
+                np.searchsorted(receivers, peers),
+                sent_to,
+                np.searchsorted(senders, peers),
+            )
+            self._weights[t] = found
+            self._weights_kept += len(heard_from)
+            while self._weights_kept > KEPT_WEIGHTS and len(self._weights) > 1:
+                self._weights_kept -= len(self._weights.pop(next(iter(self._weights))).heard_from)
+        return found
+
+    def __reduce__(self) -> tuple[Callable[..., Schedule], tuple[Any, ...]]:
+        if self.recipe is None:
+            raise TypeError(f"{self!r} was made from a function and cannot travel; give it a recipe, or make it with a name")
+        return self.recipe
 
     def _turn(self, t: int) -> int:
         try:
@@ -123,9 +169,10 @@ class Schedule:
         return f"<Schedule {self.name} of {self.n} peers, {rounds}>"
 
 
-def still(graph: nx.Graph, rule: str = "metropolis") -> Schedule:
+def still(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray | None = None) -> Schedule:
     """A graph that never changes, as a schedule of period 1; raises ValueError as `mixing_matrix` does."""
-    matrix = mixing_matrix(graph, rule)
+    graph = graph.copy()
+    matrix = mixing_matrix(graph, rule, rates)
     off = (matrix != 0.0) & ~np.eye(len(matrix), dtype=bool)
     return Schedule(
         str(graph.name or "graph"),
@@ -134,6 +181,8 @@ def still(graph: nx.Graph, rule: str = "metropolis") -> Schedule:
         period=1,
         directed=graph.is_directed(),
         max_degree=int(off.sum(axis=0).max()),
+        reach=graph.copy,
+        recipe=(still, (graph, rule, rates)),
     )
 
 

@@ -14,7 +14,7 @@ from topology.rounds import Schedule, grouped, of_pairs
 
 
 class TimeVarying(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """One schedule of the menu with its options; `plan` lays it over any number of peers."""
+    """A schedule: a graph that changes from round to round; `plan` lays it over any number of peers."""
 
     smallest: ClassVar[int] = 1
 
@@ -31,7 +31,9 @@ class TimeVarying(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", f
         n, seed = peers_and_seed(self.name, n, seed, self.smallest, "schedule 'base'")
         if graph is not None:
             raise ValueError(f"{self.name} brings its own graphs; give a graph to 'random-edge', 'matcha' or 'laplacian'")
-        return self.rounds(n, seed)
+        schedule = self.rounds(n, seed)
+        schedule.recipe = self.plan, (n, seed)
+        return schedule
 
     def rounds(self, n: int, seed: int) -> Schedule:
         """The schedule, for numbers that are known to be sound."""

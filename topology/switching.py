@@ -27,7 +27,10 @@ class OverGraph(TimeVarying, frozen=True, kw_only=True):
     def plan(self, n: int, seed: int = 0, graph: nx.Graph | None = None) -> Schedule:
         """The schedule for n peers over the named graph, or over `graph`."""
         n, seed = peers_and_seed(self.name, n, seed, 2, "schedule 'base'")
-        return self.over(self._given(n, seed, graph), seed)
+        given = self._given(n, seed, graph)
+        schedule = self.over(given, seed)
+        schedule.recipe = self.plan, (n, seed, given)
+        return schedule
 
     def over(self, graph: nx.Graph, seed: int) -> Schedule:
         """The schedule over a connected graph on 0..n-1."""

@@ -43,7 +43,8 @@ def execute(arguments: argparse.Namespace) -> int:
     from experiments.check import forecast
 
     told = forecast(fleet)
-    graph = topology.analyse(fleet.graph, getattr(experiment.topology, "mixing", "metropolis")).as_dict()
+    mixing = {name: value for name, value in fleet.figures.as_dict().items() if value is not None and name != "max_degree"}
+    graph = {**topology.analyse(fleet.graph).as_dict(), "rule": getattr(experiment.topology, "mixing", None), **mixing}
     if arguments.json:
         from experiments.summary import clean
 
@@ -84,6 +85,8 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
     degree = _span(graph["min_degree"], graph["max_degree"])
     yield "graph", (f"{graph['nodes']:,} peers, {graph['edges']:,} edges, degree {degree}, "
                     f"diameter {figure(graph['diameter'])}, connectivity {figure(graph['node_connectivity'])}")  # fmt: skip
+    if fleet.rounds is not None:
+        yield "rounds", _rounds(graph)
     yield "mixing", (f"spectral gap {figure(graph['gap'])}, second eigenvalue {figure(graph['slem'])}, "
                      f"disagreement down to 1/1000 in {figure(graph['mixing_time'])} rounds")  # fmt: skip
     yield "model", f"{told.parameters:,} parameters, {show_bytes(told.model_bytes)} as {name_of(experiment.codec)}"
@@ -95,6 +98,15 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
     yield "step", f"{step} to compute (a gradient takes {show_duration(round(told.gradient_ns))} on this machine){wait}"
     yield "sent", f"about {_span(show_bytes(min(told.sent_bytes)), show_bytes(max(told.sent_bytes)))} by a peer in a step"
     yield "duration", _duration(fleet, told)
+
+
+def _rounds(graph: dict[str, Any]) -> str:
+    """What a schedule does, in a line."""
+    from experiments.summary import figure
+
+    ends = f"exact agreement after {graph['finite_time']}" if graph.get("finite_time") else "agreement in the long run"
+    period = f"{graph['period']} that repeat" if graph.get("period") else "never the same again"
+    return f"{period}, {figure(graph['messages_per_round'])} messages in each, {ends}; the graph holds every link of any round"
 
 
 def _duration(fleet: Fleet, told: Forecast) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.table import Table
@@ -64,20 +64,32 @@ def _print_experiment(console: Console) -> None:
 
 
 def _print_menu(console: Console, menu: Menu) -> None:
-    """All parts of a menu; options that all of them have, first and once."""
+    """All parts of a menu, family by family."""
+    from experiments.menus import summary
+
+    _title(console, menu.plural, f"[{menu.key}] in the file")
+    for base in menu.bases:
+        if len(menu.bases) > 1:
+            _rows(console, 1, [(Text(""), Text(summary(base), "italic"))])
+        _print_parts(console, {name: part for name, part in menu.members.items() if issubclass(part, base)})
+    console.print()
+
+
+def _print_parts(console: Console, parts: dict[str, Any]) -> None:
+    """Parts of one family; options that most of them have, first and once."""
     from experiments.menus import options, summary
 
-    each = {name: list(options(part)) for name, part in menu.members.items()}
-    common = [option for option in next(iter(each.values())) if all(option in found for found in each.values())]
-    common = common if len(each) > 1 else []
-    _title(console, menu.plural, f"[{menu.key}] in the file")
+    each = {name: list(options(part)) for name, part in parts.items()}
+    found = [option for one in each.values() for option in one]
+    shared = set.intersection(*({option.name for option in one} for one in each.values())) if len(each) > 1 else set()
+    common = [option for option in dict.fromkeys(found) if option.name in shared and found.count(option) > len(each) / 2]
+    varied = any(option not in one for option in common for one in each.values())
     if common:
-        _rows(console, 2, [(Text("all", "bold"), Text("what every one of them takes:"))])
+        _rows(console, 2, [(Text("all", "bold"), Text("what each of them takes, unless it says otherwise:" if varied else "what every one of them takes:"))])
         _rows(console, 4, _told(common))
-    for name, part in menu.members.items():
+    for name, part in parts.items():
         _rows(console, 2, [(Text(name, "bold"), Text(summary(part)))])
         _rows(console, 4, _told(option for option in each[name] if option not in common))
-    console.print()
 
 
 def _title(console: Console, title: str, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from experiments.commands.source import Commands, add_command, add_experiment, settings_of
 
 if TYPE_CHECKING:
-    from experiments.sweep import Attempt, Standing
+    from experiments.sweep import Attempt, Carried, Standing
+    from experiments.sweep_cells import CellResult
+    from experiments.sweep_plan import Sweep
 
 EXAMPLES = """\
   grapevine sweep fill.toml --out runs/fill --jobs 2
@@ -19,10 +22,14 @@ EXAMPLES = """\
 in fill.toml, besides what an experiment has:
   [sweep]
   "strategy.fill" = [0.5, 0.7, 0.9]
-  "network.rate" = ["5 Mbit/s", "50 Mbit/s"]
+  network = [{name = "uniform", rate = "5 Mbit/s"}, {name = "lan"}]
+  variant = [{label = "p = 4", "strategy.parts" = 4}, {label = "p = 1", "strategy.parts" = 1}]
   seed = [0, 1, 2]
 
-The same command again runs what is not complete yet.
+  [tune]
+  "optimizer.learning_rate" = [0.05, 0.1, 0.2]
+
+The same command again runs what is not complete yet. More: docs/studies.md.
 """
 
 
@@ -36,24 +43,57 @@ def add(commands: Commands) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run what is not complete, write table and report, and say which runs failed."""
-    from experiments.sweep import run_sweep
+    """Run what is not complete, write tables and report, and say which runs failed."""
+    from experiments.sweep import carry_out
+    from experiments.sweep_cells import cell_rows, cells_of, trial_rows
     from experiments.sweep_plan import read_sweep
-    from experiments.sweep_table import rows_of, write_comparison, write_table
+    from experiments.sweep_table import rows_of, write_table
 
-    points = read_sweep(Path(arguments.file), settings_of(arguments))
+    sweep = read_sweep(Path(arguments.file), settings_of(arguments))
     out = arguments.out or Path("runs") / f"{Path(arguments.file).stem}-sweep"
     with _Progress(arguments.quiet) as progress:
-        attempts, status = run_sweep(points, out, arguments.jobs, watch=progress.update)
-    rows = rows_of(attempts, out)
+        carried = carry_out(sweep, out, arguments.jobs, watch=progress.update)
+    rows = rows_of(carried.attempts, out)
     files = write_table(rows, out)
+    swept = list(carried.attempts[0].point.values)
+    table = *_columns(swept, rows), len(swept) + 1
     try:
-        page = write_comparison(attempts, out)
+        cells = cells_of(sweep, carried, out)
+        if repeated(sweep):
+            files = [*write_table(cell_rows(sweep, cells), out, "cells"), *files]
+            table = *_cell_columns(sweep, cells), len(sweep.axes)
+        if sweep.tune:
+            files += write_table(trial_rows(sweep, cells, carried.trials), out, "tuning")
+        files += _write_page(arguments, sweep, cells, carried, out)
     except ValueError as error:
-        page = None
         print(f"no report: {error}", file=sys.stderr)
-    _print(attempts, rows, [*files, *([page] if page else [])])
-    return status
+    _print(*table, [*carried.trials, *carried.attempts], files)
+    return carried.status
+
+
+def repeated(sweep: Sweep) -> bool:
+    """Whether cells are what is to be looked at: they have several runs each, or were tuned."""
+    return sweep.tune is not None or len(sweep.cells) < len(sweep.points)
+
+
+def _write_page(
+    arguments: argparse.Namespace, sweep: Sweep, cells: Sequence[CellResult], carried: Carried, out: Path
+) -> list[Path]:
+    """`report.html`: the cells where they are what is to be looked at, else all complete runs on top of each other."""
+    from experiments.report_study import Study, write_study
+    from experiments.sweep_table import write_comparison
+
+    if not repeated(sweep):
+        page = write_comparison(carried.attempts, out)
+        return [page] if page else []
+    if not any(attempt.done for attempt in carried.attempts):
+        return []
+    told = [part for setting in arguments.settings for part in ("--set", setting)]
+    told += ["--world", arguments.world] if arguments.world else []
+    command = shlex.join(["grapevine", "sweep", arguments.file, *told, "--out", str(out)])
+    name = sweep.points[0].experiment.name
+    write_study(Study(name, sweep, cells, command, Path(arguments.file).read_text(encoding="utf-8")), out / "report.html")
+    return [out / "report.html"]
 
 
 def _positive(text: str) -> int:
@@ -73,6 +113,7 @@ class _Progress:
         self.console = Console(stderr=True, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
         self.told: set[str] = set()
+        self.tuning = False
         self.line = ""
 
     def __enter__(self) -> _Progress:
@@ -88,11 +129,15 @@ class _Progress:
         """Tell what is new."""
         if self.quiet:
             return
+        if bool(standing.later) != self.tuning:
+            self.tuning = bool(standing.later)
+            self.told.clear()
         for attempt in standing.attempts:
             if attempt.point.name not in self.told:
                 self.told.add(attempt.point.name)
                 reason = f" ({attempt.reason})" if attempt.reason else ""
-                line = f"{len(self.told)}/{standing.runs} {attempt.point.name}: {attempt.state}{reason}"
+                phase = "tuning " if self.tuning else ""
+                line = f"{phase}{len(self.told)}/{standing.runs} {attempt.point.name}: {attempt.state}{reason}"
                 self.console.print(line, markup=False)
         if self.live and _line(standing) != self.line:
             self.line = _line(standing)
@@ -105,19 +150,17 @@ def _line(standing: Standing) -> str:
     failed = sum(not attempt.done for attempt in standing.attempts)
     left = "" if standing.left_s is None else f", about {show_duration(round(standing.left_s) * 1_000_000_000)} left"
     going = ", ".join(point.name for point in standing.running)
-    return f"{len(standing.attempts)} of {standing.runs} runs done, {failed} failed{left}; running {going or 'none'}"
-
-
-BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
+    what = f"{standing.runs} trials" if standing.later else f"{standing.runs} runs"
+    return f"{len(standing.attempts)} of {what} done, {failed} failed{left}; running {going or 'none'}"
 
 
 def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Titles, and a line for each run: what was swept, how it ended, and the figures that any run has, each in one unit."""
     from experiments.summary import figure
+    from experiments.sweep_cells import BYTES
     from experiments.terminal_table import in_unit, one_unit
 
-    last = [key.rpartition(".")[2] for key in swept]
-    titles = [short if last.count(short) == 1 else key for key, short in zip(swept, last, strict=True)]
+    titles = _short(swept)
     unit, scale = one_unit([row.get("bytes_sent") for row in rows], BYTES)
     figures = {
         "accuracy_mean": ("accuracy\n%", lambda value: "-" if value is None else f"{100 * value:.1f}"),
@@ -134,18 +177,42 @@ def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[l
     return titles, lines
 
 
-def _print(attempts: Sequence[Attempt], rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
+def _cell_columns(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a line for each cell: where it lies, what was tuned, how many runs, and means with half intervals."""
+    from experiments.sweep_cells import measures
+    from experiments.sweep_tune import plain
+
+    shown = measures(cells, sweep.target)
+    keys = list(sweep.tune.candidates[0]) if sweep.tune else []
+    tuned = [f"{title.replace('_', ' ')}\nbest of {len(cells[0].scores)}" for title in _short(keys)]
+    titles = [*_short(sweep.axes), *tuned, "runs", *(f"{measure.title}\n{measure.unit}".rstrip() for measure in shown)]
+    lines = []
+    for cell in cells:
+        chosen = [plain(cell.tuned[key]) if cell.tuned else "-" for key in keys]
+        done = f"{len(cell.runs)} of {len(cell.attempts)}" if len(cell.runs) < len(cell.attempts) else str(len(cell.runs))
+        lines.append([*(plain(cell.values[axis]) for axis in sweep.axes), *chosen, done, *map(cell.shown, shown)])
+    return titles, lines
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """The last part of each key, where that tells them apart."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
+
+
+def _print(
+    titles: Sequence[str], lines: Sequence[Sequence[str]], words: int, attempts: Sequence[Attempt], files: Sequence[Path]
+) -> None:
     """The table in short, what failed and why, and where all of it is."""
     from rich.console import Console
 
     from experiments.terminal_table import print_columns
 
     console = Console(highlight=False)
-    swept = list(attempts[0].point.values)
-    left_out = print_columns(console, *_columns(swept, rows), words=len(swept) + 1)
+    left_out = print_columns(console, titles, lines, words=words)
     if left_out:
         more = "1 more column does" if left_out == 1 else f"{left_out} more columns do"
-        console.print(f"[dim]{more} not fit this terminal: see table.csv[/dim]")
+        console.print(f"[dim]{more} not fit this terminal: see {files[0]}[/dim]")
     for attempt in attempts:
         if not attempt.done:
             console.print(f"{attempt.state}: {attempt.point.name}: {attempt.reason}", style="red", markup=False)

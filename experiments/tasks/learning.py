@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from experiments.tasks.partitions import Partition, Skew, skew
+from experiments.tasks.partitions import Partition, Skew, count_labels, skew
 
 
 class Batch(NamedTuple):
@@ -50,6 +50,7 @@ class LearningProblem:
         self.size: int = len(initial)
         self.samples: list[int] = [len(shard) for shard in shards]
         self.skew: Skew | None = skew(labels, shards)
+        self.label_counts: np.ndarray | None = count_labels(labels, shards)
         self.arrays = read_only({**data, "initial": initial, "shards": np.concatenate(shards)})
         self.preload = preload
         self.notes: list[str] = []

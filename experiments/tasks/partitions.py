@@ -136,14 +136,21 @@ class Skew(NamedTuple):
 
 def skew(labels: np.ndarray, shards: list[np.ndarray]) -> Skew | None:
     """Measure how unlike the peers' data are; None where the labels are no classes."""
-    if not _are_classes(labels):
+    counts = count_labels(labels, shards)
+    if counts is None:
         return None
-    _, codes = np.unique(labels, return_inverse=True)
-    counts = np.array([np.bincount(codes[shard], minlength=codes.max() + 1) for shard in shards], dtype=np.float64)
     laws = counts / counts.sum(axis=1, keepdims=True)
     overall = counts.sum(axis=0) / counts.sum()
     distances = 0.5 * np.abs(laws - overall).sum(axis=1)
     return Skew([len(shard) for shard in shards], [int(row) for row in (counts > 0).sum(axis=1)], distances.tolist())
+
+
+def count_labels(labels: np.ndarray, shards: list[np.ndarray]) -> np.ndarray | None:
+    """How many samples of each label each peer holds, float64 [peers, classes]; None where the labels are no classes."""
+    if not _are_classes(labels):
+        return None
+    _, codes = np.unique(labels, return_inverse=True)
+    return np.array([np.bincount(codes[shard], minlength=codes.max() + 1) for shard in shards], dtype=np.float64)
 
 
 def _are_classes(labels: np.ndarray) -> bool:

@@ -94,4 +94,6 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         experiment.stop.steps,
         np.random.default_rng([experiment.seed, 0x9E, identity]),
         int(fleet.problem.samples[identity]),
+        fleet.rounds,
+        getattr(experiment.topology, "mixing", "") == "push-sum",
     )

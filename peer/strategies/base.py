@@ -16,12 +16,16 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     between peers on any connected graph, "gradients" do so only where everyone hears everyone, "nothing" never does.
     `aggregates` says whether whole contributions of one round come together, so that the aggregator has a choice to make.
     `needs` says what graph its roles take: any that is "connected", a "complete" one, or one where the first `hubs` peers
-    are neighbours of everybody.
+    are neighbours of everybody.  `follows_rounds` says that it asks for `peer.targets`, `peer.sources` and `peer.weight`, so
+    that the graph may change from round to round and links may go one way; `pushes_sums` that it carries mass along, so
+    that W need not keep the mean.
     """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
     aggregates: ClassVar[bool] = False
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "connected"
+    follows_rounds: ClassVar[bool] = False
+    pushes_sums: ClassVar[bool] = False
 
     @property
     def hubs(self) -> int:

@@ -4,6 +4,11 @@ When: every step, synchronously.  What: the whole model.  Whom: every neighbour.
 with a doubly stochastic W ("combine-then-adapt", as published: mixing and gradient run in parallel, both at the old weights),
 or x_i <- sum_j W_ij (x_j - eta g_j(x_j)) ("adapt-then-combine").  Both move the mean by exactly -eta times the mean gradient.
 
+A graph may change from round to round, the steps being the rounds, and its links may go one way: where W_t is doubly
+stochastic all of the above holds.  With the mixing rule "push-sum" each model goes out with a share of its sender's mass, and
+peers average by the mass that has come together: that is stochastic gradient push (Assran et al., ICML 2019, arXiv
+1811.10792, algorithm 1), for any strongly connected graph.
+
 Departures: a lossy codec is allowed (then every peer mixes what was read on the wire, its own model included, so that the
 mean is still kept); a neighbour that is lost hands its weight back to each survivor.
 """
@@ -12,7 +17,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from peer.payloads import Dense
 from peer.peer import Peer
 from peer.strategies.base import Strategy
 
@@ -21,6 +25,8 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     """Synchronous averaging of whole models with all neighbours, every step (Lian et al. 2017)."""
 
     aggregates: ClassVar[bool] = True
+    follows_rounds: ClassVar[bool] = True
+    pushes_sums: ClassVar[bool] = True
 
     order: Literal["combine-then-adapt", "adapt-then-combine"] = "combine-then-adapt"
     """Which comes first: "combine-then-adapt" as published, or "adapt-then-combine"."""
@@ -28,7 +34,7 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     async def run(self, peer: Peer) -> None:
         while peer.running:
             if self.order == "combine-then-adapt":
-                own = await peer.broadcast(Dense(peer.weights))  # on its way while the gradient is computed
+                own = await peer.broadcast_model()  # on its way while the gradient is computed
                 gradient = await peer.gradient()
                 models = await peer.gather(step=peer.step)
                 peer.mix(models, own)
@@ -36,5 +42,5 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
             else:
                 step = peer.step
                 peer.apply(await peer.gradient())
-                own = await peer.broadcast(Dense(peer.weights))
+                own = await peer.broadcast_model()
                 peer.mix(await peer.gather(step=step + 1), own)

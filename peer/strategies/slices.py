@@ -3,8 +3,8 @@
 When: to each neighbour as often as its link carries a slice worth a message: every step over a link that is fast against a
 step, every f-th step over a slow one, f = ceil(least m / (fill B T)) with m bytes a model, B the measured rate of the link
 and T the measured time of a step.  What: the next slice of the weights in turn, as many elements as the measured room holds.
-Whom: every neighbour, each a different slice.  How: the receiver moves those elements towards the sender's, x <- x + w (q -
-x) with
+Whom: every neighbour, each a different slice; where the graph changes from round to round, those of the sender's step.  How:
+the receiver moves those elements towards the sender's, x <- x + w (q - x) with
 
     w = min(1/2, W_ij s_j / sqrt(1 + a))
 
@@ -21,7 +21,7 @@ symmetric: consensus leans towards the peers that see more data, which is meant.
 from __future__ import annotations
 
 from math import ceil, inf, sqrt
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ _HEAVIEST = 0.5
 
 class Slices(Strategy, frozen=True, tag="slices"):
     """Partial parameters by measured room, a different slice to each neighbour; any connected graph."""
+
+    follows_rounds: ClassVar[bool] = True
 
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
     """Share of a link's measured room that slices may use, 0 < fill <= 1."""
@@ -54,7 +56,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
             for message in peer.arrived():
                 speeds[message.source] = message.scalars[0] if message.scalars else inf
                 peer.blend(message, self._weight(peer, message, speeds))
-            for neighbour in list(peer.neighbours):
+            for neighbour in list(peer.targets):
                 enough = self._enough(peer, neighbour)
                 count = peer.room(neighbour, self.fill)
                 if count >= enough:
@@ -77,7 +79,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
 
     def _weight(self, peer: Peer, message: Message, speeds: dict[int, float]) -> float:
         """How far to move towards a slice."""
-        mixing = peer.mixing[message.source]
+        mixing = peer.weight(message)
         if not self.scaling:
             return mixing
         age_ns = (peer.meters[message.source].delay_ns or 0.0) + peer.now_ns - message.arrived_ns

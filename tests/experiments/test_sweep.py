@@ -17,6 +17,7 @@ from experiments import sweep
 from experiments.__main__ import main
 from experiments.commands.sweep import _columns
 from experiments.config import ConfigError, Experiment
+from experiments.result import METRIC_COLUMNS
 from experiments.sweep import Attempt, Standing, is_complete, run_sweep
 from experiments.sweep_plan import Point, read_sweep
 from experiments.sweep_table import rows_of, write_comparison, write_table
@@ -60,6 +61,9 @@ summary = {"name": experiment["name"], "completed": done, "reason": "50 steps" i
            "accuracy_mean": experiment["seed"] / 10, "peers_lost": [1], "digest": None, "time_to_accuracy_s": {"0.5": 1.5},
            "warnings": ["x"], "seed": experiment["seed"]}
 (folder / "summary.json").write_text(json.dumps(summary))
+rate = experiment.get("optimizer", {}).get("learning_rate")
+found = [place for place in (pathlib.Path(sys.argv[3]) / f"{rate}.parquet", pathlib.Path(sys.argv[3]) / "0.1.parquet")]
+shutil.copy(next(place for place in found if place.exists()), folder / "metrics.parquet")
 sys.exit(130 if stopped else 0 if done else 1)
 """
 
@@ -69,7 +73,14 @@ def command(tmp_path: Path) -> Callable[[Path, Path], list[str]]:
     """What stands in for `grapevine run`: bad input for seed 13, a crash for 9, an early end for 5, no end for 77."""
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
-    return lambda file, folder: [sys.executable, "-S", "-E", str(script), str(file), str(folder)]
+    measured(tmp_path, 0.1, [0.2, 0.6])
+    return lambda file, folder: [sys.executable, "-S", "-E", str(script), str(file), str(folder), str(tmp_path)]
+
+
+def measured(folder: Path, learning_rate: float, accuracies: list[float]) -> None:
+    """What a stand-in's fleet is said to reach with a learning rate: a mean accuracy at 1 s, 2 s, ..."""
+    rows = [(float(at), -1, at, "accuracy_mean", value) for at, value in enumerate(accuracies, start=1)]
+    pandas.DataFrame(rows, columns=list(METRIC_COLUMNS)).to_parquet(folder / f"{learning_rate}.parquet")
 
 
 def points_of(*seeds: int) -> list[Point]:
@@ -86,7 +97,7 @@ def states(attempts: list[Attempt]) -> list[str]:
 
 def test_the_product_of_the_lists(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text(FILE)
-    points = read_sweep(tmp_path / "sweep.toml")
+    points = read_sweep(tmp_path / "sweep.toml").points
     assert len(points) == 8
     assert [point.experiment.seed for point in points] == [0, 1] * 4
     assert [type(point.experiment.strategy) for point in points] == [Ako] * 4 + [Slices] * 4
@@ -101,16 +112,16 @@ def test_the_product_of_the_lists(tmp_path: Path) -> None:
 def test_tables_in_the_sweep_are_dotted_keys_and_tables_in_a_list_are_values(tmp_path: Path) -> None:
     file = tmp_path / "sweep.toml"
     file.write_text('[sweep.strategy]\nfill = [0.5]\nname = ["ako", "slices"]')
-    assert [point.experiment.strategy for point in read_sweep(file)] == [Ako(fill=0.5), Slices(fill=0.5)]
+    assert [point.experiment.strategy for point in read_sweep(file).points] == [Ako(fill=0.5), Slices(fill=0.5)]
     file.write_text('[sweep]\nstrategy = [{name = "ako", fill = 0.5}, {name = "d-psgd"}]')
-    points = read_sweep(file)
+    points = read_sweep(file).points
     assert [point.experiment.strategy for point in points] == [Ako(fill=0.5), DPSGD()]
     assert [point.name for point in points] == ["strategy=ako_0.5", "strategy=d-psgd"]
 
 
 def test_settings_lie_under_the_swept_values(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text("[sweep]\nseed = [4]")
-    (point,) = read_sweep(tmp_path / "sweep.toml", {"peers": 5, "seed": 9})
+    (point,) = read_sweep(tmp_path / "sweep.toml", {"peers": 5, "seed": 9}).points
     assert (point.experiment.peers, point.experiment.seed) == (5, 4)
 
 
@@ -119,19 +130,19 @@ def test_names_are_stable_and_never_the_same(tmp_path: Path) -> None:
     file.write_text('[sweep]\nname = ["a b", "ab", "../x", "é", "A b", ""]\nseed = [0]')
     with pytest.raises(ConfigError, match="name"):  # "" takes the name away, which leaves the default: fine; but see below
         _ = [Experiment.parse('name = ""')]
-    names = [point.name for point in read_sweep(file)]
+    names = [point.name for point in read_sweep(file).points]
     assert len({name.lower() for name in names}) == 6
     assert all("/" not in name and " " not in name for name in names)
-    assert names == [point.name for point in read_sweep(file)]
+    assert names == [point.name for point in read_sweep(file).points]
     file.write_text(f'[sweep]\nname = ["{"x" * 300}", "{"x" * 301}"]')
-    names = [point.name for point in read_sweep(file)]
+    names = [point.name for point in read_sweep(file).points]
     assert len(set(names)) == 2
     assert all(len(name) < 120 for name in names)
 
 
 def test_swept_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text('[topology]\nname = "file"\npath = "x"\n[sweep]\n"topology.path" = ["a.gml", "b.gml"]')
-    paths = [point.experiment.topology.path for point in read_sweep(tmp_path / "sweep.toml")]  # type: ignore[union-attr]
+    paths = [point.experiment.topology.path for point in read_sweep(tmp_path / "sweep.toml").points]  # type: ignore[union-attr]
     assert paths == [str(tmp_path / "a.gml"), str(tmp_path / "b.gml")]
 
 
@@ -292,7 +303,7 @@ def test_the_command_tells_the_state_of_each_run(tmp_path: Path, command: Any, m
     from experiments import report
 
     monkeypatch.setattr(report, "write_report", lambda folders, page: page.write_text("page"))
-    monkeypatch.setattr(sweep.run_sweep, "__defaults__", (1, command, lambda standing: None))
+    monkeypatch.setattr(sweep.carry_out, "__defaults__", (1, command, lambda standing: None))
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "sweep.toml").write_text("[sweep]\nseed = [1, 13]")
     out = tmp_path / "out"

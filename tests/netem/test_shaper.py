@@ -153,24 +153,42 @@ def test_a_chunk_is_cut_through_and_takes_the_slower_of_uplink_and_link():
     assert stamps == {"slow link": (0, 1_000_000, 1_000_000), "fast link": (100_000, 200_000, 200_000)}
 
 
+@pytest.mark.parametrize("lookahead_ns", [0, 10_000_000])
 @pytest.mark.parametrize("uplink", [math.inf, 5e5])
-def test_urgent_goes_before_data_of_its_link(uplink):
+def test_urgent_goes_past_data_also_past_what_was_released_ahead_of_its_time(uplink, lookahead_ns):
+    """Else an answer would come later by as much as data were released early, and the sender would think its link fuller."""
+    shaper = Shaper({1: Link(1e6, delay_ns=25_000_000)}, uplink, lookahead_ns)
+    for item in range(30):
+        shaper.offer(1, item, 1000, now_ns=0)
+    begun = shaper.release(0)
+    assert len(begun) > 1 or not lookahead_ns
+    shaper.offer(1, "acknowledgement", 50, now_ns=1, urgent=True)
+    (_, item, transit), *rest = drain(shaper, 1)
+    feed_ns = 50 / min(uplink, 1e6) * SECOND_NS
+    assert (item, transit.due_ns) == ("acknowledgement", 1 + feed_ns + 25_000_000)
+    assert [item for _, item, _ in rest] == list(range(len(begun), 30))
+
+
+@pytest.mark.parametrize("uplink", [math.inf, 5e5])
+def test_the_link_makes_up_for_urgent_bytes_with_the_next_data(uplink):
     shaper = Shaper({1: Link(1e6)}, uplink, lookahead_ns=0)
     for item in range(4):
         shaper.offer(1, item, 1000, now_ns=0)
-    begun = [item for _, item, _ in shaper.release(0)]
-    shaper.offer(1, "acknowledgement", 50, now_ns=1, urgent=True)
-    assert [item for _, item, _ in drain(shaper, 1)] == ["acknowledgement", *range(len(begun), 4)]
+    shaper.release(0)
+    for _ in range(3):
+        shaper.offer(1, "acknowledgement", 50, now_ns=1, urgent=True)
+    last = drain(shaper, 1)[-1]
+    assert last[2].finish_ns == pytest.approx((4000 + 3 * 50) / min(uplink, 1e6) * SECOND_NS, abs=2)
 
 
-def test_urgent_that_came_after_data_could_begin_does_not_hold_it_up_when_release_is_late():
-    shaper = Shaper({1: Link(1e6)})
-    shaper.offer(1, "data", 1000, now_ns=0)
-    shaper.offer(1, "acknowledgement", 50, now_ns=30_000_000, urgent=True)
-    assert [(item, transit.start_ns) for _, item, transit in shaper.release(30_000_000)] == [
-        ("data", 0),
-        ("acknowledgement", 30_000_000),
-    ]
+def test_urgent_bytes_over_an_idle_link_are_not_made_up_for_later():
+    shaper = Shaper({1: Link(1e6)}, lookahead_ns=0)
+    for turn in range(100):
+        shaper.offer(1, "acknowledgement", 50, turn * SECOND_NS, urgent=True)
+        shaper.release(turn * SECOND_NS)
+    shaper.offer(1, "data", 1000, 100 * SECOND_NS)
+    ((_, _, transit),) = shaper.release(100 * SECOND_NS)
+    assert transit.finish_ns - transit.start_ns <= 1_050_000
 
 
 @pytest.mark.parametrize("rate", [1e6, math.inf])
@@ -256,7 +274,7 @@ def test_every_chunk_is_released_once_in_its_links_order(steps, rates, uplink, d
         order = [item for to, item, _ in released if to == target and kinds[item] == urgent]
         assert order == sorted(order)
     for target in range(3):
-        due_ns = [transit.due_ns for to, _, transit in released if to == target]
+        due_ns = [transit.due_ns for to, item, transit in released if to == target and not kinds[item]]
         assert due_ns == sorted(due_ns)
 
 

@@ -1,0 +1,226 @@
+"""The script of a run: what its events do to the links and devices of a fleet, and which peers end when.
+
+All of it is known before the run, so links and devices are planned with it (netem.interventions) and carry it out themselves,
+exactly and alike in both worlds.  What is left for a world to do is to end peers, and, where more may still come (a poke),
+to cut what is cut for good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from experiments.config_errors import ConfigError
+from experiments.events import (
+    CutEvent,
+    DelayEvent,
+    Event,
+    HealEvent,
+    KillEvent,
+    LinkEvent,
+    LossEvent,
+    Pair,
+    PartitionEvent,
+    PauseEvent,
+    RateEvent,
+    SpeedEvent,
+)
+from netem import Device, NetworkPlan
+from netem.interventions import PLAIN, AlteredDevice, Change, Pace
+from netem.plan import LinkSpec
+from netem.units import duration_ns
+
+if TYPE_CHECKING:
+    from experiments.config import Experiment
+
+MOST_SHOWN = 8
+
+
+def planned(
+    experiment: Experiment, plan: NetworkPlan, devices: Sequence[Device], open_ends: bool
+) -> tuple[NetworkPlan, list[Device]]:
+    """The network and the devices with the experiment's events in them.
+
+    With `open_ends` links that are cut and never healed stay cut; without they are left to the world.
+    Raises ConfigError, naming the event, where one cannot be carried out.
+    """
+    events = in_order(experiment.events)
+    if not events:
+        return plan, list(devices)
+    for place, event in enumerate(experiment.events):
+        check(event, plan, devices, experiment.task.batch_size, f"events[{place}]")
+    _refuse_late(experiment)
+    _refuse_dead_ends(experiment, plan)
+    links = dict(plan.links)
+    for pair, changes in changes_of(events, plan.links).items():
+        kept = changes if open_ends else without_open_end(changes)
+        links[pair] = msgspec.structs.replace(plan.links[pair], changes=tuple(kept))
+    altered = [altered_device(device, paces_of(events, peer)) for peer, device in enumerate(devices)]
+    return msgspec.structs.replace(plan, links=links), altered
+
+
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """By time; those of one instant as they stand."""
+    return sorted(events, key=lambda event: event.at_ns)
+
+
+def kills(events: Iterable[Event]) -> list[tuple[int, int]]:
+    """(emulated ns, peer) of each peer that is ended."""
+    return [(event.at_ns, event.peer) for event in in_order(events) if isinstance(event, KillEvent)]
+
+
+def changes_of(events: Sequence[Event], pairs: Iterable[Pair]) -> dict[Pair, list[Change]]:
+    """What happens to each directed link that anything happens to; `events` in order of time."""
+    changes: dict[Pair, list[Change]] = {}
+    pairs = list(pairs)
+    for event in events:
+        if not isinstance(event, LinkEvent | PartitionEvent):
+            continue
+        for pair in event.meant(pairs):
+            so_far = changes.setdefault(pair, [])
+            change = Change(event.at_ns, event.condition(so_far[-1].condition if so_far else PLAIN))
+            if so_far and so_far[-1].at_ns == change.at_ns:
+                so_far.pop()
+            so_far.append(change)
+    return changes
+
+
+def cut_for_good_ns(changes: Sequence[Change]) -> int | None:
+    """From when on a link with these changes carries nothing any more; None where it does in the end."""
+    since_ns = None
+    for change in reversed(changes):
+        if change.condition.up:
+            break
+        since_ns = change.at_ns
+    return since_ns
+
+
+def without_open_end(changes: Sequence[Change]) -> list[Change]:
+    """The same, except that a link that is never healed is not cut at last."""
+    since_ns = cut_for_good_ns(changes)
+    if since_ns is None:
+        return list(changes)
+    return [
+        change if change.at_ns < since_ns else Change(change.at_ns, change.condition._replace(up=True)) for change in changes
+    ]
+
+
+def paces_of(events: Sequence[Event], peer: int) -> tuple[Pace, ...]:
+    """At which pace a peer's device computes from when on; `events` in order of time."""
+    mine = [event for event in events if isinstance(event, SpeedEvent | PauseEvent) and event.peer == peer]
+    pauses = [(event.at_ns, event.at_ns + duration_ns(event.length)) for event in mine if isinstance(event, PauseEvent)]
+    speeds = [(event.at_ns, event.factor) for event in mine if isinstance(event, SpeedEvent)]
+    paces = []
+    for at_ns in sorted({event.at_ns for event in mine} | {end_ns for _, end_ns in pauses}):
+        factor = next((factor for since_ns, factor in reversed(speeds) if since_ns <= at_ns), 1.0)
+        paused = any(begin_ns <= at_ns < end_ns for begin_ns, end_ns in pauses)
+        paces.append(Pace(at_ns, 0.0 if paused else factor))
+    return tuple(paces)
+
+
+def altered_device(device: Device, paces: tuple[Pace, ...]) -> Device:
+    """A device with these paces, in place of any that it had."""
+    own = device.device if isinstance(device, AlteredDevice) else device
+    return AlteredDevice(own.samples_per_s, own.overhead_ns, own, paces) if paces else own
+
+
+# ---- what cannot be carried out ---------------------------------------------------------------------------------------
+
+
+def check(event: Event, plan: NetworkPlan, devices: Sequence[Device], batch_size: int, key: str) -> None:
+    """Raises ConfigError, with the key that is at fault below `key`, where this fleet cannot carry an event out."""
+    peers = len(devices)
+    if isinstance(event, LinkEvent):
+        _check_links(event, plan, peers, key)
+    elif isinstance(event, PartitionEvent):
+        for group in event.groups:
+            for peer in group:
+                _check_peer(peer, peers, f"{key}.groups")
+        if not event.meant(plan.links):
+            cure = "no link goes from one group to another; give other groups"
+            raise ConfigError(key=f"{key}.groups", value=event.groups, problem="cuts nothing", cure=cure)
+    elif isinstance(event, SpeedEvent | PauseEvent | KillEvent):
+        _check_peer(event.peer, peers, f"{key}.peer")
+        if not isinstance(event, KillEvent) and devices[event.peer].step_ns(batch_size) == 0:
+            raise ConfigError(
+                key=f"{key}.peer", value=event.peer, problem=f"peer {event.peer} computes as fast as this machine does",
+                cure='emulate its device: set devices.name = "uniform" with a speed such as "2000 samples/s"',
+            )  # fmt: skip
+
+
+def _check_peer(peer: int, peers: int, key: str) -> None:
+    if peer >= peers:
+        raise ConfigError(key=key, value=peer, problem=f"there is no peer {peer}", cure=f"the peers are 0 to {peers - 1}")
+
+
+def _check_links(event: LinkEvent, plan: NetworkPlan, peers: int, key: str) -> None:
+    for peer in event.link or ():
+        _check_peer(peer, peers, f"{key}.link")
+    if event.peer is not None:
+        _check_peer(event.peer, peers, f"{key}.peer")
+    if event.link is not None and event.link not in plan.links:
+        first, second = event.link
+        known = [target for source, target in plan.links if source == first]
+        shown = ", ".join(map(str, known[:MOST_SHOWN])) + (", ..." if len(known) > MOST_SHOWN else "")
+        problem = f"peers {first} and {second} are not neighbours"
+        raise ConfigError(key=f"{key}.link", value=event.link, problem=problem, cure=f"those of peer {first} are {shown}")
+    for source, target in event.meant(plan.links):
+        problem, field, cure = _unfit(event, plan.links[source, target])
+        if problem:
+            where = f"of link {source} -> {target} {problem}"
+            raise ConfigError(key=f"{key}.{field}", value=getattr(event, field), problem=where, cure=cure)
+
+
+def _unfit(event: LinkEvent, spec: LinkSpec) -> tuple[str, str, str]:
+    """Why a link is not one that this can happen to: the problem, the field at fault, the cure; "" where it is."""
+    if isinstance(event, RateEvent):
+        rate = spec.effective_rate_bytes_per_s if event.to is None else event.condition(PLAIN).rate_bytes_per_s
+        assert rate is not None
+        if event.to is None and math.isinf(rate) and event.factor != 1:
+            return "the rate is unlimited, and so is any part of it", "factor", 'give the rate: to = "10 Mbit/s"'
+        if event.to is not None and math.isinf(rate) and spec.tcp != "none":
+            return "the rate cannot be unlimited with tcp", "to", 'give a rate such as "1 Gbit/s"'
+    capped = spec.tcp == "none" and spec.cap is None  # its rate was worked out from its loss and delay beforehand
+    if isinstance(event, LossEvent) and capped and event.to != spec.loss:
+        return "the loss cannot be changed, since its rate changes by itself", "to", 'set network.tcp = "cubic"'
+    if isinstance(event, LossEvent) and spec.tcp == "none" and spec.delay_ns == 0 and event.to:
+        return "loss has no effect, since its delay is 0", "to", 'set network.delay, or network.tcp = "cubic"'
+    if isinstance(event, DelayEvent) and capped and spec.loss and event.condition(PLAIN) != PLAIN:
+        return "the delay cannot be changed, since its rate changes by itself", "factor", 'set network.tcp = "cubic"'
+    return "", "", ""
+
+
+def _refuse_late(experiment: Experiment) -> None:
+    if experiment.stop.time is None:
+        return
+    for place, event in enumerate(experiment.events):
+        if event.at_ns >= duration_ns(experiment.stop.time):
+            raise ConfigError(
+                key=f"events[{place}].at", value=event.at, problem=f"the run stops at {experiment.stop.time}",
+                cure="raise stop.time, or give an earlier time",
+            )  # fmt: skip
+
+
+def _refuse_dead_ends(experiment: Experiment, plan: NetworkPlan) -> None:
+    """Without an end of the time whoever waits for what is behind a cut would wait for ever."""
+    if experiment.stop.time is not None:
+        return
+    dead = {peer for _, peer in kills(experiment.events)}
+    for pair, changes in changes_of(in_order(experiment.events), plan.links).items():
+        since_ns = cut_for_good_ns(changes)
+        if since_ns is not None and not dead & set(pair):
+            cutting = (CutEvent, PartitionEvent)
+            place = max(
+                place
+                for place, event in enumerate(experiment.events)
+                if isinstance(event, cutting) and event.at_ns == since_ns and event.meant([pair])
+            )
+            raise ConfigError(
+                key=f"events[{place}].do", value=experiment.events[place].kind,
+                problem=f"link {pair[0]} -> {pair[1]} is never healed, and who waits for it would wait for ever",
+                cure=f'add an event do = "{HealEvent.__struct_config__.tag}", or set stop.time',
+            )  # fmt: skip
+

@@ -1,0 +1,209 @@
+"""Cells of a sweep: the runs that differ in the seed alone, taken together, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.result import Result
+from experiments.sweep import Attempt, Carried
+from experiments.sweep_plan import Sweep
+from experiments.sweep_tune import Score, accuracy_over_time, best, plain, reached_s
+from experiments.terminal_table import in_unit
+
+LEVEL = 0.95
+GRID_POINTS = 200
+BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
+
+
+class Estimate(NamedTuple):
+    """The mean of what the runs of a cell came to, and how far off it may be."""
+
+    mean: float
+    half: float | None
+    """Half the width of the 95 % interval of Student's t; None for fewer than two runs."""
+    n: int
+    """Runs that have a value."""
+
+
+class Measure(NamedTuple):
+    """A figure that cells are compared by."""
+
+    key: str
+    title: str
+    unit: str
+    scale: float
+    """What is shown is the value over this."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One cell after its runs."""
+
+    values: Mapping[str, Any]
+    """What was chosen on each axis."""
+    attempts: tuple[Attempt, ...]
+    folders: tuple[Path, ...]
+    """Of the complete runs."""
+    target: float
+    tuned: Mapping[str, Any]
+    """What tuning chose; empty where nothing is tuned, or where no trial was completed."""
+    scores: tuple[Score | None, ...]
+    """Of its trials."""
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """The complete runs."""
+        return [Result.read(folder) for folder in self.folders]
+
+    @cached_property
+    def runs(self) -> list[dict[str, float]]:
+        """The numbers of each complete run: those of its summary, and what is worked out of them."""
+        return [figures_of(result, self.target) for result in self.results]
+
+    def estimate(self, key: str) -> Estimate | None:
+        """Mean and interval of a figure over the runs; None where no run has it."""
+        return estimate([run[key] for run in self.runs if key in run])
+
+    def accuracy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The mean accuracy over time: [times], mean over the runs [times], half interval [times] (nan for a single run)."""
+        lines = [accuracy_over_time(result) for result in self.results]
+        lines = [line for line in lines if line]
+        if not lines:
+            return np.empty(0), np.empty(0), np.empty(0)
+        ends = min(line[-1][0] for line in lines)  # beyond it fewer runs would make the mean
+        times = np.unique([time_s for line in lines for time_s, _ in line if time_s <= ends])
+        times = np.linspace(times[0], times[-1], GRID_POINTS) if len(times) > GRID_POINTS else times
+        stacked = np.stack([np.interp(times, *np.array(line).T) for line in lines])
+        if len(lines) < 2:
+            return times, stacked[0], np.full(len(times), np.nan)
+        half = _quantile(len(lines)) * stacked.std(axis=0, ddof=1) / math.sqrt(len(lines))
+        return times, stacked.mean(axis=0), half
+
+    def shown(self, measure: Measure) -> str:
+        """A figure as a table has it: "82.1 ± 0.9"; a target that not all runs reach: "2 of 3"."""
+        found, n = self.estimate(measure.key), len(self.runs)
+        if found is None:
+            return f"0 of {n}" if measure.key == "time_to_target_s" and n else "-"
+        if measure.key == "time_to_target_s" and found.n < n:
+            return f"{found.n} of {n}"
+        return interval(found, measure.scale)
+
+
+def cells_of(sweep: Sweep, carried: Carried, out: Path) -> list[CellResult]:
+    """The cells of a sweep that was carried out under `out`, in the order of the plan."""
+    attempts = {attempt.point.name: attempt for attempt in carried.attempts}
+    cells = []
+    for cell, scores in zip(sweep.cells, carried.scores, strict=True):
+        own = tuple(attempts[point.name] for point in cell.points)
+        folders = tuple(out / attempt.point.name for attempt in own if attempt.done)
+        chosen = best(scores)
+        tuned = cell.trials[chosen].tuned if chosen is not None else {}
+        cells.append(CellResult(cell.values, own, folders, sweep.target, tuned, tuple(scores)))
+    return cells
+
+
+def figures_of(result: Result, target: float) -> dict[str, float]:
+    """Every number of a run's summary, the first time at `target`, and the spread of the peers' accuracies."""
+    summary = result.summary
+    figures = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
+    figures.pop("completed", None)
+    if summary.get("accuracy_max") is not None and summary.get("accuracy_min") is not None:
+        figures["accuracy_spread"] = summary["accuracy_max"] - summary["accuracy_min"]
+    if (time_s := reached_s(result, target)) is not None:
+        figures["time_to_target_s"] = time_s
+    return figures
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """The mean of independent values and its 95 % interval by Student's t: +- t(n - 1) s / sqrt(n)."""
+    n = len(values)
+    if not n:
+        return None
+    half = _quantile(n) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
+    return Estimate(float(np.mean(values)), half, n)
+
+
+def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
+    """What the cells have that is worth a column, each in one unit."""
+    from experiments.terminal_table import one_unit
+
+    known = {key for cell in cells for run in cell.runs for key in run}
+    sent, scale = one_unit([found.mean for cell in cells if (found := cell.estimate("bytes_sent"))], BYTES)
+    listed = [
+        Measure("time_to_target_s", f"time to {100 * target:g} %", "s", 1.0),
+        Measure("accuracy_mean", "accuracy", "%", 0.01),
+        Measure("accuracy_spread", "spread between peers", "points", 0.01),
+        Measure("loss_mean", "loss", "", 1.0),
+        Measure("consensus_distance", "consensus distance", "", 1.0),
+        Measure("bytes_sent", "sent", sent, scale),
+        Measure("steps_total", "steps", "", 1.0),
+    ]
+    with_accuracy = "accuracy_mean" in known
+    hidden = ("loss_mean", "consensus_distance") if with_accuracy else ("time_to_target_s",)
+    return [m for m in listed if m.key not in hidden and (m.key in known or (m.key == "time_to_target_s" and with_accuracy))]
+
+
+def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]:
+    """One row a cell: what was chosen, what was tuned, and of every figure the mean, half the interval, and n where some runs
+    lack it."""
+    keys = sorted({key for cell in cells for run in cell.runs for key in run} - {"seed"})
+    rows = []
+    for cell in cells:
+        row: dict[str, Any] = {axis: plain(cell.values[axis]) for axis in sweep.axes} | {"n": len(cell.runs)}
+        if sweep.tune:
+            row |= {f"tuned.{key}": cell.tuned.get(key) for key in sweep.tune.candidates[0]}
+            row["trials"] = len(cell.scores)
+        for key in keys:
+            found = cell.estimate(key)
+            row |= {f"{key}.mean": found.mean if found else None, f"{key}.half": found.half if found else None}
+        reached = cell.estimate("time_to_target_s")
+        row["time_to_target_s.n"] = reached.n if reached else 0
+        rows.append(row)
+    return rows
+
+
+def trial_rows(sweep: Sweep, cells: Sequence[CellResult], trials: Sequence[Attempt]) -> list[dict[str, Any]]:
+    """One row a run of the tuning: what it tried, what came of it, and whether it was chosen."""
+    rows, left = [], iter(trials)
+    for cell in cells:
+        chosen = best(cell.scores)
+        for place, score in enumerate(cell.scores):
+            attempt = next(left)
+            figures = score._asdict() if score else dict.fromkeys(Score._fields)
+            row = {"run": attempt.point.name, "state": attempt.state, "reason": attempt.reason}
+            row |= {axis: plain(cell.values[axis]) for axis in sweep.axes} | dict(attempt.point.tuned)
+            rows.append({**row, **figures, "chosen": place == chosen})
+    return rows
+
+
+def interval(found: Estimate, scale: float = 1.0) -> str:
+    """ "82.1 ± 0.9": as many decimals as the interval deserves."""
+    mean, half = found.mean / scale, None if found.half is None else found.half / scale
+    if not math.isfinite(mean):
+        return "-"
+    if half is None or not math.isfinite(half):
+        return in_unit(mean, 1.0)
+    if half < 1e-9 * abs(mean) or not half:
+        return f"{in_unit(mean, 1.0)} ± 0"
+    show = _decimals(mean, half)
+    return f"{show(mean)} ± {show(half)}"
+
+
+def _decimals(mean: float, half: float) -> Callable[[float], str]:
+    """Two figures of the interval, never more than four of the mean."""
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    most = max(0, 3 - math.floor(math.log10(abs(mean)))) if mean else decimals
+    return lambda value: f"{value:,.{min(decimals, most, 6)}f}"
+
+
+def _quantile(n: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 0.5 + LEVEL / 2))

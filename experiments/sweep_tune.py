@@ -1,0 +1,134 @@
+"""Tuning before measuring: what a `[tune]` table says, and which of the trials of a cell is the best."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from experiments.config_errors import ConfigError, show_value
+from experiments.result import Result
+from experiments.sweep_axes import SEED, flat, read_list
+
+TARGET = "target"
+DEFAULT_TARGET = 0.9
+DEFAULT_SEED = 1000
+
+
+@dataclass(frozen=True)
+class Tune:
+    """What is tried for every cell before it is measured: all combinations of the lists, on a seed of their own."""
+
+    candidates: tuple[dict[str, Any], ...]
+    """Each "table.key" -> value; every cell tries all of them."""
+    seed: int
+    target: float | None
+    """The mean accuracy that is to be reached first, 0 to 1; None = that of `[stop]`, or else 0.9."""
+
+    def told(self, chosen: Mapping[str, Any]) -> str:
+        """In words: "learning rate 0.2, best of 5"."""
+        words = ", ".join(f"{key.rpartition('.')[2].replace('_', ' ')} {plain(value)}" for key, value in chosen.items())
+        return f"{words}, best of {len(self.candidates)}"
+
+    def at_an_end(self, chosen: Mapping[str, Any]) -> list[str]:
+        """The tuned keys whose choice is the lowest or the highest of three or more numbers: a wider list may do better."""
+        return [key for key, value in chosen.items() if value in self._ends(key)]
+
+    def _ends(self, key: str) -> tuple[Any, ...]:
+        tried = {candidate[key] for candidate in self.candidates}
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried)
+        return (min(tried), max(tried)) if numbers and len(tried) > 2 else ()
+
+
+class Score(NamedTuple):
+    """What a run is judged by; what it does not have is None."""
+
+    reached_s: float | None
+    """Emulated seconds until the first record at which the mean accuracy over the peers was the target or more."""
+    accuracy: float | None
+    """Mean over the peers at the end."""
+    loss: float | None
+    """Mean test loss over the peers at the end."""
+
+
+def read_tune(table: Any, swept: set[str], source: str) -> Tune | None:
+    """What a `[tune]` table says; None where there is none. Raises ConfigError, with the cure, for one that will not do."""
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        cure = 'write [tune] and below it lists, such as "optimizer.learning_rate" = [0.05, 0.1, 0.2]'
+        raise ConfigError(source, "tune", table, "is no table", cure)
+    given = dict(flat(table))
+    seed, target = given.pop(SEED, DEFAULT_SEED), given.pop(TARGET, None)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(source, "tune.seed", seed, f"{show_value(seed)} is no seed", "give one whole number of 0 or more")
+    if target is not None and (isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target <= 1):
+        problem = f"{show_value(target)} is no share of samples"
+        raise ConfigError(source, "tune.target", target, problem, "give a mean accuracy above 0, to 1, such as 0.9")
+    lists = {key: read_list(f"tune.{key}", values, source) for key, values in given.items()}
+    if not lists:
+        cure = 'add lists to it, such as "optimizer.learning_rate" = [0.05, 0.1, 0.2], or leave [tune] out'
+        raise ConfigError(source, "tune", problem="tunes nothing", cure=cure)
+    for key, values in lists.items():
+        if key in swept:
+            raise ConfigError(source, f"tune.{key}", problem="is swept as well", cure="take it out of [sweep] or of [tune]")
+        if any(value in values[:place] for place, value in enumerate(values)):
+            raise ConfigError(source, f"tune.{key}", values, "holds a value twice", "name each value once")
+    candidates = tuple(dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
+    return Tune(candidates, seed, None if target is None else float(target))
+
+
+def score_of(result: Result, target: float) -> Score:
+    """What a run is judged by."""
+    summary = result.summary
+    return Score(reached_s(result, target), summary.get("accuracy_mean"), summary.get("loss_mean"))
+
+
+def reached_s(result: Result, target: float) -> float | None:
+    """Emulated seconds until the first record at which the mean accuracy over the peers was `target` or more."""
+    times = [time_s for time_s, accuracy in accuracy_over_time(result) if accuracy >= target]
+    return times[0] if times else None
+
+
+def accuracy_over_time(result: Result) -> list[tuple[float, float]]:
+    """(emulated seconds, mean accuracy over the peers), record by record."""
+    import pyarrow.compute as pc
+
+    table = result.table("metrics.parquet")
+    fleet = table.filter(pc.equal(table["name"], "accuracy_mean"))
+    return sorted(zip(fleet["time_s"].to_pylist(), fleet["value"].to_pylist(), strict=True))
+
+
+def best(scores: Sequence[Score | None]) -> int | None:
+    """Which trial is the best: the first to reach the target; where none does, the one of the highest accuracy at the end,
+    and for a task without accuracy the one of the lowest loss.
+
+    Between equals the more accurate at the end decides, then the lower loss, then the order of the list. None stands for a
+    trial that was not completed, and is never the best; the answer is None where there is no other.
+    """
+    known = [(_rank(score), place) for place, score in enumerate(scores) if score is not None]
+    return min(known)[1] if known else None
+
+
+def plain(value: Any) -> str:
+    """A value as a table shows it: text without quotation marks."""
+    return value if isinstance(value, str) else show_value(value)
+
+
+def _rank(score: Score) -> tuple[float, ...]:
+    accuracy, loss = (math.nan if value is None else value for value in score[1:])
+    return (_or_last(score.reached_s), _or_last(-accuracy), _or_last(loss))
+
+
+def _or_last(value: float | None) -> float:
+    return math.inf if value is None or math.isnan(value) else value
+
+
+def trials_told(candidates: Iterable[Mapping[str, Any]]) -> str:
+    """The candidates in words: "0.05, 0.1, 0.2"; of several keys each with its name."""
+    listed = [dict(candidate) for candidate in candidates]
+    if len(listed[0]) == 1:
+        return ", ".join(plain(next(iter(candidate.values()))) for candidate in listed)
+    return "; ".join(", ".join(f"{key} {plain(value)}" for key, value in candidate.items()) for candidate in listed)

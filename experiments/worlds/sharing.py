@@ -1,0 +1,190 @@
+"""Links in virtual time that share lines with others: an uplink, a downlink, a cable.
+
+Whole messages flow like water: at every instant each link that has something to send has its max-min fair rate, and a message has
+left when the integral of that rate reaches its bytes.  Something happens only when the set of sending links changes, or a
+link's own pace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from experiments.worlds.lines import Facts, Line
+from netem import Link, Shared
+from netem.sharing import MaxMin
+from peer.meter import LinkMeter
+from peer.payloads import Parcel
+
+if TYPE_CHECKING:
+    from experiments.worlds.virtual import Member
+
+At = Callable[..., None]
+Arrive = Callable[[Line, Parcel, Facts], None]
+
+
+class Sharing:
+    """The rates of all links that share lines; links that change at one instant are settled together."""
+
+    def __init__(self, shared: Shared, at: At, now_ns: Callable[[], int], arrive: Arrive) -> None:
+        self.at = at
+        self.now_ns = now_ns
+        self.arrive = arrive
+        self.lines: list[SharedLine] = []
+        self.rates = MaxMin(shared.limits, list(shared.routes.values()))
+        self._changed: dict[int, None] = {}
+
+    def ask(self, line: SharedLine, cap_bytes_per_s: float) -> None:
+        """From now on a link can take so much; 0 = it has nothing to send."""
+        if self.rates.caps[line.flow] == cap_bytes_per_s and line.flow not in self._changed:
+            line.flows(self.rates.rates[line.flow], self.now_ns())
+            return
+        self.rates.caps[line.flow] = cap_bytes_per_s
+        if not self._changed:
+            self.at(self.now_ns(), self._settle)
+        self._changed[line.flow] = None
+
+    def _settle(self) -> None:
+        changed, self._changed = self._changed, {}
+        fresh = self.rates.settle(changed)
+        now_ns = self.now_ns()
+        for flow in changed | dict.fromkeys(fresh):
+            self.lines[flow].flows(self.rates.rates[flow], now_ns)
+
+
+class SharedLine(Line):
+    """One directed link that shares lines with others."""
+
+    __slots__ = (
+        "_bytes",
+        "_done_bytes",
+        "_first_bytes",
+        "_first_ns",
+        "_number",
+        "_planned_ns",
+        "_queue",
+        "_rate",
+        "_since_ns",
+        "flow",
+        "sharing",
+    )
+
+    def __init__(self, source: Member, target: Member, link: Link, meter: LinkMeter, sharing: Sharing) -> None:
+        super().__init__(source, target, link, meter)
+        self.sharing = sharing
+        self.flow = len(sharing.lines)
+        sharing.lines.append(self)
+        self._queue: deque[tuple[Parcel, int, int]] = deque()  # parcel, its bytes, those of its first chunk
+        self._bytes = 0  # of the message that is leaving, with what it makes up for
+        self._first_bytes = 0
+        self._done_bytes = 0.0  # how many of them have left at _since_ns
+        self._since_ns = 0.0
+        self._rate = 0.0  # bytes a second since then
+        self._first_ns: float | None = None  # when its first chunk had left
+        self._planned_ns: int | None = None  # when it is next looked at
+        self._number = 0  # of messages that have begun to leave
+
+    def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> None:
+        """Queue a message; it arrives by itself."""
+        self._queue.append((parcel, *self.pack(parcel, now_ns, horizon_ns)))
+        if len(self._queue) == 1:
+            self._begin(now_ns)
+
+    def stop(self) -> None:
+        """Nothing more leaves: one of its ends is gone."""
+        self._queue.clear()
+        self._number += 1
+        self._planned_ns = None
+        self.sharing.ask(self, 0.0)
+
+    def flows(self, rate_bytes_per_s: float, now_ns: int) -> None:
+        """From now on it has this rate."""
+        if not self._queue:
+            self._rate = 0.0
+            return
+        if rate_bytes_per_s != self._rate:
+            self._run(now_ns)
+            self._rate = rate_bytes_per_s
+        self._plan()
+
+    def _begin(self, now_ns: float) -> None:
+        """The next message comes to the head of the queue."""
+        _, size_bytes, first_bytes = self._queue[0]
+        debt_bytes, self._debt_bytes = self._debt_bytes, 0
+        self._bytes = size_bytes + debt_bytes
+        self._first_bytes = first_bytes + debt_bytes * first_bytes // size_bytes
+        self._done_bytes, self._since_ns, self._first_ns = 0.0, now_ns, None
+        self._number += 1
+        pace = self.link.pace(math.ceil(now_ns), self._bytes)
+        if pace.start_ns > now_ns + 1:
+            self.sharing.ask(self, 0.0)
+            self.sharing.at(pace.start_ns, self._open, self._number, pace.rate_bytes_per_s)
+        else:
+            self.sharing.ask(self, pace.rate_bytes_per_s)
+        if pace.until_ns is not None:
+            self.sharing.at(pace.until_ns, self._repace, self._number)
+
+    def _open(self, number: int, rate_bytes_per_s: float) -> None:
+        """The link lets the message begin."""
+        if number == self._number:
+            self._since_ns = self.sharing.now_ns()
+            self.sharing.ask(self, rate_bytes_per_s)
+
+    def _repace(self, number: int) -> None:
+        """The link changes while a message leaves."""
+        if number == self._number and self._queue:
+            pace = self.link.pace(self.sharing.now_ns(), 0)
+            self.sharing.ask(self, pace.rate_bytes_per_s)
+            if pace.until_ns is not None:
+                self.sharing.at(pace.until_ns, self._repace, number)
+
+    def _run(self, now_ns: int) -> None:
+        """Let bytes leave until now."""
+        if now_ns > self._since_ns:
+            done_bytes = self._done_bytes + self._rate * (now_ns - self._since_ns) / 1e9
+            if self._first_ns is None and done_bytes >= self._first_bytes:
+                self._first_ns = self._when(self._first_bytes)
+            self._done_bytes = done_bytes
+            self._since_ns = now_ns
+
+    def _when(self, bytes_: int) -> float:
+        return self._since_ns + max(0.0, bytes_ - self._done_bytes) / self._rate * 1e9
+
+    def _plan(self) -> None:
+        """Look again when the message will have left; where that is later than a look planned already, that look will see."""
+        if self._rate:
+            end_ns = max(math.ceil(self._when(self._bytes)), self.sharing.now_ns())
+            if self._planned_ns is None or end_ns < self._planned_ns:
+                self._planned_ns = end_ns
+                self.sharing.at(end_ns, self._look, end_ns)
+
+    def _look(self, planned_ns: int) -> None:
+        if planned_ns != self._planned_ns:
+            return
+        self._planned_ns = None
+        if self._rate and self._when(self._bytes) <= planned_ns:
+            self._left()
+        else:
+            self._plan()
+
+    def _left(self) -> None:
+        """The last bit of a message has left."""
+        parcel, size_bytes, first_bytes = self._queue.popleft()
+        left_ns = self._when(self._bytes)
+        finish_ns = math.ceil(left_ns)
+        if first_bytes < size_bytes:
+            first_ns = self._first_ns if self._first_ns is not None else self._when(self._first_bytes)
+            first_due_ns = self.link.arrive(math.ceil(first_ns), True, False)
+            due_ns = self.link.arrive(finish_ns, False)
+        else:
+            first_due_ns = due_ns = self.link.arrive(finish_ns)
+        self.sent.bytes += size_bytes
+        self.sent.messages += 1
+        facts = due_ns, size_bytes, finish_ns, size_bytes - first_bytes, due_ns - first_due_ns
+        self.sharing.at(due_ns, self.sharing.arrive, self, parcel, facts)
+        if self._queue:
+            self._begin(left_ns)
+        else:
+            self.sharing.ask(self, 0.0)
