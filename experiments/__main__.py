@@ -1,4 +1,4 @@
-"""The command line: `grapevine run`, `sweep`, `report`, `topology`, `probe`, `check`, `list`."""
+"""The command line: `grapevine run`, `poke`, `sweep`, `report`, `topology`, `probe`, `check`, `list`, `cleanup`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from experiments.commands import check, list, probe, report, run, sweep, topology
+from experiments.commands import check, cleanup, list, poke, probe, report, run, sweep, topology
 from experiments.config_errors import ConfigError
 
 DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"grapevine {metadata.version('grapevine')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, sweep, report, topology, probe, check, list):
+    for command in (run, poke, sweep, report, topology, probe, check, list, cleanup):
         command.add(commands)
     return parser
 

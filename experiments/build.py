@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import networkx as nx
 import numpy as np
@@ -13,11 +13,15 @@ import numpy as np
 import topology
 from experiments.config import Experiment, Processes, Virtual
 from experiments.config_errors import ConfigError, config_error
+from experiments.kernel_network import carried
 from experiments.script import planned
 from experiments.tasks import Problem
 from netem import Device, NetworkPlan
 from netem.units import duration_ns
 from topology import Figures, Schedule, ScheduleFigures, TimeVarying
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 T = TypeVar("T")
 STABLE_DOWN_TO = -1.0  # the smallest eigenvalue of a complete graph's adjacency matrix
@@ -29,13 +33,13 @@ class Fleet:
     """An experiment with all of its parts made concrete; what a world carries out.
 
     `graph` holds every link that is ever used, undirected since answers travel back; `rounds` who sends to whom at each step
-    where that changes or links go one way, else None; `mixing` W, float64 [peers, peers] (of the first round, where there are
-    rounds); `plan` the asked network; `devices` one a peer; `problem` the task.
+    where that changes or links go one way, else None; `shares` W of the first round, a sparse array [peers, peers]; `plan` the
+    asked network; `devices` one a peer; `problem` the task.
     """
 
     experiment: Experiment
     graph: nx.Graph
-    mixing: np.ndarray
+    shares: csr_array
     plan: NetworkPlan
     devices: list[Device]
     problem: Problem
@@ -53,13 +57,25 @@ class Fleet:
         return duration_ns(self.experiment.record.every)
 
     def mixing_of(self, peer: int) -> dict[int, float]:
-        """W_ij of each neighbour of a peer, in order of neighbour."""
-        return {neighbour: float(self.mixing[peer, neighbour]) for neighbour in sorted(self.graph.neighbors(peer))}
+        """W_ij of each neighbour of a peer, in order of neighbour; 0 for who is heard in other rounds only."""
+        row = slice(self.shares.indptr[peer], self.shares.indptr[peer + 1])
+        heard = dict(zip(self.shares.indices[row].tolist(), self.shares.data[row].tolist(), strict=True))
+        return {neighbour: heard.get(neighbour, 0.0) for neighbour in sorted(self.graph.neighbors(peer))}
+
+    @property
+    def mixing(self) -> np.ndarray:
+        """W of the first round, float64 [peers, peers]."""
+        return self.shares.toarray()
 
     @property
     def figures(self) -> Figures | ScheduleFigures:
         """What theory says of the mixing: spectral gap, effective neighbours, ..."""
-        return topology.analyse(self.mixing if self.rounds is None or self.rounds.period == 1 else self.rounds)
+        if self.rounds is not None and self.rounds.period != 1:
+            return topology.analyse(self.rounds)
+        rule = getattr(self.experiment.topology, "mixing", "metropolis")
+        if self.rounds is not None or rule == "sinkhorn":
+            return topology.analyse(self.mixing)
+        return topology.analyse(self.graph, rule)
 
 
 def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) -> Fleet:
@@ -77,13 +93,13 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     _refuse_unstable(experiment, graph)
     _refuse_aggregator(experiment)
     _refuse_taken_ports(experiment)
-    plan = _located("network", lambda: experiment.network.plan(graph, experiment.seed))
+    plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))
     devices = _located("devices", lambda: experiment.devices.plan(experiment.peers, experiment.seed))
     plan, devices = planned(experiment, plan, devices, isinstance(experiment.world, Virtual))
     _refuse_endless(experiment, devices)
-    mixing, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
+    shares, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
     meanwhile()
-    return Fleet(experiment, graph, mixing, plan, devices, problem or _problem(experiment), rounds)
+    return Fleet(experiment, graph, shares, plan, devices, problem or _problem(experiment), rounds)
 
 
 def topology_name(experiment: Experiment) -> str:
@@ -140,21 +156,22 @@ def asked_delays_s(plan: NetworkPlan, peers: int) -> np.ndarray:
     return delays
 
 
-def _mixed(experiment: Experiment, laid: nx.Graph | Schedule, plan: NetworkPlan) -> tuple[np.ndarray, Schedule | None]:
+def _mixed(experiment: Experiment, laid: nx.Graph | Schedule, plan: NetworkPlan) -> tuple[csr_array, Schedule | None]:
     """W, and the rounds where one graph and one W do not say all."""
+    from scipy.sparse import csr_array
+
     if isinstance(laid, Schedule):
-        return laid.matrix(0), laid
-    rule = getattr(experiment.topology, "mixing", "metropolis")
+        return csr_array(laid.matrix(0)), laid
+    rule, rates = getattr(experiment.topology, "mixing", "metropolis"), None
     if rule == "sinkhorn":
         rates = np.zeros((experiment.peers, experiment.peers))
         for (source, target), spec in plan.links.items():
             rates[source, target] = min(spec.effective_rate_bytes_per_s, plan.uplinks[source], plan.downlinks[target])
-        return topology.mixing_matrix(laid, rule, rates), topology.still(laid, rule, rates) if laid.is_directed() else None
     if not laid.is_directed():
         if rule == "push-sum":
             cure = "choose metropolis, which keeps the mean on every undirected graph"
             raise ValueError(f"push-sum is for links that go one way, and those of this graph go both; {cure}")
-        return topology.mixing_matrix(laid, rule), None
+        return topology.sparse_mixing(laid, rule, rates), None
     if rule == "metropolis":
         degrees = {degree for _, degree in (*laid.in_degree, *laid.out_degree)}
         if len(degrees) > 1:
@@ -163,7 +180,7 @@ def _mixed(experiment: Experiment, laid: nx.Graph | Schedule, plan: NetworkPlan)
                 'set mixing = "push-sum" (with strategy d-psgd), or "uniform", with which the mean drifts'
             )
         rule = "uniform"  # the same shares where all degrees are equal
-    return topology.mixing_matrix(laid, rule), topology.still(laid, rule)
+    return topology.sparse_mixing(laid, rule, rates), topology.still(laid, rule, rates)
 
 
 def _refuse_rounds(experiment: Experiment, laid: nx.Graph | Schedule) -> None:

@@ -36,6 +36,8 @@ def doubts(summary: Mapping[str, Any], outcome: Outcome, diverged: str) -> Itera
     if (summary["lateness_p99_ms"] or 0) > LATE_MS:
         yield f"this machine fell behind the emulated clock by {summary['lateness_p99_ms']:.1f} ms (99th percentile): {stretch}"
     exact = summary["world"] == "virtual"
+    if summary["network_backend"] == "kernel":
+        stretch = "TCP was not at its full speed (short messages, losses), or this machine too busy: see `grapevine probe`"
     yield from _rate(summary, outcome, "" if exact else stretch)
     typical_ms = 1e3 * median([link.delay_asked_s for link in outcome.links if shaped(link)])
     allowed_ms = max(DELAY_ERROR_MS, RATE_ERROR * (typical_ms if typical_ms > 0 else 0.0))

@@ -144,6 +144,8 @@ def _words(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
         case inspect.ListType() | inspect.VarTupleType():
             least = f"at least {kind.min_length} " if kind.min_length else ""
             return f"a list of {least}{_plural(_expected(kind.item_type))}"
+        case inspect.TupleType():
+            return f"a list of {len(kind.item_types)} {_plural(_expected(kind.item_types[0]))}"
         case inspect.DictType() | inspect.StructType():
             return "a table"
         case _:

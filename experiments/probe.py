@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,7 @@ def _measure(fleet: Fleet, bulk: dict[tuple[int, int], int], pinging: bool) -> d
     delay_s = 2 * max((spec.delay_ns + spec.jitter_ns for spec in fleet.plan.links.values()), default=0) / 1e9
     slot_s = (PINGS * PING_PAUSE_NS / 1e9 if pinging else longest_s) + delay_s + 0.2
     strategy = _Probing(bulk_bytes=per_peer, slot_ns=int(slot_s * 1e9), pinging=pinging)
-    probing = Fleet(
-        fleet.experiment.replace(strategy=strategy), fleet.graph, fleet.mixing, fleet.plan, fleet.devices, fleet.problem
-    )
+    probing = replace(fleet, experiment=fleet.experiment.replace(strategy=strategy), rounds=None)
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(Path(folder) / "probe", fleet.experiment.to_toml(), {})
         tally = _Listening(probing, recorder)

@@ -23,6 +23,7 @@ from experiments.report_figures import (
     unshaped,
 )
 from experiments.report_graph import MOST_LINKS, graph
+from experiments.report_marks import marks_told
 from experiments.report_runs import Run
 from experiments.report_style import PAGE, SCRIPT
 from experiments.report_tables import cards, configuration, events, key_figures, machine, told, warnings, what_differs
@@ -87,6 +88,7 @@ def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable
         if crowded(runs):
             lines = "The pale band holds all peers, the darker one nine tenths of them; the thick line is their mean."
         lines += " Dotted, upright: a peer was lost." if runs[0].result.summary["peers_lost"] else ""
+    lines += marks_told(runs)
     sections = [
         (
             "Accuracy",

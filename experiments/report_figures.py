@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.report_marks import drawn
 from experiments.report_runs import Line, Run, over_peers, quantiles_over
 from experiments.result import LinkFigures, median
 from netem.units import show_rate
@@ -48,7 +49,8 @@ def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: st
     if len(values) == 0:
         return None
     layout = frame("emulated time (s)", title, named=1 if alone else len(runs))
-    layout["shapes"] = _losses(runs[0]) if alone else []
+    shapes, layout["annotations"] = drawn(runs)
+    layout["shapes"] = [*shapes, *(_losses(runs[0]) if alone else [])]
     layout["yaxis"] |= _scale(values, kind)
     if layout["yaxis"].get("type") == "log":  # where there is no 0
         for line in data:

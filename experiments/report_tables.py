@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from experiments.report_figures import count
+from experiments.report_marks import story
 from experiments.report_runs import Run
 from experiments.result import Result
 from experiments.summary import figure, peers_text, percent
@@ -47,6 +48,7 @@ def told(run: Run) -> str:
         text += f"The mean reached {100 * float(reached[-1][0]):.0f} % after {figure(reached[-1][1], 's')}. " if reached else ""
     if summary["bytes_sent"] is not None:
         text += f"In all the peers sent {show_bytes(summary['bytes_sent'])}. "
+    text += story(run)
     lost = summary["peers_lost"]
     if lost:
         text += f"{peers_text(lost).capitalize()} {'was' if len(lost) == 1 else 'were'} lost on the way; the others went on. "
@@ -211,6 +213,7 @@ def _cell(text: str) -> str:
 
 def _flat(part: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """(group, key) -> text; what is deeper than one table is joined with dots."""
+    part = {key: _numbered(value) for key, value in part.items()}
     flat: dict[tuple[str, str], str] = {("", key): _plain(value) for key, value in part.items() if not isinstance(value, dict)}
 
     def walk(group: str, path: str, value: Any) -> None:
@@ -224,6 +227,15 @@ def _flat(part: Mapping[str, Any]) -> dict[tuple[str, str], str]:
         if isinstance(value, dict):
             walk(group, "", value)
     return flat
+
+
+def _numbered(value: Any) -> Any:
+    """A list of tables, such as [[events]], as a table: number -> what it says."""
+    if not (isinstance(value, list) and value and all(isinstance(part, dict) for part in value)):
+        return value
+    return {
+        str(number): ", ".join(f"{key} {_plain(inner)}" for key, inner in part.items()) for number, part in enumerate(value, 1)
+    }
 
 
 def _plain(value: Any) -> str:

@@ -18,6 +18,7 @@ from experiments.interrupt import Interrupt
 from experiments.record import Recorder, default_folder, describe_machine
 from experiments.result import Result
 from experiments.summary import Outcome, summarise, unfinished
+from netem.namespaces import congestion_control
 
 if TYPE_CHECKING:
     from experiments.worlds.tally import Tally
@@ -115,6 +116,7 @@ def _finish(fleet: Fleet, recorder: Recorder, tally: Tally, outcome: Outcome) ->
         seed=experiment.seed,
         spectral_gap=fleet.figures.gap,
         dilation=getattr(experiment.world, "dilation", 1.0),
+        network_backend="kernel" if fleet.plan.kernel else "userspace",
         machine=describe_machine(),
     )
     recorder.finish(summary, outcome.weights)
@@ -130,6 +132,7 @@ def _manifest(fleet: Fleet) -> dict[str, Any]:
         "samples": [int(count) for count in fleet.problem.samples],
         "places": fleet.plan.places,
         "notes": list(getattr(fleet.problem, "notes", [])),
+        "congestion_control": congestion_control() if fleet.plan.kernel else None,
         "machine": describe_machine(),
     }
 

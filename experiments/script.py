@@ -29,7 +29,7 @@ from experiments.events import (
     SpeedEvent,
 )
 from netem import Device, NetworkPlan
-from netem.interventions import PLAIN, AlteredDevice, Change, Pace
+from netem.interventions import PLAIN, AlteredDevice, Change, Tempo, cut_for_good_ns, without_open_end
 from netem.plan import LinkSpec
 from netem.units import duration_ns
 
@@ -58,7 +58,7 @@ def planned(
     for pair, changes in changes_of(events, plan.links).items():
         kept = changes if open_ends else without_open_end(changes)
         links[pair] = msgspec.structs.replace(plan.links[pair], changes=tuple(kept))
-    altered = [altered_device(device, paces_of(events, peer)) for peer, device in enumerate(devices)]
+    altered = [altered_device(device, tempos_of(events, peer)) for peer, device in enumerate(devices)]
     return msgspec.structs.replace(plan, links=links), altered
 
 
@@ -73,58 +73,42 @@ def kills(events: Iterable[Event]) -> list[tuple[int, int]]:
 
 
 def changes_of(events: Sequence[Event], pairs: Iterable[Pair]) -> dict[Pair, list[Change]]:
-    """What happens to each directed link that anything happens to; `events` in order of time."""
+    """What happens to each directed link that anything happens to; `events` in order of time.
+
+    What changes nothing, such as healing a link that is not cut, is left out.
+    """
     changes: dict[Pair, list[Change]] = {}
     pairs = list(pairs)
     for event in events:
         if not isinstance(event, LinkEvent | PartitionEvent):
             continue
         for pair in event.meant(pairs):
-            so_far = changes.setdefault(pair, [])
-            change = Change(event.at_ns, event.condition(so_far[-1].condition if so_far else PLAIN))
-            if so_far and so_far[-1].at_ns == change.at_ns:
+            so_far = changes.get(pair, [])
+            condition = event.condition(so_far[-1].condition if so_far else PLAIN)
+            if so_far and so_far[-1].at_ns == event.at_ns:
                 so_far.pop()
-            so_far.append(change)
+            if condition != (so_far[-1].condition if so_far else PLAIN):
+                changes.setdefault(pair, so_far).append(Change(event.at_ns, condition))
     return changes
 
 
-def cut_for_good_ns(changes: Sequence[Change]) -> int | None:
-    """From when on a link with these changes carries nothing any more; None where it does in the end."""
-    since_ns = None
-    for change in reversed(changes):
-        if change.condition.up:
-            break
-        since_ns = change.at_ns
-    return since_ns
-
-
-def without_open_end(changes: Sequence[Change]) -> list[Change]:
-    """The same, except that a link that is never healed is not cut at last."""
-    since_ns = cut_for_good_ns(changes)
-    if since_ns is None:
-        return list(changes)
-    return [
-        change if change.at_ns < since_ns else Change(change.at_ns, change.condition._replace(up=True)) for change in changes
-    ]
-
-
-def paces_of(events: Sequence[Event], peer: int) -> tuple[Pace, ...]:
-    """At which pace a peer's device computes from when on; `events` in order of time."""
+def tempos_of(events: Sequence[Event], peer: int) -> tuple[Tempo, ...]:
+    """At which tempo a peer's device computes from when on; `events` in order of time."""
     mine = [event for event in events if isinstance(event, SpeedEvent | PauseEvent) and event.peer == peer]
     pauses = [(event.at_ns, event.at_ns + duration_ns(event.length)) for event in mine if isinstance(event, PauseEvent)]
     speeds = [(event.at_ns, event.factor) for event in mine if isinstance(event, SpeedEvent)]
-    paces = []
+    tempos = []
     for at_ns in sorted({event.at_ns for event in mine} | {end_ns for _, end_ns in pauses}):
         factor = next((factor for since_ns, factor in reversed(speeds) if since_ns <= at_ns), 1.0)
         paused = any(begin_ns <= at_ns < end_ns for begin_ns, end_ns in pauses)
-        paces.append(Pace(at_ns, 0.0 if paused else factor))
-    return tuple(paces)
+        tempos.append(Tempo(at_ns, 0.0 if paused else factor))
+    return tuple(tempos)
 
 
-def altered_device(device: Device, paces: tuple[Pace, ...]) -> Device:
-    """A device with these paces, in place of any that it had."""
+def altered_device(device: Device, tempos: tuple[Tempo, ...]) -> Device:
+    """A device with these tempos, in place of any that it had."""
     own = device.device if isinstance(device, AlteredDevice) else device
-    return AlteredDevice(own.samples_per_s, own.overhead_ns, own, paces) if paces else own
+    return AlteredDevice(own.samples_per_s, own.overhead_ns, own, tempos) if tempos else own
 
 
 # ---- what cannot be carried out ---------------------------------------------------------------------------------------
@@ -133,6 +117,9 @@ def altered_device(device: Device, paces: tuple[Pace, ...]) -> Device:
 def check(event: Event, plan: NetworkPlan, devices: Sequence[Device], batch_size: int, key: str) -> None:
     """Raises ConfigError, with the key that is at fault below `key`, where this fleet cannot carry an event out."""
     peers = len(devices)
+    if plan.kernel and isinstance(event, LinkEvent | PartitionEvent):
+        problem = "links that the kernel carries stay as they are"
+        raise ConfigError(key=f"{key}.do", value=event.kind, problem=problem, cure='set network.backend = "userspace"')
     if isinstance(event, LinkEvent):
         _check_links(event, plan, peers, key)
     elif isinstance(event, PartitionEvent):
@@ -170,7 +157,7 @@ def _check_links(event: LinkEvent, plan: NetworkPlan, peers: int, key: str) -> N
     for source, target in event.meant(plan.links):
         problem, field, cure = _unfit(event, plan.links[source, target])
         if problem:
-            where = f"of link {source} -> {target} {problem}"
+            where = f"link {source} -> {target}: {problem}"
             raise ConfigError(key=f"{key}.{field}", value=getattr(event, field), problem=where, cure=cure)
 
 
@@ -180,16 +167,16 @@ def _unfit(event: LinkEvent, spec: LinkSpec) -> tuple[str, str, str]:
         rate = spec.effective_rate_bytes_per_s if event.to is None else event.condition(PLAIN).rate_bytes_per_s
         assert rate is not None
         if event.to is None and math.isinf(rate) and event.factor != 1:
-            return "the rate is unlimited, and so is any part of it", "factor", 'give the rate: to = "10 Mbit/s"'
+            return "its rate is unlimited, and so is any part of it", "factor", 'give the rate: to = "10 Mbit/s"'
         if event.to is not None and math.isinf(rate) and spec.tcp != "none":
-            return "the rate cannot be unlimited with tcp", "to", 'give a rate such as "1 Gbit/s"'
+            return "its rate cannot be unlimited with tcp", "to", 'give a rate such as "1 Gbit/s"'
     capped = spec.tcp == "none" and spec.cap is None  # its rate was worked out from its loss and delay beforehand
     if isinstance(event, LossEvent) and capped and event.to != spec.loss:
-        return "the loss cannot be changed, since its rate changes by itself", "to", 'set network.tcp = "cubic"'
+        return "its loss cannot be changed, since its rate changes by itself", "to", 'set network.tcp = "cubic"'
     if isinstance(event, LossEvent) and spec.tcp == "none" and spec.delay_ns == 0 and event.to:
         return "loss has no effect, since its delay is 0", "to", 'set network.delay, or network.tcp = "cubic"'
     if isinstance(event, DelayEvent) and capped and spec.loss and event.condition(PLAIN) != PLAIN:
-        return "the delay cannot be changed, since its rate changes by itself", "factor", 'set network.tcp = "cubic"'
+        return "its delay cannot be changed, since its rate changes by itself", "factor", 'set network.tcp = "cubic"'
     return "", "", ""
 
 

@@ -85,6 +85,7 @@ def summarise(
     seed: int,
     spectral_gap: float = math.nan,
     dilation: float = 1.0,
+    network_backend: str = "userspace",
     machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything worth telling about a run in one dictionary that JSON can hold (nan and infinity become None).
@@ -111,10 +112,12 @@ def summarise(
         "staleness_steps_mean": outcome.staleness_steps_mean, "spectral_gap": spectral_gap,
         "peers_lost": sorted(int(peer) for peer in outcome.peers_lost),
         "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
-        **fidelity(outcome),
+        **fidelity(outcome), "network_backend": network_backend,
         "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
         "digest": digest(outcome) if world == "virtual" else None,
     }  # fmt: skip
+    if network_backend == "kernel":
+        summary["delay_error_median_ms"] = math.nan  # what waits in the kernel's queues cannot be told from what travels
     summary["warnings"] = [*outcome.warnings, *doubts(summary, outcome, peers_text(diverged) if diverged else "")]
     if machine is not None:
         summary["machine"] = dict(machine)
@@ -240,6 +243,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "lost", peers_text(summary["peers_lost"])
     if told["lateness_p99_ms"] != "-":
         yield "lateness", f"{told['lateness_p99_ms']} ms (99th percentile)"
+    if summary.get("network_backend") == "kernel":
+        yield "network", "carried by the kernel, each peer in a namespace of its own"
     known = (("rates", percent(summary.get("rate_error_median"))), ("delays", told.get("delay_error_median_ms", "-") + " ms"))
     off = [f"{what} off by {error}" for what, error in known if not error.startswith("-")]
     if off:

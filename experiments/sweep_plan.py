@@ -101,7 +101,7 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
     names = _names([_shown(combination) for combination in combinations], source)
     for name, combination in zip(names, combinations, strict=True):
         laid = {key: value for choice in combination.values() for key, value in choice.settings.items()}
-        point = Point(name, _shown(combination), reader.read(laid | (tune.candidates[0] if tune else {})))
+        point = Point(name, _shown(combination), reader.read(laid, tune.candidates[0] if tune else {}))
         points.setdefault(point.cell, []).append((point, laid))
     cells = [_cell(group, tune, reader) for group in points.values()]
     target = tune.target if tune and tune.target else cells[0].points[0].experiment.stop.accuracy or DEFAULT_TARGET
@@ -120,14 +120,14 @@ class _Reader:
         self.document = document
         self.settings = anchor_settings(settings, Path())
 
-    def read(self, laid: Mapping[str, Any]) -> Experiment:
-        """The file with these settings on top; an error says which of its tables brought it in."""
-        chosen = anchor_settings(laid, self.path.parent)
+    def read(self, laid: Mapping[str, Any], tried: Mapping[str, Any]) -> Experiment:
+        """The file with what is swept on top, and what is tuned on that; an error says which table brought it in."""
+        chosen = anchor_settings({**laid, **tried}, self.path.parent)
         try:
             return Experiment.from_document(self.document, str(self.path), self.path.parent, {**self.settings, **chosen})
         except ConfigError as error:
             if error.source == SOURCE and concerns(chosen, error.key):
-                error.source = f"{self.path}: [sweep]"
+                error.source = f"{self.path}: [{'tune' if concerns(tried, error.key) else 'sweep'}]"
             raise
 
 
@@ -137,7 +137,7 @@ def _cell(group: Sequence[tuple[Point, dict[str, Any]]], tune: Tune | None, read
     values = {key: value for key, value in points[0].values.items() if key != SEED}
     if tune is None:
         return Cell(values, points)
-    experiments = tuple(tuple(reader.read({**laid, **candidate}) for candidate in tune.candidates) for _, laid in group)
+    experiments = tuple(tuple(reader.read(laid, candidate) for candidate in tune.candidates) for _, laid in group)
     trials = tuple(
         Point("", values | candidate, experiment.replace(seed=tune.seed), candidate)
         for candidate, experiment in zip(tune.candidates, experiments[0], strict=True)

@@ -3,14 +3,17 @@
 from netem.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
 from netem.courses import Motion
 from netem.devices import AnyDevices, Device, Devices, HostDevices, MixedDevices, UniformDevices
+from netem.flow_table import FlowTable
 from netem.lines import Course, Steady, Step
 from netem.link import ChangingLink, Link, TcpLink, Transit
 from netem.losses import Losses
 from netem.network import AnyNetwork, Edges, Uniform, Unshaped
-from netem.plan import LinkSpec, Network, NetworkPlan
+from netem.plan import Cable, LinkSpec, Network, NetworkPlan, Shared
 from netem.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
 from netem.regions import Regions, RegionTable, region_table
 from netem.shaper import Downlink, Shaper
+from netem.sharing import MaxMin, max_min
+from netem.sharing_shaper import SharingShaper
 from netem.tcp import Tcp
 from netem.units import (
     Duration,
@@ -29,6 +32,7 @@ __all__ = [
     "AnyDevices",
     "AnyNetwork",
     "Aws18",
+    "Cable",
     "CellularNetwork",
     "ChangingLink",
     "Course",
@@ -44,11 +48,13 @@ __all__ = [
     "FiveG",
     "FourG",
     "Home",
+    "FlowTable",
     "HostDevices",
     "Lan",
     "Link",
     "LinkSpec",
     "Losses",
+    "MaxMin",
     "MixedDevices",
     "Motion",
     "Network",
@@ -60,7 +66,9 @@ __all__ = [
     "Regions",
     "Satellite",
     "Schedule",
+    "Shared",
     "Shaper",
+    "SharingShaper",
     "Speed",
     "Steady",
     "Step",
@@ -75,6 +83,7 @@ __all__ = [
     "UniformDevices",
     "Unshaped",
     "duration_ns",
+    "max_min",
     "rate_bytes_per_s",
     "region_table",
     "show_bytes",

@@ -40,6 +40,26 @@ class Change(NamedTuple):
     condition: Condition
 
 
+def cut_for_good_ns(changes: Sequence[Change]) -> int | None:
+    """From when on a link with these changes carries nothing any more; None where it does in the end."""
+    since_ns = None
+    for change in reversed(changes):
+        if change.condition.up:
+            break
+        since_ns = change.at_ns
+    return since_ns
+
+
+def without_open_end(changes: Sequence[Change]) -> list[Change]:
+    """The same, except that a link that is never healed is not cut at last."""
+    since_ns = cut_for_good_ns(changes)
+    if since_ns is None:
+        return list(changes)
+    return [
+        change if change.at_ns < since_ns else Change(change.at_ns, change.condition._replace(up=True)) for change in changes
+    ]
+
+
 class Altered:
     """A line under changing conditions; `line` is what it is by itself.
 
@@ -134,7 +154,7 @@ def _delay(delay_ns: int, condition: Condition) -> int:
     return round(delay_ns * condition.delay_factor) + condition.delay_more_ns
 
 
-class Pace(NamedTuple):
+class Tempo(NamedTuple):
     """From when on a device has a share of its speed, until the next."""
 
     at_ns: int
@@ -143,10 +163,10 @@ class Pace(NamedTuple):
 
 
 class AlteredDevice(Device, frozen=True):
-    """A device that is slowed, hastened or paused at known instants: what a step takes by itself passes at that pace."""
+    """A device that is slowed, hastened or paused at known instants: what a step takes by itself passes at that tempo."""
 
     device: Device = Device()
-    paces: tuple[Pace, ...] = ()
+    tempos: tuple[Tempo, ...] = ()
     """In order of time."""
 
     def step_ns(self, batch_size: int, now_ns: int = 0, step: int | None = None) -> int:
@@ -154,13 +174,13 @@ class AlteredDevice(Device, frozen=True):
         if step is None and now_ns == 0:
             return own_ns  # whoever plans asks so
         time_ns, left_ns, factor = float(now_ns), float(own_ns), 1.0
-        for pace in self.paces:
-            if pace.at_ns > time_ns:
-                if time_ns + left_ns / factor <= pace.at_ns if factor else not left_ns:
+        for tempo in self.tempos:
+            if tempo.at_ns > time_ns:
+                if time_ns + left_ns / factor <= tempo.at_ns if factor else not left_ns:
                     break
-                left_ns -= (pace.at_ns - time_ns) * factor
-                time_ns = float(pace.at_ns)
-            factor = pace.factor
+                left_ns -= (tempo.at_ns - time_ns) * factor
+                time_ns = float(tempo.at_ns)
+            factor = tempo.factor
         if factor:
             time_ns += left_ns / factor
         return max(0, math.ceil(time_ns) - now_ns)

@@ -6,8 +6,8 @@ Every peer gets a network namespace of its own, and all are joined by a hub that
 - in the hub, on the way to the receiver, an htb class a sender shares the downlink, and a netem below it delays and loses.
 
 So loss lies beyond the sender's own queue, where its TCP notices it as it would on a real network, and the rate comes before
-the delay. A rate counts the bytes of IP packets, as that of a line with `tcp` does; tc counts Ethernet's headers too, so that it
-is told 1514 / 1500 of the rate: exact for full packets, which are nearly all.
+the delay. A rate counts the bytes of IP packets, as that of a line with `tcp` does; tc counts Ethernet's headers too, and is
+told 1514 / 1500 of the rate: exact for full packets, which are nearly all.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def refuse(plan: NetworkPlan) -> None:
     """Raises ValueError where the kernel has no words for what was asked."""
     if len(plan.uplinks) > MOST_PEERS:
         raise ValueError(f"{len(plan.uplinks)} peers are more than the {MOST_PEERS} that it has addresses for")
+    if plan.cables:
+        raise ValueError('each of its links has a way of its own, and cables are shared; use backend = "userspace"')
     for (source, target), spec in plan.links.items():
         why = _beyond(spec)
         if why:
@@ -109,7 +111,7 @@ def refuse(plan: NetworkPlan) -> None:
 def _beyond(spec: LinkSpec) -> str:
     """What tc cannot do of a link, and what to use instead."""
     instead = 'use backend = "userspace"'
-    if spec.motion is not None or spec.course is not None:
+    if spec.motion is not None or spec.course is not None or spec.changes:
         return f'tc holds a link as it is, and this one changes over time; {instead}, or a network that stays ("uniform")'
     if spec.tcp != "none":
         return f'the kernel sends with its own TCP, so there is none to model; leave tcp out, or {instead}'

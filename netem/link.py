@@ -6,14 +6,20 @@ time.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from numpy.random import Generator
 
-from netem.interventions import Altered
+from netem.interventions import FAR_NS, Altered, Change, cut_for_good_ns
 from netem.jitter import Jitter, Law
 from netem.lines import Course, Steady
+from netem.losses import Losses
 from netem.tcp import Tcp
+
+Cap = Callable[[float, int, float], float]
+"""What a delay and a loss leave of a rate."""
 
 
 class Transit(NamedTuple):
@@ -52,7 +58,17 @@ class Link:
     Raises ValueError for a rate that is not positive, a negative delay or jitter, or a jitter without `rng`.
     """
 
-    __slots__ = ("_credit_ns", "_due_ns", "_jitter", "_ns_per_byte", "_shift_ns", "delay_ns", "free_ns", "jitter_ns")
+    __slots__ = (
+        "_credit_ns",
+        "_due_ns",
+        "_jitter",
+        "_ns_per_byte",
+        "_resume_ns",
+        "_shift_ns",
+        "delay_ns",
+        "free_ns",
+        "jitter_ns",
+    )
 
     free_ns: int
     """When the line is idle again."""
@@ -79,6 +95,7 @@ class Link:
         self._credit_ns = 0.0  # what rounding finish_ns up has taken too much; in [0, 1)
         self._due_ns = 0
         self._shift_ns = 0  # the running message's jitter
+        self._resume_ns: int | None = None  # when the line was idle, before it was cut for good
         self._jitter = Jitter(jitter_ns, rng, law, correlation) if jitter_ns and rng is not None else None
 
     @property
@@ -138,6 +155,33 @@ class Link:
         self.free_ns = left_ns
         return self._arrival(left_ns, self.delay_ns, left_ns, first, False)
 
+    def altered(self, changes: Sequence[Change], own: Steady, cap: Cap | None) -> "Link":
+        """The link to use from now on, in place of this one: as it is now, under these changes instead of those before.
+
+        `own` is what the line is by itself and `cap` what delay and loss leave of a rate; of a line with a course, or with
+        TCP, they are left alone. What the link has carried keeps its times. A link that is cut for good is busy for ever, until
+        it is altered again. Give all changes since time 0, in order of time.
+        """
+        link = ChangingLink(Altered(own, changes, 0, cap))
+        link.free_ns, link._due_ns, link._resume_ns = self.free_ns, self._due_ns, self._resume_ns
+        link._exact_ns = self.free_ns - self._credit_ns
+        link.jitter_ns, link._jitter, link._shift_ns = self.jitter_ns, self._jitter, self._shift_ns
+        link._hold(changes)
+        return link
+
+    @property
+    def halted(self) -> bool:
+        """Whether it is cut, as far as is known for good (see altered)."""
+        return self._resume_ns is not None
+
+    def _hold(self, changes: Sequence[Change]) -> None:
+        """Carry nothing, or go on where it stopped."""
+        if cut_for_good_ns(changes) is not None:
+            if self._resume_ns is None:
+                self._resume_ns, self.free_ns = self.free_ns, FAR_NS
+        elif self._resume_ns is not None:
+            self.free_ns, self._resume_ns = self._resume_ns, None
+
     def _late_ns(self, first: bool, urgent: bool) -> int:
         if not (first or urgent):
             return self._shift_ns
@@ -182,6 +226,13 @@ class ChangingLink(Link):
 
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
         return _beside_ns(self.course, now_ns, self._ahead_ns, size_bytes)
+
+    def altered(self, changes: Sequence[Change], own: Steady, cap: Cap | None) -> Link:
+        if not isinstance(self.course, Altered):
+            self.course = Altered(self.course, (), self._ahead_ns)
+        self.course.become(changes)
+        self._hold(changes)
+        return self
 
     def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False, fed_ns: int = 0) -> Transit:
         start_ns = max(now_ns, self.free_ns)
@@ -231,6 +282,15 @@ class TcpLink(Link):
 
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
         return _beside_ns(self.line, now_ns, self._ahead_ns, size_bytes)
+
+    def altered(self, changes: Sequence[Change], own: Steady, cap: Cap | None) -> Link:
+        if not isinstance(self.line, Altered):
+            self.line = Altered(self.line, (), self._ahead_ns)
+        if self.tcp.losses is None and any(change.condition.loss for change in changes):
+            self.tcp.losses = Losses(0.0, np.random.default_rng([change.at_ns for change in changes]))
+        self.line.become(changes)
+        self._hold(changes)
+        return self
 
     def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False, fed_ns: int = 0) -> Transit:
         ahead_ns = self._ahead_ns

@@ -106,6 +106,11 @@ def apply(steps: Sequence[Command]) -> None:
                 _refuse_failure(_run(["sh", "-c", str(line)]), line)
 
 
+def congestion_control() -> str:
+    """What this machine's TCP goes by, in new namespaces too: "cubic", "bbr", ..."""
+    return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+
+
 def leftovers() -> dict[str, list[str]]:
     """The namespaces of launchers that no longer run, by the prefix of their run."""
     found: dict[str, list[str]] = {}

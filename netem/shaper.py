@@ -67,7 +67,7 @@ class Shaper:
         the link makes its bytes up with the next chunk of data. `target` must be one of the links.
         """
         lane = self._lanes[target]
-        if lane.open or urgent:
+        if lane.open or (urgent and not lane.link.halted):
             transit = lane.link.send(now_ns, size_bytes, first, urgent) if lane.open else self._slip(lane, size_bytes, now_ns)
             self._ready.append((target, item, transit))
             self._ready_bytes.append(size_bytes)
@@ -116,6 +116,14 @@ class Shaper:
             alone = not self._ns_per_byte
             self._next_start_ns = min(lane.start_ns() for lane in self._busy.values()) if alone else self._pick()[0]
         return self._next_start_ns - self._lookahead_ns
+
+    def relink(self, target: int, link: Link) -> None:
+        """The Link towards a neighbour is another from now on, or is not as it was; what is queued goes over it."""
+        lane = self._lanes[target]
+        lane.link = link
+        lane.open = lane.open and type(link) is Link
+        lane.early_ns = math.ceil(link.time_ns(max(0, lane.largest_bytes)))
+        self._next_start_ns = None
 
     def drop(self, target: int) -> int:
         """Forget what is queued for a lost neighbour; how many bytes that was."""
@@ -230,7 +238,7 @@ class _Lane:
     def __init__(self, target: int, link: Link, alone: bool) -> None:
         self.target = target
         self.link = link
-        self.open = alone and link.rate_bytes_per_s == math.inf  # nothing holds a chunk up
+        self.open = alone and type(link) is Link and link.rate_bytes_per_s == math.inf  # nothing holds a chunk up
         self.data: _Queue = deque()
         self.queued_bytes = 0
         self.debt_bytes = 0  # what has gone past the data, and is made up with the next chunk

@@ -5,13 +5,21 @@ Gallager, Data Networks, 1992, section 6.5.2). It is unique. Progressive filling
 reaches a cap or a full line stays behind.
 """
 
-from collections.abc import Iterable, MutableSequence, Sequence
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
+from typing import Protocol
 
 AT_CAP = -1
 """Stands for a line where a flow has its cap."""
 
 _TIGHT = 1e-6  # relative: what differs by less is equal, so that a change does not travel on for ever, ever smaller
+
+
+class Numbers(Protocol):
+    """A place for one number of each flow."""
+
+    def __getitem__(self, flow: int, /) -> float: ...
+    def __setitem__(self, flow: int, value: float, /) -> None: ...
 
 
 def max_min(limits: Sequence[float], routes: Sequence[Sequence[int]], caps: Sequence[float]) -> list[float]:
@@ -34,9 +42,7 @@ def max_min(limits: Sequence[float], routes: Sequence[Sequence[int]], caps: Sequ
         for line, flows in enumerate(crossing):
             room[line] -= growth * len(flows)
         full = {line for line, flows in enumerate(crossing) if flows and room[line] <= 1e-12 * limits[line]}
-        growing = {
-            flow for flow in growing if rates[flow] < caps[flow] * (1 - 1e-12) and not any(line in full for line in routes[flow])
-        }
+        growing = {flow for flow in growing if rates[flow] < caps[flow] * (1 - 1e-12) and full.isdisjoint(routes[flow])}
     return rates
 
 
@@ -55,14 +61,14 @@ class MaxMin:
         self,
         limits: Sequence[float],
         routes: Sequence[Sequence[int]],
-        caps: MutableSequence[float] | None = None,
-        rates: MutableSequence[float] | None = None,
-        holds: MutableSequence[float] | None = None,
+        caps: Numbers | None = None,
+        rates: Numbers | None = None,
+        holds: Numbers | None = None,
     ) -> None:
         self.routes = [tuple(route) for route in routes]
-        self.caps: MutableSequence[float] = [0.0] * len(routes) if caps is None else caps
-        self.rates: MutableSequence[float] = [0.0] * len(routes) if rates is None else rates
-        self._holds: MutableSequence[float] = [float(AT_CAP)] * len(routes) if holds is None else holds
+        self.caps: Numbers = [0.0] * len(routes) if caps is None else caps
+        self.rates: Numbers = [0.0] * len(routes) if rates is None else rates
+        self._holds: Numbers = [float(AT_CAP)] * len(routes) if holds is None else holds
         self._limits = list(limits)
         self._members: list[list[int]] = [[] for _ in limits]
         for flow, route in enumerate(self.routes):
@@ -124,7 +130,7 @@ class MaxMin:
                 heappop(shares)
             if not shares or cap <= shares[0][0]:
                 waiting.pop()
-                stay = (flow,)
+                stay = [flow]
                 rate, hold = cap, AT_CAP
             else:
                 share, hold = heappop(shares)
@@ -132,7 +138,7 @@ class MaxMin:
                 if rate > share * (1 + 1e-12):  # others have left it more meanwhile
                     heappush(shares, (rate, hold))
                     continue
-                stay = tuple([other for other in members[hold] if other in chosen and other not in found])
+                stay = [other for other in members[hold] if other in chosen and other not in found]
             for flow in stay:
                 found[flow] = rate
                 holds[flow] = hold

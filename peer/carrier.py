@@ -21,10 +21,12 @@ from peer.live import Clock, Doorbell, LivePeer
 from peer.sockets import Sockets
 from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
 
-HELD_LIMIT_BYTES = 1 << 28  # what one peer may be made to hold for others
-AHEAD_LIMIT_NS = 600_000_000_000  # a chunk due later than this is no honest one
+HELD_LIMIT_BYTES = 1 << 28  # what one peer holds for others before it leaves the rest in the sockets
+AHEAD_LIMIT_NS = 600_000_000_000  # a chunk due later than this is no honest one, unless its link is known to be cut
 RETRY_NS = 1_000_000
 BEAT_NS = 500_000_000  # real time between signs of life
+BUSY_NS = 1_000_000_000  # real time without a pause after which this thread gives up its real-time priority
+SAMPLES_KEPT = 65_536  # of delays and of lateness between two reports: beyond, every other one is dropped
 
 
 class Outgoing(Protocol):
@@ -43,7 +45,11 @@ class Incoming(Protocol):
 
 
 class LinkCount:
-    """What went over one directed link since it was last asked, on the real clock (in emulated ns)."""
+    """What has gone over one directed link so far, on the real clock (in emulated ns).
+
+    One thread counts and another reads, so numbers only ever grow: who wants those of an interval takes the difference.
+    `delays_ns` are samples, which the reader takes away.
+    """
 
     __slots__ = ("bytes", "delays_ns", "first_bytes", "first_ns", "messages", "spread_bytes", "spread_ns")
 
@@ -60,6 +66,7 @@ class LinkCount:
         """A chunk was handed to the endpoint: note how long it travelled, and how far a message's chunks lie apart."""
         if chunk.finish_ns:
             self.delays_ns.append(now_ns - chunk.finish_ns)
+            _thin(self.delays_ns)
         if chunk.number == 0:
             self.first_ns, self.first_bytes = now_ns, chunk.size_bytes
         elif chunk.offset + len(chunk.piece) == chunk.total_bytes:
@@ -72,7 +79,7 @@ class Carrier:
 
     `run` is the random number that marks the frames of this run.  `control_fd` is watched for the launcher, whose messages
     `on_control` reads; `beat` is called now and then to show that the peer lives.  `priority` above 0 asks for SCHED_FIFO,
-    for this thread alone.
+    for this thread alone, and gives it up for good when the thread finds no pause: a flood must not take the machine.
     """
 
     def __init__(
@@ -100,16 +107,19 @@ class Carrier:
         self.doorbell = Doorbell()
         self.finished = False
         self.priority = priority
+        self.ahead_limit_ns = AHEAD_LIMIT_NS
         self.errors: Counter[str] = Counter()
         self.sent = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.received = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.lateness_ns: list[int] = []
         self._asleep = False
+        self._lost: set[int] = set()
         self._held: list[tuple[int, int, Frame, bool]] = []  # (due, order, frame, whether it is through the downlink)
         self._held_bytes = 0
         self._order = 0
-        self._refused: deque[tuple[int, list[Any]]] = deque()
+        self._refused: dict[int, deque[list[Any]]] = {}  # by neighbour: what its full queue did not take, in order
         self._next_beat_ns = 0
+        self._rested_ns = 0
         live.ring_carrier = self.wake
 
     def wake(self) -> None:
@@ -120,27 +130,42 @@ class Carrier:
     def run(self) -> None:
         """Carry until `finished`."""
         if self.priority:
-            _ask_for_realtime(self.priority)
+            _schedule(os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, self.priority)
+        self._rested_ns = time.monotonic_ns()
         while not self.finished:
             now_ns = self.clock.now_ns()
             self._send_out(now_ns)
             self._release_due(now_ns)
-            frames = self.sockets.drain()
-            if frames:
-                now_ns = self.clock.now_ns()
-                for parts in frames:
-                    self._take_in(parts, now_ns)
+            frames = self.sockets.drain() if self._held_bytes <= HELD_LIMIT_BYTES else []
+            if not frames:
+                self._sleep()
                 continue
-            self._sleep()
+            now_ns = self.clock.now_ns()
+            for parts in frames:
+                self._take_in(parts, now_ns)
+            if time.monotonic_ns() >= self._next_beat_ns:
+                self._look_up()
+
+    def _look_up(self) -> None:
+        """Whoever floods this peer must not keep it from its launcher, nor everybody else from the processor."""
+        if select.select([self.control_fd], [], [], 0)[0]:
+            self.on_control(self)
+        self._beat()
+        if self.priority and time.monotonic_ns() - self._rested_ns > BUSY_NS:
+            self.priority = 0
+            _schedule(os.SCHED_OTHER, 0)
 
     def lose(self, neighbour: int) -> None:
         """A neighbour is gone: forget what is queued for it and what it had under way."""
-        if neighbour not in self.sent:
+        if neighbour not in self.sent or neighbour in self._lost:
             return
+        self._lost.add(neighbour)
         self.outgoing.drop(neighbour)
+        self._refused.pop(neighbour, None)
         self.sockets.disconnect(neighbour)
         self._held = [entry for entry in self._held if entry[2].source != neighbour]
         heapq.heapify(self._held)
+        self._held_bytes = sum(entry[2].size_bytes for entry in self._held)
         self._tell("lost", neighbour, None, ring=True)
 
     def stop(self) -> None:
@@ -153,14 +178,15 @@ class Carrier:
         outbox, outgoing = self.live.outbox, self.outgoing
         while outbox:
             target, chunk, offered_ns = outbox.popleft()
-            if target in self.endpoint.meters:
+            if target not in self._lost:
                 outgoing.offer(target, chunk, chunk.size_bytes, offered_ns, chunk.number == 0)
         for target, frame, transit in outgoing.release(now_ns):
             self._transmit(target, frame, transit)
-        for _ in range(len(self._refused)):
-            target, parts = self._refused.popleft()
-            if not self.sockets.send(target, parts):
-                self._refused.append((target, parts))
+        for target, waiting in list(self._refused.items()):
+            while waiting and self.sockets.send(target, waiting[0]):
+                waiting.popleft()
+            if not waiting:
+                del self._refused[target]
 
     def _transmit(self, target: int, frame: Frame, transit: Any) -> None:
         due_ns = transit.due_ns if transit.due_ns > transit.start_ns else 0  # 0: a link that takes no time
@@ -173,8 +199,8 @@ class Carrier:
             parts = encode(frame._replace(due_ns=due_ns, finish_ns=transit.finish_ns), self.run_number)
         else:
             parts = encode(frame._replace(due_ns=due_ns), self.run_number)
-        if not self.sockets.send(target, parts):
-            self._refused.append((target, parts))
+        if target in self._refused or not self.sockets.send(target, parts):
+            self._refused.setdefault(target, deque()).append(parts)  # behind what was refused before: chunks go in order
 
     # ---- in -------------------------------------------------------------------------------------------------------
 
@@ -184,13 +210,13 @@ class Carrier:
             frame = decode(parts, self.run_number, self.endpoint.message_limit_bytes)
             if frame.source not in self.sent:
                 raise WireError("foreign", f"peer {frame.source} is no neighbour")
-            if frame.due_ns > now_ns + AHEAD_LIMIT_NS or self._held_bytes > HELD_LIMIT_BYTES:
-                raise WireError("stamp", "more, or later, than a neighbour may have held")
+            if frame.due_ns > now_ns + self.ahead_limit_ns:
+                raise WireError("stamp", "later than a neighbour may have held")
         except WireError as error:
             self.errors[error.kind] += 1
             return
-        if frame.source not in self.endpoint.meters:
-            return  # lost meanwhile
+        if frame.source in self._lost:
+            return
         if not self._held and frame.due_ns <= now_ns:
             self._through_downlink(frame, frame.due_ns, now_ns)
         else:
@@ -225,6 +251,7 @@ class Carrier:
         lateness); over a link without rate and delay it has arrived now."""
         if arrived_ns < now_ns:
             self.lateness_ns.append(now_ns - arrived_ns)
+            _thin(self.lateness_ns)
         if isinstance(frame, Acknowledgement):
             self._tell("acknowledged", frame, arrived_ns)
             return
@@ -242,6 +269,8 @@ class Carrier:
             self._tell("arrival", arrival, None, ring=self.live.waiting)
 
     def _tell(self, kind: str, first: Any, second: Any, ring: bool = False) -> None:
+        if self.live.ended:
+            return  # nobody reads it any more, and neighbours may go on for long
         self.live.news.append((kind, first, second))
         if ring:
             self.live.doorbell.ring()
@@ -264,12 +293,21 @@ class Carrier:
             self.doorbell.clear()
         if self.control_fd in ready:
             self.on_control(self)
-        if time.monotonic_ns() >= self._next_beat_ns:
-            self._next_beat_ns = time.monotonic_ns() + BEAT_NS
-            self.beat(self)
+        self._rested_ns = time.monotonic_ns()
+        if self._rested_ns >= self._next_beat_ns:
+            self._beat()
+
+    def _beat(self) -> None:
+        self._next_beat_ns = time.monotonic_ns() + BEAT_NS
+        self.beat(self)
 
 
-def _ask_for_realtime(priority: int) -> None:
-    """Put this thread under SCHED_FIFO where the system permits it, so that busy cores do not delay what is due."""
+def _schedule(policy: int, priority: int) -> None:
+    """Put this thread under a policy where the system permits it; SCHED_FIFO so that busy cores do not delay what is due."""
     with suppress(OSError):
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(priority))
+        os.sched_setscheduler(threading.get_native_id(), policy, os.sched_param(priority))
+
+
+def _thin(samples: list[int]) -> None:
+    if len(samples) > SAMPLES_KEPT:
+        del samples[::2]

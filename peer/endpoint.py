@@ -67,6 +67,7 @@ class Endpoint:
         self._sequence = dict.fromkeys(self.meters, 0)
         self._under_way: dict[int, dict[int, list[int]]] = {neighbour: {} for neighbour in self.meters}
         self._arriving: dict[int, _Assembly] = {}
+        self._expected = dict.fromkeys(self.meters, 0)  # the least number that a neighbour's next message may have
 
     def send(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> list[Chunk]:
         """Cut a message into the chunks that go to a neighbour, and remember it until it is acknowledged."""
@@ -88,18 +89,21 @@ class Endpoint:
     def receive(self, chunk: Chunk, now_ns: int) -> tuple[Arrival, Acknowledgement] | None:
         """Take in a chunk; when it completes a message: the message, and the acknowledgement to send back.
 
-        Raises WireError where the chunk comes from a stranger or does not continue what its sender began.
+        Raises WireError where the chunk comes from a stranger, was here before, or does not continue what its sender began.
         """
         source = chunk.source
         if source not in self.meters:
             raise WireError("foreign", f"peer {source} is no neighbour of peer {self.peer}")
+        continued = self._arriving.get(source)
+        if self._seen(chunk, continued):
+            raise WireError("replay", f"chunk {chunk.number} of message {chunk.message} was here before")
         if chunk.number == 0:
             if chunk.total_bytes > self.message_limit_bytes:
                 raise WireError("length", f"a message of {chunk.total_bytes} bytes; the limit is {self.message_limit_bytes}")
             assembly = _Assembly(chunk, now_ns)
             self._arriving[source] = assembly
+            self._expected[source] = chunk.message + 1
         else:
-            continued = self._arriving.get(source)
             if (
                 continued is None
                 or continued.message != chunk.message
@@ -118,6 +122,12 @@ class Endpoint:
         arrival = Arrival(source, chunk.message, assembly.head, assembly.body, now_ns, assembly.size_bytes)
         return arrival, Acknowledgement(self.peer, chunk.message, *spread, 0)
 
+    def _seen(self, chunk: Chunk, continued: _Assembly | None) -> bool:
+        """Whether a chunk is one that was taken in before: refused, it must not disturb the message that is arriving."""
+        if continued is not None and continued.message == chunk.message:
+            return chunk.number < continued.next_number
+        return chunk.message < self._expected[chunk.source]
+
     def acknowledged(self, answer: Acknowledgement, now_ns: int) -> None:
         """A neighbour has a message: measure the link.  Raises WireError for a message that is not under way."""
         entry = self._under_way.get(answer.source, {}).pop(answer.message, None)
@@ -130,11 +140,12 @@ class Endpoint:
         )
 
     def lose(self, neighbour: int) -> None:
-        """Forget a neighbour that is gone."""
+        """Forget a neighbour that is gone; nothing of it may be received any more."""
         self.meters.pop(neighbour, None)
         self._sequence.pop(neighbour, None)
         self._under_way.pop(neighbour, None)
         self._arriving.pop(neighbour, None)
+        self._expected.pop(neighbour, None)
 
 
 def cut(peer: int, message: int, parcel: Parcel, chunk_bytes: int) -> list[Chunk]:

@@ -98,6 +98,7 @@ class LivePeer:
         self.doorbell = Doorbell()
         self.ring_carrier: Callable[[], None] = lambda: None
         self.waiting = False  # for messages: then the I/O thread rings
+        self.ended = False  # then it tells nothing any more
         self.overrun_ns: list[int] = []
         self._emulated = learner.duration_ns(1, 0, 0) > 0
         self._pending: deque[Arrival] = deque()  # arrived, but later than the logical time
@@ -119,6 +120,8 @@ class LivePeer:
             return
         finally:
             strategy.close()
+            self.ended = True
+            self.news.clear()
 
     def _over(self) -> bool:
         if self.stop_ns is not None and self.peer.now_ns >= self.stop_ns:
@@ -175,7 +178,8 @@ class LivePeer:
         self.waiting = False
 
     def _wait(self, until_ns: int) -> None:
-        """Let emulated time pass; news that come in meanwhile stay for later, only a stop ends it early."""
+        """Let emulated time pass; news that come in meanwhile stay for later, only a stop and the end of the time end it."""
+        until_ns = until_ns if self.stop_ns is None else min(until_ns, self.stop_ns)
         while not self.peer.stopped and self.clock.now_ns() < until_ns:
             self._sleep(min(until_ns, self._next_record_ns()))
             self._record(min(until_ns, self.clock.now_ns()))

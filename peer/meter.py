@@ -23,6 +23,8 @@ class LinkMeter:
     """One link to one neighbour, as measured by its sender.  Times are emulated ns, given by the caller."""
 
     __slots__ = (
+        "_busy_until_ns",
+        "_last_bytes",
         "_round_trip_ns",
         "_spread_bytes",
         "_spread_ns",
@@ -41,6 +43,8 @@ class LinkMeter:
         self._round_trip_ns = 0.0
         self._tokens = 0.0
         self._tokens_at_ns: int | None = None
+        self._busy_until_ns = 0.0
+        self._last_bytes = 0
         self.least_round_trip_ns: float | None = None
         self.in_flight_bytes = 0
         self.least_bytes = float(MEASURING_BYTES)  # what may always be saved up, however slow the link seems
@@ -65,6 +69,23 @@ class LinkMeter:
             self._refill(now_ns, horizon_ns * self.patience)
             self._tokens -= size_bytes
         self.in_flight_bytes += size_bytes
+        self._last_bytes = size_bytes
+        if self.rate_bytes_per_s:
+            self._busy_until_ns = max(self._busy_until_ns, now_ns) + size_bytes / self.rate_bytes_per_s * 1e9
+
+    def busy_ns(self, now_ns: int) -> float | None:
+        """How much longer the line will be busy with what was sent, by its measured rate; None where that is not known yet.
+
+        What is under way beyond the last message and what the line holds on its way must have left already, or the rate
+        was measured too high: so an error of the rate does not add up to a queue.
+        """
+        if not self.in_flight_bytes or self.rate_bytes_per_s == inf:
+            return 0.0
+        if self.rate_bytes_per_s is None:
+            return None
+        beyond_bytes = self.in_flight_bytes - self._last_bytes
+        queued_ns = beyond_bytes / self.rate_bytes_per_s * 1e9 - (self.least_round_trip_ns or 0.0)
+        return max(0.0, self._busy_until_ns - now_ns, queued_ns)
 
     def acknowledged(self, size_bytes: int, spread_bytes: int, spread_ns: int, round_trip_ns: int) -> None:
         """A message has arrived; its chunks lay `spread_ns` apart, and the answer came `round_trip_ns` after its last."""

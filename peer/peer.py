@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from math import inf
+from math import ceil, inf
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from peer.payloads import Dense, Head, Payload, decode, decode_head, encode
 from peer.wire import HEADER_BYTES, WireError
 
 OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
+LEAST_WAIT_NS = 100_000  # what is measured is not known more finely than that
 LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
 
 
@@ -175,6 +176,10 @@ class Peer:
         """Whether everything that was sent to a neighbour has arrived there, as far as this peer knows."""
         return neighbour in self.mixing and not self.meters[neighbour].in_flight_bytes
 
+    def free(self, neighbour: int) -> bool:
+        """Whether everything that was sent to a neighbour has left, by the link's measured rate; it may still be on its way."""
+        return neighbour in self.mixing and self.meters[neighbour].busy_ns(self.now_ns) == 0.0
+
     def save_up(self, neighbour: int, steps: float) -> None:
         """Let the link to a neighbour save up room over so many steps (>= 1), so that one larger message can go."""
         if neighbour in self.mixing:
@@ -234,6 +239,12 @@ class Peer:
     async def sleep(self, duration_ns: int) -> None:
         """Let emulated time pass."""
         await Sleep(self.now_ns + duration_ns)
+
+    async def drain(self, neighbour: int) -> None:
+        """Wait until everything that was sent to a neighbour has left, by the link's measured rate, or the peer is stopped."""
+        while self.running and neighbour in self.mixing and not self.free(neighbour):
+            busy_ns = self.meters[neighbour].busy_ns(self.now_ns)
+            await self.sleep(max(LEAST_WAIT_NS, ceil(busy_ns)) if busy_ns is not None else LEAST_HORIZON_NS)
 
     async def receive(self, deadline_ns: int | None = None) -> Message | None:
         """The next message in order of arrival, waiting for it; None when a neighbour was lost meanwhile, or when the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -14,10 +15,12 @@ QUEUE_LIMIT_FRAMES = 4_096
 
 
 class Sockets:
-    """One peer's sockets; to be used by one thread only, the one that made it.
+    """One peer's sockets; to be used by one thread at a time.
 
     `address` is where to listen: `ipc://...` (also abstract, `ipc://@name`), or `tcp://host:port` with `*` for any port;
-    what was bound stands in `address` afterwards.  `priority` above 0 asks for SCHED_FIFO for zmq's own thread as well.
+    what was bound stands in `address` afterwards.  An abstract socket has no file that would keep other users of the machine
+    away, so the kernel is asked who connects: processes of the same user only.  `priority` above 0 asks for SCHED_FIFO for
+    the own thread of zmq as well.
     """
 
     def __init__(self, address: str, priority: int = 0) -> None:
@@ -29,6 +32,8 @@ class Sockets:
         self.router.setsockopt(zmq.LINGER, 0)
         self.router.setsockopt(zmq.RCVHWM, QUEUE_LIMIT_FRAMES)
         self.router.setsockopt(zmq.MAXMSGSIZE, CHUNK_LIMIT_BYTES)  # libzmq drops larger frames before taking memory
+        if address.startswith("ipc://"):
+            self.router.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
         self.router.bind(address)
         self.address = address
         if not address.startswith("ipc://@"):  # the kernel's name of an abstract socket starts with a zero byte

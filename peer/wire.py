@@ -95,7 +95,7 @@ def decode(parts: list[Any], run: int, message_limit_bytes: int) -> Frame:
         raise WireError("version", f"protocol version {version}; this peer speaks {VERSION}")
     if token != run:
         raise WireError("foreign", "a frame of another run")
-    if due_ns < 0:
+    if due_ns < 0 or finish_ns < 0:
         raise WireError("stamp", "a frame stamped before the run began")
     if kind == _ACK:
         if len(parts) != 1 or spread_ns < 0 or offset > message_limit_bytes:

@@ -7,7 +7,7 @@ from topology.files import read_graph
 from topology.given import from_graph
 from topology.graphs import AnyTopology, Topology
 from topology.heterogeneity import neighbourhood_heterogeneity
-from topology.mixing import RULES, mixing_matrix
+from topology.mixing import RULES, mixing_matrix, sparse_mixing
 from topology.names import AnySchedule, build, menu, schedule, schedules
 from topology.rounds import Schedule, still
 from topology.schedule_figures import ScheduleFigures, measured_contraction
@@ -35,5 +35,6 @@ __all__ = [
     "read_graph",
     "schedule",
     "schedules",
+    "sparse_mixing",
     "still",
 ]

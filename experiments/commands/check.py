@@ -46,10 +46,12 @@ def execute(arguments: argparse.Namespace) -> int:
     mixing = {name: value for name, value in fleet.figures.as_dict().items() if value is not None and name != "max_degree"}
     graph = {**topology.analyse(fleet.graph).as_dict(), "rule": getattr(experiment.topology, "mixing", None), **mixing}
     if arguments.json:
+        from experiments.script import in_order
         from experiments.summary import clean
 
         links = [link._asdict() for link in told.links]
-        print(json.dumps(clean({"graph": graph, **asdict(told), "links": links}), indent=2))
+        script = [{"time_s": event.at_ns / 1e9, "what": event.describe()} for event in in_order(experiment.events)]
+        print(json.dumps(clean({"graph": graph, **asdict(told), "links": links, "script": script}), indent=2))
         return 0
     _print(fleet, told, graph)
     return 0
@@ -70,6 +72,8 @@ def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
         binding = sum(link.binds for link in told.links)
         console.print(f"  {binding} of {len(told.links)} links bind: over these a whole model takes longer than a step")
         console.print(_links(told))
+    for title, line in _script(fleet):
+        console.print(f"  [dim]{title}[/dim] {line}")
     for warning in told.warnings:
         console.print(f"[bold yellow]warning[/bold yellow] {warning}")
 
@@ -107,6 +111,17 @@ def _rounds(graph: dict[str, Any]) -> str:
     ends = f"exact agreement after {graph['finite_time']}" if graph.get("finite_time") else "agreement in the long run"
     period = f"{graph['period']} that repeat" if graph.get("period") else "never the same again"
     return f"{period}, {figure(graph['messages_per_round'])} messages in each, {ends}; the graph holds every link of any round"
+
+
+def _script(fleet: Fleet) -> Iterator[tuple[str, str]]:
+    """What will happen, and when."""
+    from experiments.script import in_order
+    from netem.units import show_duration
+
+    events = in_order(fleet.experiment.events)
+    wide = max((len(show_duration(event.at_ns)) for event in events), default=0)
+    for event in events:
+        yield f"at {show_duration(event.at_ns):>{wide}}", event.describe()
 
 
 def _duration(fleet: Fleet, told: Forecast) -> str:

@@ -35,16 +35,17 @@ def execute(arguments: argparse.Namespace) -> int:
     """Print the menus."""
     from rich.console import Console
 
-    from experiments.menus import MENUS
+    from experiments.menus import EVENTS, MENUS
 
-    by_name = {menu.plural: menu for menu in MENUS.values()}
+    menus = [*MENUS.values(), EVENTS]
+    by_name = {menu.plural: menu for menu in menus}
     wanted = by_name.get(arguments.menu) or MENUS.get(arguments.menu)
     if arguments.menu not in (None, "experiment") and wanted is None:
         raise unknown_name("grapevine list", arguments.menu, "menu", [*by_name, "experiment"])
     console = Console(highlight=False)
     if wanted is None:
         _print_experiment(console)
-    for menu in MENUS.values():
+    for menu in menus:
         if arguments.menu is None or menu is wanted:
             _print_menu(console, menu)
     return 0
@@ -56,7 +57,7 @@ def _print_experiment(console: Console) -> None:
     from experiments.menus import MENUS, options, summary
 
     _title(console, "experiment", "at the top of the file, above the first [table]")
-    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES})))
+    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, "events"})))
     for key, table in PLAIN_TABLES.items():
         _rows(console, 2, [(Text(f"[{key}]", "bold"), Text(summary(table)))])
         _rows(console, 4, _told(options(table)))
@@ -67,7 +68,7 @@ def _print_menu(console: Console, menu: Menu) -> None:
     """All parts of a menu, family by family."""
     from experiments.menus import summary
 
-    _title(console, menu.plural, f"[{menu.key}] in the file")
+    _title(console, menu.plural, f"[{menu.key}] in the file" if menu.chooser == "name" else f"[[{menu.plural}]] in the file")
     for base in menu.bases:
         if len(menu.bases) > 1:
             _rows(console, 1, [(Text(""), Text(summary(base), "italic"))])
@@ -85,7 +86,8 @@ def _print_parts(console: Console, parts: dict[str, Any]) -> None:
     common = [option for option in dict.fromkeys(found) if option.name in shared and found.count(option) > len(each) / 2]
     varied = any(option not in one for option in common for one in each.values())
     if common:
-        _rows(console, 2, [(Text("all", "bold"), Text("what each of them takes, unless it says otherwise:" if varied else "what every one of them takes:"))])
+        told = "what each of them takes, unless it says otherwise:" if varied else "what every one of them takes:"
+        _rows(console, 2, [(Text("all", "bold"), Text(told))])
         _rows(console, 4, _told(common))
     for name, part in parts.items():
         _rows(console, 2, [(Text(name, "bold"), Text(summary(part)))])

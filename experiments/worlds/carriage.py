@@ -1,32 +1,30 @@
-"""How messages travel in virtual time.
+"""How messages travel in virtual time: whole, over the same `Link`s and with the same wire sizes as in the world of processes.
 
-Two ways, the same wire sizes and the same `Link`s.  A link that shares no access line carries whole messages: its model gives
-the first and the last arrival exactly, so there is one event a message and none a chunk, and the answer is noted where its
-sender will look for it.  Where an uplink or a downlink is shared, chunks take turns: there the shaper and the endpoints work
-chunk by chunk, as in the world of processes.
+A link that shares no line with others carries a message at once: its model gives the first and the last arrival exactly, so
+there is one event a message and none a chunk, and the answer is noted where its sender will look for it.  Links that share an
+uplink, a downlink or a cable are carried by `experiments.worlds.sharing`.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from math import isinf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from experiments.build import Fleet
-from netem import Downlink, Link, Shaper
+from experiments.worlds.lines import Facts, Line
+from experiments.worlds.sharing import SharedLine, Sharing
 from peer.carrier import LinkCount
 from peer.effects import Send
-from peer.endpoint import Endpoint, piece_bytes
+from peer.endpoint import Endpoint
 from peer.meter import LinkMeter
 from peer.payloads import Parcel
 from peer.peer import Message, Peer, message_limit_bytes
-from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame
 
 if TYPE_CHECKING:
     from experiments.worlds.virtual import Member
 
 At = Callable[..., None]
+
 
 class _SettledMeters(dict[int, LinkMeter]):
     """A peer's meters: whoever looks one up finds it as the acknowledgements that have arrived by now left it."""
@@ -44,15 +42,21 @@ class _SettledMeters(dict[int, LinkMeter]):
 
 
 class WholeMessages:
-    """Carries whole messages over links of their own: one event a message.  `at(time_ns, action, *arguments)` plans one."""
+    """Carries whole messages.  `at(time_ns, action, *arguments)` plans an event, `now_ns` tells the time."""
 
-    def __init__(self, fleet: Fleet, members: list[Member], at: At, deliver: Callable[[Member, Message], None]) -> None:
+    def __init__(
+        self, fleet: Fleet, members: list[Member], at: At, now_ns: Callable[[], int], deliver: Callable[[Member, Message], None]
+    ) -> None:
         self._at = at
         self._deliver = deliver
         self.lines: dict[tuple[int, int], Line] = {}
-        for source, target in fleet.plan.links:
+        shared = fleet.plan.shared()
+        sharing = Sharing(shared, at, now_ns, self._arrive)
+        for source, target in [*shared.routes, *(pair for pair in fleet.plan.links if pair not in shared.routes)]:
+            ends = members[source], members[target]
             link, meter = fleet.plan.link(source, target), members[source].peer.meters[target]
-            self.lines[source, target] = Line(members[source], members[target], link, meter)
+            sharer = (source, target) in shared.routes
+            self.lines[source, target] = SharedLine(*ends, link, meter, sharing) if sharer else Line(*ends, link, meter)
         for (source, target), line in self.lines.items():
             line.back = self.lines[target, source]
         self._from = {
@@ -70,7 +74,8 @@ class WholeMessages:
             if target in peer.mixing:
                 line = lines[target]
                 facts = line.send(parcel, now_ns, horizon_ns)
-                self._at(facts[0], arrive, line, parcel, facts)
+                if facts is not None:
+                    self._at(facts[0], arrive, line, parcel, facts)
 
     def _arrive(self, line: Line, parcel: Parcel, facts: Facts) -> None:
         target, source = line.target, line.source
@@ -87,6 +92,10 @@ class WholeMessages:
     def lose(self, survivor: Member, dead: int) -> None:
         """A neighbour is gone; what was under way dies with it when it would have arrived."""
         self._from[survivor.peer.id].pop(dead, None)
+        for pair in ((survivor.peer.id, dead), (dead, survivor.peer.id)):
+            line = self.lines[pair]
+            if isinstance(line, SharedLine):
+                line.stop()
 
     def sent(self, member: Member) -> dict[int, LinkCount]:
         """The counts of a peer's outgoing links, by neighbour."""
@@ -95,12 +104,6 @@ class WholeMessages:
     def received(self, member: Member) -> dict[int, LinkCount]:
         """The counts of a peer's incoming links, by neighbour."""
         return {target: self.lines[target, member.peer.id].received for target in self._from[member.peer.id]}
-
-
-def carriage_of(fleet: Fleet, members: list[Member], at: At, deliver: Callable[[Member, Any], None]) -> WholeMessages | Chunks:
-    """Whole messages where no access line is shared, chunks where one is."""
-    shared = not all(isinf(rate) for rate in (*fleet.plan.uplinks, *fleet.plan.downlinks))
-    return (Chunks if shared else WholeMessages)(fleet, members, at, deliver)
 
 
 def new_endpoint(peer: Peer) -> Endpoint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -19,11 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from experiments.script import altered_device
 from experiments.summary import consensus_distance
 from experiments.worlds import messages
 from experiments.worlds.memory import Snapshots, unspool
 from experiments.worlds.reports import Reporter, batch_generator, thinned
-from netem import Device, Downlink, Link, Shaper
+from experiments.worlds.shared_lines import open_table
+from netem import Device, Downlink, Link, Shaper, Shared, SharingShaper, Steady
+from netem.namespaces import enter
+from netem.plan import capped_rate
 from peer.carrier import Carrier
 from peer.endpoint import Endpoint
 from peer.live import Clock, LivePeer
@@ -42,8 +47,7 @@ class PeerSpec:
     peer: Peer
     peers: int
     links: dict[int, Link]
-    uplink_bytes_per_s: float
-    downlink_bytes_per_s: float
+    shared: Shared
     device: Device
     strategy: Any
     problem: Any
@@ -57,6 +61,10 @@ class PeerSpec:
     dilation: float
     stop_ns: int | None
     every_ns: int
+    scripted_ns: int
+    """When the script's last event is: what is on a link that it cuts may be due as late as that."""
+    namespace: str = ""
+    """The network namespace to live in; "" = the launcher's."""
 
 
 class _Pipe:
@@ -69,6 +77,17 @@ class _Pipe:
     def say(self, message: messages.Up) -> None:
         with self._lock, contextlib.suppress(OSError):
             self.connection.send_bytes(messages.encode(message))
+
+    def beat(self) -> None:
+        """Show that this process lives, unless that would mean to wait: what fills the pipe, or is on its way, shows it too."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if select.select([], [self.connection.fileno()], [], 0)[1]:
+                with contextlib.suppress(OSError):
+                    self.connection.send_bytes(messages.encode(messages.Beat()))
+        finally:
+            self._lock.release()
 
     def hear(self) -> messages.Down:
         """The launcher's next message; the launcher's end ends this process."""
@@ -103,20 +122,23 @@ class _PeerProcess:
         self.peer = spec.peer
         self.clock = Clock(spec.dilation)
         endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
-        self.live = LivePeer(self.peer, endpoint, _Learner(spec), self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
+        self.learner = _Learner(spec)
+        self.live = LivePeer(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
         priority = 1 if spec.timed and may_run_realtime() else 0
         self.sockets = Sockets(spec.address, priority)
+        self.shaper = _shaper(spec)
         self.carrier = Carrier(
             self.live,
             self.sockets,
-            Shaper(spec.links, spec.uplink_bytes_per_s),
-            Downlink(spec.downlink_bytes_per_s),
+            self.shaper,
+            Downlink(),
             spec.run,
             pipe.connection.fileno(),
             self._on_control,
-            lambda carrier: pipe.say(messages.Beat()),
+            lambda carrier: pipe.beat(),
             priority,
         )
+        self.carrier.ahead_limit_ns += spec.scripted_ns
         self.reporter = Reporter(self.peer, self.carrier.sent, self.carrier.received)
 
     def run(self) -> None:
@@ -162,11 +184,32 @@ class _PeerProcess:
         message = self.pipe.hear()
         if isinstance(message, messages.Lost):
             carrier.lose(message.peer)
+        elif isinstance(message, messages.Alter):
+            self._alter(message)
         elif isinstance(message, messages.Stop):
             carrier.stop()
         elif isinstance(message, messages.Exit):
             carrier.stop()
             carrier.finished = True
+
+
+    def _alter(self, message: messages.Alter) -> None:
+        """What is on the wire, and the step that is being computed, keep their times."""
+        for neighbour, altering in message.links.items():
+            own = Steady(altering.rate_bytes_per_s, altering.delay_ns, altering.loss)
+            cap = capped_rate if altering.capped else None
+            link = self.spec.links[neighbour] = self.spec.links[neighbour].altered(altering.changes, own, cap)
+            self.shaper.relink(neighbour, link)
+        if message.tempos is not None:
+            self.learner.device = altered_device(self.learner.device, tuple(message.tempos))
+
+
+def _shaper(spec: PeerSpec) -> Shaper | SharingShaper:
+    """What holds a peer's sending back: its links alone, or with others what several links share."""
+    flows = {pair[1]: flow for flow, pair in enumerate(spec.shared.routes) if pair[0] == spec.peer.id}
+    if not flows:
+        return Shaper(spec.links)
+    return SharingShaper(spec.links, flows, *open_table(spec.room, spec.shared))
 
 
 def peer_main(spec: PeerSpec, connection: Connection) -> None:
@@ -178,6 +221,8 @@ def peer_main(spec: PeerSpec, connection: Connection) -> None:
     os.nice(0 if spec.device.step_ns(1) else PEER_NICE)
     pipe = _Pipe(connection)
     try:
+        if spec.namespace:
+            enter(spec.namespace)  # before there is any other thread or socket: both stay where they are
         spec.problem.attach(unspool(spec.room, spec.arrays))
         _PeerProcess(spec, pipe).run()
     except BaseException:
@@ -230,7 +275,12 @@ def _one_thread() -> None:
 
 
 def may_run_realtime() -> bool:
-    """Whether SCHED_FIFO may be asked for (root, CAP_SYS_NICE or a limit on rtprio)."""
-    import resource
-
-    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_RTPRIO)[0] > 0
+    """Whether SCHED_FIFO may be asked for; tried for a moment, because root in a container often may not, and zmq aborts the
+    process where its thread is refused."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        return False
+    os.sched_setscheduler(0, policy, parameters)
+    return True

@@ -37,19 +37,11 @@ class Line:
         self._debt_bytes = 0  # acknowledgements that this link has carried past its queue
         self.answers: deque[tuple[int, int, int, int, int]] = deque()
 
-    def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Facts:
-        """Put a message on the link; what will be known of it when it arrives."""
-        if self.answers and self.answers[0][0] <= now_ns:
-            self.settle(now_ns)
-        total = parcel.body.nbytes
-        piece = piece_bytes(total, self._sequence, self.meter.chunk_bytes())
-        self._sequence += 1
-        chunks = -(-total // piece) if total > piece else 1
-        size_bytes = parcel.size_bytes + HEADER_BYTES * chunks
-        self.meter.sent(size_bytes, now_ns, horizon_ns)
-        first_bytes = size_bytes if chunks == 1 else HEADER_BYTES + len(parcel.head) + piece
+    def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Facts | None:
+        """Put a message on the link; what will be known of it when it arrives, where that can be said already."""
+        size_bytes, first_bytes = self.pack(parcel, now_ns, horizon_ns)
         debt_bytes, self._debt_bytes = self._debt_bytes, 0
-        if chunks == 1:
+        if first_bytes == size_bytes:
             first = last = self.link.send(now_ns, size_bytes + debt_bytes)
         else:  # acknowledgements fall anywhere among the chunks, and lengthen what the receiver measures accordingly
             early_bytes = debt_bytes * first_bytes // size_bytes
@@ -58,6 +50,22 @@ class Line:
         self.sent.bytes += size_bytes
         self.sent.messages += 1
         return last.due_ns, size_bytes, last.finish_ns, size_bytes - first_bytes, last.due_ns - first.due_ns
+
+    def pack(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> tuple[int, int]:
+        """Cut a message as an endpoint would, and tell the meter: its bytes on the wire, and those of its first chunk."""
+        if self.answers and self.answers[0][0] <= now_ns:
+            self.settle(now_ns)
+        total = parcel.body.nbytes
+        piece = piece_bytes(total, self._sequence, self.meter.chunk_bytes())
+        self._sequence += 1
+        chunks = -(-total // piece) if total > piece else 1
+        size_bytes = parcel.size_bytes + HEADER_BYTES * chunks
+        self.meter.sent(size_bytes, now_ns, horizon_ns)
+        return size_bytes, size_bytes if chunks == 1 else HEADER_BYTES + len(parcel.head) + piece
+
+    def busy(self, now_ns: int) -> bool:
+        """Whether a message is leaving or waits to."""
+        return self.link.free_ns > now_ns
 
     def answer(self, facts: Facts) -> None:
         """A message has arrived: its acknowledgement goes back past the data that waits there, as the shaper lets it.
@@ -68,7 +76,7 @@ class Line:
         now_ns, size_bytes, finish_ns, spread_bytes, spread_ns = facts
         back = self.back
         assert back is not None
-        back._debt_bytes = HEADER_BYTES + (back._debt_bytes if back.link.free_ns > now_ns else 0)
+        back._debt_bytes = HEADER_BYTES + (back._debt_bytes if back.busy(now_ns) else 0)
         back.sent.bytes += HEADER_BYTES
         arrives_ns = back.link.beside_ns(now_ns, HEADER_BYTES)
         self.answers.append((arrives_ns, size_bytes, spread_bytes, spread_ns, arrives_ns - finish_ns))

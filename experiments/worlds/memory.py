@@ -10,15 +10,22 @@ from typing import Literal
 import numpy as np
 
 from experiments.worlds.messages import FINAL
+from netem.units import show_bytes
 
 SNAPSHOT_LIMIT_BYTES = 256 << 20
 UNWRITTEN = -2
 
 
-def make_room() -> Path:
-    """A folder of one run for its shared files, in memory where the system has such a place."""
-    base = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    return Path(tempfile.mkdtemp(prefix="grapevine-", dir=base))
+def make_room(needed_bytes: int = 0) -> Path:
+    """A folder of one run for its shared files, in memory where the system has such a place with so much room.
+
+    Raises OSError where there is none: a mapped file without room ends the process that writes to it.
+    """
+    places = ["/dev/shm", tempfile.gettempdir()]
+    for base in places:
+        if Path(base).is_dir() and shutil.disk_usage(base).free >= needed_bytes:
+            return Path(tempfile.mkdtemp(prefix="grapevine-", dir=base))
+    raise OSError(f"the peers share {show_bytes(needed_bytes)}, and neither {' nor '.join(places)} has so much room: make some")
 
 
 def clear_room(room: Path) -> None:
@@ -45,13 +52,21 @@ class Snapshots:
     """
 
     def __init__(self, room: Path, peers: int, size: int, create: bool = False) -> None:
-        each = max(1, 4 * peers * size)
-        self.slots = int(max(2, min(16, SNAPSHOT_LIMIT_BYTES // each)))
+        self.slots = self._slots(peers, size)
         mode: Literal["w+", "r+"] = "w+" if create else "r+"
         self._array = np.memmap(room / "snapshots", np.float32, mode, shape=(self.slots + 1, peers, size))
         self._stamps = np.memmap(room / "stamps", np.int64, mode, shape=(self.slots + 1, peers))
         if create:
             self._stamps[:] = UNWRITTEN
+
+    @classmethod
+    def needed_bytes(cls, peers: int, size: int) -> int:
+        """How much room the files take."""
+        return (cls._slots(peers, size) + 1) * peers * (4 * size + 8)
+
+    @staticmethod
+    def _slots(peers: int, size: int) -> int:
+        return int(max(2, min(16, SNAPSHOT_LIMIT_BYTES // max(1, 4 * peers * size))))
 
     def write(self, index: int, peer: int, weights: np.ndarray) -> None:
         """Keep one peer's weights under a record index (or FINAL)."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from netem.interventions import Change, Tempo
+
 FINAL = -1
 """The index of the report that a peer makes when it has ended."""
 
@@ -39,6 +41,24 @@ class Stop(_Message, frozen=True):
 
 class Exit(_Message, frozen=True):
     """End the process."""
+
+
+class Altering(msgspec.Struct, array_like=True, frozen=True):
+    """One link: what its line is by itself, and all that happens to it, since the start and, as far as it is known, to come."""
+
+    rate_bytes_per_s: float
+    delay_ns: int
+    loss: float
+    capped: bool
+    """Whether delay and loss leave less of the rate (netem.plan.capped_rate)."""
+    changes: list[Change]
+
+
+class Alter(_Message, frozen=True):
+    """Something happens that this peer's links (by neighbour) and device did not know of."""
+
+    links: dict[int, Altering]
+    tempos: list[Tempo] | None = None
 
 
 # ---- peer to launcher ---------------------------------------------------------------------------------------------
@@ -133,7 +153,7 @@ class Unscored(_Message, frozen=True):
     index: int
 
 
-Down = Connect | Start | Lost | Stop | Exit | Evaluate
+Down = Connect | Start | Lost | Alter | Stop | Exit | Evaluate
 Up = Ready | Connected | Report | Failed | Beat | Score | Unscored
 
 encode = msgspec.msgpack.Encoder().encode

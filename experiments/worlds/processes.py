@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import resource
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
@@ -28,12 +29,17 @@ from experiments.summary import Outcome
 from experiments.worlds import messages
 from experiments.worlds.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
 from experiments.worlds.memory import Snapshots, clear_room, make_room, spool
+from experiments.worlds.pokes import Pokes
 from experiments.worlds.reports import make_peer
+from experiments.worlds.shared_lines import open_table
 from experiments.worlds.tally import Tally
+from netem.kernel_plan import address
+from netem.namespaces import NamespaceError, Namespaces
 
 UNGUARDED = 77  # exit status of a child whose script starts a fleet on import
 SILENCE_S = 10.0  # without a sign of life for so long a process counts as lost
 SETUP_S = 120.0
+FILES = 65_536
 STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
 INTERRUPT_GRACE_S = 0.7
 REFRESH_S = 0.25
@@ -62,6 +68,7 @@ def start_fork_server() -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.worlds.preload"])
     resource_tracker.ensure_running()  # it would let interrupts through again below
+    _allow_files()
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the launcher's business
     os.environ.update(_ENVIRONMENT)
@@ -71,6 +78,14 @@ def start_fork_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _allow_files() -> None:
+    """A peer has two sockets a neighbour, and zmq aborts a process that may not open one: ask for as many as is permitted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager
@@ -138,18 +153,29 @@ class ProcessesWorld:
         self.peers: dict[int, _Child] = {}
         self.evaluator: _Child | None = None
         self.epoch_ns = 0
+        self.shared = fleet.plan.shared()
+        self.network = Namespaces(fleet.plan, self.world.dilation) if fleet.plan.kernel else None
         self.reason = ""
         self.failure = ""
         self.completed = True
+        self.pokes = Pokes(fleet, tally, lambda: int(self._emulated_s() * 1e9), self._say, self._kill, self._waiting_for)
         self._stop_deadline_s: float | None = None
+        self._step_s = 0.0  # the longest step, in real time: nobody can stop in the middle of one
         self._scores_due = 0
         self._refreshed_s = 0.0
 
     def run(self) -> Outcome:
         """Start, train, end.  Raises WorldError where the fleet could not be started; no process survives this call."""
-        room = make_room()
+        peers, problem = self.fleet.experiment.peers, self.fleet.problem
+        arrays_bytes = sum(array.nbytes + 4096 for array in problem.arrays.values())
+        try:
+            room = make_room(arrays_bytes + Snapshots.needed_bytes(peers, problem.size))
+        except OSError as error:
+            raise WorldError(str(error)) from None
         try:
             spool(room, self.fleet.problem.arrays)
+            if self.shared.routes:
+                open_table(room, self.shared, create=True)
             snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
             snapshots.last()[:] = self.fleet.problem.initial
             self._start(room)
@@ -162,12 +188,14 @@ class ProcessesWorld:
         finally:
             clear_room(room)
             self._end_all()
+            self._take_network_down()
 
     # ---- the start ------------------------------------------------------------------------------------------------
 
     def _start(self, room: Any) -> None:
         experiment, run = self.fleet.experiment, secrets.randbits(63)
         start_fork_server()
+        self._bring_network_up()
         names = list(self.fleet.problem.arrays)
         for peer in range(experiment.peers):
             spec = self._spec(peer, names, room, run)
@@ -184,36 +212,53 @@ class ProcessesWorld:
         self.epoch_ns = time.monotonic_ns() + 20_000_000 + 1_000_000 * experiment.peers
         for child in self.peers.values():
             child.say(messages.Start(self.epoch_ns))
+            child.heard_s = time.monotonic()  # it may have waited long for the others
         self.tally.clock_s = self._emulated_s
         self.tally.phase = "training"
         self.tally.event("start", peers=experiment.peers, pids=[child.process.pid for child in self.peers.values()])
 
     def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
         fleet, experiment = self.fleet, self.fleet.experiment
-        if self.world.transport == "ipc":
-            address = f"ipc://@grapevine-{run:016x}-{peer}"
+        if self.world.transport == "ipc" and self.network is None:
+            listens = f"ipc://@grapevine-{secrets.token_hex(8)}-{peer}"  # not the run's number: names are public
         else:
-            address = f"tcp://127.0.0.1:{self.world.port + peer if self.world.port else '*'}"
+            host = "127.0.0.1" if self.network is None else address(peer)
+            listens = f"tcp://{host}:{self.world.port + peer if self.world.port else '*'}"
         itself = make_peer(fleet, peer, np.array(fleet.problem.initial, np.float32))
         return PeerSpec(
             peer=itself,
             peers=experiment.peers,
             links={neighbour: fleet.plan.link(peer, neighbour) for neighbour in itself.neighbours},
-            uplink_bytes_per_s=fleet.plan.uplinks[peer],
-            downlink_bytes_per_s=fleet.plan.downlinks[peer],
+            shared=self.shared,
             device=fleet.devices[peer],
             strategy=experiment.strategy,
             problem=fleet.problem,
             arrays=arrays,
             seed=experiment.seed,
             room=room,
-            address=address,
+            address=listens,
+            namespace="" if self.network is None else self.network.name(peer),
             run=run,
             timed=self._timed(),
             dilation=self.world.dilation,
             stop_ns=fleet.stop_ns,
             every_ns=fleet.every_ns,
+            scripted_ns=max((event.at_ns for event in experiment.events), default=0),
         )
+
+    def _bring_network_up(self) -> None:
+        if self.network is not None:
+            try:
+                self.network.__enter__()
+            except NamespaceError as error:
+                raise WorldError(f"the kernel refused the network: {error}") from None
+
+    def _take_network_down(self) -> None:
+        if self.network is not None:
+            try:
+                self.network.undo()
+            except NamespaceError as error:
+                self.tally.warn(f"{error}; try `grapevine cleanup`")
 
     def _timed(self) -> bool:
         plan = self.fleet.plan
@@ -262,10 +307,16 @@ class ProcessesWorld:
 
     def _train(self) -> None:
         """Listen until every living peer has made its last report."""
-        while self._waiting_for():
-            self._listen(0.1)
-            self._watch_time()
-            self._refresh()
+        self.pokes.open()
+        try:
+            while self._waiting_for():
+                self._listen(self.pokes.pause_s(0.1, self.world.dilation), self.pokes.fds)
+                self.pokes.look()
+                self._watch_time()
+                self._refresh()
+        finally:
+            self.pokes.close()
+        self._note_losses()
         self.reason = self.failure or self.reason or self._natural_end()
         self.tally.phase = "evaluating"
         for child in self.peers.values():
@@ -274,15 +325,30 @@ class ProcessesWorld:
     def _waiting_for(self) -> list[int]:
         return [peer for peer, child in self.peers.items() if child.alive and peer not in self.tally.finished]
 
-    def _listen(self, timeout_s: float) -> None:
+    def _say(self, peer: int, message: messages.Down) -> None:
+        if self.peers[peer].alive:
+            self.peers[peer].say(message)
+
+    def _kill(self, peer: int, why: str) -> None:
+        if self.peers[peer].alive:
+            self.peers[peer].why = why
+            self.peers[peer].process.kill()
+
+    def _listen(self, timeout_s: float, also: Sequence[int] = ()) -> None:
         children = [child for child in (*self.peers.values(), self.evaluator) if child is not None and child.alive]
-        wait([child.connection for child in children], timeout_s)
+        wait([*(child.connection for child in children), *also], timeout_s)
         for child in children:
             for message in self._read(child):
                 self._take(child, message)
+        self._note_losses()
+
+    def _note_losses(self) -> None:
+        """Name the processes that are gone, once each."""
         for peer, child in self.peers.items():
             if not child.alive and peer not in self.tally.finished and peer not in self.tally.lost:
                 self._lose(peer, child)
+        if self.evaluator is not None and not self.evaluator.alive:
+            self._lose_evaluator(self.evaluator)
 
     def _read(self, child: _Child) -> list[messages.Up]:
         """What a child has said; its end is noticed here."""
@@ -299,6 +365,7 @@ class ProcessesWorld:
 
     def _take(self, child: _Child, message: messages.Up) -> None:
         if isinstance(message, messages.Report):
+            self._step_s = max(self._step_s, message.step_ns / 1e9 * self.world.dilation)
             self._evaluate(self.tally.report(message))
         elif isinstance(message, messages.Score):
             self._scores_due -= 1
@@ -333,7 +400,7 @@ class ProcessesWorld:
         elif child.why:
             why = child.why
         elif code is not None and code < 0:
-            why = f"its process was ended by {signal.Signals(-code).name}"
+            why = f"its process was ended by {_signal_name(-code)}"
         else:
             why = f"its process ended with status {code}"
         for task in self.tally.lose(peer, why, pid=child.process.pid):
@@ -343,6 +410,22 @@ class ProcessesWorld:
             if other.alive:
                 other.say(messages.Lost(peer))
 
+    def _lose_evaluator(self, child: _Child) -> None:
+        """Nobody scores any more: say so, and end a run that only an accuracy would have ended."""
+        self.evaluator = None
+        child.process.join(0.2)
+        words = child.last_words.strip()
+        why = f"scoring raised {words.splitlines()[-1]}" if words else f"its process ended with status {child.process.exitcode}"
+        self.tally.event("fault", text=words or why)
+        self.tally.warn(f"the evaluator was lost: {why}; there are no scores from then on")
+        self.completed = False
+        self.failure = self.failure or f"the evaluator failed: {why}"
+        stop = self.fleet.experiment.stop
+        if self.reason:
+            self.reason = self.reason if self.interrupt.requested else self.failure
+        elif stop.time is None and stop.steps is None:
+            self._stop(self.failure)
+
     def _watch_time(self) -> None:
         """Nothing waits for ever: interrupts, the end of the time, silent and stuck processes."""
         now_s = time.monotonic()
@@ -351,17 +434,21 @@ class ProcessesWorld:
             self._stop("interrupted", INTERRUPT_GRACE_S)
         stop_ns = self.fleet.stop_ns
         if stop_ns is not None and self._stop_deadline_s is None and self._emulated_s() > stop_ns / 1e9:
-            self._stop_deadline_s = now_s + 2 * STOP_GRACE_S
+            self._stop_deadline_s = now_s + 2 * (STOP_GRACE_S + self._step_s)
         for peer in self._waiting_for():
             child = self.peers[peer]
-            if now_s - child.heard_s > SILENCE_S or (self._stop_deadline_s is not None and now_s > self._stop_deadline_s):
-                if not self.interrupt.requested:
-                    child.why = f"it gave no sign of life for {now_s - child.heard_s:.0f} s, and was ended"
+            if now_s - child.heard_s > SILENCE_S:
+                child.why = f"it gave no sign of life for {now_s - child.heard_s:.0f} s, and was ended"
+                child.end()
+            elif self._stop_deadline_s is not None and now_s > self._stop_deadline_s:
+                child.why = "it had not stopped in time when the run ended, and was ended"
                 child.end()
 
     def _stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
         self.reason = reason
         self._stop_deadline_s = time.monotonic() + grace_s
+        if reason != "interrupted":
+            self._stop_deadline_s += 2 * self._step_s
         for child in self.peers.values():
             child.say(messages.Stop())
 
@@ -408,3 +495,10 @@ class ProcessesWorld:
         emulated_s = (time.monotonic_ns() - self.epoch_ns) / self.world.dilation / 1e9
         stop_ns = self.fleet.stop_ns
         return emulated_s if stop_ns is None else min(emulated_s, stop_ns / 1e9 + 1e-6)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # one of the real-time signals, which have no names of their own

@@ -18,13 +18,18 @@ LATENESS_SAMPLES = 256  # of one report: enough for a 99th percentile, little en
 
 
 class Reporter:
-    """Keeps one peer's counts between two reports; `sent` and `received` are those of its links, by neighbour."""
+    """Keeps one peer's counts between two reports; `sent` and `received` are those of its links, by neighbour.
+
+    Another thread goes on counting meanwhile: so nothing is set back, only the last counts are remembered.
+    """
 
     def __init__(self, peer: Peer, sent: dict[int, LinkCount], received: dict[int, LinkCount]) -> None:
         self.peer = peer
         self.sent = sent
         self.received = received
         self._staleness = dict.fromkeys(received, (0, 0))
+        self._sent = dict.fromkeys(sent, (0, 0))
+        self._spread = dict.fromkeys(received, (0, 0))
 
     def report(self, index: int, now_ns: int, lateness_ns: list[int], errors: Counter[str]) -> Report:
         """Everything since the last report."""
@@ -37,18 +42,25 @@ class Reporter:
             peer.step,
             peer.take_loss(),
             peer.speed.step_ns,
-            [self._outgoing(neighbour) for neighbour in self.sent],
-            [self._incoming(neighbour) for neighbour in self.received],
+            [self._outgoing(neighbour) for neighbour in self.sent if self._told(neighbour)],
+            [self._incoming(neighbour) for neighbour in self.received if self._told(neighbour)],
             [value / 1e6 for value in lateness_ns],
             sum(each.steps for each in stale),
             sum(each.messages for each in stale),
-            dict(errors + peer.errors),
+            dict(errors.copy() + peer.errors),
         )
+
+    def _told(self, neighbour: int) -> bool:
+        """Whether to tell of a link: where rounds may use any of thousands, only of one that has carried something."""
+        if self.peer.rounds is None:
+            return True
+        return self.sent[neighbour].bytes > self._sent[neighbour][0] or bool(self.received[neighbour].delays_ns)
 
     def _outgoing(self, neighbour: int) -> Outgoing:
         count = self.sent[neighbour]
-        bytes_sent, count.bytes = count.bytes, 0
-        sent, count.messages = count.messages, 0
+        now = count.bytes, count.messages
+        bytes_sent, sent = now[0] - self._sent[neighbour][0], now[1] - self._sent[neighbour][1]
+        self._sent[neighbour] = now
         meter = self.peer.meters.get(neighbour)
         rate = meter.rate_bytes_per_s if meter is not None else None
         return Outgoing(neighbour, bytes_sent, sent, float("nan") if rate is None else rate)
@@ -56,8 +68,10 @@ class Reporter:
     def _incoming(self, neighbour: int) -> Incoming:
         count, staleness = self.received[neighbour], self.peer.staleness[neighbour]
         delays_ns, count.delays_ns = sorted(count.delays_ns), []
-        rate = count.spread_bytes / count.spread_ns * 1e9 if count.spread_ns else float("nan")
-        count.spread_bytes = count.spread_ns = 0
+        spread = count.spread_bytes, count.spread_ns
+        spread_bytes, spread_ns = spread[0] - self._spread[neighbour][0], spread[1] - self._spread[neighbour][1]
+        self._spread[neighbour] = spread
+        rate = spread_bytes / spread_ns * 1e9 if spread_ns else float("nan")
         steps, used = self._staleness[neighbour]
         self._staleness[neighbour] = staleness.steps, staleness.messages
         used = staleness.messages - used

@@ -92,6 +92,9 @@ class SharedLine(Line):
         if len(self._queue) == 1:
             self._begin(now_ns)
 
+    def busy(self, now_ns: int) -> bool:
+        return bool(self._queue)
+
     def stop(self) -> None:
         """Nothing more leaves: one of its ends is gone."""
         self._queue.clear()

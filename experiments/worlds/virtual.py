@@ -12,22 +12,26 @@ import heapq
 import itertools
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments.build import Fleet
+from experiments.events import Event, KillEvent
 from experiments.interrupt import Interrupt
+from experiments.script import in_order
 from experiments.summary import Outcome
 from experiments.worlds import messages
-from experiments.worlds.carriage import carriage_of, new_endpoint
+from experiments.worlds.carriage import WholeMessages, new_endpoint
 from experiments.worlds.child import score
 from experiments.worlds.reports import Reporter, batch_generator, make_peer
 from experiments.worlds.tally import Tally
 from peer.effects import Gradient, Receive, Send, Sleep
 from peer.peer import Peer
 
+NEVER_NS = 2**62
 REFRESH_S = 0.25
 AT_ONCE = 128
 _EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
@@ -74,7 +78,7 @@ class VirtualWorld:
         self.interrupt = interrupt
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
         self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer])) for peer in range(peers)]
-        self.carriage = carriage_of(fleet, self.members, self._at, self._deliver)
+        self.carriage = WholeMessages(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
         for member in self.members:
             member.reporter = Reporter(member.peer, self.carriage.sent(member), self.carriage.received(member))
         self._stop_ns = fleet.stop_ns
@@ -91,6 +95,8 @@ class VirtualWorld:
         self._awaited: dict[int, Any] = {}  # peer -> its minibatch: gradients asked for and not yet computed
         self._computed: dict[int, tuple[float, np.ndarray]] = {}
         self._losses = losses
+        self._script = deque(in_order(fleet.experiment.events))  # what is left of it
+        self._next_instant_ns = 0  # of the next record, or of what the script does next
         self._refreshed_s = 0.0
 
     def run(self) -> Outcome:
@@ -108,7 +114,7 @@ class VirtualWorld:
     def train(self, records: bool = True) -> None:
         """Carry out all events until the end; without `records` nothing is written down or scored on the way."""
         if not records:
-            self._next_record_ns = 2**62
+            self._next_record_ns = NEVER_NS
         for time_ns, peer in self._losses:
             self._at(time_ns, self._die, peer)
         for member in self.members:
@@ -121,14 +127,22 @@ class VirtualWorld:
             gc.set_threshold(*thresholds)
 
     def _loop(self) -> None:
+        self._plan_instant()
+        self._carry_out_events()
+        while not self.reason and self._sets_free():
+            self._instant()
+            self._carry_out_events()
+
+    def _carry_out_events(self) -> None:
         heap, stop_ns, pop = self._heap, self._stop_ns, heapq.heappop
         until_look = _EVENTS_BETWEEN_LOOKS
         while heap and not self.reason:
-            time_ns, _, action, arguments = pop(heap)
-            if time_ns >= self._next_record_ns:
-                self._record_until(time_ns if stop_ns is None else min(time_ns, stop_ns))
-                if self.reason:
-                    return
+            event = pop(heap)
+            time_ns, _, action, arguments = event
+            if time_ns >= self._next_instant_ns:
+                heapq.heappush(heap, event)  # what happens at the instant may bring forth something earlier
+                self._instant()
+                continue
             if stop_ns is not None and time_ns >= stop_ns:
                 self.now_ns = stop_ns
                 self.reason = f"{self.fleet.experiment.stop.time} of emulated time over"
@@ -256,18 +270,39 @@ class VirtualWorld:
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
 
-    def _record_until(self, time_ns: int) -> None:
-        """Snapshots of every record instant up to a time, taken before anything happens at it."""
-        while not self.reason and self._next_record_ns <= time_ns:
-            if self._stop_ns is not None and self._next_record_ns >= self._stop_ns:
-                return
-            self.now_ns = self._next_record_ns
-            self._report(self._records)
-            self._records += 1
-            self._next_record_ns = self._records * self._every_ns
-            target = self.fleet.experiment.stop.accuracy
-            if target is not None and self.tally.accuracy_mean >= target:
-                self.reason = self.tally.target_reached(target, self.now_ns)
+    def _plan_instant(self) -> None:
+        """When next something happens that is not in the heap: a record, or the script."""
+        scripted_ns = self._script[0].at_ns if self._script else NEVER_NS
+        next_ns = min(self._next_record_ns, scripted_ns)
+        self._next_instant_ns = next_ns if self._stop_ns is None or next_ns < self._stop_ns else NEVER_NS
+
+    def _instant(self) -> None:
+        """A record, taken before anything else happens at its instant, or the script's next event."""
+        self.now_ns = self._next_instant_ns
+        if self._next_record_ns == self.now_ns:
+            self._record()
+        else:
+            self._carry_out(self._script.popleft())
+        self._plan_instant()
+
+    def _record(self) -> None:
+        self._report(self._records)
+        self._records += 1
+        self._next_record_ns = self._records * self._every_ns
+        target = self.fleet.experiment.stop.accuracy
+        if target is not None and self.tally.accuracy_mean >= target:
+            self.reason = self.tally.target_reached(target, self.now_ns)
+
+    def _carry_out(self, event: Event) -> None:
+        """Links and devices know the script by themselves."""
+        self.tally.event("script", text=event.describe())
+        if isinstance(event, KillEvent):
+            self._die(event.peer, "killed by the script")
+
+    def _sets_free(self) -> bool:
+        """Whether all wait for each other, and the script ends a peer that somebody waits for."""
+        waiting = any(member.alive and not member.ended for member in self.members)
+        return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
         task = None

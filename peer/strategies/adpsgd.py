@@ -55,7 +55,7 @@ async def _run_rounds(peer: Peer) -> None:
     while peer.running:
         partners = [target for target in peer.targets if peer.id < target or not _both_ways(peer, target, peer.step)]
         partner = partners[int(peer.rng.integers(len(partners)))] if partners else None
-        own = None if partner is None else await peer.send(partner, Dense(peer.weights), (_MODEL,))
+        own = _NOTHING if partner is None else await peer.send(partner, Dense(peer.weights), (_MODEL,))
         gradient = await peer.gradient()
         news = peer.arrived()
         while True:

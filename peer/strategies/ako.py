@@ -5,7 +5,11 @@ accumulated gradient.  Whom: every peer, each a different part: in round t the q
 what a neighbour was not sent yet accumulates, so every gradient element reaches every peer exactly once, at most p - 1 rounds
 late; a receiver adds what has arrived to its own next gradient.
 
-The schedule says where p comes from.  "fixed": p = `parts`, whatever the links do.  "rates": p = ceil(m gamma / B) for each
+The schedule says where p comes from.  "fixed": p = `parts`, whatever the links do; a list gives each peer its own, as TFAKO's
+"p = various".  What then happens where a part has not left before the next one is due says `when_busy`: "wait", the step
+lasts until it has, as in the TFAKO group's code, whose sends block; "skip", the peer trains on and what it does not send
+accumulates, as where computing and sending are decoupled (the paper); "queue", it is sent all the same, and a link that is
+too slow falls behind for ever.  "rates": p = ceil(m gamma / B) for each
 link, from the measured gradients a second and bytes a second (m bytes a model; the formula, read per link instead of per
 network card, is not verified against the paper, so it is ours).  "room", ours and the default: a part is as large as the
 link's measured room, which comes to the same p where the rate is constant and follows it where it is not.
@@ -28,6 +32,8 @@ from peer.ledger import Next
 from peer.peer import Peer
 from peer.strategies.base import Strategy
 
+_Parts = Annotated[int, msgspec.Meta(ge=1)]
+
 
 class Ako(Strategy, frozen=True, tag="ako"):
     """Accumulated partial gradients, a different part to each peer, sized by measured room (SoCC 2016)."""
@@ -40,8 +46,10 @@ class Ako(Strategy, frozen=True, tag="ako"):
     """Smallest part worth a message, as a share of the model; below it the peer skips a step (schedule "room")."""
     schedule: Literal["room", "rates", "fixed"] = "room"
     """Where the size of a part comes from: the link's room, p from measured rates, or p = parts."""
-    parts: Annotated[int, msgspec.Meta(ge=1)] = 4
-    """p of the schedule "fixed": into how many parts the gradient is cut, >= 1."""
+    parts: _Parts | Annotated[tuple[_Parts, ...], msgspec.Meta(min_length=1)] = 4
+    """p of the schedule "fixed": into how many parts the gradient is cut, >= 1; or a list of them, cycled over the peers."""
+    when_busy: Literal["wait", "skip", "queue"] = "wait"
+    """By the schedule "fixed", while the last part for a neighbour has not left: wait for it, skip that neighbour, or queue."""
     accumulate: bool = True
     """Whether what was not sent yet is kept; false is the ablation that drops it."""
 
@@ -49,23 +57,35 @@ class Ako(Strategy, frozen=True, tag="ako"):
         ledger = peer.new_ledger()
         if self.schedule == "fixed":
             for place, neighbour in enumerate(peer.neighbours):
-                ledger.turn(neighbour, place % self.parts * ceil(peer.size / self.parts))
+                ledger.turn(neighbour, place % self.parts_of(peer.id) * ceil(peer.size / self.parts_of(peer.id)))
         while peer.running:
             gradient = await peer.gradient()
             ledger.add(gradient)
             for neighbour in list(peer.neighbours):
-                await pay_round(peer, neighbour, self._count(peer, neighbour))
+                if not self._skips or peer.free(neighbour):
+                    await pay_round(peer, neighbour, self._count(peer, neighbour))
                 if not self.accumulate:
                     ledger.settle(neighbour)
             update = gradient / peer.peers
             for message in peer.arrived():
                 update[message.payload.where()] += message.payload.values / peer.peers
             peer.apply(update)
+            if self.schedule == "fixed" and self.when_busy == "wait":
+                for neighbour in list(peer.neighbours):
+                    await peer.drain(neighbour)
+
+    @property
+    def _skips(self) -> bool:
+        return self.schedule == "fixed" and self.when_busy == "skip"
+
+    def parts_of(self, peer: int) -> int:
+        """p of a peer, by the schedule "fixed"."""
+        return self.parts if isinstance(self.parts, int) else self.parts[peer % len(self.parts)]
 
     def _count(self, peer: Peer, neighbour: int) -> int:
         """How many elements a neighbour gets now."""
         if self.schedule == "fixed":
-            return ceil(peer.size / self.parts)
+            return ceil(peer.size / self.parts_of(peer.id))
         least = max(1, int(self.least * peer.size)) if self.schedule != "rates" else 1
         room = peer.room(neighbour, self.fill, least=least)
         if self.schedule == "rates" and room and (parts := parts_for(peer, neighbour)):

@@ -113,14 +113,9 @@ def unread(peer: Peer) -> np.ndarray:
     return total
 
 
-def set_rate(world: VirtualWorld, at_ns: int, bytes_per_s: float) -> None:
-    """Let all links run at another rate from an instant on."""
-
-    def change() -> None:
-        for line in world.carriage.lines.values():  # type: ignore[union-attr]
-            line.link._ns_per_byte = 1e9 / bytes_per_s
-
-    world._at(at_ns, change)
+def longest_queue_s(world: VirtualWorld) -> float:
+    """How long the longest queue of any link would take to leave now."""
+    return max((line.link.free_ns - world.now_ns) / 1e9 for line in world.carriage.lines.values())
 
 
 def _as_read(payload: Payload, read: np.ndarray) -> Payload:

@@ -21,7 +21,18 @@ from peer.strategies.dgc import DGC
 from peer.strategies.dlion import DLion, Profile, _State
 from peer.strategies.gaia import Gaia
 from peer.strategies.tfako import TFAko
-from tests.experiments.strategy_fleets import RATE, TARGETS, Said, asked, carried_out, gradients, listen, make_world, unread
+from tests.experiments.strategy_fleets import (
+    RATE,
+    TARGETS,
+    Said,
+    asked,
+    carried_out,
+    gradients,
+    listen,
+    longest_queue_s,
+    make_world,
+    unread,
+)
 from tests.helpers import make_peer, run_until_blocked
 
 VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 240)))
@@ -56,6 +67,44 @@ def test_ako_is_at_most_p_minus_1_rounds_late(tmp_path: Path, monkeypatch: pytes
     assert _rounds_between(said, size) <= parts
     first = [message.payload.start for message in said if message.source == 0 and message.step == 0]
     assert len(set(first)) == min(3, parts)
+
+
+@pytest.mark.parametrize("parts", [3, (2, 3, 5, 6)])
+def test_ako_sends_part_t_plus_q_mod_p(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Any) -> None:
+    """In round t the q-th neighbour gets part (t + q) mod p; with a list each peer has its own p."""
+    said = listen(monkeypatch)
+    carried_out(tmp_path, asked(4, task=Quadratic(targets=VECTORS[:4]), strategy=Ako(schedule="fixed", parts=parts)))
+    assert len(said) == 30 * 12
+    for message in said:
+        p = parts if isinstance(parts, int) else parts[message.source]
+        q = sorted({0, 1, 2, 3} - {message.source}).index(message.target)
+        assert message.payload.start == (message.step + q) % p * (240 // p)
+        assert len(message.payload.values) == 240 // p
+
+
+@pytest.mark.parametrize(("when_busy", "step_s"), [("wait", 0.32), ("skip", 0.1), ("queue", 0.1)])
+def test_ako_with_parts_too_large_for_the_link(tmp_path: Path, when_busy: Any, step_s: float) -> None:
+    """A half of 80 kB takes 0.32 s of 1 Mbit/s, a step 0.1 s: steps wait, or parts do, or the queue grows; nothing is lost."""
+    strategy = Ako(schedule="fixed", parts=2, when_busy=when_busy)
+    world = make_world(
+        tmp_path,
+        asked(4, task=Quadratic(targets=WIDE), strategy=strategy, network=NARROW, devices=UniformDevices(speed="10 samples/s"),
+              stop=Stop(time="16 s"), optimizer=Sgd(learning_rate=0.001)),
+    )  # fmt: skip
+    queues_s: list[float] = []
+    for second in range(1, 16):
+        world._at(second * 10**9, lambda: queues_s.append(longest_queue_s(world)))
+    assert world.run().completed
+    found = [member.peer for member in world.members]
+    for peer in found:
+        assert peer.step == pytest.approx(16 / step_s, rel=0.1)
+        assert peer.ledger is not None
+        for other in found:
+            if other is not peer:
+                paid = peer.ledger.paid[other.id]
+                np.testing.assert_allclose(paid + peer.ledger.owed(other.id), peer.ledger.total)
+    assert (max(queues_s) < 0.7) == (when_busy != "queue")
+    assert max(queues_s) > 0.1
 
 
 def test_ako_keeps_its_bound_under_any_interleaving_of_partition_counts(

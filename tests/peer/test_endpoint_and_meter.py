@@ -180,3 +180,39 @@ def test_a_link_once_measured_too_slow_still_saves_up_for_a_message() -> None:
     assert meter.rate_bytes_per_s is not None
     assert meter.rate_bytes_per_s > 3_000
     assert meter.room_bytes(10**10, 20e6) == 5_000
+
+
+def test_chunks_that_come_twice_are_refused_and_disturb_nothing() -> None:
+    sender, receiver = pair()
+    chunks = chunks_of(sender, 1, 30_000)
+    for chunk in chunks[:-1]:
+        receiver.receive(chunk, 0)
+        with pytest.raises(WireError) as refused:
+            receiver.receive(chunk, 0)
+        assert refused.value.kind == "replay"
+    assert receiver.receive(chunks[-1], 0) is not None
+
+
+def test_a_message_that_is_sent_again_is_not_delivered_again() -> None:
+    sender, receiver = pair()
+    first, second = chunks_of(sender, 1, 10), chunks_of(sender, 1, 10)
+    assert [receiver.receive(chunk, 0) is not None for chunk in (*first, *second)].count(True) == 2
+    for chunk in (*first, *second):
+        with pytest.raises(WireError, match="was here before"):
+            receiver.receive(chunk, 0)
+
+
+def test_a_line_is_busy_until_what_was_sent_has_left() -> None:
+    """1 MB/s: 10 kB take 10 ms, a second 10 kB as long again; a rate measured too high does not add up to a queue."""
+    meter = LinkMeter()
+    assert meter.busy_ns(0) == 0.0
+    meter.sent(10_000, 0, 20e6)
+    assert meter.busy_ns(5) is None  # not measured yet
+    meter.acknowledged(10_000, 9_000, 9_000_000, 4_000_000)
+    assert meter.busy_ns(20_000_000) == 0.0
+    meter.sent(10_000, 20_000_000, 20e6)
+    meter.sent(10_000, 25_000_000, 20e6)
+    assert meter.busy_ns(25_000_000) == pytest.approx(15e6)
+    assert meter.busy_ns(41_000_000) == pytest.approx(6e6)  # 10 kB beyond the last, and only 4 ms of them can be on the way
+    meter.acknowledged(10_000, 0, 0, 4_000_000)
+    assert meter.busy_ns(41_000_000) == 0.0

@@ -1,0 +1,40 @@
+"""The kernel backend of a network: whether it can carry what was asked, here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from experiments.config_errors import ConfigError
+from experiments.tables import Processes
+from netem import NetworkPlan
+from netem.kernel_plan import carried_by_kernel
+from netem.namespaces import missing
+
+if TYPE_CHECKING:
+    from experiments.config import Experiment
+
+KEY = "network.backend"
+
+
+def carried(experiment: Experiment, plan: NetworkPlan) -> NetworkPlan:
+    """The plan, for whoever is to carry it out.
+
+    Raises ConfigError where that is the kernel, and the world, the links or this machine are not made for it; what it says
+    of the machine was tried out.
+    """
+    if getattr(experiment.network, "backend", "userspace") != "kernel":
+        return plan
+    if not isinstance(experiment.world, Processes):
+        raise _refusal("virtual time passes in no kernel", 'use world.name = "processes", or backend = "userspace"')
+    try:
+        plan = carried_by_kernel(plan)
+    except ValueError as error:
+        problem, _, cure = str(error).partition("; ")
+        raise _refusal(problem, cure) from None
+    if lack := missing(plan):
+        raise _refusal(*lack)
+    return plan
+
+
+def _refusal(problem: str, cure: str) -> ConfigError:
+    return ConfigError(key=KEY, value="kernel", problem=problem, cure=cure)

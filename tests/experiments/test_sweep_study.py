@@ -1,0 +1,301 @@
+"""Sweeps as studies: named choices, several tables, tuning before measuring, cells with intervals - with stand-ins for runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+
+from experiments.__main__ import main
+from experiments.config import ConfigError, Experiment
+from experiments.report_study import Study, write_study
+from experiments.sweep import Standing, carry_out
+from experiments.sweep_cells import cell_rows, cells_of, estimate, interval, measures, trial_rows
+from experiments.sweep_plan import Sweep, read_sweep
+from experiments.sweep_tune import Score, Tune, best
+from netem import Uniform
+from peer.strategies import Ako, Slices
+from tests.experiments.test_sweep import command, measured  # noqa: F401
+
+TUNED = """
+[sweep]
+peers = [2, 3]
+seed = [1, 2, 3]
+[tune]
+"optimizer.learning_rate" = [0.05, 0.1, 0.2]
+target = 0.5
+"""
+
+
+def planned(folder: Path, text: str) -> Sweep:
+    (folder / "study.toml").write_text(text)
+    return read_sweep(folder / "study.toml")
+
+
+# -- what a file stands for
+
+
+def test_a_named_choice_sets_several_keys(tmp_path: Path) -> None:
+    sweep = planned(
+        tmp_path,
+        """
+        [sweep]
+        variant = [
+            {label = "p = 4", "strategy.name" = "ako", "strategy.schedule" = "fixed", "strategy.parts" = 4},
+            {label = "slices", strategy = {name = "slices", fill = 0.5}, network = {rate = "5 Mbit/s", name = "uniform"}},
+            {label = "slow", task = {batch_size = 8}},
+        ]
+        seed = [0, 1]
+        """,
+    )
+    assert sweep.axes == ("variant",)
+    assert [point.values for point in sweep.points[:2]] == [{"variant": "p = 4", "seed": seed} for seed in (0, 1)]
+    assert [point.name for point in sweep.points[::2]] == ["variant=p-4,seed=0", "variant=slices,seed=0", "variant=slow,seed=0"]
+    first, second, third = (cell.points[0].experiment for cell in sweep.cells)
+    assert first.strategy == Ako(schedule="fixed", parts=4)
+    assert (second.strategy, second.network) == (Slices(fill=0.5), Uniform(rate="5 Mbit/s"))
+    assert third.task.batch_size == 8
+
+
+def test_several_tables_are_swept_one_after_the_other(tmp_path: Path) -> None:
+    sweep = planned(
+        tmp_path,
+        '[[sweep]]\npeers = [3, 4]\n"strategy.name" = ["ako", "slices"]\n'
+        '[[sweep]]\n"strategy.name" = ["parameter-server"]\npeers = [5]\n[topology]\nname = "complete"',
+    )
+    told = [(point.experiment.peers, point.values["strategy.name"]) for point in sweep.points]
+    assert told == [(3, "ako"), (3, "slices"), (4, "ako"), (4, "slices"), (5, "parameter-server")]
+    assert sweep.axes == ("peers", "strategy.name")
+
+
+def test_every_cell_tries_the_same_candidates_on_a_seed_of_its_own(tmp_path: Path) -> None:
+    sweep = planned(tmp_path, TUNED)
+    assert [len(cell.trials) for cell in sweep.cells] == [3, 3]
+    assert [len(cell.points) for cell in sweep.cells] == [3, 3]
+    for cell in sweep.cells:
+        assert [trial.experiment.optimizer.learning_rate for trial in cell.trials] == [0.05, 0.1, 0.2]
+        assert {trial.experiment.seed for trial in cell.trials} == {1000}
+        assert {trial.experiment.peers for trial in cell.trials} == {cell.values["peers"]}
+        for place, rate in enumerate((0.05, 0.1, 0.2)):
+            settled = cell.settled(place)
+            assert [point.experiment for point in settled] == [
+                point.experiment.replace(optimizer=point.experiment.optimizer.__class__(learning_rate=rate))
+                for point in cell.points
+            ]
+            assert {tuple(point.tuned.values()) for point in settled} == {(rate,)}
+    assert len({trial.name for trial in sweep.trials}) == 6
+    assert sweep.target == 0.5
+    assert planned(tmp_path, "[sweep]\nseed = [1]\n[stop]\nsteps = 1\naccuracy = 0.7").target == 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('variant = [{label = "a", peers = 3}, {peers = 4}]', "some choices have a label, and this has none: {peers = 4}"),
+        ('variant = [{label = "a", peers = 3}, {label = "a", peers = 4}]', 'two choices are called "a"; label each once'),
+        ('variant = [{label = "a"}]', 'sweep.variant: "a" sets nothing; add keys'),
+        ('variant = [{label = 4, peers = 3}]', "sweep.variant: 4 is no label; write it as text"),
+        ('variant = [{label = "a", seed = 3}]', 'sweep.variant: "a" sets the seed; vary it as a list of its own'),
+        ('strategy = [{label = "a", name = "ako"}]', "sweep.strategy: choices with a label set keys of their own"),
+        ('peers = [2]\nvariant = [{label = "a", peers = 3}]', "sweep: peers is set by peers and by variant; let one of them"),
+        ('variant = [{label = "a", "strategy.fil" = 3}]', "[sweep]: strategy.fil: no such field"),
+        ("seed = [1, 1000]\n[tune]\npeers = [2, 3]", "tune.seed: 1000 is one of the measured seeds (1, 1000); tune on another"),
+        ("seed = [1]\n[tune]\npeers = [2, 3]\nseed = [1]", "tune.seed: [1] is no seed; give one whole number"),
+        ("seed = [1]\n[tune]\npeers = [2]\ntarget = 90", "tune.target: 90 is no share of samples; give a mean accuracy"),
+        ("seed = [1]\n[tune]\ntarget = 0.9", "tune: tunes nothing; add lists to it"),
+        ("seed = [1]\n[tune]\npeers = 3", 'tune.peers: 3 will not do; write a list of one value or more'),
+        ("seed = [1]\n[tune]\npeers = [3, 3]", "tune.peers = [3, 3]: holds a value twice; name each value once"),
+        ("peers = [2]\n[tune]\npeers = [3]", "tune.peers: is swept as well; take it out of [sweep] or of [tune]"),
+        ("seed = [1]\n[tune]\npeers = [3, -3]", "[tune]: peers: -3 will not do"),
+        ("seed = [1, 2]\n[[sweep]]", "study.toml: line"),
+    ],
+)  # fmt: skip
+def test_what_is_no_study_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        planned(tmp_path, f"[sweep]\n{text}")
+    assert message in str(caught.value)
+
+
+def test_tables_that_vary_different_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the 1st \[\[sweep\]\] varies seed, number 2 varies peers; let all vary the same"):
+        planned(tmp_path, "[[sweep]]\nseed = [1]\n[[sweep]]\npeers = [1]")
+
+
+def test_a_study_is_no_single_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tune: is for many runs, and this is one; run the file with `grapevine sweep`"):
+        Experiment.parse("[tune]\npeers = [3]")
+
+
+# -- tuning
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        ([Score(3.0, 0.9, 1.0), Score(2.0, 0.8, 1.0), Score(None, 0.99, 0.1)], 1),
+        ([Score(2.0, 0.8, 1.0), Score(2.0, 0.9, 1.0), Score(2.0, 0.9, 0.5)], 2),
+        ([Score(None, 0.7, 1.0), Score(None, 0.8, 3.0), None], 1),
+        ([Score(None, None, 2.0), Score(None, None, 1.0), Score(None, None, math.nan)], 1),
+        ([Score(None, math.nan, math.nan), Score(None, 0.1, 9.0)], 1),
+        ([Score(2.0, 0.9, 1.0), Score(2.0, 0.9, 1.0)], 0),
+        ([None, None], None),
+        ([], None),
+    ],
+)
+def test_the_best_trial(scores: list[Score | None], chosen: int | None) -> None:
+    assert best(scores) == chosen
+
+
+def test_a_choice_at_an_end_of_its_list_is_told() -> None:
+    tune = Tune(({"optimizer.learning_rate": 0.1}, {"optimizer.learning_rate": 0.4}, {"optimizer.learning_rate": 0.2}), 1, None)
+    assert tune.at_an_end({"optimizer.learning_rate": 0.4}) == ["optimizer.learning_rate"]
+    assert tune.at_an_end({"optimizer.learning_rate": 0.2}) == []
+    assert tune.told({"optimizer.learning_rate": 0.2}) == "learning rate 0.2, best of 3"
+    assert Tune(({"strategy.name": "a"}, {"strategy.name": "b"}), 1, None).at_an_end({"strategy.name": "a"}) == []
+
+
+def test_what_is_measured_takes_the_winner(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    """0.05 reaches the target at 3 s, 0.1 at 2 s, 0.2 never; when 0.2 does it at 1 s, the measured runs go again."""
+    sweep, out = planned(tmp_path, TUNED), tmp_path / "out"
+    measured(tmp_path, 0.05, [0.1, 0.2, 0.5])
+    measured(tmp_path, 0.2, [0.3, 0.4])
+    seen: list[Standing] = []
+    carried = carry_out(sweep, out, 2, command, seen.append)
+    assert carried.status == 0
+    assert {attempt.point.experiment.optimizer.learning_rate for attempt in carried.attempts} == {0.1}
+    assert [score.reached_s for score in carried.scores[0] if score] == [3.0, 2.0, None]
+    assert {standing.later for standing in seen} == {6, 0}
+    assert [standing.runs for standing in (seen[0], seen[-1])] == [6, 6]
+    again = carry_out(sweep, out, 2, command)
+    assert {attempt.state for attempt in [*again.trials, *again.attempts]} == {"skipped"}
+    measured(tmp_path, 0.2, [0.6])
+    for trial in sweep.trials:
+        if trial.tuned["optimizer.learning_rate"] == 0.2:
+            shutil.rmtree(out / "tuning" / trial.name)
+    changed = carry_out(sweep, out, 2, command)
+    assert [trial.state for trial in changed.trials] == ["skipped", "skipped", "completed"] * 2
+    assert {attempt.state for attempt in changed.attempts} == {"completed"}
+    assert {attempt.point.experiment.optimizer.learning_rate for attempt in changed.attempts} == {0.2}
+
+
+def test_a_trial_that_fails_is_not_chosen_and_told(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    """A stand-in of seed 13 fails: no cell has a winner then, and nothing is measured."""
+    sweep = planned(tmp_path, TUNED.replace("[tune]", "[tune]\nseed = 13"))
+    carried = carry_out(sweep, tmp_path / "out", 2, command)
+    assert carried.status == 1
+    assert {attempt.state for attempt in carried.attempts} == {"not run"}
+    assert {attempt.reason for attempt in carried.attempts} == {"none of its 3 trials was completed"}
+    assert not list((tmp_path / "out").glob("peers*"))
+
+
+def test_an_interrupt_while_tuning_leaves_nothing_measured(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    sweep, out = planned(tmp_path, TUNED.replace("[tune]", "[tune]\nseed = 77")), tmp_path / "out"
+
+    def watch(standing: Standing) -> None:
+        if standing.running and list(out.glob("tuning/*/up")):
+            signal.raise_signal(signal.SIGINT)
+
+    carried = carry_out(sweep, out, 1, command, watch)
+    assert carried.status == 130
+    assert [trial.state for trial in carried.trials] == ["interrupted", *["not run"] * 5]
+    assert {attempt.state for attempt in carried.attempts} == {"not run"}
+
+
+# -- cells
+
+
+def test_intervals_are_those_of_student() -> None:
+    """Of 1, 2, 3: s = 1, t(2) = 4.3027, so 2 +- 2.484; a normal sample's interval holds its mean 95 times in 100."""
+    found = estimate([1.0, 2.0, 3.0])
+    assert found is not None
+    assert (found.mean, found.n) == (2.0, 3)
+    assert found.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert estimate([4.0]) == (4.0, None, 1)
+    assert estimate([]) is None
+    samples = np.random.default_rng(3).normal(5, 2, (2000, 4))
+    held = [abs(each.mean - 5) <= each.half for row in samples if (each := estimate(list(row))) and each.half]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "text"),
+    [
+        ([0.82, 0.83, 0.81], 0.01, "82.0 ± 2.5"),
+        ([12.0, 12.0], 1.0, "12 ± 0"),
+        ([41_000.0, 43_000.0, 42_000.0], 1.0, "42,000 ± 2,484"),
+        ([0.001, 0.003], 1.0, "0.002 ± 0.013"),
+        ([3.25], 1.0, "3.25"),
+        ([0.0, 0.0], 1.0, "0 ± 0"),
+    ],
+)
+def test_intervals_in_words(values: list[float], scale: float, text: str) -> None:
+    found = estimate(values)
+    assert found is not None
+    assert interval(found, scale) == text
+
+
+def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    """A stand-in's accuracy is a tenth of its seed; seed 5 ends early."""
+    sweep, out = planned(tmp_path, TUNED.replace("[1, 2, 3]", "[1, 3, 5]")), tmp_path / "out"
+    measured(tmp_path, 0.2, [0.3, 0.4])
+    measured(tmp_path, 0.05, [0.3, 0.4])
+    carried = carry_out(sweep, out, 2, command)
+    assert carried.status == 1
+    cells = cells_of(sweep, carried, out)
+    for cell, peers in zip(cells, (2, 3), strict=True):
+        assert cell.values == {"peers": peers}
+        assert cell.estimate("accuracy_mean") == (pytest.approx(0.2), pytest.approx(0.1 * 12.7062, rel=1e-4), 2)
+        assert cell.estimate("time_to_target_s") == (2.0, 0.0, 2)
+        times, mean, half = cell.accuracy()
+        assert (times.tolist(), mean.tolist(), half.tolist()) == ([1.0, 2.0], [0.2, 0.6], [0.0, 0.0])
+    rows = cell_rows(sweep, cells)
+    assert [(row["peers"], row["n"], row["trials"], row["tuned.optimizer.learning_rate"]) for row in rows] == [
+        ("2", 2, 3, 0.1), ("3", 2, 3, 0.1),
+    ]  # fmt: skip
+    assert rows[0]["accuracy_mean.mean"] == pytest.approx(0.2)
+    trials = trial_rows(sweep, cells, carried.trials)
+    assert [row["chosen"] for row in trials] == [False, True, False] * 2
+    assert [measure.key for measure in measures(cells, 0.5)][:2] == ["time_to_target_s", "accuracy_mean"]
+    write_study(Study("study <b>", sweep, cells, "grapevine sweep study.toml", "[sweep]"), out / "report.html")
+    page = (out / "report.html").read_text()
+    for text in (
+        "study &lt;b&gt;",
+        "learning rate 0.1, best of 3",
+        "± ",
+        "grapevine sweep study.toml",
+        "seed 1000",
+        "1 of 3 runs are missing",
+    ):
+        assert text in page, text
+    assert "learning rate was best at an end" not in page
+    assert page.count('class="plot"') == 3
+
+
+def test_the_command_tunes_measures_and_tells(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """Real runs: quadratics have no accuracy, so the lowest loss at the end wins; 1.9 overshoots, 0.01 crawls."""
+    monkeypatch.setenv("COLUMNS", "160")
+    file, out = tmp_path / "study.toml", tmp_path / "out"
+    file.write_text(
+        'peers = 3\n[world]\nname = "virtual"\n[topology]\nname = "complete"\n[task]\nname = "quadratic"\n[stop]\nsteps = 6\n'
+        '[sweep]\n"strategy.name" = ["full"]\nseed = [1, 2]\n[tune]\n"optimizer.learning_rate" = [0.01, 0.5, 1.9]'
+    )
+    assert main(["sweep", str(file), "--out", str(out), "--jobs", "2", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "best of 3" in printed
+    assert "± 0" in printed
+    with open(out / "tuning.csv", newline="") as opened:
+        assert [row["chosen"] for row in csv.DictReader(opened)] == ["False", "True", "False"]
+    assert list(pandas.read_parquet(out / "table.parquet")["optimizer.learning_rate"]) == [0.5, 0.5]
+    table = pandas.read_parquet(out / "cells.parquet")
+    assert list(table["n"]) == [2]
+    run = json.loads((out / "strategy.name=full,seed=2" / "summary.json").read_text())
+    assert run["seed"] == 2
+    assert "learning rate 0.5, best of 3" in (out / "report.html").read_text()

@@ -1,0 +1,254 @@
+"""The I/O thread's work against hostile, full and lost neighbours; sockets, links and clock are stand-ins, nothing sleeps."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+
+from peer import carrier as module
+from peer.carrier import Carrier, LinkCount
+from peer.endpoint import Endpoint
+from peer.wire import Acknowledgement, Chunk, encode
+from tests.helpers import LIMIT_BYTES, chunks_of
+
+RUN = 77
+
+
+class Transit(NamedTuple):
+    start_ns: int
+    finish_ns: int
+    due_ns: int
+
+
+class Straight:
+    """A network that takes no time, in both directions."""
+
+    def __init__(self) -> None:
+        self.ready: list[tuple[int, Any, Transit]] = []
+
+    def offer(self, target: int, item: Any, size: int, now_ns: int, first: bool = True, urgent: bool = False) -> None:
+        self.ready.append((target, item, Transit(now_ns, now_ns, now_ns)))
+
+    def release(self, now_ns: int) -> list[tuple[int, Any, Transit]]:
+        released, self.ready = self.ready, []
+        return released
+
+    def next_ns(self) -> int | None:
+        return self.ready[0][2].start_ns if self.ready else None
+
+    def drop(self, target: int) -> int:
+        self.ready = [entry for entry in self.ready if entry[0] != target]
+        return 0
+
+    def receive(self, due_ns: int, size_bytes: int) -> int:
+        return due_ns
+
+
+class Wires:
+    """Sockets whose frames are given and kept; `full` are the neighbours that take nothing more."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0)
+        self.incoming: deque[list[Any]] = deque()
+        self.sent: list[tuple[int, list[Any]]] = []
+        self.full: set[int] = set()
+        self.drains = 0
+        self.endless: list[Any] | None = None
+
+    def drain(self, most: int = 64) -> list[list[Any]]:
+        self.drains += 1
+        assert self.drains < 10_000, "the thread has lost itself in the frames"
+        if self.endless is not None:
+            return [self.endless] * most
+        return [self.incoming.popleft() for _ in range(min(most, len(self.incoming)))]
+
+    def send(self, neighbour: int, parts: list[Any]) -> bool:
+        if neighbour in self.full:
+            return False
+        self.sent.append((neighbour, parts))
+        return True
+
+    def disconnect(self, neighbour: int) -> None:
+        self.full.discard(neighbour)
+
+
+class Clock:
+    """Stands still; whoever would sleep does not."""
+
+    def __init__(self) -> None:
+        self.time_ns = 1_000
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+    def seconds_until(self, emulated_ns: int) -> float:
+        return 0.0
+
+
+class Rig:
+    """A carrier of peer 1, whose neighbours are 0 and 2, with everything around it; `rounds` of its loop at a time."""
+
+    def __init__(self, on_control: Callable[[Carrier], None] = lambda carrier: None) -> None:
+        self.wires = Wires()
+        self.clock = Clock()
+        self.control, self.launcher = os.pipe()
+        doorbell = SimpleNamespace(ring=lambda: None)
+        self.live: Any = SimpleNamespace(
+            endpoint=Endpoint(1, [0, 2], LIMIT_BYTES), clock=self.clock, news=deque(), outbox=deque(), doorbell=doorbell,
+            waiting=False, ended=False,
+        )  # fmt: skip
+        self.beats = 0
+        wires: Any = self.wires
+        network = Straight()
+        self.carrier = Carrier(self.live, wires, network, network, RUN, self.control, on_control, self._beat)
+
+    def _beat(self, carrier: Carrier) -> None:
+        self.beats += 1
+        if self.wires.endless is None:
+            carrier.finished = True
+
+    def round(self) -> None:
+        """Carry until the next sign of life."""
+        self.carrier.finished = False
+        self.carrier._next_beat_ns = 0
+        self.carrier.run()
+
+    def news(self, kind: str) -> list[Any]:
+        return [first for what, first, _ in self.live.news if what == kind]
+
+    def close(self) -> None:
+        for fd in (self.wires.fd, self.control, self.launcher, self.carrier.doorbell.fd):
+            os.close(fd)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.close()
+
+
+def frames_from(source: int, count: int = 10) -> list[list[Any]]:
+    """The frames of one message to peer 1."""
+    return [encode(chunk, RUN) for chunk in chunks_of(Endpoint(source, [1], LIMIT_BYTES), 1, count)]
+
+
+def numbers(sent: list[tuple[int, list[Any]]], target: int) -> list[int]:
+    """The chunk numbers that have gone to a neighbour."""
+    return [int.from_bytes(parts[0][20:24], "little") for to, parts in sent if to == target]
+
+
+def test_a_flood_neither_hides_the_launcher_nor_the_signs_of_life() -> None:
+    def finish(carrier: Carrier) -> None:
+        carrier.finished = True
+
+    rig = Rig(finish)
+    rig.wires.endless = [b"rubbish"]
+    os.write(rig.launcher, b"exit")
+    rig.carrier.run()
+    assert rig.beats >= 1
+    assert rig.carrier.errors["foreign"] > 0
+    rig.close()
+
+
+def test_a_flooded_thread_gives_up_its_real_time_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(module, "_schedule", lambda policy, priority: asked.append((policy, priority)))
+    monkeypatch.setattr(module, "BUSY_NS", 0)
+    monkeypatch.setattr(module, "BEAT_NS", 0)
+    rig = Rig()
+    rig.carrier.priority = 1
+    rig.carrier.beat = lambda carrier: setattr(carrier, "finished", len(asked) > 1)
+    rig.wires.endless = [b"rubbish"]
+    rig.carrier.run()
+    assert asked == [(os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, 1), (os.SCHED_OTHER, 0)]
+    rig.close()
+
+
+def test_chunks_keep_their_order_behind_a_full_queue(rig: Rig) -> None:
+    """One that finds room must not overtake those that did not: the receiver would drop the whole message."""
+    chunks = [Chunk(1, 0, number, number, 5, 0, 0, b"", b"x") for number in range(5)]
+    for chunk in chunks[:2]:
+        rig.live.outbox.append((0, chunk, 0))
+    rig.wires.full = {0}
+    rig.round()
+    rig.wires.full = set()
+    for chunk in chunks[2:]:
+        rig.live.outbox.append((0, chunk, 0))
+        rig.live.outbox.append((2, chunk, 0))
+    rig.round()
+    assert numbers(rig.wires.sent, 0) == [0, 1, 2, 3, 4]
+    assert numbers(rig.wires.sent, 2) == [2, 3, 4]
+
+
+def test_what_a_lost_neighbour_still_had_under_way_is_dropped_without_blame(rig: Rig) -> None:
+    late = encode(Chunk(0, 0, 0, 0, 1000, 10**9, 5, b"head", bytes(1000)), RUN)
+    rig.wires.incoming.append(late)
+    rig.round()
+    assert rig.carrier._held_bytes > 0
+    rig.carrier.lose(0)
+    rig.carrier.lose(0)
+    assert rig.carrier._held_bytes == 0
+    rig.wires.incoming.extend([late, encode(Acknowledgement(0, 7, 0, 0, 0), RUN), *frames_from(2)])
+    rig.live.outbox.append((0, Chunk(1, 0, 0, 0, 1, 0, 0, b"", b"x"), 0))
+    rig.round()
+    assert rig.news("lost") == [0]
+    assert rig.news("acknowledged") == []
+    assert [arrival.source for arrival in rig.news("arrival")] == [2]
+    assert not rig.carrier.errors
+    assert [target for target, _ in rig.wires.sent] == [2]
+
+
+def test_more_than_may_be_held_waits_in_the_sockets_and_is_not_lost(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_LIMIT_BYTES", 70_000)
+    size, count = 1_000, 200  # about 200 KB that are due later
+    for message in range(count):
+        rig.wires.incoming.append(encode(Chunk(0, message, 0, 0, size, 10**6, 5, b"head", bytes(size)), RUN))
+    rig.round()
+    assert rig.wires.incoming, "all was taken in at once"
+    rig.clock.time_ns = 10**6
+    for _ in range(count):
+        rig.round()
+    assert [arrival.message for arrival in rig.news("arrival")] == list(range(count))
+    assert not rig.carrier.errors
+
+
+def test_a_peer_that_has_ended_does_not_pile_up_what_others_go_on_sending(rig: Rig) -> None:
+    rig.live.ended = True
+    rig.wires.incoming.extend(frames_from(0))
+    rig.round()
+    assert not rig.live.news
+    assert [target for target, _ in rig.wires.sent] == [0]  # the others are still answered
+
+
+def test_samples_between_two_reports_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLES_KEPT", 100)
+    count = LinkCount()
+    for now_ns in range(5_000):
+        count.delivered(Chunk(0, now_ns, 0, 0, 1, 1, 1, b"", b"x"), now_ns + 1)
+    assert 40 <= len(count.delays_ns) <= 101
+    assert max(count.delays_ns) == 4_999
+
+
+def test_frames_that_no_honest_neighbour_sends_are_counted_and_change_nothing(rig: Rig) -> None:
+    itself = Chunk(1, 0, 0, 0, 1, 0, 0, b"", b"x")
+    rig.wires.incoming.extend(
+        [
+            [],
+            [b""],
+            [b"x" * 72],
+            encode(itself, RUN),
+            encode(itself._replace(source=9), RUN),
+            encode(itself._replace(source=0), RUN + 1),
+            encode(itself._replace(source=0, due_ns=2**62), RUN),
+            encode(itself._replace(source=0, finish_ns=-5), RUN),
+        ]
+    )
+    rig.round()
+    assert rig.carrier.errors == {"foreign": 6, "stamp": 2}
+    assert not rig.live.news
