@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/installed
+VM     := build/vm
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test test-vm lint bench clean
 
 install: $(STAMP)
 
@@ -18,6 +19,16 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
+
+# The kernel backend on a kernel that has netem: Debian's, unpacked here and booted by qemu (apt install qemu-system-x86).
+test-vm: $(STAMP) $(VM)/unpacked
+	GRAPEVINE_VM=$(VM) $(VENV)/bin/python -m pytest -rs tests/netem/test_namespaces_vm.py
+
+$(VM)/unpacked:
+	mkdir -p $(VM)
+	cd $(VM) && apt-get download busybox-static $$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')
+	for package in $(VM)/*.deb; do dpkg -x $$package $(VM); done
+	touch $@
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

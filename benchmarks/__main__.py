@@ -5,19 +5,22 @@ Timings are noisy: each pair of figures is taken in turn several times and the m
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bare import torch_loop_steps_per_s
 from benchmarks.fleet import fleet_steps_per_s, start
-from benchmarks.links import link_truth
+from benchmarks.links import busy_cores, link_truth
 from benchmarks.virtual import batched_gradients_per_s, draw, engine, loop_steps_per_s
 from benchmarks.wire import wire_bytes_per_s
 from benchmarks.worlds import differences
+from experiments.worlds.child import may_run_realtime
 
 TURNS = 3
 
@@ -53,15 +56,21 @@ def starting(console: Console) -> None:
 
 
 def links(console: Console) -> None:
-    """Goodput and delay of emulated links."""
-    table = Table(title="emulated links, asked against got (delay 20 ms)")
-    for column in ("rate asked", "goodput error", "target", "delay error, median", "target", "delay error, p99"):
+    """Goodput and delay of emulated links, on cores that are free and on cores that are not, beside a link without shaping."""
+    may = may_run_realtime()
+    table = Table(title=f"emulated links, asked against got (delay 20 ms, load {os.getloadavg()[0]:.1f})")
+    for column in ("cores", "rate asked", "goodput error", "target", "delay error, median", "target", "p99", "target"):
         table.add_column(column, justify="right")
-    for rate in ("1 Mbit/s", "10 Mbit/s", "100 Mbit/s", "500 Mbit/s"):
-        got = link_truth(rate, "20 ms")
-        late = f"{got['delay_error_ms']:.3f} ms", "0.5 ms", f"{got['delay_error_p99_ms']:.3f} ms"
-        table.add_row(rate, f"{got['rate_error']:+.2%}", "1 %", *late)
+    for busy in (False, True):
+        with busy_cores() if busy else nullcontext():
+            for rate in (None, "1 Mbit/s", "10 Mbit/s", "100 Mbit/s", "500 Mbit/s"):
+                got = link_truth(rate, "20 ms")
+                goodput = (f"{got['rate_error']:+.2%}", "1 %") if rate else (f"({got['rate_bytes_per_s'] / 1e6:,.0f} MB/s)", "")
+                targets = ("" if busy else "0.3 ms", ("1 ms" if may else "10 ms") if busy else "2 ms") if rate else ("", "")
+                late = f"{got['delay_error_ms']:.3f} ms", targets[0], f"{got['delay_error_p99_ms']:.3f} ms", targets[1]
+                table.add_row("busy" if busy else "free", rate or "unshaped", *goodput, *late)
     console.print(table)
+    console.print(f"SCHED_FIFO is {'' if may else 'not '}permitted here")
 
 
 def wires(console: Console) -> None:

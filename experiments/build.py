@@ -16,6 +16,7 @@ from experiments.config_errors import ConfigError, config_error
 from experiments.kernel_network import carried
 from experiments.script import planned
 from experiments.tasks import Problem
+from experiments.tasks.partitions import Partition, Spared
 from netem import Device, NetworkPlan
 from netem.units import duration_ns
 from topology import Figures, Schedule, ScheduleFigures, TimeVarying
@@ -114,7 +115,12 @@ def strategy_name(experiment: Experiment) -> str:
 
 
 def _problem(experiment: Experiment) -> Problem:
-    return _located("partition", lambda: experiment.task.problem(experiment.peers, experiment.partition, experiment.seed))
+    """The task, its data split among the peers that train; peers that serve hold nothing."""
+    partition: Partition = experiment.partition
+    servers = experiment.strategy.hubs
+    if 0 < servers < experiment.peers:
+        partition = Spared(partition=partition, servers=servers)
+    return _located("partition", lambda: experiment.task.problem(experiment.peers, partition, experiment.seed))
 
 
 def _laid_after(experiment: Experiment) -> str:

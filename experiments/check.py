@@ -128,7 +128,7 @@ def _shaped(fleet: Fleet) -> bool:
     """Whether any rate or delay was asked for."""
     plan = fleet.plan
     lines = any(math.isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
-    return lines or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
+    return lines or bool(plan.cables) or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
 
 
 def _gradient_ns(fleet: Fleet) -> float:
@@ -163,10 +163,14 @@ def _links(fleet: Fleet, model_bytes: int, step_ns: list[float]) -> Iterator[Lin
     for pairs in rounds:  # of several rounds, the most that one peer sends or hears at once
         out |= Counter(source for source, _ in pairs)
         into |= Counter(target for _, target in pairs)
+    cables: dict[tuple[int, int], float] = {}  # what a link has of the cable that leaves it least
+    for cable in plan.cables:
+        for pair in (crossing := [pair for pair in cable.links if pair in sent]):
+            cables[pair] = min(cable.rate_bytes_per_s / len(crossing), cables.get(pair, math.inf))
     for source, target in sorted(sent):
         spec = plan.links[source, target]
         shares = plan.uplinks[source] / out[source], plan.downlinks[target] / into[target]
-        rate = min(spec.effective_rate_bytes_per_s, *shares)
+        rate = min(spec.effective_rate_bytes_per_s, *shares, cables.get((source, target), math.inf))
         transfer_ns = spec.delay_ns + model_bytes / rate * 1e9
         often = sent[source, target] / len(rounds)
         yield LinkForecast(source, target, rate, spec.delay_ns, transfer_ns, transfer_ns > step_ns[source], often)

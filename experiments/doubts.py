@@ -12,6 +12,8 @@ import numpy as np
 from experiments.result import LinkFigures, median
 from netem.units import show_rate
 
+Cables = dict[tuple[int, int], list[tuple[float, int]]]
+
 if TYPE_CHECKING:
     from experiments.summary import Outcome
 
@@ -28,7 +30,7 @@ LEARNT = 0.2
 
 def doubts(summary: Mapping[str, Any], outcome: Outcome, diverged: str) -> Iterable[str]:
     """Every doubt, in words; `diverged` names the peers whose weights are not finite ("" = none)."""
-    stretch = f"raise world.dilation (now {summary['dilation']:g}) or use fewer peers"
+    stretch = f"raise world.dilation from {summary['dilation']:g} to {_dilation(summary):g}, or use fewer peers"
     if diverged:
         yield f"training diverged: the weights of {diverged} are not finite; lower optimizer.learning_rate"
     elif why := _astray(summary, outcome):
@@ -45,10 +47,16 @@ def doubts(summary: Mapping[str, Any], outcome: Outcome, diverged: str) -> Itera
         yield f"delays are off by {summary['delay_error_median_ms']:.1f} ms (median over the links): {stretch}"
 
 
+def _dilation(summary: Mapping[str, Any]) -> float:
+    """How far to stretch time: by a power of two, at least 2, that brings the lateness down to what is no doubt."""
+    late = max((summary["lateness_p99_ms"] or 0) / LATE_MS, (summary["delay_error_median_ms"] or 0) / DELAY_ERROR_MS)
+    return float(summary["dilation"] * 2 ** max(1, math.ceil(math.log2(max(late, 1.0)))))
+
+
 def fidelity(outcome: Outcome) -> dict[str, Any]:
     """How far the links were from what was asked: the worst rate, the median delay.
 
-    Where nothing was asked there is no error.  A link behind an uplink or downlink that it shares may get anything between
+    Where nothing was asked there is no error.  A link that shares an uplink, a downlink or a cable may get anything between
     its fair share and all of it.
     """
     errors = {link[:2]: error for link, error in _rate_errors(outcome) if math.isfinite(error)}
@@ -69,10 +77,12 @@ def shaped(link: LinkFigures) -> bool:
 def _rate_errors(outcome: Outcome) -> Iterable[tuple[LinkFigures, float]]:
     """The relative error of every link's rate, 0 between the least and the most it can get."""
     out, into = Counter(link.source for link in outcome.links), Counter(link.target for link in outcome.links)
+    cables = _cables(outcome)
     for link in outcome.links:
         uplink, downlink = _at(outcome.uplinks, link.source), _at(outcome.downlinks, link.target)
-        most = min(link.rate_asked_bytes_per_s, uplink, downlink)
-        least = min(link.rate_asked_bytes_per_s, uplink / out[link.source], downlink / into[link.target])
+        shares = [rate / among for rate, among in cables.get(link[:2], ())]
+        most = _asked(outcome, link, cables)
+        least = min(link.rate_asked_bytes_per_s, uplink / out[link.source], downlink / into[link.target], *shares)
         got = link.rate_measured_bytes_per_s
         if math.isfinite(most) and least > 0:
             yield link, got / most - 1 if got > most else got / least - 1 if got < least else 0.0 * got
@@ -84,7 +94,7 @@ def _rate(summary: Mapping[str, Any], outcome: Outcome, stretch: str) -> Iterabl
         return
     source, target = summary["rate_error_worst_link"]
     link, error = next(pair for pair in _rate_errors(outcome) if pair[0][:2] == (source, target))
-    got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(_asked(outcome, link))
+    got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(_asked(outcome, link, _cables(outcome)))
     if error < 0 and not stretch:
         return  # virtual links are exact: where less came through, less was sent, or jitter hid it
     why = stretch
@@ -93,9 +103,18 @@ def _rate(summary: Mapping[str, Any], outcome: Outcome, stretch: str) -> Iterabl
     yield f"link {source} -> {target} was measured at {got} where {asked} was asked ({100 * error:+.0f} %): {why}"
 
 
-def _asked(outcome: Outcome, link: LinkFigures) -> float:
+def _asked(outcome: Outcome, link: LinkFigures, cables: Cables) -> float:
     ends = _at(outcome.uplinks, link.source), _at(outcome.downlinks, link.target)
-    return min(link.rate_asked_bytes_per_s, *ends)
+    return min(link.rate_asked_bytes_per_s, *ends, *(rate for rate, _ in cables.get(link[:2], ())))
+
+
+def _cables(outcome: Outcome) -> Cables:
+    """Of each link that crosses any: their rates, and how many links share them."""
+    found: Cables = {}
+    for cable in outcome.cables:
+        for pair in cable.links:
+            found.setdefault(pair, []).append((cable.rate_bytes_per_s, len(cable.links)))
+    return found
 
 
 def _at(rates: Sequence[float], peer: int) -> float:

@@ -74,6 +74,12 @@ def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key
         if "unit" in extra and isinstance(value, int | float) and not isinstance(value, bool):
             cure = f"write for example {show_value(extra['example'])}"
             return ConfigError(key=key, value=value, problem=f"{show_value(value)} has no unit", cure=cure)
+    for kind, _ in _kinds(info):
+        if isinstance(kind, inspect.StructType) and isinstance(value, Mapping):
+            try:
+                read_struct(kind.cls, value, key, kind.cls.__name__.lower())
+            except ConfigError as inner:
+                return inner
     if any(isinstance(kind, inspect.CustomType) for kind, _ in _kinds(info)):
         return ConfigError(key=key, problem="no file can hold this", cure="give it from Python")
     return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=f"expected {_expected(info)}")

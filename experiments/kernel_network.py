@@ -37,4 +37,4 @@ def carried(experiment: Experiment, plan: NetworkPlan) -> NetworkPlan:
 
 
 def _refusal(problem: str, cure: str) -> ConfigError:
-    return ConfigError(key=KEY, value="kernel", problem=problem, cure=cure)
+    return ConfigError(key=KEY, value="kernel", problem=f'"kernel" cannot be used: {problem}', cure=cure)

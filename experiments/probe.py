@@ -1,22 +1,25 @@
 """What the emulated network really delivers: asked against got, per link, measured by the peers' own sockets and threads.
 
-A fleet of processes comes up with a strategy that only sends: first small messages one by one (the delay), then large ones
-without a pause (the rate), one neighbour after the other.  Everything got is read off the real clock at the moment when a
-chunk is handed over, so a host that is too slow shows.
+A fleet of processes comes up with a strategy that only sends, several times over: small messages one by one (delay and jitter),
+large ones without a pause to one neighbour after the other (rate), to all at once (sharing), and, where loss or TCP's windows
+slow links, single messages of a usual size (transfers).  Everything got is read off the real clock, so a host that is too slow
+shows.  What jitter, loss and TCP should come to is what virtual time says of the same messages: the same draws, no host.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from experiments.build import Fleet, build
-from experiments.config import Experiment, Processes, Stop
+from experiments.config import Experiment, Processes, Stop, Virtual
 from experiments.config_errors import ConfigError
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder
@@ -24,39 +27,63 @@ from experiments.tables import Record
 from experiments.tasks import Iid, Quadratic
 from experiments.worlds.messages import FINAL, Evaluate, Report
 from experiments.worlds.tally import Tally
-from netem import HostDevices
+from netem import HostDevices, max_min
 from peer.payloads import Dense
 from peer.peer import Peer
 from peer.strategies import Solo, Strategy
 
-PINGS = 40
-PING_PAUSE_NS = 10_000_000
+PINGS = 100
+PING_PAUSE_NS = 5_000_000
 PING_ELEMENTS = 16
 BULK_S = 0.8
 BULK_LEAST_BYTES, BULK_MOST_BYTES = 65_536, 64 << 20
 MESSAGE_ELEMENTS = 262_144
+TRANSFERS, TRANSFER_BYTES = 6, 65_536
+TRANSFER_PAUSE_NS = 100_000_000
+TRANSFERS_AT_MOST_S = 20.0
+REST_NS = 200_000_000  # between two links' turns, and after the last message of a run
+LEAD_NS = 1_000_000_000  # before the first message: processes have just begun then
+
+Pair = tuple[int, int]
 
 
-class _Probing(Strategy, frozen=True, tag="probe"):
-    """Sends to each neighbour in turn, a slot of time each; `bulk_bytes` says how much goes over each directed link."""
+class Sending(msgspec.Struct, frozen=True):
+    """One message that a peer sends at an instant, counted from the end of the lead."""
 
-    bulk_bytes: dict[int, dict[int, int]]
-    slot_ns: int
-    pinging: bool
+    at_ns: int
+    target: int
+    elements: int
+
+
+class Probing(Strategy, frozen=True, tag="probe"):
+    """Sends what it is told to, when it is told to, and notes how long what it receives was on its way.
+
+    At the end a peer's weights are, for each neighbour in order, the mean time of its messages (s) and their number.
+    """
+
+    sendings: dict[int, list[Sending]]
+    end_ns: int
 
     async def run(self, peer: Peer) -> None:
-        for place, neighbour in enumerate(list(peer.neighbours)):
-            await peer.sleep(max(0, place * self.slot_ns - peer.now_ns))
-            if self.pinging:
-                for _ in range(PINGS):
-                    await peer.send(neighbour, Dense(peer.weights[:PING_ELEMENTS]))
-                    await peer.sleep(PING_PAUSE_NS)
-            else:
-                left = self.bulk_bytes[peer.id][neighbour] // 4
-                while left > 0:
-                    await peer.send(neighbour, Dense(peer.weights[: min(left, MESSAGE_ELEMENTS)]))
-                    left -= MESSAGE_ELEMENTS
-        await peer.sleep(max(0, len(self.bulk_bytes[peer.id]) * self.slot_ns - peer.now_ns))
+        times_s = np.zeros((len(peer.neighbours), 2))
+        place = {neighbour: at for at, neighbour in enumerate(peer.neighbours)}
+        for sending in [*self.sendings.get(peer.id, []), Sending(self.end_ns, -1, 0)]:
+            at_ns = sending.at_ns + LEAD_NS
+            while peer.now_ns < at_ns:
+                message = await peer.receive(at_ns)
+                if message is not None:
+                    times_s[place[message.source]] += (peer.now_ns - message.scalars[0]) / 1e9, 1
+            if sending.elements:
+                await peer.send(sending.target, Dense(peer.weights[: sending.elements]), (float(peer.now_ns),))
+        counts = np.maximum(times_s[:, 1], 1)
+        peer.weights[: times_s.size] = (times_s / np.stack([counts, np.ones_like(counts)], 1)).ravel()
+
+
+class Heard(NamedTuple):
+    """What one run found of each directed link: the receiver's figures, and the mean time of a message (s)."""
+
+    links: dict[Pair, Any]
+    times_s: dict[Pair, float]
 
 
 class _Listening(Tally):
@@ -64,7 +91,7 @@ class _Listening(Tally):
 
     def __init__(self, fleet: Fleet, recorder: Recorder) -> None:
         super().__init__(fleet, recorder, lambda status: None)
-        self.got: dict[tuple[int, int], Any] = {}
+        self.got: dict[Pair, Any] = {}
 
     def report(self, report: Report) -> Evaluate | None:
         if report.index == FINAL:
@@ -76,9 +103,17 @@ class _Listening(Tally):
 def probe(experiment: Experiment) -> list[dict[str, Any]]:
     """Bring the experiment's network up without training and measure every directed link.
 
-    Returns one row a link: source, target, `rate_asked_bytes_per_s` (after loss, uplink and downlink; inf = unshaped),
-    `rate_got_bytes_per_s`, `rate_error` (relative; nan where unshaped), `delay_asked_s`, `delay_got_s` (median),
-    `delay_got_p99_s`, `delay_error_s`.  Raises ConfigError as `build` does, and for the virtual world.
+    Returns one row a link, times in s and rates in bytes/s:
+    source, target;
+    alone: `rate_asked_bytes_per_s` (after loss, uplink and downlink; inf = unshaped), `rate_model_bytes_per_s` (what the pure
+    model makes of the same messages where a link varies, else as asked), `rate_got_bytes_per_s`, `rate_error` (relative to the
+    model; nan where unshaped);
+    `delay_asked_s`, `delay_got_s` (median), `delay_error_s` (from the median of the pure model, which is the delay asked where
+    nothing varies), `delay_late_p99_s`, `jitter_asked_s`, and the quantiles `delay_model_s`, `delay_model_p05_s`, `..p95_s`,
+    `..p99_s`, `delay_got_p05_s`, ...;
+    all links at once: `share_asked_bytes_per_s` (max-min fair), `share_got_bytes_per_s`, `share_error`;
+    one message of `transfer_bytes` at a time, where loss or TCP slow the link: `transfer_model_s`, `transfer_got_s`,
+    `transfer_error`.  What does not apply is nan.  Raises ConfigError as `build` does, and for the virtual world.
     """
     if not isinstance(experiment.world, Processes):
         raise ConfigError(
@@ -87,55 +122,206 @@ def probe(experiment: Experiment) -> list[dict[str, Any]]:
         )  # fmt: skip
     quiet = experiment.replace(
         strategy=Solo(), task=Quadratic(dimension=MESSAGE_ELEMENTS), partition=Iid(), devices=HostDevices(),
-        stop=Stop(steps=1), record=Record(every="1000 h"),
+        stop=Stop(steps=1), record=Record(every="1000 h"), events=(),
     )  # fmt: skip
     fleet = build(quiet)
-    bulk = {(source, target): _bulk_bytes(fleet, source, target) for source, target in fleet.plan.links}
-    delays, rates = _measure(fleet, bulk, True), _measure(fleet, bulk, False)
-    return [_row(fleet, link, delays[link], rates[link]) for link in sorted(fleet.plan.links)]
+    links = sorted(fleet.plan.links)
+    alone = {link: _asked(fleet, *link) for link in links}
+    shares = _shares(fleet)
+    pings = _pings(fleet)
+    got = _measure(fleet, pings)
+    model = None if fleet.plan.kernel else _measure(fleet, pings, real=False)
+    bulk = _bulk(fleet, alone, in_turn=True)
+    rates = _measure(fleet, bulk)
+    ideal = _measure(fleet, bulk, real=False) if any(spec.varies for spec in fleet.plan.links.values()) else None
+    shared = _measure(fleet, _bulk(fleet, shares, in_turn=False)) if _apart(alone, shares) else None
+    transfers = _transfers(fleet)
+    rows = []
+    for link in links:
+        due = ideal.links[link].rate_bytes_per_s if ideal is not None else alone[link]
+        row = _row(link, alone[link], due, rates.links[link]) | _delay(fleet, link, got, model)
+        rows.append(row | _sharing(link, shares, shared))
+    if transfers.sendings:
+        real, virtual = _measure(fleet, transfers), _measure(fleet, transfers, real=False)
+        for row, link in zip(rows, links, strict=True):
+            row |= _transfer(real.times_s.get(link, math.nan), virtual.times_s.get(link, math.nan))
+    else:
+        rows = [row | _transfer(math.nan, math.nan) for row in rows]
+    return rows
 
 
-def _measure(fleet: Fleet, bulk: dict[tuple[int, int], int], pinging: bool) -> dict[tuple[int, int], Any]:
-    from experiments.worlds.processes import ProcessesWorld
+# ---- who sends what, when -----------------------------------------------------------------------------------------------
 
-    per_peer: dict[int, dict[int, int]] = {peer: {} for peer in range(fleet.experiment.peers)}
-    for (source, target), size in bulk.items():
-        per_peer[source][target] = size
-    longest_s = max((size / _asked(fleet, *link) for link, size in bulk.items()), default=0.0)
-    delay_s = 2 * max((spec.delay_ns + spec.jitter_ns for spec in fleet.plan.links.values()), default=0) / 1e9
-    slot_s = (PINGS * PING_PAUSE_NS / 1e9 if pinging else longest_s) + delay_s + 0.2
-    strategy = _Probing(bulk_bytes=per_peer, slot_ns=int(slot_s * 1e9), pinging=pinging)
-    probing = replace(fleet, experiment=fleet.experiment.replace(strategy=strategy), rounds=None)
-    with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(Path(folder) / "probe", fleet.experiment.to_toml(), {})
-        tally = _Listening(probing, recorder)
-        with Interrupt() as interrupt:
-            ProcessesWorld(probing, tally, interrupt).run()
-            if interrupt.requested:
-                raise KeyboardInterrupt
-    return tally.got
+
+def _pings(fleet: Fleet) -> Probing:
+    """Small messages to one neighbour after the other."""
+    slot_ns = PINGS * PING_PAUSE_NS + _slowest_ns(fleet) + REST_NS
+    sendings = {
+        peer: [
+            Sending(place * slot_ns + turn * PING_PAUSE_NS, target, PING_ELEMENTS)
+            for place, target in enumerate(targets)
+            for turn in range(PINGS)
+        ]
+        for peer, targets in _targets(fleet).items()
+    }
+    return Probing(sendings=sendings, end_ns=_most(fleet) * slot_ns)
+
+
+def _bulk(fleet: Fleet, rates: dict[Pair, float], in_turn: bool) -> Probing:
+    """Large messages without a pause, so many that the link is busy for BULK_S; to one neighbour after the other, or to all."""
+    sizes = {link: int(np.clip(min(rate * BULK_S, 1e12), BULK_LEAST_BYTES, BULK_MOST_BYTES)) for link, rate in rates.items()}
+    longest_s = max(size / rates[link] for link, size in sizes.items())
+    for link, size in sizes.items():
+        if fleet.plan.links[link].varies:  # slower at times; twice, since what it draws may differ from turn to turn
+            longest_s = max(longest_s, 2e-9 * fleet.plan.link(*link).send(LEAD_NS, size).finish_ns)
+    slot_ns = int(longest_s * 1e9) + _slowest_ns(fleet) + REST_NS
+    sendings: dict[int, list[Sending]] = {}
+    for peer, targets in _targets(fleet).items():
+        queues = [
+            [Sending(place * slot_ns * in_turn, target, elements) for elements in _messages(sizes[peer, target] // 4)]
+            for place, target in enumerate(targets)
+        ]
+        longest = max(map(len, queues), default=0)
+        turns = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
+        sendings[peer] = sorted(turns, key=lambda sending: sending.at_ns)
+    return Probing(sendings=sendings, end_ns=(_most(fleet) if in_turn else 1) * slot_ns)
+
+
+def _transfers(fleet: Fleet) -> Probing:
+    """Single messages over those links that loss or TCP slow, each after the last has arrived; empty where there are none."""
+    sendings: dict[int, list[Sending]] = {}
+    plan, end_ns = fleet.plan, 0
+    for peer, targets in _targets(fleet).items():
+        now_ns = 0
+        for target in targets:
+            spec = plan.links[peer, target]
+            if plan.kernel or not (spec.loss or spec.tcp != "none") or now_ns > TRANSFERS_AT_MOST_S * 1e9:
+                continue
+            link = plan.link(peer, target)
+            line_ns = math.ceil(TRANSFER_BYTES / min(plan.uplinks[peer], plan.downlinks[target]) * 1e9)
+            for _ in range(TRANSFERS):
+                sendings.setdefault(peer, []).append(Sending(now_ns, target, TRANSFER_BYTES // 4))
+                now_ns = link.send(now_ns, TRANSFER_BYTES).due_ns + line_ns + 2 * spec.delay_ns + TRANSFER_PAUSE_NS
+        end_ns = max(end_ns, now_ns)
+    return Probing(sendings=sendings, end_ns=end_ns + _slowest_ns(fleet) + REST_NS)
+
+
+def _messages(elements: int) -> Iterable[int]:
+    for left in range(elements, 0, -MESSAGE_ELEMENTS):
+        yield min(left, MESSAGE_ELEMENTS)
+
+
+def _targets(fleet: Fleet) -> dict[int, list[int]]:
+    targets: dict[int, list[int]] = {}
+    for source, target in sorted(fleet.plan.links):
+        targets.setdefault(source, []).append(target)
+    return targets
+
+
+def _most(fleet: Fleet) -> int:
+    return max(map(len, _targets(fleet).values()), default=0)
+
+
+def _slowest_ns(fleet: Fleet) -> int:
+    """How long after it has left the last message may arrive."""
+    return 2 * max((spec.delay_ns + 3 * spec.jitter_ns for spec in fleet.plan.links.values()), default=0)
+
+
+# ---- what is asked ------------------------------------------------------------------------------------------------------
 
 
 def _asked(fleet: Fleet, source: int, target: int) -> float:
     """What one flow alone can get on a link, bytes/s."""
     plan = fleet.plan
-    return min(plan.links[source, target].effective_rate_bytes_per_s, plan.uplinks[source], plan.downlinks[target])
+    cables = [cable.rate_bytes_per_s for cable in plan.cables if (source, target) in cable.links]
+    return min(plan.links[source, target].effective_rate_bytes_per_s, plan.uplinks[source], plan.downlinks[target], *cables)
 
 
-def _bulk_bytes(fleet: Fleet, source: int, target: int) -> int:
-    return int(np.clip(min(_asked(fleet, source, target) * BULK_S, 1e12), BULK_LEAST_BYTES, BULK_MOST_BYTES))
+def _shares(fleet: Fleet) -> dict[Pair, float]:
+    """What each link gets when all send at once: max-min fair over the lines that several share."""
+    limits, routes, _ = fleet.plan.shared()
+    links = sorted(fleet.plan.links)
+    caps = [fleet.plan.links[link].effective_rate_bytes_per_s for link in links]
+    return dict(zip(links, max_min(limits, [routes.get(link, ()) for link in links], caps), strict=True))
 
 
-def _row(fleet: Fleet, link: tuple[int, int], pinged: Any, moved: Any) -> dict[str, Any]:
-    asked, spec = _asked(fleet, *link), fleet.plan.links[link]
+def _apart(alone: dict[Pair, float], shares: dict[Pair, float]) -> bool:
+    """Whether sharing takes anything from any link."""
+    return any(shares[link] < rate * (1 - 1e-6) for link, rate in alone.items())
+
+
+# ---- one run ------------------------------------------------------------------------------------------------------------
+
+
+def _measure(fleet: Fleet, strategy: Probing, real: bool = True) -> Heard:
+    from experiments.worlds.processes import ProcessesWorld
+    from experiments.worlds.virtual import VirtualWorld
+
+    experiment = fleet.experiment.replace(strategy=strategy)
+    if not real:
+        experiment = experiment.replace(world=Virtual())
+    probing = replace(fleet, experiment=experiment, rounds=None)
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(Path(folder) / "probe", fleet.experiment.to_toml(), {})
+        tally = _Listening(probing, recorder)
+        with Interrupt() as interrupt:
+            outcome = (ProcessesWorld if real else VirtualWorld)(probing, tally, interrupt).run()
+            if interrupt.requested:
+                raise KeyboardInterrupt
+    times_s = {}
+    for peer, targets in _targets(fleet).items():
+        for place, source in enumerate(targets):  # every link goes both ways
+            mean_s, count = outcome.weights[peer, 2 * place : 2 * place + 2]
+            times_s[source, peer] = float(mean_s) if count else math.nan
+    return Heard(tally.got, times_s)
+
+
+# ---- one row ------------------------------------------------------------------------------------------------------------
+
+
+def _row(link: Pair, asked: float, due: float, moved: Any) -> dict[str, Any]:
     return {
         "source": link[0],
         "target": link[1],
         "rate_asked_bytes_per_s": asked,
+        "rate_model_bytes_per_s": due,
         "rate_got_bytes_per_s": moved.rate_bytes_per_s,
-        "rate_error": moved.rate_bytes_per_s / asked - 1 if math.isfinite(asked) else math.nan,
+        "rate_error": _relative(moved.rate_bytes_per_s, due),
+    }
+
+
+def _delay(fleet: Fleet, link: Pair, got: Heard, model: Heard | None) -> dict[str, Any]:
+    spec, pinged = fleet.plan.links[link], got.links[link]
+    asked = model.links[link] if model is not None else None
+    row = {
         "delay_asked_s": spec.delay_ns / 1e9,
         "delay_got_s": pinged.delay_s,
         "delay_got_p99_s": pinged.delay_p99_s,
-        "delay_error_s": pinged.delay_s - spec.delay_ns / 1e9,
+        "delay_error_s": pinged.delay_s - (asked.delay_s if asked else spec.delay_ns / 1e9),
+        "jitter_asked_s": spec.jitter_ns / 1e9,
     }
+    row["delay_model_s"] = asked.delay_s if asked else math.nan
+    for name in ("p05", "p95", "p99"):
+        row[f"delay_model_{name}_s"] = getattr(asked, f"delay_{name}_s") if asked else math.nan
+        row[f"delay_got_{name}_s"] = getattr(pinged, f"delay_{name}_s")
+    row["delay_late_p99_s"] = math.nan if spec.varies else row["delay_got_p99_s"] - row["delay_model_p99_s"]
+    return row
+
+
+def _sharing(link: Pair, shares: dict[Pair, float], shared: Heard | None) -> dict[str, Any]:
+    asked = shares[link] if shared is not None else math.nan
+    got = shared.links[link].rate_bytes_per_s if shared is not None else math.nan
+    return {"share_asked_bytes_per_s": asked, "share_got_bytes_per_s": got, "share_error": _relative(got, asked)}
+
+
+def _transfer(got_s: float, model_s: float) -> dict[str, Any]:
+    return {
+        "transfer_bytes": TRANSFER_BYTES if math.isfinite(got_s) else 0,
+        "transfer_model_s": model_s,
+        "transfer_got_s": got_s,
+        "transfer_error": _relative(got_s, model_s),
+    }
+
+
+def _relative(got: float, asked: float) -> float:
+    return got / asked - 1 if math.isfinite(asked) and asked else math.nan

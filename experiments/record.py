@@ -42,15 +42,16 @@ class Recorder:
     The folder is made, or, where it holds an earlier run, taken over; a folder with anything else in it is refused
     (ValueError). `experiment.toml`, `manifest.json` and a `summary.json` that says "running" lie there from the start;
     events are written at once, the tables at every `flush`, each file in one piece. Used as a context manager, it ends
-    the folder properly even where `finish` was never reached.
+    the folder properly even where `finish` was never reached. Without `page` there is no `report.html`.
 
     Kinds of events that the report understands: "lost" and "fault" (with `peer`), "join", "warning" (with `text`);
     any other kind is shown as it is.
     """
 
-    def __init__(self, folder: Path, experiment_toml: str, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, experiment_toml: str, manifest: Mapping[str, Any], page: bool = True) -> None:
         self.folder = folder
         self._experiment_toml = experiment_toml
+        self._page = page
         self._metrics = _Table("metrics.parquet")
         self._links = _Table("links.parquet")
         self._flush_from_s = 0.0
@@ -116,7 +117,8 @@ class Recorder:
             with _whole(self.folder / "weights.npy") as part, open(part, "wb") as file:
                 np.save(file, np.ascontiguousarray(weights, dtype=np.float32), allow_pickle=False)
         self._write_json("summary.json", summary)
-        self._report(summary)
+        if self._page:
+            self._report(summary)
         self._events.close()
 
     def __enter__(self) -> Recorder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tomllib
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -42,9 +43,34 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         raise ValueError("nothing to report on: give at least one run folder")
     results = [Result.read(folder) for folder in folders]
     labels = _labels(results)
-    styles = itertools.cycle((colour, dash) for dash in ("solid", "dash", "dot") for colour in COLOURS)
-    runs = [Run.read(result, label, *next(styles)) for result, label in zip(results, labels, strict=True)]
+    styles = _styles(results)
+    runs = [Run.read(result, label, *style) for result, label, style in zip(results, labels, styles, strict=True)]
     write_page(out, *_page(runs))
+
+
+def _styles(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """A colour and a dash for each; runs that differ in nothing but their world share a colour: in virtual time dotted."""
+    alike = [_but_for_the_world(result) for result in results]
+    worlds = {(key, result.summary.get("world")) for key, result in zip(alike, results, strict=True)}
+    if len(set(alike)) == len(alike) or len(worlds) < len(alike):
+        styles = itertools.cycle((colour, dash) for dash in ("solid", "dash", "dot") for colour in COLOURS)
+        return [next(styles) for _ in results]
+    places = {key: place for place, key in enumerate(dict.fromkeys(alike))}
+    drawn = []
+    for key, result in zip(alike, results, strict=True):
+        turn, colour = divmod(places[key], len(COLOURS))
+        dashes = ("solid", "dot") if turn % 2 == 0 else ("dash", "dashdot")
+        drawn.append((COLOURS[colour], dashes[result.summary.get("world") == "virtual"]))
+    return drawn
+
+
+def _but_for_the_world(result: Result) -> bytes:
+    """The whole description of a run without its world, and without its name, which may tell it."""
+    try:
+        described = tomllib.loads((result.folder / "experiment.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return str(result.folder).encode()
+    return msgspec.json.encode({key: value for key, value in described.items() if key not in ("world", "name")}, order="sorted")
 
 
 def write_page(out: Path, title: str, content: str, figures: dict[str, Figure]) -> None:

@@ -161,12 +161,12 @@ def _scale(values: np.ndarray, kind: str) -> Figure:
     positive = values[values > 0]
     wide = len(positive) == len(values) and values.max() > 100 * values.min()
     if len(positive) and (kind == "log" or (wide and kind != "bytes")):
-        return _logarithmic(float(positive.min()) / 1.3, float(positive.max()) * 1.3)
+        return log_axis(float(positive.min()) / 1.3, float(positive.max()) * 1.3)
     axis: Figure = {"rangemode": "tozero"} if values.min() >= 0 else {}
     return axis | ({"tickformat": "~s", "ticksuffix": "B"} if kind == "bytes" else {})
 
 
-def _logarithmic(low: float, high: float) -> Figure:
+def log_axis(low: float, high: float) -> Figure:
     """A logarithmic axis from low to high, its ticks written out in full: 0.5, 1, 2, 5, 10."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     apart = max(1, (last - first) // 8)
@@ -209,7 +209,7 @@ def _asked_got(
     line = {"color": FAINT, "width": 1, "dash": "dash"}
     equal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "as asked", "line": line, "hoverinfo": "skip"}
     layout = frame(f"asked {what} ({unit})", f"measured {what} ({unit})", named=len(runs))
-    axis = _logarithmic(*ends) if logarithmic else {"range": ends}
+    axis = log_axis(*ends) if logarithmic else {"range": ends}
     layout["xaxis"] |= axis
     layout["yaxis"] |= axis
     return {"data": [equal, *data], "layout": layout}

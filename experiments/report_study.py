@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 import numpy as np
 
+from experiments.connectivity import read_connectivity
 from experiments.report import section, write_page
+from experiments.report_connectivity import connectivity_sections
 from experiments.report_figures import COLOURS, Figure, frame
 from experiments.summary import figure, percent
 from experiments.sweep_cells import CellResult, Measure, measures
@@ -73,24 +75,27 @@ def write_study(study: Study, out: Path) -> None:
     """Write the page to `out`; ValueError where a run folder is damaged, or the page cannot be written."""
     figures: dict[str, Figure] = {}
     shown = measures(study.cells, study.sweep.target)
-    parts = [_told(study), _doubts(study)]
+    connectivity = read_connectivity(study.sweep, study.cells)
+    parts = [_told(study, connectivity is None), _doubts(study)]
+    if connectivity is not None:
+        parts += connectivity_sections(connectivity, study.command, figures)
     for panel in study.panels:
-        parts += [_table(study, panel, shown), '<div class="grid">', *_pictures(study, panel, shown, figures), "</div>"]
+        parts.append(_table(study, panel, shown))
+        if connectivity is None:
+            parts += ['<div class="grid">', *_pictures(study, panel, shown, figures), "</div>"]
     parts += [_tuning(study), _runs(study, out.parent), _file(study)]
     write_page(out, study.name, "\n".join(parts), figures)
 
 
-def _told(study: Study) -> str:
+def _told(study: Study, drawn: bool) -> str:
     sweep, cells = study.sweep, study.cells
     counts = sorted({len(cell.attempts) for cell in cells})
     each = " to ".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
     text = f"{len(cells):,} combinations of {', '.join(map(_short, sweep.axes)) or 'nothing but seeds'}, {each} "
     text += "run with a seed of its own each. " if each == "1" else "runs each, which differ in the seed alone. "
     if max(counts) > 1:
-        text += (
-            "Figures are means over these runs ± half of the 95 % interval (Student's t); "
-            "so are the bars' whiskers and the curves' bands. "
-        )
+        text += "Figures are means over these runs ± half of the 95 % interval (Student's t)"
+        text += "; so are the bars' whiskers and the curves' bands. " if drawn else ". "
     if sweep.tune:
         text += (
             f"Every combination was tuned by the same {len(sweep.tune.candidates)} trials ({_tuned_names(sweep)}: "
@@ -254,8 +259,11 @@ def _runs(study: Study, folder: Path) -> str:
         f'<li><a href="{escape(quote(str(run.relative_to(folder) / "report.html")))}">{escape(run.name)}</a></li>'
         for cell in study.cells
         for run in cell.folders
+        if (run / "report.html").is_file()
     )
-    fold = f"<details><summary>Each run has a report of its own</summary><ul>{items}</ul></details>"
+    fold = '<p class="how"><code>grapevine report DIR</code> makes the page of a single run.</p>'
+    if items:
+        fold = f"<details><summary>Each run has a report of its own</summary><ul>{items}</ul></details>"
     return f'<section class="card"><h2>Runs</h2>{fold}</section>'
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import topology
 from experiments.build import Fleet, build, strategy_name, topology_name
 from experiments.check import timeless
 from experiments.config import ConfigError, Experiment, Processes
@@ -39,14 +38,14 @@ def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool 
     with Interrupt() as interrupt:
         fleet = build(experiment, _preparation(experiment))
         text = experiment.to_toml()
-        with _recorder(out or default_folder(experiment.name), text, _manifest(fleet)) as recorder:
+        with _recorder(out or default_folder(experiment.name), text, _manifest(fleet), experiment.record.report) as recorder:
             status = _carry_out(fleet, recorder, text, interrupt, quiet)
     return Result.read(recorder.folder), status
 
 
-def _recorder(folder: Path, text: str, manifest: dict[str, Any]) -> Recorder:
+def _recorder(folder: Path, text: str, manifest: dict[str, Any], page: bool) -> Recorder:
     try:
-        return Recorder(folder, text, manifest)
+        return Recorder(folder, text, manifest, page)
     except (ValueError, OSError) as error:
         raise ConfigError(source="--out", problem=str(error)) from None
 

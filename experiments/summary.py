@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments.doubts import doubts, fidelity
 from experiments.result import LinkFigures
+from netem import Cable
 from netem.units import show_bytes
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Outcome:
     """What all links of each peer share when it sends, bytes/s (infinite = nothing); empty = nobody shares."""
     downlinks: Sequence[float] = ()
     """The same when it receives."""
+    cables: Sequence[Cable] = ()
+    """Further lines that some links share."""
     loss_initial: float = math.nan
     """Mean test loss of the peers before they trained, or at the first record."""
     warnings: Sequence[str] = ()

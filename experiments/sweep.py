@@ -19,6 +19,7 @@ from experiments.config_errors import ConfigError
 from experiments.interrupt import Interrupt
 from experiments.result import Result
 from experiments.sweep_plan import Point, Sweep
+from experiments.sweep_time import left_s
 from experiments.sweep_tune import Score, best, score_of
 
 TUNING = "tuning"
@@ -89,7 +90,7 @@ def carry_out(
 ) -> Carried:
     """Tune what is to be tuned (under `out/tuning`), then run what is measured (under `out`), as `run_sweep` does."""
     _claim(out)
-    trials, status = run_sweep(sweep.trials, out / TUNING, jobs, command, watch, len(sweep.points)) if sweep.tune else ([], 0)
+    trials, status = run_sweep(sweep.trials, out / TUNING, jobs, command, watch, sweep.points) if sweep.tune else ([], 0)
     outcomes = {trial.point.name: trial for trial in trials}
     scores = [[_score(outcomes[trial.name], out / TUNING, sweep.target) for trial in cell.trials] for cell in sweep.cells]
     points: list[Point] = []
@@ -118,12 +119,12 @@ def run_sweep(
     jobs: int = 1,
     command: Command = grapevine_run,
     watch: Callable[[Standing], None] = lambda standing: None,
-    later: int = 0,
+    later: Sequence[Point] = (),
 ) -> tuple[list[Attempt], int]:
     """Carry out all points that are not complete yet, `jobs` at a time, under the folder `out`; one that fails stops no other.
 
     Each point has `out/NAME` (its run folder), `out/inputs/NAME.toml` and `out/logs/NAME.log`. `watch` is told whenever
-    something changes, and every so often in between; it is told of `later` runs too. Ctrl-C ends the runs that are going
+    something changes, and every so often in between; it is told of the `later` runs too. Ctrl-C ends the runs that are going
     and leaves what is done.
     Returns what became of each point, in their order, and the exit status: 0 all complete, 1 some not, 130 interrupted.
     """
@@ -154,7 +155,7 @@ def is_complete(folder: Path, experiment: Experiment) -> bool:
 class _Floor:
     """The runs that wait, the runs that go, and what became of the others."""
 
-    def __init__(self, points: Sequence[Point], out: Path, jobs: int, command: Command, later: int = 0) -> None:
+    def __init__(self, points: Sequence[Point], out: Path, jobs: int, command: Command, later: Sequence[Point] = ()) -> None:
         self.runs = len(points)
         self.later = later
         self.out = out
@@ -181,14 +182,12 @@ class _Floor:
         return bool(self.running)
 
     def standing(self) -> Standing:
-        known = [attempt.wall_s for attempt in self.attempts.values() if attempt.done]
-        left_s = None
-        if known:
-            typical_s = sum(known) / len(known)
-            ages = [time.monotonic() - began_s for _, _, began_s in self.running.values()]
-            left_s = ((len(self.waiting) + self.later) * typical_s + sum(max(0.0, typical_s - age) for age in ages)) / self.jobs
+        done = [(attempt.point.experiment.peers, attempt.wall_s) for attempt in self.attempts.values() if attempt.done]
+        running = [(point.experiment.peers, time.monotonic() - began_s) for point, _, began_s in self.running.values()]
+        waiting = [point.experiment.peers for point in (*self.waiting, *self.later)]
         going = tuple(point for point, _, _ in self.running.values())
-        return Standing(self.runs, tuple(self.attempts.values()), going, left_s, self.later)
+        left = left_s(done, waiting, running, self.jobs)
+        return Standing(self.runs, tuple(self.attempts.values()), going, left, len(self.later))
 
     def stop(self) -> None:
         """End what still runs: asked first, so that run folders become complete, and killed when that takes too long."""

@@ -57,6 +57,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     every: Duration = "1 s"
     """Emulated time between two records, such as "1 s"; more than 0."""
+    report: bool = True
+    """Whether the run gets a page of its own, `report.html` (5 MB); `grapevine report DIR` makes it at any time."""
 
     def __post_init__(self) -> None:
         if duration_ns(self.every) == 0:

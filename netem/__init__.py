@@ -1,5 +1,7 @@
 """Emulated links and devices: how long bytes travel and steps take, asked of pure objects that are told the time."""
 
+from netem.access import Access
+from netem.bottlenecks import Bottleneck
 from netem.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
 from netem.courses import Motion
 from netem.devices import AnyDevices, Device, Devices, HostDevices, MixedDevices, UniformDevices
@@ -29,9 +31,11 @@ from netem.units import (
 from netem.varying_devices import PausingDevices, StragglingDevices, ThrottlingDevices, TraceDevices
 
 __all__ = [
+    "Access",
     "AnyDevices",
     "AnyNetwork",
     "Aws18",
+    "Bottleneck",
     "Cable",
     "CellularNetwork",
     "ChangingLink",

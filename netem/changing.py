@@ -54,7 +54,7 @@ class Changing(Shaped, frozen=True, kw_only=True):
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         spec = self.spec(self.motion(duration_ns(self.delay)))
         uplink, downlink = rate_bytes_per_s(self.uplink), rate_bytes_per_s(self.downlink)
-        return lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink)
+        return self.finish_plan(lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink))
 
     def spec(self, motion: Motion) -> LinkSpec:
         """A link that changes so; the mean rate of what a file or a list holds is what was asked."""

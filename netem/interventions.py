@@ -94,17 +94,18 @@ class Altered:
 
     def rate_at(self, now_ns: float) -> float:
         """Bytes a second; during a cut those that it would carry."""
-        step, condition = self.line.holds(now_ns)[0], self._holds(now_ns)[0]
-        return self._rate(step._replace(rate_bytes_per_s=self.line.rate_at(now_ns)), condition._replace(up=True))
+        own_ns, condition = self._own_ns(now_ns), self._holds(now_ns)[0]
+        step = self.line.holds(own_ns)[0]._replace(rate_bytes_per_s=self.line.rate_at(own_ns))
+        return self._rate(step, condition._replace(up=True))
 
     def delay_at(self, now_ns: float) -> int:
         """One way, ns."""
-        return _delay(self.line.delay_at(now_ns), self._holds(now_ns)[0])
+        return _delay(self.line.delay_at(self._own_ns(now_ns)), self._holds(now_ns)[0])
 
     def loss_at(self, now_ns: float) -> float:
         """Share of packets lost."""
         loss = self._holds(now_ns)[0].loss
-        return self.line.loss_at(now_ns) if loss is None else loss
+        return self.line.loss_at(self._own_ns(now_ns)) if loss is None else loss
 
     def holds(self, now_ns: float) -> tuple[Step, float]:
         """What the line is like, and until when; infinity = for ever."""
@@ -118,7 +119,12 @@ class Altered:
         now_ns, left = start_ns, size_bytes
         while left > 0:
             condition, changes_ns = self._holds(now_ns)
-            if condition.up and condition.rate_bytes_per_s is None and self._cap is None:
+            if not condition.up:
+                if changes_ns == math.inf:
+                    return max(now_ns, float(FAR_NS))
+                now_ns = changes_ns
+                continue
+            if condition.rate_bytes_per_s is None and self._cap is None:
                 end_ns = self.line.finish(now_ns, left / condition.rate_factor)
                 if end_ns <= changes_ns:
                     return end_ns
@@ -127,13 +133,15 @@ class Altered:
             if rate == math.inf:
                 return now_ns
             end_ns = now_ns + left / rate * 1e9 if rate else math.inf
-            if end_ns <= until_ns < math.inf:
+            if end_ns <= until_ns:
                 return end_ns
-            if until_ns == math.inf:
-                return end_ns if rate else max(now_ns, FAR_NS)
             left -= (until_ns - now_ns) * rate / 1e9
             now_ns = until_ns
         return now_ns
+
+    def _own_ns(self, now_ns: float) -> float:
+        """When to look at the line itself: one that changes for ever is not drawn to the end of all time."""
+        return now_ns if now_ns < FAR_NS else self._starts_ns[-1]
 
     def _holds(self, now_ns: float) -> tuple[Condition, float]:
         place = bisect_right(self._starts_ns, now_ns)

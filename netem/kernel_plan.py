@@ -22,10 +22,12 @@ from netem.plan import LinkSpec, NetworkPlan
 from netem.tcp import PACKET_BYTES
 
 HUB_ADDRESS = "10.88.255.254"
+FORWARD = "sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'"
+"""What makes the hub a router."""
 MOST_PEERS = 65_000  # addresses in 10.88.0.0/16, and classes of one tc queue, which have 16 bits
 _FRAME_BYTES = PACKET_BYTES + 14  # with Ethernet's header
 _PARENT = "1:1"
-_BURST_NS = 2_000_000  # what a class may send at once after a pause: a timer that is late by less costs nothing
+_BURST_NS = 1_000_000  # what a class may send at once after a pause: a timer that is late by less costs nothing
 _SEGMENT_NS = 50_000  # how long one buffer of several packets may take on its link
 _MOST_SEGMENTS = 44  # 64 KB
 _QUEUE_NS = 50_000_000  # before a downlink, where the round trip is shorter
@@ -102,6 +104,8 @@ def refuse(plan: NetworkPlan) -> None:
         raise ValueError(f"{len(plan.uplinks)} peers are more than the {MOST_PEERS} that it has addresses for")
     if plan.cables:
         raise ValueError('each of its links has a way of its own, and cables are shared; use backend = "userspace"')
+    if plan.up_courses or plan.down_courses:
+        raise ValueError('tc holds uplinks and downlinks as they are, and these change over time; use backend = "userspace"')
     for (source, target), spec in plan.links.items():
         why = _beyond(spec)
         if why:
@@ -132,7 +136,7 @@ def _hub(prefix: str) -> list[Command]:
     return [
         Command("ip", name, "link set lo up"),
         Command("ip", name, f"addr add {HUB_ADDRESS}/32 dev lo"),
-        Command("ip netns exec", name, "sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'"),
+        Command("ip netns exec", name, FORWARD),
     ]
 
 
@@ -218,7 +222,7 @@ def _leaf(name: str, card: str, other: int, match: str, rate: float, ceil: float
 
 def _htb(rate: float, ceil: float) -> str:
     """A class that is sure of `rate` and may borrow up to `ceil`, both bytes/s; equal shares of what is left over."""
-    bursts = (max(2 * _FRAME_BYTES, round(each * _BURST_NS / 1e9)) for each in (rate, ceil))
+    bursts = (max(_FRAME_BYTES, round(each * _BURST_NS / 1e9)) for each in (rate, ceil))
     burst, cburst = bursts
     return f"htb rate {_bits(rate)} ceil {_bits(ceil)} burst {burst} cburst {cburst} quantum {_FRAME_BYTES}"
 
@@ -259,6 +263,8 @@ def _minor(peer: int) -> str:
 
 def _bits(rate_bytes_per_s: float) -> str:
     """A rate of IP packets, as tc counts it."""
+    if rate_bytes_per_s >= _NO_RATE:
+        return "100gbit"
     return f"{round(rate_bytes_per_s * 8 * _FRAME_BYTES / PACKET_BYTES)}bit"
 
 

@@ -261,7 +261,7 @@ class TcpLink(Link):
     ChangingLink.
     """
 
-    __slots__ = ("_ahead_ns", "_again_ns", "_opens_ns", "line", "tcp")
+    __slots__ = ("_again_ns", "_ahead_ns", "_opens_ns", "line", "tcp")
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from netem.kernel_plan import Command, commands, namespaces, needs_netem
+from netem.kernel_plan import FORWARD, Command, commands, namespaces, needs_netem
 from netem.plan import NetworkPlan
 
 NAMES = Path("/run/netns")
@@ -29,6 +29,7 @@ _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))  # w
 _RUNS = itertools.count()
 _TRIALS = (
     ("veth", "ip", "link add eth0 type veth peer name eth1", "virtual Ethernet cards (kernel module veth)"),
+    ("sh", "ip netns exec", FORWARD, "routing (a /proc/sys that can be written)"),
     ("htb", "tc", "qdisc add dev eth0 root handle 1: htb", "rates (kernel module sch_htb)"),
     ("class", "tc", "class add dev eth0 parent 1: classid 1:2 htb rate 8000bit", "rates (kernel module sch_htb)"),
     (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from netem.access import Access
 from netem.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
 from netem.plan import LinkSpec, NetworkPlan, lay, read_link
 from netem.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
@@ -52,13 +53,14 @@ class Edges(Shaped, frozen=True, kw_only=True, tag="edges"):
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         """Raises ValueError naming the edge or node whose attribute is wrong, or where nothing says what a link is."""
         self._refuse_silence(graph)
-        return lay(
+        plan = lay(
             graph,
             seed,
             lambda source, target: self._spec(graph, source, target),
             lambda peer: self._access(graph, peer, "uplink"),
             lambda peer: self._access(graph, peer, "downlink"),
         )
+        return self.finish_plan(plan)
 
     def _spec(self, graph: "nx.Graph", source: int, target: int) -> LinkSpec:
         edge = (source, target) if graph.has_edge(source, target) else (target, source)
@@ -87,6 +89,7 @@ class Edges(Shaped, frozen=True, kw_only=True, tag="edges"):
 AnyNetwork = (
     Unshaped
     | Uniform
+    | Access
     | Edges
     | Regions
     | Trace

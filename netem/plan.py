@@ -140,6 +140,8 @@ class Shared(NamedTuple):
     """What each line carries, bytes/s."""
     routes: dict[tuple[int, int], tuple[int, ...]]
     """The lines of each link that crosses any, by place in `limits`."""
+    courses: dict[int, Course]
+    """Lines that change over time."""
 
 
 class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,27 +161,36 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the kernel carries every link, in namespaces (netem/namespaces.py)."""
     cables: tuple[Cable, ...] = ()
     """Further lines that some links share."""
+    up_courses: dict[int, Course] = {}
+    """Uplinks that change over time, by peer; `uplinks` has their mean."""
+    down_courses: dict[int, Course] = {}
+    """Downlinks that change over time."""
 
     def shared(self) -> Shared:
         """Which lines are shared, and by whom; without those that never hold anybody up, because all of their links together
         are no faster."""
         if self.kernel:
-            return Shared([], {})
-        lines: list[tuple[float, list[tuple[int, int]]]] = [(cable.rate_bytes_per_s, list(cable.links)) for cable in self.cables]
-        for ends, side in ((self.uplinks, 0), (self.downlinks, 1)):
+            return Shared([], {}, {})
+        lines: list[tuple[float, list[tuple[int, int]], Course | None]] = [
+            (cable.rate_bytes_per_s, list(cable.links), None) for cable in self.cables
+        ]
+        for ends, side, swings in ((self.uplinks, 0, self.up_courses), (self.downlinks, 1, self.down_courses)):
             crossing: dict[int, list[tuple[int, int]]] = {}
             for pair in self.links:
                 crossing.setdefault(pair[side], []).append(pair)
-            lines += [(ends[peer], pairs) for peer, pairs in crossing.items()]
+            lines += [(ends[peer], pairs, swings.get(peer)) for peer, pairs in crossing.items()]
         limits: list[float] = []
         routes: dict[tuple[int, int], tuple[int, ...]] = {}
-        for limit, pairs in lines:
-            if limit >= sum(self.links[pair].most_bytes_per_s for pair in pairs):
+        courses: dict[int, Course] = {}
+        for limit, pairs, course in lines:
+            if course is not None:
+                courses[len(limits)] = course
+            elif limit >= sum(self.links[pair].most_bytes_per_s for pair in pairs):
                 continue
             for pair in pairs:
                 routes[pair] = (*routes.get(pair, ()), len(limits))
             limits.append(limit)
-        return Shared(limits, routes)
+        return Shared(limits, routes, courses)
 
     def link(self, source: int, target: int) -> Link:
         """A new Link from `source` to `target`, idle, with its own generator: the same numbers at every call."""

@@ -137,7 +137,7 @@ class Home(Shaped, frozen=True, kw_only=True, tag="home"):
             return self.finish_spec(LinkSpec(rate, delay_ns, duration_ns(self.jitter), self.loss))
 
         places: list[str] = [self.lines[peer % len(self.lines)] for peer in range(len(lines))]
-        return lay(graph, seed, spec, up.__getitem__, down.__getitem__, places)
+        return self.finish_plan(lay(graph, seed, spec, up.__getitem__, down.__getitem__, places))
 
 
 def _rates(line: AccessLine) -> tuple[float, float]:

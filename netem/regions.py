@@ -70,7 +70,7 @@ class Regions(Shaped, frozen=True, kw_only=True, tag="regions"):
         places = [cycle[peer % len(cycle)] for peer in range(graph.number_of_nodes())]
         specs = {(a, b): self._spec(table, a, b) for a in set(places) for b in set(places)}
         uplink, downlink = rate_bytes_per_s(self.uplink), rate_bytes_per_s(self.downlink)
-        return lay(
+        plan = lay(
             graph,
             seed,
             lambda source, target: specs[places[source], places[target]],
@@ -78,6 +78,7 @@ class Regions(Shaped, frozen=True, kw_only=True, tag="regions"):
             lambda peer: downlink,
             places,
         )
+        return self.finish_plan(plan)
 
     def _refuse_places(self, table: RegionTable) -> None:
         for place in self.places:

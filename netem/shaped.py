@@ -5,10 +5,11 @@ from typing import Annotated
 
 import msgspec
 
+from netem.bottlenecks import Bottleneck, with_bottlenecks
 from netem.courses import Outages, Slowed, Still
 from netem.jitter import Law
 from netem.lines import Step
-from netem.plan import Backend, Control, LinkSpec, Network, capped_rate
+from netem.plan import Backend, Control, LinkSpec, Network, NetworkPlan, capped_rate
 from netem.units import Duration, duration_ns, read
 
 
@@ -36,6 +37,14 @@ class Shaped(Network, frozen=True, kw_only=True):
     backend: Backend = "userspace"
     """Who carries this out: "userspace" (anywhere), or "kernel" (namespaces and tc, real TCP; root, world "processes")."""
 
+    bottlenecks: tuple[Bottleneck, ...] = ()
+    """Cables that several links share, in the file [[network.bottlenecks]] with rate, here and there: rate = "10 Mbit/s",
+    here = [0, 1] (peers, or names of places), there = [2, 3] (left out = everybody else)."""
+
+    def finish_plan(self, plan: NetworkPlan) -> NetworkPlan:
+        """`plan` with the bottlenecks; raises ValueError where one does not fit."""
+        return with_bottlenecks(plan, self.bottlenecks)
+
     def check_links(self) -> None:
         """Raises ValueError where these options do not fit together."""
         if self.queue is not None:
@@ -53,6 +62,8 @@ class Shaped(Network, frozen=True, kw_only=True):
             raise ValueError(f"loss_burst: {self.loss_burst} packets are no burst: expected 1 or more")
         if self.backend not in ("userspace", "kernel"):
             raise ValueError(f"backend: {self.backend!r} is no backend: expected userspace or kernel")
+        if self.backend == "kernel" and self.bottlenecks:
+            raise ValueError('bottlenecks: the kernel backend has none: use backend = "userspace", or leave bottlenecks out')
         for name, plain in (("queue", None), ("loss_burst", 1.0)):
             if name == "loss_burst" and self.backend == "kernel":
                 continue  # netem has bursts by itself

@@ -53,13 +53,15 @@ class MaxMin:
     have changed. `caps`, `rates` and `holds` (the line that holds a flow back) may be given, one place for each flow, all 0
     at first: then several can work on one memory, in turn.
 
+    `limits` may change too: set them, and tell `settle` of which lines.
+
     A change is carried on until every flow is again at its cap or on a full line where nobody has more, to 1e-6 of each rate.
     No line ever carries more than its limit.
     """
 
     def __init__(
         self,
-        limits: Sequence[float],
+        limits: Numbers,
         routes: Sequence[Sequence[int]],
         caps: Numbers | None = None,
         rates: Numbers | None = None,
@@ -69,23 +71,26 @@ class MaxMin:
         self.caps: Numbers = [0.0] * len(routes) if caps is None else caps
         self.rates: Numbers = [0.0] * len(routes) if rates is None else rates
         self._holds: Numbers = [float(AT_CAP)] * len(routes) if holds is None else holds
-        self._limits = list(limits)
-        self._members: list[list[int]] = [[] for _ in limits]
+        self.limits = limits
+        self._members: dict[int, list[int]] = {}
         for flow, route in enumerate(self.routes):
             for line in route:
-                self._members[line].append(flow)
+                self._members.setdefault(line, []).append(flow)
 
-    def settle(self, changed: Iterable[int]) -> dict[int, float]:
-        """Share the lines anew after the caps of some flows have changed; the new rates of those that have another now."""
+    def settle(self, changed: Iterable[int], lines: Iterable[int] = ()) -> dict[int, float]:
+        """Share the lines anew after the caps of some flows, or the limits of some lines, have changed.
+
+        The new rates of those flows that have another now.
+        """
         caps, rates = self.caps, self.rates
         fresh: dict[int, float] = {}
-        chosen: set[int] = set()
+        chosen = {flow for line in lines for flow in self._members[line] if caps[flow] > 0}
         for flow in changed:
             if caps[flow] > 0:
                 chosen.add(flow)
             for line in self.routes[flow]:
                 members = self._members[line]
-                if sum([rates[other] for other in members]) >= self._limits[line] * (1 - _TIGHT):  # it held somebody back
+                if sum([rates[other] for other in members]) >= self.limits[line] * (1 - _TIGHT):  # it held somebody back
                     chosen.update([other for other in members if caps[other] > 0])
         for flow in changed:
             if not caps[flow] and rates[flow]:
@@ -115,7 +120,7 @@ class MaxMin:
                     for other in members[line]:
                         if other not in chosen and caps[other] > 0:
                             taken += rates[other]
-                    room[line] = max(0.0, self._limits[line] - taken)
+                    room[line] = max(0.0, self.limits[line] - taken)
         shares = [(room[line] / count[line], line) for line in count]
         heapify(shares)
         waiting = sorted([(caps[flow], flow) for flow in chosen], reverse=True)
@@ -164,6 +169,6 @@ class MaxMin:
             if held:
                 load = sum([found[flow] for flow in mine]) + sum([rates[other] for other in alone])
                 top = max([found[flow] for flow in mine])
-                slack = load < self._limits[line] * (1 - _TIGHT)
+                slack = load < self.limits[line] * (1 - _TIGHT)
                 more.update([other for other in held if slack or top > rates[other] * (1 + _TIGHT)])
         return more

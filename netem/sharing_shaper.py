@@ -15,7 +15,7 @@ from netem.link import ChangingLink, Link, TcpLink, Transit
 from netem.shaper import Shaper
 
 LEAD_NS = 2_000_000
-"""How long before a chunk is due it is handed out, where that is not before it has left: what the way to its receiver may take."""
+"""How long before a chunk is due it is handed out, if it has left by then: what the way to its receiver may take."""
 AHEAD_NS = 500_000
 """How long before it leaves it is handed out at most: then nobody knows for sure when that will be."""
 _MOST_HOLD_NS = 8_000_000  # after it has left, where the delay is long: by then all orders that concern it are written down
@@ -129,6 +129,7 @@ class _Lane:
         self._changes_ns: int | None = None  # when the link's pace changes
         self._bends: deque[Bend] = deque([Bend(0.0, 0.0, 0.0)])
         self._count = 0
+        self._rolled_back = 0.0
         self._orders: list[Order] = []  # whose instant is to come
         self.relink(link)
 
@@ -177,7 +178,12 @@ class _Lane:
 
     def look(self, table: FlowTable) -> None:
         """See what has become of the flow."""
-        self._count, bends = table.bends(self.flow, self._count)
+        if table.rolled_back != self._rolled_back:
+            self._rolled_back = table.rolled_back
+            self._count, bends = table.bends(self.flow)
+            self._bends = deque([bend for bend in self._bends if not bends or bend.at_ns < bends[0].at_ns])
+        else:
+            self._count, bends = table.bends(self.flow, self._count)
         self._bends.extend(bends)
 
     def hand_out(self, now_ns: int, released: list[tuple[int, Any, Transit]]) -> bool:
@@ -199,7 +205,7 @@ class _Lane:
     def next_ns(self, looked_ns: int) -> int:
         """When to look again: when the next chunk is to be handed out, or somebody may have changed that."""
         hold_ns = self._hold_ns()
-        again_ns = min([looked_ns + max(LEAD_NS, hold_ns), *(order.at_ns for order in self._orders)])
+        again_ns = min([looked_ns + max(LEAD_NS, hold_ns), *(int(order.at_ns) for order in self._orders)])
         left_ns = self._when(self._done_bytes + self.chunks[0].size_bytes) if len(self.chunks) > self.unasked else None
         if left_ns is not None:
             again_ns = min(again_ns, math.ceil(left_ns) + hold_ns)

@@ -43,7 +43,7 @@ class Uniform(Shaped, frozen=True, kw_only=True, tag="uniform"):
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         spec, uplink, downlink = self._parsed()
-        return lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink)
+        return self.finish_plan(lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink))
 
     def _parsed(self) -> tuple[LinkSpec, float, float]:
         uplink = read("uplink", rate_bytes_per_s, self.uplink)

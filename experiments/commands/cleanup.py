@@ -31,8 +31,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     left = leftovers()
     if left and os.geteuid() != 0:
-        names = ", ".join(name for run in left.values() for name in run)
-        raise ConfigError(SOURCE, problem=f"only root may remove {names}", cure="run it as root (sudo grapevine cleanup)")
+        known = ", ".join(name for names in left.values() for name in names)
+        raise ConfigError(SOURCE, problem=f"only root may remove {known}", cure="run it as root (sudo grapevine cleanup)")
     for names in left.values():
         try:
             remove(names)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment
+from experiments.config_errors import ConfigError
 
 EXAMPLES = """\
   grapevine probe ring.toml
   grapevine probe ring.toml --set network.name=regions --json
+  grapevine probe ring.toml --html links.html
 """
 
 
@@ -23,6 +26,7 @@ def add(commands: Commands) -> None:
     )
     add_experiment(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a link")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with pictures")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -32,6 +36,13 @@ def execute(arguments: argparse.Namespace) -> int:
         from experiments.probe import probe
 
         rows = probe(experiment)
+    if arguments.html is not None:
+        from experiments.probe_page import write_probe
+
+        try:
+            write_probe(experiment.name, rows, arguments.html)
+        except ValueError as error:
+            raise ConfigError(source="--html", problem=str(error)) from None
     from experiments.summary import clean
 
     if arguments.json:
@@ -39,9 +50,16 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
+    from experiments.probe_page import verdict
     from experiments.terminal_table import print_columns
 
-    print_columns(Console(highlight=False), *_columns(rows))
+    console = Console(highlight=False)
+    hidden = print_columns(console, *_columns(rows))
+    if hidden:
+        console.print(f"{hidden} more column{'s do' if hidden > 1 else ' does'} not fit this terminal: use --json or --html")
+    console.print(verdict(rows), markup=False)
+    if arguments.html is not None:
+        console.print(str(arguments.html), markup=False)
     return 0
 
 
@@ -59,13 +77,39 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[st
     )
     titles = ["link", f"rate asked\n{rate}", f"got\n{rate}", "off\n%", f"delay asked\n{delay}", f"got\n{delay}"]
     titles += [f"p99\n{delay}", f"off\n{delay}"]
+    more = [column for column in _further(rows) if any(cell != "-" for cell in column[1:])]
+    titles += [title for title, *_ in more]
     lines = []
-    for row in rows:
+    for at, row in enumerate(rows, start=1):
         rates = (in_unit(row[f"rate_{name}_bytes_per_s"], rate_scale) for name in ("asked", "got"))
         delays = (in_unit(row[f"delay_{name}_s"], delay_scale) for name in ("asked", "got", "got_p99"))
         off = _signed(row["rate_error"], 0.01), _signed(row["delay_error_s"], delay_scale)
         lines.append([f"{row['source']} -> {row['target']}", *rates, off[0], *delays, off[1]])
+        lines[-1] += [column[at] for column in more]
     return titles, lines
+
+
+def _further(rows: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
+    """Columns of what applies to some links only, each with its title first: jitter, sharing, single messages."""
+    from experiments.terminal_table import in_unit, one_unit
+
+    def column(title: str, key: str, units: Any, like: str) -> list[str]:
+        unit, scale = one_unit([row.get(like) for row in rows], units)
+        return [f"{title}\n{unit}", *(in_unit(row.get(key), scale) for row in rows)]
+
+    def off(key: str) -> list[str]:
+        return ["off\n%", *(_signed(row.get(key), 0.01) for row in rows)]
+
+    if any(row.get("jitter_asked_s") for row in rows):
+        for share, name in (("5 %", "p05"), ("95 %", "p95")):
+            yield column(f"{share} below, asked", f"delay_model_{name}_s", DELAYS, "delay_got_s")
+            yield column("got", f"delay_got_{name}_s", DELAYS, "delay_got_s")
+    yield column("all at once, asked", "share_asked_bytes_per_s", RATES, "share_got_bytes_per_s")
+    yield column("got", "share_got_bytes_per_s", RATES, "share_got_bytes_per_s")
+    yield off("share_error")
+    yield column("64 KiB, asked", "transfer_model_s", DELAYS, "transfer_got_s")
+    yield column("got", "transfer_got_s", DELAYS, "transfer_got_s")
+    yield off("transfer_error")
 
 
 def _signed(value: float | None, scale: float) -> str:

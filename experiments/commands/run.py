@@ -38,5 +38,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
     from experiments.summary import describe
 
-    Console().print(describe(result.summary, result.folder / "report.html"))
+    page = result.folder / "report.html"
+    Console().print(describe(result.summary, page if page.exists() else None))
     return status

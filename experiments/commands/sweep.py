@@ -137,21 +137,26 @@ class _Progress:
                 self.told.add(attempt.point.name)
                 reason = f" ({attempt.reason})" if attempt.reason else ""
                 phase = "tuning " if self.tuning else ""
-                line = f"{phase}{len(self.told)}/{standing.runs} {attempt.point.name}: {attempt.state}{reason}"
-                self.console.print(line, markup=False)
+                left = "" if self.live else _left(standing)
+                line = f"{phase}{len(self.told)}/{standing.runs} {attempt.point.name}: {attempt.state}{reason}{left}"
+                self.console.print(line, markup=False, soft_wrap=True)
         if self.live and _line(standing) != self.line:
             self.line = _line(standing)
             self.live.update(self.line, refresh=True)
 
 
 def _line(standing: Standing) -> str:
-    from netem.units import show_duration
-
     failed = sum(not attempt.done for attempt in standing.attempts)
-    left = "" if standing.left_s is None else f", about {show_duration(round(standing.left_s) * 1_000_000_000)} left"
     going = ", ".join(point.name for point in standing.running)
     what = f"{standing.runs} trials" if standing.later else f"{standing.runs} runs"
-    return f"{len(standing.attempts)} of {what} done, {failed} failed{left}; running {going or 'none'}"
+    return f"{len(standing.attempts)} of {what} done, {failed} failed{_left(standing)}; running {going or 'none'}"
+
+
+def _left(standing: Standing) -> str:
+    from experiments.sweep_time import show_left
+
+    over = standing.left_s is None or (len(standing.attempts) == standing.runs and not standing.later)
+    return "" if over or standing.left_s is None else f", about {show_left(standing.left_s)} left"
 
 
 def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -215,6 +220,6 @@ def _print(
         console.print(f"[dim]{more} not fit this terminal: see {files[0]}[/dim]")
     for attempt in attempts:
         if not attempt.done:
-            console.print(f"{attempt.state}: {attempt.point.name}: {attempt.reason}", style="red", markup=False)
+            console.print(f"{attempt.state}: {attempt.point.name}: {attempt.reason}", style="red", markup=False, soft_wrap=True)
     for file in files:
-        console.print(str(file), markup=False)
+        console.print(str(file), markup=False, soft_wrap=True)

@@ -34,6 +34,18 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", for
         raise NotImplementedError
 
 
+class Spared(Partition, frozen=True, tag="spared"):
+    """Another rule for all peers but the first ones, who hold nothing because they train nothing; in no menu."""
+
+    partition: Partition
+    """How the others share."""
+    servers: int
+    """So many peers, from peer 0 on, hold nothing."""
+
+    def split(self, labels: np.ndarray, peers: int, seed: int) -> list[np.ndarray]:
+        return [np.zeros(0, np.int64)] * self.servers + self.partition.split(labels, peers - self.servers, seed)
+
+
 class Iid(Partition, frozen=True, tag="iid"):
     """Every peer gets an equal random share; sizes differ by at most one."""
 
@@ -139,9 +151,10 @@ def skew(labels: np.ndarray, shards: list[np.ndarray]) -> Skew | None:
     counts = count_labels(labels, shards)
     if counts is None:
         return None
-    laws = counts / counts.sum(axis=1, keepdims=True)
+    held = counts.sum(axis=1)
+    laws = counts / np.maximum(held, 1)[:, None]
     overall = counts.sum(axis=0) / counts.sum()
-    distances = 0.5 * np.abs(laws - overall).sum(axis=1)
+    distances = np.where(held > 0, 0.5 * np.abs(laws - overall).sum(axis=1), 0.0)
     return Skew([len(shard) for shard in shards], [int(row) for row in (counts > 0).sum(axis=1)], distances.tolist())
 
 

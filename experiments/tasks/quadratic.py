@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.tasks.base import Task
 from experiments.tasks.learning import read_only
-from experiments.tasks.partitions import Iid, Partition
+from experiments.tasks.partitions import Iid, Partition, Spared
 
 Point = float | tuple[float, ...]
 
@@ -51,7 +51,8 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
 
         Raises ValueError unless there is one target for each peer, and for any partition but the default.
         """
-        if not isinstance(partition, Iid):
+        rule = partition.partition if isinstance(partition, Spared) else partition
+        if not isinstance(rule, Iid):
             raise ValueError("the task quadratic has no data to split: leave the partition out")
         if self.targets is not None and len(self.targets) != peers:
             raise ValueError(

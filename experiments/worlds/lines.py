@@ -23,7 +23,19 @@ its first chunk, and the time between the arrivals of its first and last chunks.
 class Line:
     """One directed link between two peers that carries whole messages."""
 
-    __slots__ = ("_debt_bytes", "_sequence", "answers", "back", "link", "meter", "received", "sent", "source", "target")
+    __slots__ = (
+        "_debt_bytes",
+        "_sequence",
+        "answers",
+        "back",
+        "idle_bytes",
+        "link",
+        "meter",
+        "received",
+        "sent",
+        "source",
+        "target",
+    )
 
     def __init__(self, source: Member, target: Member, link: Link, meter: LinkMeter) -> None:
         self.source = source
@@ -35,6 +47,7 @@ class Line:
         self.back: Line | None = None
         self._sequence = 0
         self._debt_bytes = 0  # acknowledgements that this link has carried past its queue
+        self.idle_bytes = 0  # acknowledgements that it has carried while nothing else was under way
         self.answers: deque[tuple[int, int, int, int, int]] = deque()
 
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Facts | None:
@@ -76,7 +89,10 @@ class Line:
         now_ns, size_bytes, finish_ns, spread_bytes, spread_ns = facts
         back = self.back
         assert back is not None
-        back._debt_bytes = HEADER_BYTES + (back._debt_bytes if back.busy(now_ns) else 0)
+        if not back.busy(now_ns):
+            back.idle_bytes += back._debt_bytes
+            back._debt_bytes = 0
+        back._debt_bytes += HEADER_BYTES
         back.sent.bytes += HEADER_BYTES
         arrives_ns = back.link.beside_ns(now_ns, HEADER_BYTES)
         self.answers.append((arrives_ns, size_bytes, spread_bytes, spread_ns, arrives_ns - finish_ns))

@@ -86,7 +86,7 @@ class Outgoing(_Message, frozen=True):
 class Incoming(_Message, frozen=True):
     """One directed link as its receiver saw it since the last report, on the real clock; nan = nothing came.
 
-    `delay_s` and `delay_p99_s` are quantiles over chunks; `rate_bytes_per_s` is the rate within messages.
+    `delay_s` (the median) and the others are quantiles over chunks; `rate_bytes_per_s` is the rate within messages.
     """
 
     source: int
@@ -94,6 +94,8 @@ class Incoming(_Message, frozen=True):
     delay_p99_s: float
     rate_bytes_per_s: float
     staleness_steps: float
+    delay_p05_s: float = float("nan")
+    delay_p95_s: float = float("nan")
 
 
 class Report(_Message, frozen=True):

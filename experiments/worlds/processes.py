@@ -263,7 +263,7 @@ class ProcessesWorld:
     def _timed(self) -> bool:
         plan = self.fleet.plan
         links = any(spec.delay_ns or isfinite(spec.rate_bytes_per_s) for spec in plan.links.values())
-        return links or any(isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
+        return links or bool(plan.cables) or any(isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
 
     def _hear_all(self, kind: type) -> dict[int, Any]:
         """One message of a kind from every peer, before anything may go wrong."""
@@ -411,7 +411,7 @@ class ProcessesWorld:
                 other.say(messages.Lost(peer))
 
     def _lose_evaluator(self, child: _Child) -> None:
-        """Nobody scores any more: say so, and end a run that only an accuracy would have ended."""
+        """Nobody scores any more: the run goes on, and says so."""
         self.evaluator = None
         child.process.join(0.2)
         words = child.last_words.strip()
@@ -420,11 +420,8 @@ class ProcessesWorld:
         self.tally.warn(f"the evaluator was lost: {why}; there are no scores from then on")
         self.completed = False
         self.failure = self.failure or f"the evaluator failed: {why}"
-        stop = self.fleet.experiment.stop
-        if self.reason:
-            self.reason = self.reason if self.interrupt.requested else self.failure
-        elif stop.time is None and stop.steps is None:
-            self._stop(self.failure)
+        if self.reason and not self.interrupt.requested:
+            self.reason = self.failure
 
     def _watch_time(self) -> None:
         """Nothing waits for ever: interrupts, the end of the time, silent and stuck processes."""

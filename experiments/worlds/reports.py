@@ -76,7 +76,8 @@ class Reporter:
         self._staleness[neighbour] = staleness.steps, staleness.messages
         used = staleness.messages - used
         stale = (staleness.steps - steps) / used if used else float("nan")
-        return Incoming(neighbour, _quantile_s(delays_ns, 0.5), _quantile_s(delays_ns, 0.99), rate, stale)
+        low, middle, high, highest = (_quantile_s(delays_ns, share) for share in (0.05, 0.5, 0.95, 0.99))
+        return Incoming(neighbour, middle, highest, rate, stale, low, high)
 
 
 def _quantile_s(sorted_ns: list[int], share: float) -> float:

@@ -1,7 +1,7 @@
 """Links in virtual time that share lines with others: an uplink, a downlink, a cable.
 
-Whole messages flow like water: at every instant each link that has something to send has its max-min fair rate, and a message has
-left when the integral of that rate reaches its bytes.  Something happens only when the set of sending links changes, or a
+Whole messages flow like water: at every instant each link that has something to send has its max-min fair rate, and a message
+has left when the integral of that rate reaches its bytes.  Something happens only when the set of sending links changes, or a
 link's own pace.
 """
 
@@ -33,7 +33,9 @@ class Sharing:
         self.now_ns = now_ns
         self.arrive = arrive
         self.lines: list[SharedLine] = []
-        self.rates = MaxMin(shared.limits, list(shared.routes.values()))
+        self.rates = MaxMin(list(shared.limits), list(shared.routes.values()))
+        self._courses = shared.courses
+        self._looks_ns: float | None = None  # when a line changes next
         self._changed: dict[int, None] = {}
 
     def ask(self, line: SharedLine, cap_bytes_per_s: float) -> None:
@@ -48,10 +50,30 @@ class Sharing:
 
     def _settle(self) -> None:
         changed, self._changed = self._changed, {}
-        fresh = self.rates.settle(changed)
         now_ns = self.now_ns()
+        fresh = self.rates.settle(changed, self._follow(now_ns) if self._courses else ())
         for flow in changed | dict.fromkeys(fresh):
             self.lines[flow].flows(self.rates.rates[flow], now_ns)
+
+
+    def _follow(self, now_ns: int) -> list[int]:
+        """The lines that have another limit now; while anything is sent, look again when the next has."""
+        lines, next_ns = [], math.inf
+        for line, course in self._courses.items():
+            step, until_ns = course.holds(now_ns)
+            next_ns = min(next_ns, until_ns)
+            if step.rate_bytes_per_s != self.rates.limits[line]:
+                self.rates.limits[line] = step.rate_bytes_per_s
+                lines.append(line)
+        if next_ns not in (math.inf, self._looks_ns) and any(line.busy(now_ns) for line in self.lines):
+            self._looks_ns = next_ns
+            self.at(int(next_ns), self._look, next_ns)
+        return lines
+
+    def _look(self, planned_ns: float) -> None:
+        if planned_ns == self._looks_ns:
+            self._looks_ns = None
+            self._settle()
 
 
 class SharedLine(Line):

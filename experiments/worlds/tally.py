@@ -228,6 +228,7 @@ class Tally:
             links=self.recorder.link_figures(),
             uplinks=self.fleet.plan.uplinks,
             downlinks=self.fleet.plan.downlinks,
+            cables=self.fleet.plan.cables,
             loss_initial=self.loss_initial,
             warnings=self.warnings,
         )

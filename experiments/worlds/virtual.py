@@ -28,6 +28,7 @@ from experiments.worlds.carriage import WholeMessages, new_endpoint
 from experiments.worlds.child import score
 from experiments.worlds.reports import Reporter, batch_generator, make_peer
 from experiments.worlds.tally import Tally
+from netem.interventions import FAR_NS, cut_for_good_ns
 from peer.effects import Gradient, Receive, Send, Sleep
 from peer.peer import Peer
 
@@ -119,6 +120,8 @@ class VirtualWorld:
             self._at(time_ns, self._die, peer)
         for member in self.members:
             self._at(0, self._resume, member, None)
+        if any(cut_for_good_ns(spec.changes) is not None for spec in self.fleet.plan.links.values()):
+            self._at(FAR_NS, self._never)  # who waits behind such a cut waits until the time is over
         thresholds = gc.get_threshold()
         gc.set_threshold(100_000, 20, 100)  # thousands of peers are no garbage: look for it less often
         try:
@@ -141,6 +144,8 @@ class VirtualWorld:
             time_ns, _, action, arguments = event
             if time_ns >= self._next_instant_ns:
                 heapq.heappush(heap, event)  # what happens at the instant may bring forth something earlier
+                if time_ns >= FAR_NS and stop_ns is None:
+                    return  # what is left never happens
                 self._instant()
                 continue
             if stop_ns is not None and time_ns >= stop_ns:
@@ -154,6 +159,9 @@ class VirtualWorld:
                 until_look = _EVENTS_BETWEEN_LOOKS
                 self.events += _EVENTS_BETWEEN_LOOKS
                 self._look_up()
+
+    def _never(self) -> None:
+        """Stands for what would have happened, had a link not been cut for good."""
 
     def _look_up(self) -> None:
         """Glance at the real world now and then."""

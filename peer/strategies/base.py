@@ -29,7 +29,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
 
     @property
     def hubs(self) -> int:
-        """How many peers, from peer 0 on, everybody talks to."""
+        """How many peers, from peer 0 on, everybody talks to; they serve, train nothing, and hold no data."""
         return 0
 
     async def run(self, peer: Peer) -> None:

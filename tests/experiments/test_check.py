@@ -214,3 +214,16 @@ def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert figures["graph"]["diameter"] == 2
     assert figures["model_bytes"] == MODEL_BYTES
     assert all(link["binds"] for link in figures["links"])
+
+
+def test_the_script_is_told_in_order_of_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "scripted.toml"
+    events = '[{at = "400 ms", do = "heal"}, {at = "90 ms", do = "rate", link = [0, 1], factor = 0.1}]'
+    file.write_text(BASE.to_toml())
+    assert main(["check", str(file), "--set", f"events={events}"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "at 90 ms link 0-1: rate x 0.1 at 400 ms all links are healed" in text
+    assert main(["check", str(file), "--set", f"events={events}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["script"][0] == {"time_s": 0.09, "what": "link 0-1: rate x 0.1"}
+    assert main(["check", str(file), "--set", 'events=[{at = "1 s", do = "cut", link = [0, 2]}]']) == 2
+    assert "--set: events[0].link = [0, 2]: peers 0 and 2 are not neighbours" in capsys.readouterr().err

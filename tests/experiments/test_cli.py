@@ -265,7 +265,8 @@ def test_probe_prints_a_line_a_link(ring: str, monkeypatch: pytest.MonkeyPatch, 
     ]  # fmt: skip
     monkeypatch.setattr(probe, "probe", lambda experiment: rows)
     assert main(["probe", ring]) == 0
-    *_, units, _, first, second = capsys.readouterr().out.splitlines()
+    *_, units, _, first, second, told = capsys.readouterr().out.splitlines()
+    assert told == "At worst off by: rate 1.0 %."
     assert units.split() == ["link", "Mbit/s", "Mbit/s", "%", "ms", "ms", "ms", "ms"]
     assert first.split() == ["0", "->", "1", "20", "19.8", "-1.00", "5", "5.2", "6", "+0.20"]
     assert second.split() == ["1", "->", "0", "none", "8,000", "-", "0", "0.1", "-", "+0.10"]

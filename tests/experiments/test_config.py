@@ -470,6 +470,8 @@ def _values(info: inspect.Type, extra: dict[str, Any] | None = None) -> st.Searc
             return st.floats(low, high, exclude_min=info.gt is not None, exclude_max=high == math.inf or info.lt is not None)
         case inspect.ListType() | inspect.VarTupleType():
             return st.lists(_values(info.item_type), min_size=info.min_length or 0, max_size=3).map(tuple)
+        case inspect.StructType():
+            return _instances(info.cls)
         case inspect.DictType():
             return st.dictionaries(_values(info.key_type), _values(info.value_type), max_size=2)
         case inspect.StrType():

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.tasks.partitions import AnyPartition, Bootstrap, Dirichlet, Iid, Shards, skew
+from experiments import Experiment
+from experiments.build import build
+from experiments.config import Virtual
+from experiments.tasks.partitions import AnyPartition, Bootstrap, Dirichlet, Iid, Shards, Spared, skew
+from peer.strategies import AllReduce, FedAvg, ParameterServer, Strategy
+from topology.graphs import Complete
 
 seeds = st.integers(0, 2**31)
 
@@ -154,3 +159,25 @@ def test_bootstrap_serves_more_peers_than_samples() -> None:
     assert all(np.array_equal(one, two) for one, two in zip(shards, again, strict=True))
     with pytest.raises(ValueError, match="at least 1"):
         Bootstrap(samples=0)
+
+
+def test_peers_that_serve_hold_no_data() -> None:
+    """The workers share all samples, as they would without the server."""
+    labels = np.repeat(np.arange(10), 20)
+    rule = Dirichlet(alpha=0.5)
+    shards = Spared(partition=rule, servers=2).split(labels, 6, 3)
+    assert [len(shard) for shard in shards[:2]] == [0, 0]
+    for mine, alone in zip(shards[2:], rule.split(labels, 4, 3), strict=True):
+        assert np.array_equal(mine, alone)
+    found = skew(labels, shards)
+    assert found is not None
+    assert found.distances[:2] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("strategy", "servers"), [(ParameterServer(servers=2), 2), (FedAvg(), 1), (AllReduce(), 0)])
+def test_a_fleet_gives_its_servers_no_data(strategy: Strategy, servers: int) -> None:
+    experiment = Experiment(peers=5, world=Virtual(), topology=Complete(), strategy=strategy)
+    samples = build(experiment).problem.samples
+    assert samples[:servers] == [0] * servers
+    assert min(samples[servers:]) > 200
+    assert sum(samples) == 1437

@@ -172,6 +172,20 @@ def test_several_runs_lie_on_top_of_each_other(run: Path, tmp_path: Path) -> Non
     assert "strategy.name" in page.text  # what differs
 
 
+def test_the_two_worlds_of_one_experiment_share_a_colour(tmp_path: Path) -> None:
+    folders = []
+    for strategy in ("slices", "ako"):
+        for world in ("processes", "virtual"):
+            folders.append(tmp_path / f"{strategy}-{world}")
+            summary = record_run(folders[-1], strategy=strategy) | {"world": world}
+            (folders[-1] / "summary.json").write_text(json.dumps(summary))
+    write_report(folders, tmp_path / "page.html")
+    means = [line for line in Page(tmp_path / "page.html").figure("test accuracy")["data"] if line["line"]["width"] > 2]
+    colours = [line["line"]["color"] for line in means]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert [line["line"]["dash"] for line in means] == ["solid", "dot", "solid", "dot"]
+
+
 @pytest.mark.parametrize("peers", [100])
 def test_of_very_many_peers_some_are_drawn_and_that_is_told(tmp_path: Path, peers: int) -> None:
     record_run(tmp_path, peers=peers)
@@ -341,3 +355,53 @@ def test_a_peer_that_stops_early_does_not_bend_the_mean(tmp_path: Path) -> None:
     write_report([tmp_path], tmp_path / "page.html")
     mean = Page(tmp_path / "page.html").figure("training loss")["data"][-1]
     np.testing.assert_allclose(mean["y"], [2.0, 2.0, 2.0])
+
+
+# -- what was done to the fleet
+
+
+def _scripted(folder: Path, *marks: tuple[float, str, str]) -> Page:
+    record_run(folder)
+    with open(folder / "events.jsonl", "a") as file:
+        file.writelines(json.dumps({"time_s": time_s, "kind": kind, "text": text}) + "\n" for time_s, kind, text in marks)
+    write_report([folder], folder / "report.html")
+    return Page(folder / "report.html")
+
+
+def test_what_was_done_to_the_fleet_is_marked_told_and_listed(tmp_path: Path, page: Page) -> None:
+    done = (1.5, "script", "link 0-1 is cut"), (1.5, "script", "peer 2: speed x 0.5"), (2.5, "poke", "all links <are> healed")
+    scripted = _scripted(tmp_path, *done)
+    layout = scripted.figure("test accuracy")["layout"]
+    assert [shape["x0"] for shape in layout["shapes"]] == [1.5, 2.5]
+    assert [(name["x"], name["text"]) for name in layout["annotations"]] == [
+        (1.5, "link 0-1 is cut; peer 2: speed x …"),
+        (2.5, "all links &lt;are&gt; healed"),
+    ]
+    assert "Dashed, upright: something was done to the fleet" in scripted.text
+    story = "While it ran, 2 events of its script and 1 poke changed the fleet, from 1.5 s (link 0-1 is cut) to 2.5 s"
+    assert story in " ".join(scripted.text.split())
+    assert scripted.text.count("link 0-1 is cut") == 2  # in the story and among the events
+    assert "changed the fleet" not in page.text
+    assert page.figure("test accuracy")["layout"]["annotations"] == []
+
+
+def test_many_marks_bear_no_names(tmp_path: Path) -> None:
+    layout = _scripted(tmp_path, *((0.1 * at, "script", f"event {at}") for at in range(20))).figure("test loss")["layout"]
+    assert (len(layout["shapes"]), layout["annotations"]) == (20, [])
+
+
+def test_of_several_runs_what_was_done_to_all_is_marked(tmp_path: Path) -> None:
+    for name, extra in (("a", (1.0, "poke", "only here")), ("b", (2.0, "poke", "only there"))):
+        _scripted(tmp_path / name, (1.5, "script", "link 0-1 is cut"), extra)
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html")
+    layout = Page(tmp_path / "both.html").figure("test accuracy")["layout"]
+    assert [name["text"] for name in layout["annotations"]] == ["link 0-1 is cut"]
+
+
+def test_the_script_is_part_of_the_configuration(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    with open(tmp_path / "experiment.toml", "a") as file:
+        file.write('[[events]]\nat = "1 s"\ndo = "cut"\nlink = [0, 1]\n[[events]]\nat = "2 s"\ndo = "heal"\n')
+    write_report([tmp_path], tmp_path / "report.html")
+    text = " ".join(Page(tmp_path / "report.html").text.split())
+    assert "events 1 at 1 s, do cut, link 0, 1 2 at 2 s, do heal" in text

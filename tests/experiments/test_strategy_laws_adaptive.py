@@ -85,7 +85,8 @@ def test_a_link_that_drops_to_a_tenth(
         after = _sizes(exchanges, RISE_S + 2, END_S)
         assert np.median(after) > 0.7 * np.median(before)
         if which == "one" and link != (0, 1):
-            assert np.median(during) > 0.7 * np.median(before)
+            if link != (1, 0):  # whose acknowledgements come back over the slow link
+                assert np.median(during) > 0.7 * np.median(before)
             continue
         assert np.median(during[3:]) < 0.35 * np.median(before)
         assert max(during[3:6]) < 0.5 * np.median(before)

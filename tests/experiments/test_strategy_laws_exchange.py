@@ -13,6 +13,7 @@ from experiments.config import Stop
 from experiments.tasks import Quadratic
 from netem import MixedDevices, Uniform
 from peer.codecs import Float16
+from peer.peer import Peer
 from peer.strategies.adpsgd import ADPSGD
 from peer.strategies.all_reduce import AllReduce
 from peer.wire import HEADER_BYTES
@@ -30,6 +31,21 @@ def test_all_reduce_walks_on_the_exact_mean(tmp_path: Path, peers: int) -> None:
     for peer in found:
         assert np.array_equal(peer.weights, found[0].weights)
         np.testing.assert_allclose(peer.weights, expected, atol=1e-6 * np.abs(expected).max() * 5)
+
+
+@pytest.mark.parametrize("peers", [2, 3, 5, 8])
+def test_all_reduce_is_the_mean_to_a_millionth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peers: int) -> None:
+    """What a step applies is the mean of the gradients of all peers, to 1e-6 of the largest; sizes that n does not divide."""
+    made = gradients(monkeypatch)
+    applied: dict[int, list[np.ndarray]] = {}
+    apply = Peer.apply
+    monkeypatch.setattr(Peer, "apply", lambda peer, mean: applied.setdefault(peer.id, []).append(mean) or apply(peer, mean))
+    carried_out(tmp_path, asked(peers, task=Quadratic(targets=VECTORS[:peers], noise=1.0), strategy=AllReduce()))
+    for peer in range(peers):
+        assert len(applied[peer]) == 30
+        for step, mean in enumerate(applied[peer]):
+            exact = np.mean([made[other][step] for other in range(peers)], axis=0)
+            np.testing.assert_allclose(mean, exact, rtol=0, atol=1e-6 * max(np.abs(made[other][step]).max() for other in made))
 
 
 def test_all_reduce_moves_the_least_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from peer.codecs import Float32, Int8
 from peer.optimizers import Sgd
 from peer.payloads import Dense, Marks, Sparse
 from peer.peer import Peer
+from peer.strategies import gaia
 from peer.strategies.ako import Ako, pay_round
 from peer.strategies.dgc import DGC
 from peer.strategies.dlion import DLion, Profile, _State
@@ -82,7 +83,7 @@ def test_ako_sends_part_t_plus_q_mod_p(tmp_path: Path, monkeypatch: pytest.Monke
         assert len(message.payload.values) == 240 // p
 
 
-@pytest.mark.parametrize(("when_busy", "step_s"), [("wait", 0.32), ("skip", 0.1), ("queue", 0.1)])
+@pytest.mark.parametrize(("when_busy", "step_s"), [("wait", 0.42), ("skip", 0.1), ("queue", 0.1)])
 def test_ako_with_parts_too_large_for_the_link(tmp_path: Path, when_busy: Any, step_s: float) -> None:
     """A half of 80 kB takes 0.32 s of 1 Mbit/s, a step 0.1 s: steps wait, or parts do, or the queue grows; nothing is lost."""
     strategy = Ako(schedule="fixed", parts=2, when_busy=when_busy)
@@ -296,6 +297,35 @@ def test_gaia_announces_what_has_to_wait(tmp_path: Path, monkeypatch: pytest.Mon
                     open_marks = open_marks | indices if isinstance(message.payload, Marks) else open_marks - indices
             assert not open_marks
     assert {peer.step for peer in found} == {12}
+
+
+def test_gaia_begins_no_step_while_announced_values_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing: dict[tuple[int, int], set[int]] = {}
+    waits = 0
+    take_in, gradient, receive = gaia._take_in, Peer.gradient, Peer.receive
+
+    def taken_in(peer: Peer, mirrors: Any, message: Any) -> None:
+        found = missing.setdefault((peer.id, message.source), set())
+        indices = set(message.payload.where().tolist())
+        (found.update if isinstance(message.payload, Marks) else found.difference_update)(indices)
+        take_in(peer, mirrors, message)
+
+    async def begun(peer: Peer) -> np.ndarray:
+        assert not any(found for (receiver, _), found in missing.items() if receiver == peer.id)
+        return await gradient(peer)
+
+    async def waited(peer: Peer, deadline_ns: int | None = None) -> Any:
+        nonlocal waits
+        waits += any(found for (receiver, _), found in missing.items() if receiver == peer.id)
+        return await receive(peer, deadline_ns)
+
+    monkeypatch.setattr(gaia, "_take_in", taken_in)
+    monkeypatch.setattr(Peer, "gradient", begun)
+    monkeypatch.setattr(Peer, "receive", waited)
+    slow = Uniform(rate="2 Mbit/s", delay="5 ms")
+    strategy = Gaia(slack=100)  # so that nobody waits for clocks
+    carried_out(tmp_path, asked(4, task=Quadratic(targets=WIDE), strategy=strategy, network=slow, stop=Stop(steps=12)))
+    assert waits > 20
 
 
 # ---- dgc ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from experiments.summary import Outcome
 from experiments.tables import Record
 from experiments.tasks import Digits, Quadratic
 from experiments.worlds.carriage import WholeMessages
+from experiments.worlds.sharing import SharedLine, Sharing
 from experiments.worlds.tally import Tally
 from experiments.worlds.virtual import VirtualWorld
 from netem import Link, MixedDevices, NetworkPlan, Transit, Uniform, UniformDevices, Unshaped
@@ -68,6 +69,21 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[int, int], Link],
 
         return noting
 
+    leave, settle = SharedLine._left, Sharing._settle
+
+    def leaving(self: SharedLine) -> None:
+        size_bytes, before = self._bytes, carried[id(self.link)][-1][1].finish_ns if carried[id(self.link)] else 0
+        leave(self)
+        carried[id(self.link)].append((size_bytes, Transit(before, self.link.free_ns, self.link._due_ns)))
+
+    def settling(self: Sharing) -> None:
+        settle(self)
+        for line, limit in enumerate(self.rates.limits):
+            load = sum(rate for rate, route in zip(self.rates.rates, self.rates.routes, strict=True) if line in route)
+            assert load <= limit * (1 + 1e-9), "a line that several links share carries more than it can"
+
+    monkeypatch.setattr(SharedLine, "_left", leaving)
+    monkeypatch.setattr(Sharing, "_settle", settling)
     monkeypatch.setattr(NetworkPlan, "link", link)
     for kind in (Link, ChangingLink, TcpLink):
         monkeypatch.setattr(kind, "send", watched(kind.send))
@@ -188,7 +204,10 @@ def every_byte_is_accounted_for(
         given = sum(size for size, _ in carried[id(link)])
         waiting = 0
         if isinstance(world.carriage, WholeMessages):
-            waiting = world.carriage.lines[pair]._debt_bytes
+            line = world.carriage.lines[pair]
+            waiting = line._debt_bytes + line.idle_bytes
+            if isinstance(line, SharedLine) and line._queue:  # what the message that is leaving makes up for
+                waiting += line._bytes - line._queue[0][1]
         assert given + waiting == counted[pair] or pair[0] in outcome.peers_lost or pair[1] in outcome.peers_lost
 
 
