@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.connectivity import DECAY, Connectivity, Panel, Place
 from experiments.rank_correlation import Correlation, correlation, jackknife, spearman
+from experiments.sweep_cells import Estimate
 
 
 class Measure(NamedTuple):
@@ -106,6 +107,28 @@ def reached(panel: Panel, place: Place, over: str) -> float:
     """Where a graph's runs reach the panel's level, in the mean; infinite where not all of them do."""
     found = place.reached(panel.level, over) if panel.level is not None else None
     return math.inf if found is None else found.mean
+
+
+def connectivity_rows(study: Connectivity) -> list[dict[str, Any]]:
+    """One row a topology, network and panel: the figures of the graph, what was predicted, and what was measured.
+
+    `NAME.half` is half of the 95 % interval over the runs; None where there is none, or where not all runs reach the target.
+    """
+    rows = []
+    for panel in study.panels:
+        for place in panel.places:
+            row: dict[str, Any] = {"panel": panel.name, "topology": place.graph, "network": place.network}
+            row |= {"runs": len(place.curves), "spectral_gap": place.gap, "degree": place.degree}
+            row[f"effective_neighbours_{DECAY:g}"] = None if math.isnan(place.neighbours) else place.neighbours
+            row["consensus_predicted"] = panel.predicted.get(place.graph)
+            row["target"] = panel.level
+            found: dict[str, Estimate | None] = {"consensus": place.consensus}
+            for over in ("steps", "time_s", "bytes"):
+                found[f"{over}_to_target"] = place.reached(panel.level, over) if panel.level is not None else None
+            for name, each in found.items():
+                row |= {f"{name}.mean": each.mean if each else None, f"{name}.half": each.half if each else None}
+            rows.append(row)
+    return rows
 
 
 def _verdict(study: Connectivity, outcome: Outcome) -> Verdict:

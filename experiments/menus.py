@@ -52,7 +52,7 @@ class Menu:
         self.bases = tuple(dict.fromkeys(_base(cls) for cls in classes))
 
     def read(self, table: Any, key: str = "") -> Any:
-        """The part that `table`, as TOML gave it, describes; raises ConfigError.  `key`: its place, if another than the menu's."""
+        """The part that `table`, as TOML gave it, describes; raises ConfigError.  `key`: its place, if not the menu's."""
         key, chooser = key or self.key, self.chooser
         if not isinstance(table, Mapping):
             meant = table if isinstance(table, str) and table in self.members else next(iter(self.members))

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from experiments.connectivity import DECAY, Connectivity, Panel
-from experiments.connectivity_ranks import MEASURES, Measure, Verdict, accuracy_of_prediction, verdicts
+from experiments.connectivity_ranks import MEASURES, Measure, Verdict, accuracy_of_prediction
 from experiments.rank_correlation import Correlation
 from experiments.report import section
 from experiments.report_connectivity_figures import Key, curves, key_of, prediction, scatter
@@ -21,9 +21,8 @@ SINGLE = ("gap", "neighbours", "degree")
 """The measures that have a picture of their own."""
 
 
-def connectivity_sections(study: Connectivity, command: str, figures: dict[str, Figure]) -> list[str]:
+def connectivity_sections(study: Connectivity, found: Sequence[Verdict], command: str, figures: dict[str, Figure]) -> list[str]:
     """Everything that the page of a sweep over topologies says first."""
-    found = verdicts(study)
     key = key_of(study)
     parts = [_head(study, found), _ranks(study, found, command), _legend(key)]
     for panel in study.panels:
@@ -56,13 +55,11 @@ def sentence(study: Connectivity, verdict: Verdict) -> str:
     if abs(rho) < WEAK or abs(rho) <= half:
         return f"{title}: no figure tells much; the closest is the {best.title}, {found}."
     way = "the higher, the less" if rho < 0 else "the higher, the more"
-    text = f"{title}: best told by the {best.title} ({way}; {found})"
+    text = f"{title}: best told by the {best.title}, {found}: {way}."
     if second is None:
-        return text + "."
+        return text
     other = f"the {second.title}, {_range(*verdict.overall[second.key])}"
-    if verdict.clear:
-        return f"{text}, clearly ahead of the next, {other}."
-    return f"{text}; not clearly better than the next, {other}."
+    return f"{text} {'Clearly ahead of' if verdict.clear else 'Not clearly better than'} the next, {other}."
 
 
 def _head(study: Connectivity, found: Sequence[Verdict]) -> str:

@@ -11,12 +11,14 @@ from urllib.parse import quote
 import numpy as np
 
 from experiments.connectivity import read_connectivity
+from experiments.connectivity_ranks import connectivity_rows, verdicts
 from experiments.report import section, write_page
-from experiments.report_connectivity import connectivity_sections
+from experiments.report_connectivity import conclusions, connectivity_sections
 from experiments.report_figures import COLOURS, Figure, frame
 from experiments.summary import figure, percent
 from experiments.sweep_cells import CellResult, Measure, measures
 from experiments.sweep_plan import Sweep
+from experiments.sweep_table import write_table
 from experiments.sweep_tune import Score, best, plain, trials_told
 
 DRAWN = ("time_to_target_s", "accuracy_mean", "accuracy_spread", "loss_mean")
@@ -71,20 +73,28 @@ class Study:
         return tuple(plain(cell.values[axis]) for axis in self.sweep.axes[2:])
 
 
-def write_study(study: Study, out: Path) -> None:
-    """Write the page to `out`; ValueError where a run folder is damaged, or the page cannot be written."""
+def write_study(study: Study, out: Path) -> tuple[list[Path], list[str]]:
+    """Write the page to `out`, and tables of what else was worked out beside it; the files, and what they say in words.
+
+    Raises ValueError where a run folder is damaged, or the page cannot be written.
+    """
     figures: dict[str, Figure] = {}
     shown = measures(study.cells, study.sweep.target)
     connectivity = read_connectivity(study.sweep, study.cells)
     parts = [_told(study, connectivity is None), _doubts(study)]
+    files, said = [out], list[str]()
     if connectivity is not None:
-        parts += connectivity_sections(connectivity, study.command, figures)
+        found = verdicts(connectivity)
+        said = conclusions(connectivity, found)
+        files += write_table(connectivity_rows(connectivity), out.parent, "connectivity")
+        parts += connectivity_sections(connectivity, found, study.command, figures)
     for panel in study.panels:
         parts.append(_table(study, panel, shown))
         if connectivity is None:
             parts += ['<div class="grid">', *_pictures(study, panel, shown, figures), "</div>"]
     parts += [_tuning(study), _runs(study, out.parent), _file(study)]
     write_page(out, study.name, "\n".join(parts), figures)
+    return files, said
 
 
 def _told(study: Study, drawn: bool) -> str:

@@ -210,4 +210,3 @@ def _refuse_dead_ends(experiment: Experiment, plan: NetworkPlan) -> None:
                 problem=f"link {pair[0]} -> {pair[1]} is never healed, and who waits for it would wait for ever",
                 cure=f'add an event do = "{HealEvent.__struct_config__.tag}", or set stop.time',
             )  # fmt: skip
-

@@ -13,7 +13,7 @@ from netem.network import AnyNetwork, Edges, Uniform, Unshaped
 from netem.plan import Cable, LinkSpec, Network, NetworkPlan, Shared
 from netem.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
 from netem.regions import Regions, RegionTable, region_table
-from netem.shaper import Downlink, Shaper
+from netem.shaper import Shaper
 from netem.sharing import MaxMin, max_min
 from netem.sharing_shaper import SharingShaper
 from netem.tcp import Tcp
@@ -44,15 +44,14 @@ __all__ = [
     "Device",
     "Devices",
     "DiurnalNetwork",
-    "Downlink",
     "Dtfm10",
     "Duration",
     "Ec2",
     "Edges",
     "FiveG",
+    "FlowTable",
     "FourG",
     "Home",
-    "FlowTable",
     "HostDevices",
     "Lan",
     "Link",
@@ -70,8 +69,8 @@ __all__ = [
     "Regions",
     "Satellite",
     "Schedule",
-    "Shared",
     "Shaper",
+    "Shared",
     "SharingShaper",
     "Speed",
     "Steady",

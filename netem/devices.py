@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from netem.device import Device, Devices
+from netem.dlion import DlionDevices
 from netem.units import Duration, Speed, duration_ns, read, speed_samples_per_s
 from netem.varying_devices import PausingDevices, StragglingDevices, ThrottlingDevices, TraceDevices
 
@@ -20,7 +21,7 @@ class UniformDevices(Devices, frozen=True, kw_only=True, tag="uniform"):
     """Every peer at the same speed."""
 
     speed: Speed
-    """Samples a second, such as "2000 samples/s"; more than 0."""
+    """Samples a second, such as "2000 samples/s", or the time of one, such as "0.5 ms/sample"; more than 0."""
     overhead: Duration = "0 s"
     """Fixed cost of a step, such as "2 ms"; 0 or more."""
 
@@ -51,4 +52,13 @@ class MixedDevices(Devices, frozen=True, kw_only=True, tag="mixed"):
         return [kinds[peer % len(kinds)] for peer in range(peers)]
 
 
-AnyDevices = HostDevices | UniformDevices | MixedDevices | TraceDevices | StragglingDevices | PausingDevices | ThrottlingDevices
+AnyDevices = (
+    HostDevices
+    | UniformDevices
+    | MixedDevices
+    | TraceDevices
+    | StragglingDevices
+    | PausingDevices
+    | ThrottlingDevices
+    | DlionDevices
+)

@@ -15,7 +15,7 @@ from numpy.random import Generator
 from netem.interventions import FAR_NS, Altered, Change, cut_for_good_ns
 from netem.jitter import Jitter, Law
 from netem.lines import Course, Steady
-from netem.losses import Losses
+from netem.losses import Doubles, Losses
 from netem.tcp import Tcp
 
 Cap = Callable[[float, int, float], float]
@@ -50,7 +50,8 @@ class Link:
     `rate_bytes_per_s` may be infinite; `delay_ns` is one way. `jitter_ns` is the width of the `law` of jitter, drawn once a
     message from `rng`, correlated with the message before by `correlation` (netem.jitter): with the uniform law a message
     arrives between finish + delay - jitter and finish + delay + jitter; but never before it has left and never before
-    what was sent earlier (tc-netem, which draws for every packet, would reorder).
+    what was sent earlier (tc-netem, which draws for every packet, would reorder), unless `reorders` is set: then whole
+    messages overtake each other.
 
     Times are exact: fractions of a nanosecond are carried on while the line is busy, so that the n-th of n chunks sent
     back to back leaves after ceil(total bytes / rate) however the bytes were cut.
@@ -60,6 +61,7 @@ class Link:
 
     __slots__ = (
         "_credit_ns",
+        "_doubles",
         "_due_ns",
         "_jitter",
         "_ns_per_byte",
@@ -68,10 +70,13 @@ class Link:
         "delay_ns",
         "free_ns",
         "jitter_ns",
+        "reorders",
     )
 
     free_ns: int
     """When the line is idle again."""
+    reorders: bool
+    """Whether a message may arrive before one that was sent earlier, where their jitters say so."""
 
     def __init__(
         self,
@@ -97,44 +102,50 @@ class Link:
         self._shift_ns = 0  # the running message's jitter
         self._resume_ns: int | None = None  # when the line was idle, before it was cut for good
         self._jitter = Jitter(jitter_ns, rng, law, correlation) if jitter_ns and rng is not None else None
+        self._doubles: Doubles | None = None
+        self.reorders = False
+
+    def double(self, doubles: Doubles) -> None:
+        """From now on some packets go twice; the receiver notices nothing but the time that they take."""
+        self._doubles = doubles
+
+    def swell(self, size_bytes: int) -> int:
+        """What so many bytes take on the line, with the packets that go twice."""
+        return size_bytes if self._doubles is None else size_bytes + self._doubles.more_bytes(size_bytes)
 
     @property
     def rate_bytes_per_s(self) -> float:
         """What the line carries a second; infinity where nothing limits it."""
         return 1e9 / self._ns_per_byte if self._ns_per_byte else math.inf
 
-    def time_ns(self, size_bytes: int) -> float:
-        """How long the line is busy with that many bytes; 0 where the rate is infinite."""
-        return size_bytes * self._ns_per_byte
-
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
         """When a few bytes would arrive that go past whatever waits here, without jitter; the link stays as it is."""
         return now_ns + round(size_bytes * self._ns_per_byte) + self.delay_ns
 
-    def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False, fed_ns: int = 0) -> Transit:
+    def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False) -> Transit:
         """Put `size_bytes` on the line, at `now_ns` or when it is idle, and say when they leave and arrive.
 
         `first`: a message begins, its jitter is drawn; the message's other chunks share it. `urgent`: a message of one
-        chunk that slips between those of another, whose jitter stays as it was. `fed_ns`: when whatever feeds the line
-        (a shared uplink) has delivered the last bit; the line is held until then.
+        chunk that slips between those of another, whose jitter stays as it was.
         """
         start_ns = self.free_ns
         if now_ns > start_ns:
             start_ns = now_ns
             self._credit_ns = 0.0
         finish_ns = start_ns
+        if self._doubles is not None:
+            size_bytes = self.swell(size_bytes)
         if self._ns_per_byte:
             exact_ns = size_bytes * self._ns_per_byte - self._credit_ns
             whole_ns = math.ceil(exact_ns)
             self._credit_ns = whole_ns - exact_ns
             finish_ns += whole_ns
-        if fed_ns > finish_ns:
-            finish_ns = fed_ns
-            self._credit_ns = 0.0
         self.free_ns = finish_ns
         due_ns = finish_ns + self.delay_ns
         if self._jitter is not None:
             due_ns = max(finish_ns, due_ns + self._late_ns(first, urgent))
+            if first and self.reorders:
+                self._due_ns = 0
         if due_ns < self._due_ns:
             due_ns = self._due_ns
         self._due_ns = due_ns
@@ -165,6 +176,7 @@ class Link:
         link = ChangingLink(Altered(own, changes, 0, cap))
         link.free_ns, link._due_ns, link._resume_ns = self.free_ns, self._due_ns, self._resume_ns
         link._exact_ns = self.free_ns - self._credit_ns
+        link._doubles, link.reorders = self._doubles, self.reorders
         link.jitter_ns, link._jitter, link._shift_ns = self.jitter_ns, self._jitter, self._shift_ns
         link._hold(changes)
         return link
@@ -196,6 +208,8 @@ class Link:
         due_ns = math.ceil(done_ns) + delay_ns
         if self._jitter is not None:
             due_ns += self._late_ns(first, urgent)
+            if first and self.reorders:
+                self._due_ns = 0
         self._due_ns = max(self._due_ns, due_ns, finish_ns)
         return self._due_ns
 
@@ -234,10 +248,11 @@ class ChangingLink(Link):
         self._hold(changes)
         return self
 
-    def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False, fed_ns: int = 0) -> Transit:
+    def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False) -> Transit:
         start_ns = max(now_ns, self.free_ns)
+        size_bytes = self.swell(size_bytes)
         begin_ns = self._exact_ns if now_ns <= self.free_ns else now_ns
-        self._exact_ns = max(self.course.finish(begin_ns + self._ahead_ns, size_bytes) - self._ahead_ns, fed_ns)
+        self._exact_ns = self.course.finish(begin_ns + self._ahead_ns, size_bytes) - self._ahead_ns
         self.free_ns = finish_ns = max(start_ns, math.ceil(self._exact_ns))
         self.delay_ns = self.course.delay_at(finish_ns + self._ahead_ns)
         return Transit(start_ns, finish_ns, self._arrival(finish_ns, self.delay_ns, finish_ns, first, urgent))
@@ -292,10 +307,11 @@ class TcpLink(Link):
         self._hold(changes)
         return self
 
-    def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False, fed_ns: int = 0) -> Transit:
+    def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False) -> Transit:
         ahead_ns = self._ahead_ns
         asked_ns = max(now_ns, self.free_ns)
-        carried = self.tcp.send(self.line, asked_ns + ahead_ns, size_bytes, first or urgent, fed_ns + ahead_ns)
+        size_bytes = self.swell(size_bytes)
+        carried = self.tcp.send(self.line, asked_ns + ahead_ns, size_bytes, first or urgent)
         start_ns = max(asked_ns, math.ceil(carried.start_ns) - ahead_ns)
         finish_ns = max(start_ns, math.ceil(carried.finish_ns) - ahead_ns)
         self.free_ns = max(finish_ns, math.ceil(carried.free_ns) - ahead_ns)

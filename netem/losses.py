@@ -4,6 +4,26 @@ import math
 
 from numpy.random import Generator
 
+PACKET_BYTES = 1500
+
+
+class Doubles:
+    """The packets of 1500 bytes of one direction of a link that go twice; a `share` of all, in [0, 1), each by itself.
+
+    Packets are counted along the stream, so it does not matter how the bytes are cut.
+    """
+
+    __slots__ = ("_drawn", "_position")
+
+    def __init__(self, share: float, rng: Generator) -> None:
+        self._drawn = Losses(share, rng)
+        self._position = 0  # in the running packet
+
+    def more_bytes(self, size_bytes: int) -> int:
+        """How many bytes go besides the next `size_bytes`."""
+        packets, self._position = divmod(self._position + size_bytes, PACKET_BYTES)
+        return PACKET_BYTES * self._drawn.pass_packets(packets)
+
 
 class Losses:
     """The lost packets of one direction of a link, told how many packets pass.

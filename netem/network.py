@@ -10,6 +10,7 @@ import msgspec
 
 from netem.access import Access
 from netem.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
+from netem.dlion import Dlion, MicroCloudNetwork
 from netem.plan import LinkSpec, NetworkPlan, lay, read_link
 from netem.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
 from netem.regions import Regions
@@ -106,4 +107,6 @@ AnyNetwork = (
     | FourG
     | FiveG
     | Satellite
+    | Dlion
+    | MicroCloudNetwork
 )

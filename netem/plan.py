@@ -13,7 +13,7 @@ from netem.interventions import Altered, Change
 from netem.jitter import Law
 from netem.lines import Course, Steady
 from netem.link import ChangingLink, Link, TcpLink
-from netem.losses import Losses
+from netem.losses import Doubles, Losses
 from netem.tcp import MSS_BYTES, PACKET_BYTES, Tcp
 from netem.units import duration_ns, rate_bytes_per_s, read
 
@@ -52,6 +52,12 @@ class LinkSpec(msgspec.Struct, frozen=True):
     """The same, for lines that share one course."""
     scattered: bool = False
     """Whether each link begins at a place of its own in a shared course."""
+    duplicate: float = 0.0
+    """Share of packets that go twice, in [0, 1)."""
+    reorders: bool = False
+    """Whether messages overtake each other, where their jitters say so."""
+    swings: bool = False
+    """Whether a line that it shares changes over time."""
     changes: tuple[Change, ...] = ()
     """What is done to the line while it is used, in order of time."""
     kernel: bool = False
@@ -65,8 +71,13 @@ class LinkSpec(msgspec.Struct, frozen=True):
         delay. So loss slows a link and nothing is ever lost; with a delay of 0 the RTT is 0 and loss has no effect.
         Above a loss of about 2 % TCP's timeouts, which the formula leaves out, would make it slower still. With `tcp` it
         is an estimate: payload's share of the rate, for "cubic" with Mathis' cap, for "bbr" less the loss. With `kernel` it
-        is payload's share of the rate: what loss does there is up to this machine's own TCP.
+        is payload's share of the rate: what loss does there is up to this machine's own TCP. Packets that go twice take
+        their share.
         """
+        return self._line_bytes_per_s / (1 + self.duplicate)
+
+    @property
+    def _line_bytes_per_s(self) -> float:
         if self.kernel:
             return self.rate_bytes_per_s * MSS_BYTES / PACKET_BYTES
         if self.tcp == "none":
@@ -78,6 +89,13 @@ class LinkSpec(msgspec.Struct, frozen=True):
 
     def make(self, rng: Generator) -> Link:
         """A new Link like this, idle; what it draws comes from `rng`."""
+        link = self._line(rng)
+        if self.duplicate and not self.kernel:
+            link.double(Doubles(self.duplicate, rng.spawn(1)[0]))
+        link.reorders = self.reorders
+        return link
+
+    def _line(self, rng: Generator) -> Link:
         if self.kernel:
             return Link()
         course = self.course if self.course is not None or self.motion is None else self.motion.course(rng)
@@ -88,7 +106,7 @@ class LinkSpec(msgspec.Struct, frozen=True):
             line = Altered(line, self.changes, ahead_ns, self.cap)
         if self.tcp == "none":
             if isinstance(line, Steady):
-                return Link(self.effective_rate_bytes_per_s, self.delay_ns, *jitter)
+                return Link(self._line_bytes_per_s, self.delay_ns, *jitter)
             return ChangingLink(line, *jitter, ahead_ns=ahead_ns)
         lossy = self.loss > 0 or not isinstance(line, Steady)
         losses = Losses(self.loss, rng, self.loss_burst) if lossy else None
@@ -99,7 +117,7 @@ class LinkSpec(msgspec.Struct, frozen=True):
     def most_bytes_per_s(self) -> float:
         """What it never exceeds, as far as is known beforehand; infinite = not known."""
         steady = self.motion is None and self.course is None and not self.changes
-        return self.effective_rate_bytes_per_s if steady and self.tcp == "none" else math.inf
+        return self._line_bytes_per_s if steady and self.tcp == "none" else math.inf
 
     @property
     def cap(self) -> Callable[[float, int, float], float] | None:
@@ -109,13 +127,13 @@ class LinkSpec(msgspec.Struct, frozen=True):
     @property
     def varies(self) -> bool:
         """Whether what it carries may rightly differ from the asked rate at a time: a changing line, or TCP's windows."""
-        return self.tcp != "none" or self.motion is not None or self.course is not None or bool(self.changes)
+        return self.tcp != "none" or self.motion is not None or self.course is not None or bool(self.changes) or self.swings
 
     @property
     def draws(self) -> bool:
         """Whether its Link draws random numbers."""
         drawn = (self.jitter_ns and not self.kernel) or self.motion is not None or self.scattered
-        return bool(drawn or (self.tcp != "none" and self.loss))
+        return bool(drawn or self.duplicate or (self.tcp != "none" and self.loss))
 
 
 def capped_rate(rate_bytes_per_s: float, delay_ns: int, loss: float) -> float:

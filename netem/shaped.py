@@ -30,6 +30,10 @@ class Shaped(Network, frozen=True, kw_only=True):
     """How like a message's jitter is to that of the one before it, 0 to below 1; the law stays as wide as it is."""
     loss_burst: Annotated[float, msgspec.Meta(ge=1)] = 1.0
     """Mean length of a burst of lost packets, 1 or more; 1 = each is lost by itself; with tcp only."""
+    duplicate: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Share of packets (1500 bytes) that go twice, 0 to below 1: they take time on the line, and the receiver drops them."""
+    reorder: bool = False
+    """Whether a message may overtake those before it, where their jitters say so; a message's own bytes stay in order."""
     outage_every: Duration = "0 s"
     """Mean time from the end of an outage of a link to its next, such as "5 min" (exponential); "0 s" = no outages."""
     outage_length: Duration = "1 s"
@@ -42,7 +46,10 @@ class Shaped(Network, frozen=True, kw_only=True):
     here = [0, 1] (peers, or names of places), there = [2, 3] (left out = everybody else)."""
 
     def finish_plan(self, plan: NetworkPlan) -> NetworkPlan:
-        """`plan` with the bottlenecks; raises ValueError where one does not fit."""
+        """`plan` with the bottlenecks; raises ValueError where one does not fit, or where nothing has a rate to double."""
+        rates = [*(link.rate_bytes_per_s for link in plan.links.values()), *plan.uplinks, *plan.downlinks]
+        if self.duplicate and rates and min(rates) == math.inf:
+            raise ValueError('duplicate: takes no time on links without a rate: set a rate too, such as "20 Mbit/s"')
         return with_bottlenecks(plan, self.bottlenecks)
 
     def check_links(self) -> None:
@@ -62,8 +69,11 @@ class Shaped(Network, frozen=True, kw_only=True):
             raise ValueError(f"loss_burst: {self.loss_burst} packets are no burst: expected 1 or more")
         if self.backend not in ("userspace", "kernel"):
             raise ValueError(f"backend: {self.backend!r} is no backend: expected userspace or kernel")
-        if self.backend == "kernel" and self.bottlenecks:
-            raise ValueError('bottlenecks: the kernel backend has none: use backend = "userspace", or leave bottlenecks out')
+        if not 0 <= self.duplicate < 1:
+            raise ValueError(f"duplicate: {self.duplicate} is not from 0 to below 1")
+        for name in ("bottlenecks", "duplicate", "reorder"):
+            if self.backend == "kernel" and getattr(self, name):
+                raise ValueError(f'{name}: not with the kernel backend: use backend = "userspace", or leave {name} out')
         for name, plain in (("queue", None), ("loss_burst", 1.0)):
             if name == "loss_burst" and self.backend == "kernel":
                 continue  # netem has bursts by itself
@@ -76,6 +86,8 @@ class Shaped(Network, frozen=True, kw_only=True):
         if math.isinf(spec.rate_bytes_per_s) and (self.tcp != "none" or every_ns):
             what = "tcp" if self.tcp != "none" else "outage_every"
             raise ValueError(f'{where}{what}: a link without a rate has none: set a rate too, such as "1 Gbit/s"')
+        if self.reorder and not spec.jitter_ns and not where:
+            raise ValueError('reorder: without jitter nothing overtakes: set jitter too, such as "4 ms", or leave reorder out')
         motion = spec.motion
         if self.loss_burst > 1 and spec.loss > self.loss_burst / (self.loss_burst + 1):
             raise ValueError(f"{where}loss_burst: a loss of {spec.loss} leaves no packet between bursts of {self.loss_burst}")
@@ -86,5 +98,6 @@ class Shaped(Network, frozen=True, kw_only=True):
             motion = Slowed(motion=motion, cap=capped_rate)
         return msgspec.structs.replace(
             spec, tcp=self.tcp, queue_ns=None if self.queue is None else duration_ns(self.queue), jitter_law=self.jitter_law,
-            jitter_correlation=self.jitter_correlation, loss_burst=self.loss_burst, motion=motion,
+            jitter_correlation=self.jitter_correlation, loss_burst=self.loss_burst, motion=motion, duplicate=self.duplicate,
+            reorders=self.reorder,
         )  # fmt: skip

@@ -54,7 +54,7 @@ class SharingShaper:
             lane.debt_bytes = size_bytes + (lane.debt_bytes if lane.chunks else 0)
             self._ready.append((target, item, Transit(now_ns, now_ns, lane.link.beside_ns(now_ns, size_bytes))))
         else:
-            size_bytes, lane.debt_bytes = size_bytes + lane.debt_bytes, 0
+            size_bytes, lane.debt_bytes = lane.link.swell(size_bytes + lane.debt_bytes), 0
             lane.chunks.append(_Chunk(now_ns, size_bytes, item, first))
             lane.unasked += 1
 

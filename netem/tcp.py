@@ -96,11 +96,8 @@ class Tcp:
         self._lost = 0
         self._position = 0.0  # in the stream, segments since a whole number of them
 
-    def send(self, line: Line, now_ns: float, size_bytes: float, first: bool = True, fed_ns: float = 0.0) -> Carried:
-        """Send bytes at `now_ns` or when the line and the window allow; `first`: they begin a message.
-
-        `fed_ns`: when whatever feeds the line has delivered the last of them.
-        """
+    def send(self, line: Line, now_ns: float, size_bytes: float, first: bool = True) -> Carried:
+        """Send bytes at `now_ns` or when the line and the window allow; `first`: they begin a message."""
         rested = now_ns > self._free_ns + 1  # less is a caller's rounding
         if rested:
             self._free_ns = now_ns
@@ -116,8 +113,6 @@ class Tcp:
             part = min(left, self._left)
             left -= part
             self._put(line, part, alone)
-        if fed_ns > self._free_ns:
-            self._free_ns = fed_ns
         self._done_ns = max(self._done_ns, self._free_ns)
         free_ns = self._free_ns if self._left > _NOTHING else max(self._free_ns, self._start_ns + self.rtt_ns)
         return Carried(start_ns, self._free_ns, self._done_ns, free_ns)

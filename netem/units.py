@@ -24,6 +24,7 @@ _NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9, "min": 6e10, "h": 3.6e12}
 _BITS = {"bit/s": 1 / 8, "kbit/s": 1e3 / 8, "Mbit/s": 1e6 / 8, "Gbit/s": 1e9 / 8}
 _BYTES_PER_S = _BITS | {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9}
 _SAMPLES_PER_S = {"samples/s": 1.0}
+_S_PER_SAMPLE = {"s/sample": 1.0, "ms/sample": 1e-3, "us/sample": 1e-6}
 
 
 def duration_ns(text: str) -> int:
@@ -48,11 +49,12 @@ def rate_bytes_per_s(text: str) -> float:
 
 
 def speed_samples_per_s(text: str) -> float:
-    """How many training samples a second `text` ("2000 samples/s") is.
+    """How many training samples a second `text` ("2000 samples/s", or "0.5 ms/sample") is.
 
-    Raises ValueError where it is no number with that unit, or is not more than 0.
+    Raises ValueError where it is no number with such a unit, or is not more than 0.
     """
-    return _positive(_parse(text, "speed", _SAMPLES_PER_S, "2000 samples/s"), text, "speed", "2000 samples/s")
+    value = _positive(_parse(text, "speed", _SAMPLES_PER_S | _S_PER_SAMPLE, "2000 samples/s"), text, "speed", "2000 samples/s")
+    return 1 / value if text.rstrip().endswith("/sample") else value
 
 
 def show_duration(duration_ns: int | float) -> str:

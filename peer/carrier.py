@@ -9,15 +9,14 @@ from __future__ import annotations
 import heapq
 import os
 import select
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol
 
 from peer.endpoint import Endpoint
 from peer.live import Clock, Doorbell, LivePeer
+from peer.realtime import schedule
 from peer.sockets import Sockets
 from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
 
@@ -36,12 +35,6 @@ class Outgoing(Protocol):
     def release(self, now_ns: int) -> list[tuple[int, Any, Any]]: ...
     def next_ns(self) -> int | None: ...
     def drop(self, target: int) -> int: ...
-
-
-class Incoming(Protocol):
-    """What one peer receives, through its downlink (netem.shaper.Downlink)."""
-
-    def receive(self, due_ns: int, size_bytes: int) -> int: ...
 
 
 class LinkCount:
@@ -87,7 +80,6 @@ class Carrier:
         live: LivePeer,
         sockets: Sockets,
         outgoing: Outgoing,
-        incoming: Incoming,
         run: int,
         control_fd: int,
         on_control: Callable[[Carrier], None],
@@ -99,7 +91,6 @@ class Carrier:
         self.clock: Clock = live.clock
         self.sockets = sockets
         self.outgoing = outgoing
-        self.incoming = incoming
         self.run_number = run
         self.control_fd = control_fd
         self.on_control = on_control
@@ -114,7 +105,7 @@ class Carrier:
         self.lateness_ns: list[int] = []
         self._asleep = False
         self._lost: set[int] = set()
-        self._held: list[tuple[int, int, Frame, bool]] = []  # (due, order, frame, whether it is through the downlink)
+        self._held: list[tuple[int, int, Frame]] = []  # (due, order, frame)
         self._held_bytes = 0
         self._order = 0
         self._refused: dict[int, deque[list[Any]]] = {}  # by neighbour: what its full queue did not take, in order
@@ -130,7 +121,7 @@ class Carrier:
     def run(self) -> None:
         """Carry until `finished`."""
         if self.priority:
-            _schedule(os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, self.priority)
+            schedule(os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, self.priority)
         self._rested_ns = time.monotonic_ns()
         while not self.finished:
             now_ns = self.clock.now_ns()
@@ -153,7 +144,7 @@ class Carrier:
         self._beat()
         if self.priority and time.monotonic_ns() - self._rested_ns > BUSY_NS:
             self.priority = 0
-            _schedule(os.SCHED_OTHER, 0)
+            schedule(os.SCHED_OTHER, 0)
 
     def lose(self, neighbour: int) -> None:
         """A neighbour is gone: forget what is queued for it and what it had under way."""
@@ -218,33 +209,19 @@ class Carrier:
         if frame.source in self._lost:
             return
         if not self._held and frame.due_ns <= now_ns:
-            self._through_downlink(frame, frame.due_ns, now_ns)
-        else:
-            self._hold(frame.due_ns, frame, False)
-
-    def _hold(self, until_ns: int, frame: Frame, through: bool) -> None:
+            self._deliver(frame, frame.due_ns or now_ns, now_ns)
+            return
         self._order += 1
         self._held_bytes += frame.size_bytes
-        heapq.heappush(self._held, (until_ns, self._order, frame, through))
+        heapq.heappush(self._held, (frame.due_ns, self._order, frame))
 
     def _release_due(self, now_ns: int) -> None:
-        """Let go what is due: at the end of its link, and again at the end of the downlink that all links share."""
+        """Let go what is due."""
         held = self._held
         while held and held[0][0] <= now_ns:
-            due_ns, _, frame, through = heapq.heappop(held)
+            due_ns, _, frame = heapq.heappop(held)
             self._held_bytes -= frame.size_bytes
-            if through:
-                self._deliver(frame, due_ns, now_ns)
-            else:
-                self._through_downlink(frame, due_ns, now_ns)
-
-    def _through_downlink(self, frame: Frame, due_ns: int, now_ns: int) -> None:
-        """Frames come here in order of due, as a downlink has to be asked."""
-        in_ns = self.incoming.receive(due_ns or now_ns, frame.size_bytes)
-        if in_ns <= now_ns:
-            self._deliver(frame, in_ns, now_ns)
-        else:
-            self._hold(in_ns, frame, True)
+            self._deliver(frame, due_ns or now_ns, now_ns)
 
     def _deliver(self, frame: Frame, arrived_ns: int, now_ns: int) -> None:
         """Hand a frame on.  It has arrived when the emulated link says so, however late this host was (that is recorded as
@@ -300,12 +277,6 @@ class Carrier:
     def _beat(self) -> None:
         self._next_beat_ns = time.monotonic_ns() + BEAT_NS
         self.beat(self)
-
-
-def _schedule(policy: int, priority: int) -> None:
-    """Put this thread under a policy where the system permits it; SCHED_FIFO so that busy cores do not delay what is due."""
-    with suppress(OSError):
-        os.sched_setscheduler(threading.get_native_id(), policy, os.sched_param(priority))
 
 
 def _thin(samples: list[int]) -> None:

@@ -5,7 +5,7 @@ Pure: it is fed with frames and with the time (emulated ns) and answers with fra
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
 
 _UNKNOWN_NS = -1
 MEASURE_EVERY = 4
+OVERTAKEN = 64  # so many messages of a neighbour may come later than one sent after them, and be arriving at the same time
 PIECE_LEAST_BYTES = 256  # a message that is cut for measuring is cut no finer
 
 
@@ -66,7 +67,8 @@ class Endpoint:
         self.errors: Counter[str] = Counter()
         self._sequence = dict.fromkeys(self.meters, 0)
         self._under_way: dict[int, dict[int, list[int]]] = {neighbour: {} for neighbour in self.meters}
-        self._arriving: dict[int, _Assembly] = {}
+        self._arriving: dict[int, dict[int, _Assembly]] = {neighbour: {} for neighbour in self.meters}
+        self._overtaken: dict[int, deque[int]] = {neighbour: deque(maxlen=OVERTAKEN) for neighbour in self.meters}
         self._expected = dict.fromkeys(self.meters, 0)  # the least number that a neighbour's next message may have
 
     def send(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> list[Chunk]:
@@ -94,39 +96,49 @@ class Endpoint:
         source = chunk.source
         if source not in self.meters:
             raise WireError("foreign", f"peer {source} is no neighbour of peer {self.peer}")
-        continued = self._arriving.get(source)
+        continued = self._arriving[source].get(chunk.message)
         if self._seen(chunk, continued):
             raise WireError("replay", f"chunk {chunk.number} of message {chunk.message} was here before")
         if chunk.number == 0:
             if chunk.total_bytes > self.message_limit_bytes:
                 raise WireError("length", f"a message of {chunk.total_bytes} bytes; the limit is {self.message_limit_bytes}")
             assembly = _Assembly(chunk, now_ns)
-            self._arriving[source] = assembly
-            self._expected[source] = chunk.message + 1
+            self._begin(source, assembly)
         else:
             if (
                 continued is None
-                or continued.message != chunk.message
                 or continued.next_number != chunk.number
                 or continued.filled != chunk.offset
                 or len(continued.body) != chunk.total_bytes
             ):
-                self._arriving.pop(source, None)
+                self._arriving[source].pop(chunk.message, None)
                 raise WireError("order", f"chunk {chunk.number} of message {chunk.message} continues nothing")
             assembly = continued
             assembly.add(chunk)
         if assembly.filled < chunk.total_bytes:
             return None
-        del self._arriving[source]
+        del self._arriving[source][chunk.message]
         spread = (assembly.size_bytes - assembly.first_bytes, max(0, now_ns - assembly.first_ns))
         arrival = Arrival(source, chunk.message, assembly.head, assembly.body, now_ns, assembly.size_bytes)
         return arrival, Acknowledgement(self.peer, chunk.message, *spread, 0)
 
     def _seen(self, chunk: Chunk, continued: _Assembly | None) -> bool:
         """Whether a chunk is one that was taken in before: refused, it must not disturb the message that is arriving."""
-        if continued is not None and continued.message == chunk.message:
+        if continued is not None:
             return chunk.number < continued.next_number
-        return chunk.message < self._expected[chunk.source]
+        return chunk.message < self._expected[chunk.source] and chunk.message not in self._overtaken[chunk.source]
+
+    def _begin(self, source: int, assembly: _Assembly) -> None:
+        """A message begins to arrive; those before it that have not are overtaken, and may still come."""
+        message, expected, arriving = assembly.message, self._expected[source], self._arriving[source]
+        if message < expected:
+            self._overtaken[source].remove(message)
+        else:
+            self._overtaken[source].extend(range(max(expected, message - OVERTAKEN), message))
+            self._expected[source] = message + 1
+        arriving[message] = assembly
+        if len(arriving) > OVERTAKEN:
+            del arriving[next(iter(arriving))]
 
     def acknowledged(self, answer: Acknowledgement, now_ns: int) -> None:
         """A neighbour has a message: measure the link.  Raises WireError for a message that is not under way."""
@@ -145,6 +157,7 @@ class Endpoint:
         self._sequence.pop(neighbour, None)
         self._under_way.pop(neighbour, None)
         self._arriving.pop(neighbour, None)
+        self._overtaken.pop(neighbour, None)
         self._expected.pop(neighbour, None)
 
 

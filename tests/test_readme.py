@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import Experiment, Result, run
+from experiments import Experiment, Result, run, toml_text
 from experiments.menus import MENUS
+from experiments.sweep_plan import read_sweep
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,12 +29,17 @@ def experiment_files() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "text"), experiment_files())
-def test_files_are_accepted(page: str, text: str) -> None:
+def test_files_are_accepted(page: str, text: str, tmp_path: Path) -> None:
     document = tomllib.loads(text)
-    settings = {key: values[0] for key, values in document.pop("sweep", {}).items()}
-    assert document or settings
+    assert document
     whole = tomllib.loads(blocks(README, "toml")[0])
-    Experiment.from_document({**whole, **document}, page, ROOT, settings)
+    if not document.keys() & {"sweep", "tune"}:
+        Experiment.from_document({**whole, **document}, page, ROOT)
+        return
+    file = tmp_path / "study.toml"
+    parts = {key: value for key, value in whole.items() if key not in document}
+    file.write_text(toml_text.dump(parts) + "\n" + text + ("" if "sweep" in document else "\n[sweep]\nseed = [1, 2]\n"))
+    assert len(read_sweep(file).points) > 1
 
 
 def test_first_experiment_does_what_is_said(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def execute(arguments: argparse.Namespace) -> int:
     files = write_table(rows, out)
     swept = list(carried.attempts[0].point.values)
     table = *_columns(swept, rows), len(swept) + 1
+    said: list[str] = []
     try:
         cells = cells_of(sweep, carried, out)
         if repeated(sweep):
@@ -64,10 +65,11 @@ def execute(arguments: argparse.Namespace) -> int:
             table = *_cell_columns(sweep, cells), len(sweep.axes)
         if sweep.tune:
             files += write_table(trial_rows(sweep, cells, carried.trials), out, "tuning")
-        files += _write_page(arguments, sweep, cells, carried, out)
+        pages, said = _write_page(arguments, sweep, cells, carried, out)
+        files += pages
     except ValueError as error:
         print(f"no report: {error}", file=sys.stderr)
-    _print(*table, [*carried.trials, *carried.attempts], files)
+    _print(*table, said, [*carried.trials, *carried.attempts], files)
     return carried.status
 
 
@@ -78,22 +80,25 @@ def repeated(sweep: Sweep) -> bool:
 
 def _write_page(
     arguments: argparse.Namespace, sweep: Sweep, cells: Sequence[CellResult], carried: Carried, out: Path
-) -> list[Path]:
-    """`report.html`: the cells where they are what is to be looked at, else all complete runs on top of each other."""
+) -> tuple[list[Path], list[str]]:
+    """`report.html`: the cells where they are what is to be looked at, else all complete runs on top of each other.
+
+    The files, and what they say in words.
+    """
     from experiments.report_study import Study, write_study
     from experiments.sweep_table import write_comparison
 
     if not repeated(sweep):
         page = write_comparison(carried.attempts, out)
-        return [page] if page else []
+        return [page] if page else [], []
     if not any(attempt.done for attempt in carried.attempts):
-        return []
+        return [], []
     told = [part for setting in arguments.settings for part in ("--set", setting)]
     told += ["--world", arguments.world] if arguments.world else []
     command = shlex.join(["grapevine", "sweep", arguments.file, *told, "--out", str(out)])
     name = sweep.points[0].experiment.name
-    write_study(Study(name, sweep, cells, command, Path(arguments.file).read_text(encoding="utf-8")), out / "report.html")
-    return [out / "report.html"]
+    study = Study(name, sweep, cells, command, Path(arguments.file).read_text(encoding="utf-8"))
+    return write_study(study, out / "report.html")
 
 
 def _positive(text: str) -> int:
@@ -206,9 +211,14 @@ def _short(keys: Sequence[str]) -> list[str]:
 
 
 def _print(
-    titles: Sequence[str], lines: Sequence[Sequence[str]], words: int, attempts: Sequence[Attempt], files: Sequence[Path]
+    titles: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    words: int,
+    said: Sequence[str],
+    attempts: Sequence[Attempt],
+    files: Sequence[Path],
 ) -> None:
-    """The table in short, what failed and why, and where all of it is."""
+    """The table in short, what it says in words, what failed and why, and where all of it is."""
     from rich.console import Console
 
     from experiments.terminal_table import print_columns
@@ -218,6 +228,8 @@ def _print(
     if left_out:
         more = "1 more column does" if left_out == 1 else f"{left_out} more columns do"
         console.print(f"[dim]{more} not fit this terminal: see {files[0]}[/dim]")
+    for sentence in said:
+        console.print(f"- {sentence}", markup=False)
     for attempt in attempts:
         if not attempt.done:
             console.print(f"{attempt.state}: {attempt.point.name}: {attempt.reason}", style="red", markup=False, soft_wrap=True)

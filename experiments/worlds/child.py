@@ -26,15 +26,18 @@ from experiments.worlds import messages
 from experiments.worlds.memory import Snapshots, unspool
 from experiments.worlds.reports import Reporter, batch_generator, thinned
 from experiments.worlds.shared_lines import open_table
-from netem import Device, Downlink, Link, Shaper, Shared, SharingShaper, Steady
+from netem import Device, Link, Shaper, Shared, SharingShaper, Steady
 from netem.namespaces import enter
 from netem.plan import capped_rate
 from peer.carrier import Carrier
 from peer.endpoint import Endpoint
 from peer.live import Clock, LivePeer
 from peer.peer import Peer, message_limit_bytes
+from peer.realtime import Privilege
 from peer.sockets import Sockets
 
+IO_PRIORITY, STRATEGY_PRIORITY = 2, 1  # under the real-time policies, where they are permitted
+STRATEGIES_SHARE = 0.5  # of the machine, for all peers' strategies together: who computes more loses the real-time priority
 PEER_NICE = 10  # of peers as fast as the host: many of them must not starve the launcher, which has to see that one dies
 EVALUATOR_NICE = 10
 SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
@@ -63,6 +66,8 @@ class PeerSpec:
     every_ns: int
     scripted_ns: int
     """When the script's last event is: what is on a link that it cuts may be due as late as that."""
+    dies_ns: int | None = None
+    """When the script kills this peer, which it sees to itself: the launcher of a busy machine may be late."""
     namespace: str = ""
     """The network namespace to live in; "" = the launcher's."""
 
@@ -124,18 +129,18 @@ class _PeerProcess:
         endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
         self.learner = _Learner(spec)
         self.live = LivePeer(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
-        priority = 1 if spec.timed and may_run_realtime() else 0
+        priority = IO_PRIORITY if spec.timed and may_run_realtime() else 0
+        self.privilege: Privilege | None = None
         self.sockets = Sockets(spec.address, priority)
         self.shaper = _shaper(spec)
         self.carrier = Carrier(
             self.live,
             self.sockets,
             self.shaper,
-            Downlink(),
             spec.run,
             pipe.connection.fileno(),
             self._on_control,
-            lambda carrier: pipe.beat(),
+            self._beat,
             priority,
         )
         self.carrier.ahead_limit_ns += spec.scripted_ns
@@ -154,6 +159,13 @@ class _PeerProcess:
         if not isinstance(start, messages.Start):
             return
         self.clock.epoch_ns = start.epoch_ns
+        if self.spec.dies_ns is not None:
+            death = threading.Timer(self.clock.seconds_until(self.spec.dies_ns), os.kill, (os.getpid(), signal.SIGKILL))
+            death.daemon = True
+            death.start()
+        if self.carrier.priority:
+            share = STRATEGIES_SHARE * len(os.sched_getaffinity(0)) / self.spec.peers
+            self.privilege = Privilege(min(share, STRATEGIES_SHARE), STRATEGY_PRIORITY)
         thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
         thread.start()
         self.live.run(self.spec.strategy.run(self.peer))
@@ -172,6 +184,11 @@ class _PeerProcess:
         """The first gradient of a process is slower than all others: make it before the clock starts."""
         sampler = self.spec.problem.sampler(self.peer.id, np.random.default_rng(0))
         self.spec.problem.gradient(self.peer.weights.copy(), sampler.draw(self.peer.batch_size))
+
+    def _beat(self, carrier: Carrier) -> None:
+        self.pipe.beat()
+        if self.privilege is not None:
+            self.privilege.check()
 
     def _carry(self) -> None:
         try:

@@ -50,6 +50,7 @@ class Pokes:
         self._events = in_order(fleet.experiment.events)  # those of the script and all pokes so far
         self._script = deque(self._events)
         self._rendezvous: Rendezvous | None = None
+        self._over = False
 
     def open(self) -> None:
         """From now on the fleet can be poked."""
@@ -59,7 +60,8 @@ class Pokes:
             self.tally.event("note", text=f"this fleet cannot be poked, since its folder holds no socket: {error.strerror}")
 
     def close(self) -> None:
-        """From now on it cannot."""
+        """The training is over: the script ends, and the fleet cannot be poked any more."""
+        self._over = True
         if self._rendezvous is not None:
             self._rendezvous.close()
             self._rendezvous = None
@@ -78,7 +80,7 @@ class Pokes:
     def look(self) -> None:
         """Do what the script says by now, and what others ask for."""
         now_ns = self.now_ns()
-        while self._script and self._script[0].at_ns <= now_ns:
+        while not self._over and self._script and self._script[0].at_ns <= now_ns:
             event = self._script.popleft()
             self.tally.recorder.event(event.at_ns / 1e9, "script", text=event.describe())
             if isinstance(event, KillEvent):

@@ -25,6 +25,7 @@ import numpy as np
 from experiments.build import Fleet
 from experiments.config import Processes
 from experiments.interrupt import Interrupt
+from experiments.script import kills
 from experiments.summary import Outcome
 from experiments.worlds import messages
 from experiments.worlds.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
@@ -244,6 +245,7 @@ class ProcessesWorld:
             stop_ns=fleet.stop_ns,
             every_ns=fleet.every_ns,
             scripted_ns=max((event.at_ns for event in experiment.events), default=0),
+            dies_ns=next((at_ns for at_ns, victim in kills(experiment.events) if victim == peer), None),
         )
 
     def _bring_network_up(self) -> None:
@@ -311,7 +313,6 @@ class ProcessesWorld:
         try:
             while self._waiting_for():
                 self._listen(self.pokes.pause_s(0.1, self.world.dilation), self.pokes.fds)
-                self.pokes.look()
                 self._watch_time()
                 self._refresh()
         finally:
@@ -340,6 +341,7 @@ class ProcessesWorld:
         for child in children:
             for message in self._read(child):
                 self._take(child, message)
+        self.pokes.look()  # first, since it knows why a peer is gone
         self._note_losses()
 
     def _note_losses(self) -> None:

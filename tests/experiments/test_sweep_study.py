@@ -25,6 +25,8 @@ from netem import Uniform
 from peer.strategies import Ako, Slices
 from tests.experiments.test_sweep import command, measured  # noqa: F401
 
+SUITES = Path(__file__).parents[2] / "experiments" / "suites"
+
 TUNED = """
 [sweep]
 peers = [2, 3]
@@ -299,3 +301,15 @@ def test_the_command_tunes_measures_and_tells(tmp_path: Path, capsys: Any, monke
     run = json.loads((out / "strategy.name=full,seed=2" / "summary.json").read_text())
     assert run["seed"] == 2
     assert "learning rate 0.5, best of 3" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES.glob("*.toml")), ids=lambda suite: suite.stem)
+def test_every_suite_can_be_read(suite: Path) -> None:
+    """And those that are tuned and repeated have three seeds or more."""
+    text = suite.read_text(encoding="utf-8")
+    if "sweep]" not in text:
+        assert Experiment.read(suite).name == suite.stem
+        return
+    sweep = read_sweep(suite)
+    assert sweep.points[0].experiment.name == suite.stem
+    assert sweep.tune is None or min(len(cell.points) for cell in sweep.cells) >= 3

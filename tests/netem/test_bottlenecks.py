@@ -48,5 +48,5 @@ def test_what_joins_nobody_is_refused(bottleneck, problem):
 
 
 def test_the_kernel_backend_has_none():
-    with pytest.raises(ValueError, match="bottlenecks: the kernel backend has none"):
+    with pytest.raises(ValueError, match="bottlenecks: not with the kernel backend"):
         Uniform(rate="1 Mbit/s", backend="kernel", bottlenecks=(Bottleneck(rate="1 Mbit/s", here=(0,)),))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netem.link import Link, Transit
+from netem.losses import Doubles
 
 SIZES = st.lists(st.integers(0, 100_000), min_size=1, max_size=40)
 
@@ -28,7 +29,6 @@ def test_without_a_rate_only_the_delay_counts():
     link = Link(delay_ns=3)
     assert [link.send(10, 10**9), link.send(10, 1)] == [Transit(10, 10, 13)] * 2
     assert link.rate_bytes_per_s == math.inf
-    assert link.time_ns(10**9) == 0
 
 
 @settings(deadline=None, max_examples=200)
@@ -85,10 +85,36 @@ def test_the_chunks_of_a_message_share_its_jitter_even_around_an_urgent_one():
     assert lateness_ns(3 * 10**7, first=True) != opening
 
 
-def test_a_line_fed_slowly_is_held_until_it_is_fed():
-    link = Link(rate_bytes_per_s=1e9)
-    assert link.send(0, 1000, fed_ns=5000).finish_ns == 5000
-    assert link.send(0, 1000, fed_ns=5500) == Transit(5000, 6000, 6000)
+def test_a_line_held_up_by_others_is_free_when_they_let_it():
+    link = Link(rate_bytes_per_s=1e9, delay_ns=7)
+    assert link.pace(0, 1000) == (0, 1e9, None)
+    assert link.arrive(5000) == 5007
+    assert link.send(0, 1000) == Transit(5000, 6000, 6007)
+
+
+def test_packets_that_go_twice_take_their_time_however_the_bytes_are_cut():
+    def link():
+        line = Link(rate_bytes_per_s=1e6)
+        line.double(Doubles(0.25, np.random.default_rng(3)))
+        return line
+
+    whole, cut = link(), link()
+    finish_ns = [cut.send(0, size).finish_ns for size in [700] * 10_000][-1]
+    assert whole.send(0, 7_000_000).finish_ns == finish_ns
+    assert finish_ns == pytest.approx(8.75e9, rel=0.02)
+
+
+def test_messages_overtake_each_other_only_where_it_is_asked_for():
+    def due_ns(reorders):
+        link = Link(delay_ns=50_000_000, jitter_ns=40_000_000, rng=np.random.default_rng(2))
+        link.reorders = reorders
+        return [[link.send(now_ns, 10, first).due_ns for first in (True, False)] for now_ns in range(0, 10**9, 10**7)]
+
+    kept, mixed = due_ns(False), due_ns(True)
+    assert kept == sorted(kept)
+    assert mixed != sorted(mixed)
+    assert all(one <= two for one, two in mixed)  # within a message nothing does
+    assert all(10_000_000 <= one - place * 10**7 <= 90_000_000 for place, (one, _) in enumerate(mixed))
 
 
 @pytest.mark.parametrize(

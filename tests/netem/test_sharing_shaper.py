@@ -36,7 +36,7 @@ class Senders:
         self._wakes = [None] * len(self.shapers)
 
     def carry(self, transfers, chunk_bytes=4_000):
-        """(asked_ns, source, target, bytes) in chunks; the transits of each transfer's chunks, and when they were handed out."""
+        """(asked_ns, source, target, bytes) in chunks; each transfer's transits, and when they were handed out."""
         found = [[] for _ in transfers]
         offers = [[] for _ in self.shapers]
         for place, (at_ns, source, target, size) in sorted(enumerate(transfers), key=lambda each: each[1][0]):

@@ -188,4 +188,7 @@ def test_a_changing_line_is_filled_at_the_rate_in_force():
 def test_a_line_without_delay_and_a_slow_feeder():
     link = TcpLink(Steady(MBIT), Tcp("cubic", 0))
     assert link.send(0, 145 * MSS_BYTES).finish_ns == pytest.approx(145 * PACKET_BYTES / MBIT * 1e9)
-    assert link.send(link.free_ns, 1000, fed_ns=10**10).finish_ns == 10**10
+    pace = link.pace(link.free_ns, 1_448)
+    assert pace.rate_bytes_per_s == pytest.approx(MBIT * 1_448 / PACKET_BYTES)
+    assert link.arrive(10**10) == 10**10
+    assert link.send(0, 1_448).start_ns == 10**10

@@ -26,7 +26,7 @@ class Transit(NamedTuple):
 
 
 class Straight:
-    """A network that takes no time, in both directions."""
+    """A network that takes no time."""
 
     def __init__(self) -> None:
         self.ready: list[tuple[int, Any, Transit]] = []
@@ -44,9 +44,6 @@ class Straight:
     def drop(self, target: int) -> int:
         self.ready = [entry for entry in self.ready if entry[0] != target]
         return 0
-
-    def receive(self, due_ns: int, size_bytes: int) -> int:
-        return due_ns
 
 
 class Wires:
@@ -105,7 +102,7 @@ class Rig:
         self.beats = 0
         wires: Any = self.wires
         network = Straight()
-        self.carrier = Carrier(self.live, wires, network, network, RUN, self.control, on_control, self._beat)
+        self.carrier = Carrier(self.live, wires, network, RUN, self.control, on_control, self._beat)
 
     def _beat(self, carrier: Carrier) -> None:
         self.beats += 1
@@ -158,7 +155,7 @@ def test_a_flood_neither_hides_the_launcher_nor_the_signs_of_life() -> None:
 
 def test_a_flooded_thread_gives_up_its_real_time_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(module, "_schedule", lambda policy, priority: asked.append((policy, priority)))
+    monkeypatch.setattr(module, "schedule", lambda policy, priority: asked.append((policy, priority)))
     monkeypatch.setattr(module, "BUSY_NS", 0)
     monkeypatch.setattr(module, "BEAT_NS", 0)
     rig = Rig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from math import inf
 
 import numpy as np
@@ -216,3 +217,19 @@ def test_a_line_is_busy_until_what_was_sent_has_left() -> None:
     assert meter.busy_ns(41_000_000) == pytest.approx(6e6)  # 10 kB beyond the last, and only 4 ms of them can be on the way
     meter.acknowledged(10_000, 0, 0, 4_000_000)
     assert meter.busy_ns(41_000_000) == 0.0
+
+
+def test_a_message_may_overtake_another_but_none_comes_twice() -> None:
+    """Interleaved chunks of two messages, the later one first; what was here before is refused."""
+    sender, receiver = pair()
+    one, two, three = (chunks_of(sender, receiver.peer, 9_000, 0) for _ in range(3))
+    rounds = itertools.zip_longest(three, one)
+    done = [complete[0] for both in rounds for chunk in both if chunk and (complete := receiver.receive(chunk, 5))]
+    assert [arrival.message for arrival in done] == [2, 0]
+    with pytest.raises(WireError, match="here before"):
+        receiver.receive(one[0], 6)
+    late = [receiver.receive(chunk, 7) for chunk in two][-1]
+    assert late is not None
+    assert late[0].message == 1
+    with pytest.raises(WireError, match="here before"):
+        receiver.receive(two[0], 8)
