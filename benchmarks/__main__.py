@@ -65,7 +65,7 @@ def links(console: Console) -> None:
         with busy_cores() if busy else nullcontext():
             for rate in (None, "1 Mbit/s", "10 Mbit/s", "100 Mbit/s", "500 Mbit/s"):
                 got = link_truth(rate, "20 ms")
-                goodput = (f"{got['rate_error']:+.2%}", "1 %") if rate else (f"({got['rate_bytes_per_s'] / 1e6:,.0f} MB/s)", "")
+                goodput = (f"{got['rate_error']:+.2%}", "1 %") if rate else ("-", "")
                 targets = ("" if busy else "0.3 ms", ("1 ms" if may else "10 ms") if busy else "2 ms") if rate else ("", "")
                 late = f"{got['delay_error_ms']:.3f} ms", targets[0], f"{got['delay_error_p99_ms']:.3f} ms", targets[1]
                 table.add_row("busy" if busy else "free", rate or "unshaped", *goodput, *late)

@@ -34,7 +34,6 @@ def link_truth(rate: str | None, delay: str = "") -> dict[str, Any]:
     errors = [row["rate_error"] for row in rows]
     return {
         "rate_error": max(errors, key=abs) if rate else math.nan,
-        "rate_bytes_per_s": float(np.median([row["rate_got_bytes_per_s"] for row in rows])),
         "delay_error_ms": float(np.median([row["delay_error_s"] for row in rows])) * 1e3,
         "delay_error_p99_ms": max(row["delay_got_p99_s"] - row["delay_asked_s"] for row in rows) * 1e3,
     }

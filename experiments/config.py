@@ -36,7 +36,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one run; every part has a default, so that `Experiment()` runs.
 
     Parts are values: a member of a menu, or an instance of your own subclass of `Strategy`, `Task`, `Topology`, ...; as
-    `topology` any networkx graph on the nodes 0 to n-1, or any `topology.schedule(...)`, may be given. Raises ConfigError, naming key, value and cure.
+    `topology` any networkx graph on the nodes 0 to n-1, or any `topology.schedule(...)`, may be given. Raises ConfigError,
+    naming key, value and cure.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1)] = "experiment"

@@ -12,7 +12,7 @@ import numpy as np
 from peer.aggregators import Aggregator, Mean, add_scaled
 from peer.codecs import Codec, Float32
 from peer.effects import Gradient, Receive, Send, Sleep
-from peer.endpoint import Arrival
+from peer.endpoint import PIECE_LEAST_BYTES, Arrival
 from peer.ledger import Ledger, Pick
 from peer.meter import MEASURING_BYTES, LinkMeter, SpeedMeter
 from peer.optimizers import Optimizer, Sgd
@@ -21,6 +21,7 @@ from peer.wire import HEADER_BYTES, WireError
 
 OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
 LEAST_WAIT_NS = 100_000  # what is measured is not known more finely than that
+MEASURED_BODY_BYTES = 2 * PIECE_LEAST_BYTES  # the least of numbers that can be cut in two, and so measure a rate
 LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
 
 
@@ -147,9 +148,10 @@ class Peer:
     def room(self, neighbour: int, fill: float = 1.0, index_bytes: int = 0, least: int = 1) -> int:
         """How many elements fit into a share `fill` of what the link to a neighbour can take now, by its measured rate.
 
-        At most the whole vector, and at least one element where the link has any room for numbers at all.  `index_bytes`
-        is what naming each element costs: 4 for chosen elements, 0 for a range.  Fewer than `least` elements are not worth a
-        message: then 0, and the link saves its room up until they fit.  0 for a neighbour that is lost.
+        At most the whole vector.  `index_bytes` is what naming each element costs: 4 for chosen elements, 0 for a range.  Fewer
+        than `least` elements are not worth a message, nor are so few bytes that the message would measure nothing (a link that
+        was once measured too slow would never be measured again): then 0, and the link saves its room up until they fit.  0
+        for a neighbour that is lost.
         """
         if neighbour not in self.mixing:
             return 0
@@ -158,15 +160,13 @@ class Peer:
 
     def _room(self, neighbour: int, fill: float, index_bytes: int, least: int) -> int:
         meter = self.meters[neighbour]
-        worth_bytes = 2 * OVERHEAD_BYTES + (self.codec.body_bytes(least) + index_bytes * least) / fill
-        meter.least_bytes = max(MEASURING_BYTES, worth_bytes)
-        room_bytes = meter.room_bytes(self.now_ns, self.horizon_ns) - OVERHEAD_BYTES
-        if room_bytes <= 0:
+        whole_bytes = self.codec.body_bytes(self.size) + index_bytes * self.size
+        enough_bytes = min(whole_bytes, max(MEASURED_BODY_BYTES, self.codec.body_bytes(least) + index_bytes * least))
+        meter.least_bytes = max(MEASURING_BYTES, 2 * OVERHEAD_BYTES + enough_bytes / fill)
+        room_bytes = fill * (meter.room_bytes(self.now_ns, self.horizon_ns) - OVERHEAD_BYTES)
+        if room_bytes < enough_bytes:
             return 0
-        if index_bytes:
-            fitting = self._fitting(fill * room_bytes, index_bytes) or min(1, self._fitting(room_bytes, index_bytes))
-            return min(self.size, fitting)
-        return min(self.size, self.codec.elements(fill * room_bytes) or min(1, self.codec.elements(room_bytes)))
+        return min(self.size, self._fitting(room_bytes, index_bytes))
 
     def rate_bytes_per_s(self, neighbour: int) -> float | None:
         """The measured rate of the link to a neighbour; None before the first measurement, inf where nothing limits it."""

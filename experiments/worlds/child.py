@@ -182,6 +182,8 @@ class _PeerProcess:
 
     def _warm_up(self) -> None:
         """The first gradient of a process is slower than all others: make it before the clock starts."""
+        if not self.spec.problem.samples[self.peer.id]:
+            return  # it serves, holds no data and makes no gradients
         sampler = self.spec.problem.sampler(self.peer.id, np.random.default_rng(0))
         self.spec.problem.gradient(self.peer.weights.copy(), sampler.draw(self.peer.batch_size))
 

@@ -205,3 +205,10 @@ def test_other_users_of_the_machine_cannot_reach_a_peer() -> None:
     assert not heard[65534]
     assert heard[os.getuid()]
     sockets.close()
+
+
+def test_a_peer_that_serves_and_holds_no_data_has_nothing_to_warm_up() -> None:
+    nobody: Any = SimpleNamespace(
+        spec=SimpleNamespace(problem=SimpleNamespace(samples=[0, 5])), peer=SimpleNamespace(id=0)
+    )
+    child_module._PeerProcess._warm_up(nobody)

@@ -7,7 +7,7 @@ import pytest
 
 from peer.codecs import Int8
 from peer.effects import Gradient, Receive, Send, Sleep
-from peer.endpoint import Arrival
+from peer.endpoint import Arrival, piece_bytes
 from peer.ledger import All
 from peer.payloads import Dense, Payload, Sparse, encode
 from peer.peer import Message, Peer
@@ -163,6 +163,25 @@ def test_staleness_counts_steps_behind() -> None:
     arrival(peer, 1, model(1), step=9)
     peer.arrived()
     assert (peer.staleness[1].steps, peer.staleness[1].messages) == (3, 2)
+
+
+@pytest.mark.parametrize(("fill", "index_bytes"), [(1.0, 0), (0.1, 0), (0.9, 4)])
+def test_a_link_measured_far_too_slow_saves_up_for_a_message_that_measures(fill: float, index_bytes: int) -> None:
+    """A message across a cut measured 100 bytes/s: what goes next can be cut in two, so the link is measured again."""
+    peer = make_peer(0, {1: 0.5}, size=10_000)
+    meter = peer.meters[1]
+    meter.sent(2_000, 0, 20e6)
+    meter.acknowledged(2_000, 1_000, 10_000_000_000, 0)
+    assert meter.rate_bytes_per_s == pytest.approx(100)
+    meter.sent(int(peer.size), 0, 20e6)
+    meter.acknowledged(int(peer.size), 0, 0, 0)
+    waited_s = 0
+    while not (count := peer.room(1, fill, index_bytes)):
+        waited_s += 1
+        peer.now_ns = waited_s * 1_000_000_000
+        assert waited_s < 200
+    body_bytes = (4 + index_bytes) * count
+    assert piece_bytes(body_bytes, 0, meter.chunk_bytes()) < body_bytes
 
 
 def test_room_is_in_elements_and_at_least_one_where_there_is_any() -> None:
