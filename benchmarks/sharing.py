@@ -36,7 +36,8 @@ class Transfers(Strategy, frozen=True, tag="transfers"):
     async def run(self, peer: Peer) -> None:
         peer.weights[:] = 0
         numbers = np.zeros(MOST_ELEMENTS, np.float32)
-        mine = [(at_ns, place, target, size) for place, (at_ns, source, target, size) in enumerate(self.listed) if source == peer.id]
+        numbered = enumerate(self.listed)
+        mine = [(at_ns, place, target, size) for place, (at_ns, source, target, size) in numbered if source == peer.id]
         for at_ns, place, target, size in [*sorted(mine), (self.end_ns, -1, -1, 0)]:
             while (message := await peer.receive(at_ns)) is not None:
                 peer.weights[int(message.scalars[0])] = message.arrived_ns / 1e9

@@ -40,6 +40,8 @@ class Verdict(NamedTuple):
     """By measure: the mean over the panels, and half of its interval over the graphs."""
     best: Measure | None
     second: Measure | None
+    panels: int
+    """That have this outcome."""
     lead: tuple[float, float]
     """By how much the best is ahead of the second, in the size of the mean correlation, and half of its interval."""
 
@@ -142,11 +144,12 @@ def _verdict(study: Connectivity, outcome: Outcome) -> Verdict:
     overall = {measure.key: jackknife(study.graphs, case.mean) for measure, case in cases.items()}
     known = [measure for measure in cases if not math.isnan(overall[measure.key][0])]
     order = sorted(known, key=lambda measure: -abs(overall[measure.key][0]))
+    panels = max((sum(map(bool, case.pairs.values())) for case in cases.values()), default=0)
     if len(order) < 2:
-        return Verdict(outcome, single, overall, order[0] if order else None, None, (math.nan, math.nan))
+        return Verdict(outcome, single, overall, order[0] if order else None, None, panels, (math.nan, math.nan))
     one, two = cases[order[0]], cases[order[1]]
     lead = jackknife(study.graphs, lambda graphs: abs(one.mean(graphs)) - abs(two.mean(graphs)))
-    return Verdict(outcome, single, overall, order[0], order[1], lead)
+    return Verdict(outcome, single, overall, order[0], order[1], panels, lead)
 
 
 def _lost(pair: tuple[float, float]) -> bool:

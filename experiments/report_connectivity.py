@@ -32,7 +32,7 @@ def connectivity_sections(study: Connectivity, found: Sequence[Verdict], command
 
 def conclusions(study: Connectivity, found: Sequence[Verdict]) -> list[str]:
     """One sentence on each outcome, and one on the theory."""
-    said = [sentence(study, verdict) for verdict in found if verdict.best]
+    said = [sentence(verdict) for verdict in found if verdict.best]
     accuracy = accuracy_of_prediction(study)
     if accuracy is not None:
         middle, factor = accuracy
@@ -45,13 +45,13 @@ def conclusions(study: Connectivity, found: Sequence[Verdict]) -> list[str]:
     return said
 
 
-def sentence(study: Connectivity, verdict: Verdict) -> str:
+def sentence(verdict: Verdict) -> str:
     """Which measure orders the graphs best by an outcome, how well, and whether another does as well."""
     best, second, title = verdict.best, verdict.second, _capital(verdict.outcome.title)
     assert best is not None
     rho, half = verdict.overall[best.key]
     found = f"rank correlation {_range(rho, half)}"
-    found += f", mean over {len(study.panels)} panels" if len(study.panels) > 1 else ""
+    found += f", mean over {verdict.panels} panels" if verdict.panels > 1 else ""
     if abs(rho) < WEAK or abs(rho) <= half:
         return f"{title}: no figure tells much; the closest is the {best.title}, {found}."
     way = "the higher, the less" if rho < 0 else "the higher, the more"

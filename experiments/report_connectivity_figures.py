@@ -96,8 +96,8 @@ def scatter(study: Connectivity, panel: Panel, measure: Measure, key: Key, level
         return None
     layout = frame(measure.title, views[0][2], height=380, named=1)
     layout["showlegend"] = bool(first)
-    layout["legend"] |= {"y": -0.2, "yanchor": "top"}
-    layout["margin"] |= {"t": 44}
+    layout["legend"] |= {"y": -0.3, "yanchor": "top"}
+    layout["margin"] |= {"t": 44, "b": 96 if first else 52}
     layout["xaxis"] |= _axis(values)
     layout["yaxis"] |= spans[0]
     layout["updatemenus"] = [

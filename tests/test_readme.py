@@ -13,7 +13,8 @@ from experiments.menus import MENUS
 from experiments.sweep_plan import read_sweep
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("studies/*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
 FAMILIES = {"Strategies": "strategy", "Topologies": "topology", "Networks": "network", "Worlds": "world"}
 

@@ -14,7 +14,7 @@ from topology.graph_figures import GraphFigures
 from topology.mixing import DIRECTED, check_rule, sparse_mixing
 from topology.rounds import Schedule
 from topology.schedule_figures import ScheduleFigures
-from topology.spectra import largest, mean_share_kept, second_modulus, smallest, walk_variance
+from topology.spectra import density, largest, mean_share_kept, second_modulus, smallest, walk_variance
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -174,6 +174,18 @@ class Figures(GraphFigures):
             covariance = solve_discrete_lyapunov(math.sqrt(decay) * self.matrix, self.matrix @ self.matrix.T)
             variance = float(np.trace(covariance)) / self.nodes
         return 1.0 / (1.0 - decay) / variance
+
+    @property
+    def sparse_matrix(self) -> csr_array:
+        """W as a sparse array, for large graphs."""
+        return self._mix
+
+    def spectral_density(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """How the eigenvalues of W are spread, estimated in seconds however many they are: bins' ends [81] and shares [80].
+
+        None where W is not symmetrizable.
+        """
+        return None if self._twin is None else density(self._twin)
 
     @property
     def messages_per_round(self) -> int:

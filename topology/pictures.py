@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
@@ -14,6 +14,10 @@ from plotly.offline import get_plotlyjs
 
 from topology.analysis import Figures, analyse
 from topology.given import peer_order
+from topology.spectra import DENSE
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#9aa5b1"  # told apart with any colour vision
 STARTS = 16
@@ -26,16 +30,19 @@ def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
 
     It holds the graph as drawn, the eigenvalues of its mixing matrix, the decay of disagreement as predicted (SLEM^t)
     and as simulated (x <- W x), and a table of figures, each with its meaning. The page loads nothing from elsewhere,
-    and is the same whenever it is made from the same graph.
+    and is the same whenever it is made from the same graph. Above 1500 peers nothing is drawn, and in place of the
+    eigenvalues stands how they are spread, estimated; where W is not symmetrizable that is left out too.
 
     Raises ValueError as `analyse` and `mixing_matrix` do.
     """
     figures = analyse(graph, rule)
-    charts = [
-        ("Who talks to whom", GRAPH_NOTE, _drawing(graph, figures)),
-        ("How disagreement fades", DECAY_NOTE, _decay(figures)),
-        ("The spectrum of the mixing matrix", SPECTRUM_NOTE, eigenvalues(figures.spectrum, figures.slem)),
-    ]
+    charts = [("How disagreement fades", DECAY_NOTE, _decay(figures))]
+    if figures.nodes <= DENSE:
+        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph, figures)))
+        charts.append(("The spectrum of the mixing matrix", SPECTRUM_NOTE, eigenvalues(figures.spectrum, figures.slem)))
+    elif (density := figures.spectral_density()) is not None:
+        drawn = _density(density[0], density[1], figures.slem)
+        charts.append(("The spectrum of the mixing matrix", f"{SPECTRUM_NOTE} {DENSITY_NOTE}", drawn))
     return page(title, _intro(figures), _rows(figures), charts)
 
 
@@ -51,7 +58,7 @@ def page(title: str, intro: str, rows: list[tuple[str, Any, str]], charts: list[
     )
 
 
-def simulated_decay(matrix: np.ndarray, rounds: int) -> np.ndarray:
+def simulated_decay(matrix: np.ndarray | csr_array, rounds: int) -> np.ndarray:
     """Disagreement after 0..rounds rounds of x <- W x, float64 [rounds + 1], as a share of that at the start.
 
     Disagreement is the root mean square distance of the peers from their mean, over a fixed set of random starts.
@@ -59,7 +66,8 @@ def simulated_decay(matrix: np.ndarray, rounds: int) -> np.ndarray:
     from scipy.sparse import csr_array
 
     mix = csr_array(matrix)
-    values = np.random.default_rng([0, len(matrix)]).standard_normal((len(matrix), STARTS))
+    n = matrix.shape[0]
+    values = np.random.default_rng([0, n]).standard_normal((n, STARTS))
     spread = np.empty(rounds + 1)
     for t in range(rounds + 1):
         spread[t] = np.linalg.norm(values - values.mean(axis=0))
@@ -109,7 +117,7 @@ def _drawing(graph: nx.Graph, figures: Figures) -> go.Figure:
 def _decay(figures: Figures) -> go.Figure:
     rounds = int(min(max(figures.mixing_time(1e-6), 10), MOST_ROUNDS))
     steps = np.arange(rounds + 1)
-    simulated = simulated_decay(figures.matrix, rounds)
+    simulated = simulated_decay(figures.sparse_matrix, rounds)
     predicted = figures.slem ** steps.astype(np.float64)
     return fading(
         [
@@ -165,6 +173,26 @@ def eigenvalues(spectrum: np.ndarray, slem: float | None) -> go.Figure:
         )
     chart.update_xaxes(title="eigenvalue, from the largest")
     chart.update_yaxes(title="value", range=[-1.08, 1.12])
+    return chart.update_layout(showlegend=False, height=420)
+
+
+def _density(edges: np.ndarray, shares: np.ndarray, slem: float) -> go.Figure:
+    """A chart of how many eigenvalues lie where: the ends of the bins [bins + 1], and the share of all in each [bins]."""
+    chart = go.Figure()
+    chart.add_bar(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=shares,
+        width=np.diff(edges),
+        marker={"color": BLUE},
+        hovertemplate="about %{x:.3f}: %{y:.2%} of the eigenvalues<extra></extra>",
+    )
+    for level in (slem, -slem):
+        chart.add_vline(x=level, line={"color": ORANGE, "dash": "dash", "width": 1})
+    chart.add_annotation(
+        x=slem, y=1, yref="paper", text=f"SLEM {slem:.4g}", showarrow=False, xshift=-40, font={"color": ORANGE}
+    )
+    chart.update_xaxes(title="eigenvalue", range=[-1.05, 1.05])
+    chart.update_yaxes(title="share of all eigenvalues", tickformat=".1%")
     return chart.update_layout(showlegend=False, height=420)
 
 
@@ -285,6 +313,10 @@ SPECTRUM_NOTE = (
     "The mixing matrix W holds the weights of that average. Its largest eigenvalue, 1, stands for what all peers have in "
     "common; every other stands for one way to disagree, and is the factor by which that way shrinks in a round. The one "
     "farthest from 0 is the slowest to fade."
+)
+DENSITY_NOTE = (
+    "There are too many here to find them all: the bars are an estimate of how many lie where (stochastic Lanczos "
+    "quadrature), and the dashed lines are the second largest modulus, found exactly."
 )
 PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -138,10 +138,9 @@ class SharedLine(Line):
         """The next message comes to the head of the queue."""
         _, size_bytes, first_bytes = self._queue[0]
         debt_bytes, self._debt_bytes = self._debt_bytes, 0
-        early_bytes = debt_bytes * first_bytes // size_bytes
-        self._bytes = self._first_bytes = self.link.swell(first_bytes + early_bytes)
+        self._bytes = self._first_bytes = self.link.swell(first_bytes + debt_bytes)
         if first_bytes < size_bytes:
-            self._bytes += self.link.swell(size_bytes - first_bytes + debt_bytes - early_bytes)
+            self._bytes += self.link.swell(size_bytes - first_bytes)
         self._done_bytes, self._since_ns, self._first_ns = 0.0, now_ns, None
         self._number += 1
         pace = self.link.pace(math.ceil(now_ns), self._bytes)

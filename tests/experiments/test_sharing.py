@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from benchmarks.sharing import arrivals_s, random_network, random_transfers
-from experiments.config import Processes, Virtual
+from experiments import ConfigError, Experiment, run
+from experiments.build import build
+from experiments.config import Processes, Stop, Virtual
+from experiments.tasks import Quadratic
 from experiments.worlds.lines import Line
 from experiments.worlds.sharing import SharedLine
-from netem import Edges
+from netem import Edges, Uniform, UniformDevices
+from peer.strategies import DPSGD, Slices, Strategy
 from peer.wire import HEADER_BYTES
 from tests.netem.fluid import leave_ns
+from topology.graphs import Ring
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -59,3 +64,42 @@ def test_both_worlds_share_alike(tmp_path: Path) -> None:
     near = (apart_s <= 0.002) | (apart_s <= 0.02 * (virtual_s - asked_s)[known])
     assert near.mean() >= 0.95
     assert np.median(apart_s) < 0.0005
+
+
+BOTTLENECK = """
+peers = 4
+[topology]
+name = "complete"
+[network]
+name = "uniform"
+[[network.bottlenecks]]
+rate = "10 Mbit/s"
+here = [0, 1]
+{more}
+"""
+
+
+def test_a_bottleneck_in_a_file_is_read_written_and_refused_with_its_key() -> None:
+    experiment = Experiment.parse(BOTTLENECK.format(more="there = [2]"))
+    assert Experiment.parse(experiment.to_toml()) == experiment
+    assert len(build(experiment).plan.cables) == 2
+    for more, problem in (
+        ('rat = "1"', r"network\.bottlenecks\[0\]\.rat: no such field"),
+        ("there = [9]", r"network.*bottlenecks\[0\]\.there: there is no peer 9"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            build(Experiment.parse(BOTTLENECK.format(more=more)))
+
+
+@pytest.mark.parametrize("strategy", [DPSGD(), Slices()])
+def test_strategies_bear_messages_that_overtake_each_other(strategy: Strategy, tmp_path: Path) -> None:
+    """With a jitter of several messages' length, and some packets twice, over shared and private links."""
+    asked = Experiment(
+        peers=5, topology=Ring(), world=Virtual(), strategy=strategy, stop=Stop(time="6 s"),
+        task=Quadratic(targets=(1.0, 2.0, 3.0, 4.0, 5.0), dimension=500), devices=UniformDevices(speed="2000 samples/s"),
+        network=Uniform(rate="4 Mbit/s", delay="90 ms", jitter="80 ms", reorder=True, duplicate=0.1, uplink="5 Mbit/s"),
+    )  # fmt: skip
+    result = run(asked, out=tmp_path / "run")
+    assert result.summary["completed"], result.summary["reason"]
+    assert not [text for text in result.summary["warnings"] if "dropped" in text]
+    assert abs(result.weights.mean() - 3.0) < 0.2

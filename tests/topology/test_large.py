@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 import topology
 from topology import distances, spectra
 from topology.given import links
+from topology.pictures import topology_page
 
 
 def neighbours_in_effect(spectrum: np.ndarray, decay: float) -> float:
@@ -92,3 +93,24 @@ def test_quadrature_is_exact_for_polynomials() -> None:
         for power in (0, 1, 4, 11):
             expected = [start @ np.linalg.matrix_power(matrix, power) @ start for start in starts.T]
             np.testing.assert_allclose(np.sum(weights * nodes**power, axis=1), expected, atol=1e-10)
+
+
+def test_the_spread_of_eigenvalues_is_that_of_the_whole_spectrum() -> None:
+    """A torus of 50 x 50: eigenvalues (1 + 2 cos a + 2 cos b) / 5, of which the bars are to hold the right shares."""
+    figures = topology.analyse(topology.build("torus", 2500))
+    found = figures.spectral_density()
+    assert found is not None
+    edges, shares = found
+    angles = 2 * np.pi * np.arange(50) / 50
+    exact = ((1 + 2 * np.cos(angles)[:, None] + 2 * np.cos(angles)) / 5).ravel()
+    assert shares.sum() == pytest.approx(1.0)
+    held = np.cumsum(shares)
+    for at in range(9, 80, 10):
+        assert held[at] == pytest.approx(np.mean(exact <= edges[at + 1]), abs=0.03)
+    assert topology.analyse(topology.build("exponential", 1600), "uniform").spectral_density() is None
+
+
+def test_the_page_of_a_large_graph_says_how_its_eigenvalues_are_spread() -> None:
+    page = topology_page("a large ring", topology.build("ring", 1600))
+    assert "share of all eigenvalues" in page
+    assert "Who talks to whom" not in page
