@@ -117,6 +117,7 @@ def _told(study: Study, drawn: bool) -> str:
 
 def _doubts(study: Study) -> str:
     doubts = []
+    at_an_end: list[str] = []
     for cell in study.cells:
         label = ", ".join(plain(value) for value in cell.values.values()) or "all"
         missing = [attempt for attempt in cell.attempts if not attempt.done]
@@ -125,9 +126,11 @@ def _doubts(study: Study) -> str:
         if (failed := cell.scores.count(None)) and cell.tuned:
             doubts.append(f"{label}: {failed} of {len(cell.scores)} trials were not completed")
         if study.sweep.tune and (ends := study.sweep.tune.at_an_end(cell.tuned)):
-            doubts.append(
-                f"{label}: {' and '.join(map(_short, ends))} was best at an end of its list; a wider one may do better"
-            )
+            at_an_end.append(f"{label} ({', '.join(plain(cell.tuned[key]) for key in ends)})")
+    if at_an_end:
+        places = f"{len(at_an_end)} of {len(study.cells)} combinations"
+        text = f"In {places} what was tuned is best at an end of its list, so that a wider one may do better: "
+        doubts.append(text + "; ".join(at_an_end))
     items = "".join(f"<li>{escape(doubt)}</li>" for doubt in doubts)
     return f'<div class="warnings"><b>Before you trust these figures</b><ul>{items}</ul></div>' if doubts else ""
 
@@ -169,9 +172,11 @@ def _cell(study: Study, cell: CellResult | None, shown: Sequence[Measure]) -> st
 
 
 def _with_unit(text: str, measure: Measure) -> str:
-    """A figure that says what it is: "0.70 ± 0.25 s", "1 of 3 in time", "0.9 ± 1.1 points spread between peers"."""
+    """A figure that says what it is: "0.70 ± 0.25 s", "1 of 3 in time", "0.9 ± 1.1 points apart"."""
     if " of " in text:
         return f"{text} in time"
+    if measure.key == "accuracy_spread":
+        return f"{text} points apart"
     return f"{text} {measure.unit}".rstrip() + ("" if measure.unit in ("s", "%") else f" {measure.title}")
 
 

@@ -217,7 +217,7 @@ class _Floor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},  # so that the last line of the log is the last one written
+                env={**_threads(self.jobs), **os.environ, "PYTHONUNBUFFERED": "1"},  # so that the log's last line is its last
                 start_new_session=True,  # Ctrl-C reaches the sweep alone, which then asks each run once
                 preexec_fn=_end_with(os.getpid()),
             )
@@ -254,6 +254,11 @@ def _claim(out: Path) -> None:
     except OSError as error:
         problem = f"cannot be used for a sweep ({(error.strerror or str(error)).lower()})"
         raise ConfigError(str(out), problem=problem, cure="give another --out") from None
+
+
+def _threads(jobs: int) -> dict[str, str]:
+    """Several runs share the cores: more than one thread each would have them wait for one another."""
+    return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} if jobs > 1 else {}
 
 
 def _end_with(parent: int) -> Callable[[], None]:

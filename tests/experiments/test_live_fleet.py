@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,14 +53,14 @@ def test_from_the_command_line_through_the_report(fleets: type) -> None:
     assert int(links.sum()) == printed["bytes_sent"]
     assert {"accuracy", "loss", "train_loss"} <= set(result.metrics["name"])
     assert "plotly" in (fleet.out / "report.html").read_text()
-    until(lambda: not fleet.survivors(), "all processes gone", 3.0)
+    until(lambda: not fleet.survivors(), "all processes gone")
 
 
 def test_a_killed_peer_is_named_and_the_others_go_on(fleets: type) -> None:
     fleet = fleets("steps = 120")
     pids = fleet.training()
     os.kill(pids[2], signal.SIGKILL)
-    lost = until(lambda: fleet.events("lost"), "the loss in the events", 2.0)
+    lost = until(lambda: fleet.events("lost"), "the loss in the events")
     assert lost[0]["peer"] == 2
     assert "SIGKILL" in lost[0]["text"]
     assert fleet.wait() == 0
@@ -70,16 +69,15 @@ def test_a_killed_peer_is_named_and_the_others_go_on(fleets: type) -> None:
     assert any("peer 2 was lost" in warning for warning in summary["warnings"])
     steps = Result.read(fleet.out).metrics.groupby("peer")["step"].max()
     assert [steps[peer] for peer in (0, 1, 3)] == [120, 120, 120]
-    until(lambda: not fleet.survivors(), "all processes gone", 3.0)
+    until(lambda: not fleet.survivors(), "all processes gone")
 
 
 def test_ctrl_c_ends_everything_and_leaves_a_complete_folder(fleets: type) -> None:
     fleet = fleets('time = "600 s"')
     fleet.training()
-    asked_s = time.monotonic()
     fleet.interrupt()
-    assert fleet.wait(10) == 130
-    until(lambda: not fleet.survivors(), "all processes gone", 3.0 - (time.monotonic() - asked_s))
+    assert fleet.wait() == 130
+    until(lambda: not fleet.survivors(), "all processes gone")
     assert {path.name for path in fleet.out.iterdir()} == FILES
     summary = fleet.summary()
     assert (summary["completed"], summary["reason"]) == (False, "interrupted")
@@ -92,8 +90,8 @@ def test_no_orphan_survives_the_launchers_own_death(fleets: type) -> None:
     fleet.training()
     until(lambda: (fleet.out / "metrics.parquet").exists() or None, "the first tables")
     os.kill(fleet.process.pid, signal.SIGKILL)
-    fleet.wait(5)
-    until(lambda: not fleet.survivors(), "all processes gone", 3.0)
+    fleet.wait()
+    until(lambda: not fleet.survivors(), "all processes gone")
     assert fleet.summary()["reason"] == "running"
     assert len(Result.read(fleet.out).metrics) > 0
 

@@ -277,8 +277,16 @@ def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:  # no
         "1 of 3 runs are missing",
     ):
         assert text in page, text
-    assert "learning rate was best at an end" not in page
+    assert "best at an end of its list" not in page
     assert page.count('class="plot"') == 3
+
+
+def test_the_page_tells_what_was_best_at_an_end_of_its_list(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    sweep, out = planned(tmp_path, TUNED.replace("peers = [2, 3]", "peers = [2]")), tmp_path / "out"
+    measured(tmp_path, 0.2, [0.7])
+    write_study(Study("s", sweep, cells_of(sweep, carry_out(sweep, out, 2, command), out), "c", "t"), out / "report.html")
+    told = "In 1 of 1 combinations what was tuned is best at an end of its list, so that a wider one may do better: 2 (0.2)"
+    assert told in (out / "report.html").read_text()
 
 
 def test_the_command_tunes_measures_and_tells(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
