@@ -127,8 +127,8 @@ def _untimed(fleet: Fleet) -> bool:
 def _shaped(fleet: Fleet) -> bool:
     """Whether any rate or delay was asked for."""
     plan = fleet.plan
-    lines = any(math.isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
-    return lines or bool(plan.cables) or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
+    lines = bool(plan.cables) or any(math.isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
+    return lines or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
 
 
 def _gradient_ns(fleet: Fleet) -> float:

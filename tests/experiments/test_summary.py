@@ -153,7 +153,10 @@ def test_the_links_fidelity_is_the_worst_rate_and_the_median_delay() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"lateness_ms": [12.0]}, "fell behind the emulated clock by 12.0 ms (99th percentile): raise world.dilation from 2 to 8"),
+        (
+            {"lateness_ms": [12.0]},
+            "fell behind the emulated clock by 12.0 ms (99th percentile): raise world.dilation from 2 to 8",
+        ),
         (
             {"links": [_link(0, (1e6, 0.5e6))]},
             "0 -> 1 was measured at 4 Mbit/s where 8 Mbit/s was asked (-50 %): raise world.dilation",
