@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks
 	$(VENV)/bin/python -m benchmarks.tcp_model
 	$(VENV)/bin/python -m benchmarks.changing_links
+	$(VENV)/bin/python -m benchmarks.sharing
 
 clean:
 	rm -rf $(VENV) build *.egg-info

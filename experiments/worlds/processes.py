@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,7 @@ class ProcessesWorld:
         self._step_s = 0.0  # the longest step, in real time: nobody can stop in the middle of one
         self._scores_due = 0
         self._refreshed_s = 0.0
+        self._room: Path | None = None  # the folder of shared files, as long as not everybody has mapped them
 
     def run(self) -> Outcome:
         """Start, train, end.  Raises WorldError where the fleet could not be started; no process survives this call."""
@@ -179,8 +181,8 @@ class ProcessesWorld:
                 open_table(room, self.shared, create=True)
             snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
             snapshots.last()[:] = self.fleet.problem.initial
+            self._room = room
             self._start(room)
-            clear_room(room)  # everybody has mapped it: nothing is left behind, whatever happens now
             started_s = time.monotonic()
             self._train()
             wall_s = time.monotonic() - started_s
@@ -378,6 +380,9 @@ class ProcessesWorld:
         elif isinstance(message, messages.Unscored):
             self._scores_due -= 1
             self.tally.unscored(message.index)
+        elif isinstance(message, messages.Connected) and self._room is not None:
+            clear_room(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now
+            self._room = None
 
     def _evaluate(self, task: messages.Evaluate | None) -> None:
         """Have a snapshot scored; one that the evaluator is too busy for is skipped, before its slot is written again."""
