@@ -54,14 +54,14 @@ def _preparation(experiment: Experiment) -> Any:
     """What a world can start while the task's data are loaded."""
     if not isinstance(experiment.world, Processes):
         return lambda: None
-    from experiments.worlds.processes import start_fork_server
+    from experiments.worlds.launching import start_fork_server
 
     return start_fork_server
 
 
 def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> int:
     from experiments.progress import Progress
-    from experiments.worlds.processes import WorldError
+    from experiments.worlds.launching import WorldError
     from experiments.worlds.tally import Tally
 
     experiment = fleet.experiment

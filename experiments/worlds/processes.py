@@ -6,17 +6,11 @@ that dies or falls silent is named and its neighbours are told; an interrupt, an
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import resource
 import secrets
 import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import isfinite
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -30,6 +24,7 @@ from experiments.script import kills
 from experiments.summary import Outcome
 from experiments.worlds import messages
 from experiments.worlds.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
+from experiments.worlds.launching import UNGUARDED, Child, WorldError, start_fork_server
 from experiments.worlds.memory import Snapshots, clear_room, make_room, spool
 from experiments.worlds.pokes import Pokes
 from experiments.worlds.reports import make_peer
@@ -38,108 +33,12 @@ from experiments.worlds.tally import Tally
 from netem.kernel_plan import address
 from netem.namespaces import NamespaceError, Namespaces
 
-UNGUARDED = 77  # exit status of a child whose script starts a fleet on import
 SILENCE_S = 10.0  # without a sign of life for so long a process counts as lost
 SETUP_S = 120.0
-FILES = 65_536
 STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
 INTERRUPT_GRACE_S = 0.7
 REFRESH_S = 0.25
 SCORES_AT_A_TIME = 2
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # peers share the cores: each computes in one thread
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # buffers of messages are used again instead of being mapped anew each time
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
-}
-
-
-class WorldError(Exception):
-    """A process could not be started or kept: which one, and why; `details` are its last words in full."""
-
-    def __init__(self, text: str, details: str = "") -> None:
-        super().__init__(text)
-        self.details = details
-
-
-def start_fork_server() -> None:
-    """Start the process that all peers are forked from; it imports torch meanwhile.  Call it early: it takes a while."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        os._exit(UNGUARDED)  # a peer's process imports its script, and the script starts a fleet: the launcher will say so
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.worlds.preload"])
-    resource_tracker.ensure_running()  # it would let interrupts through again below
-    _allow_files()
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the launcher's business
-    os.environ.update(_ENVIRONMENT)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _allow_files() -> None:
-    """A peer has two sockets a neighbour, and zmq aborts a process that may not open one: ask for as many as is permitted."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-@contextlib.contextmanager
-def _importable_main() -> Iterator[None]:
-    """A script that is no file (standard input, a notebook's cell) cannot be imported again by the children: hide it."""
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    if main is None or file is None or os.path.exists(file):
-        yield
-        return
-    del main.__file__
-    try:
-        yield
-    finally:
-        main.__file__ = file
-
-
-class _Child:
-    """One process and the launcher's end of its pipe."""
-
-    def __init__(self, name: str, target: Any, arguments: tuple[Any, ...]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        self.name = name
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=target, args=(*arguments, theirs), name=name, daemon=True)
-        with _importable_main():
-            try:
-                self.process.start()
-            except (AttributeError, TypeError, ValueError, ImportError) as error:
-                raise WorldError(
-                    f"{name} cannot be given what came from Python: {error}; define it at the top level of a file, or use "
-                    "the virtual world"
-                ) from None
-            except Exception as error:  # whatever else the transport of objects to a new process raises
-                raise WorldError(f"{name} could not be started: {error}") from None
-        theirs.close()
-        self.heard_s = time.monotonic()
-        self.last_words = ""
-        self.why = ""
-        self.alive = True
-
-    def say(self, message: messages.Down) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.send_bytes(messages.encode(message))
-
-    def end(self) -> None:
-        """Forget the process; one that still runs is killed."""
-        self.alive = False
-        with contextlib.suppress(OSError):
-            self.connection.close()
-        if self.process.is_alive():
-            self.process.kill()
 
 
 class ProcessesWorld:
@@ -152,8 +51,8 @@ class ProcessesWorld:
         self.fleet = fleet
         self.tally = tally
         self.interrupt = interrupt
-        self.peers: dict[int, _Child] = {}
-        self.evaluator: _Child | None = None
+        self.peers: dict[int, Child] = {}
+        self.evaluator: Child | None = None
         self.epoch_ns = 0
         self.shared = fleet.plan.shared()
         self.network = Namespaces(fleet.plan, self.world.dilation) if fleet.plan.kernel else None
@@ -202,8 +101,8 @@ class ProcessesWorld:
         names = list(self.fleet.problem.arrays)
         for peer in range(experiment.peers):
             spec = self._spec(peer, names, room, run)
-            self.peers[peer] = _Child(f"peer {peer}", peer_main, (spec,))
-        self.evaluator = _Child("evaluator", evaluator_main, (self.fleet.problem, names, room, experiment.peers))
+            self.peers[peer] = Child(f"peer {peer}", peer_main, (spec,))
+        self.evaluator = Child("evaluator", evaluator_main, (self.fleet.problem, names, room, experiment.peers))
         import pyarrow.parquet  # noqa: F401 - while the peers set up, not while they train
 
         addresses = {peer: message.address for peer, message in self._hear_all(messages.Ready).items()}
@@ -282,7 +181,7 @@ class ProcessesWorld:
             for peer, child in self.peers.items():
                 if peer in heard:
                     continue
-                for message in self._read(child):
+                for message in child.read():
                     if isinstance(message, kind):
                         heard[peer] = message
                 if not child.alive:
@@ -290,7 +189,7 @@ class ProcessesWorld:
             wait([child.connection for peer, child in self.peers.items() if peer not in heard], 0.1)
         return heard
 
-    def _ended_early(self, child: _Child) -> WorldError:
+    def _ended_early(self, child: Child) -> WorldError:
         """Why a process ended before the start, as far as can be known."""
         child.process.join(1.0)
         if child.process.exitcode == UNGUARDED:
@@ -341,7 +240,7 @@ class ProcessesWorld:
         children = [child for child in (*self.peers.values(), self.evaluator) if child is not None and child.alive]
         wait([*(child.connection for child in children), *also], timeout_s)
         for child in children:
-            for message in self._read(child):
+            for message in child.read():
                 self._take(child, message)
         self.pokes.look()  # first, since it knows why a peer is gone
         self._note_losses()
@@ -354,20 +253,7 @@ class ProcessesWorld:
         if self.evaluator is not None and not self.evaluator.alive:
             self._lose_evaluator(self.evaluator)
 
-    def _read(self, child: _Child) -> list[messages.Up]:
-        """What a child has said; its end is noticed here."""
-        heard: list[messages.Up] = []
-        try:
-            while child.alive and child.connection.poll():
-                heard.append(messages.decode_up(child.connection.recv_bytes()))
-                child.heard_s = time.monotonic()
-                if isinstance(heard[-1], messages.Failed):
-                    child.last_words = heard[-1].text
-        except (EOFError, OSError):
-            child.end()
-        return heard
-
-    def _take(self, child: _Child, message: messages.Up) -> None:
+    def _take(self, child: Child, message: messages.Up) -> None:
         if isinstance(message, messages.Report):
             self._step_s = max(self._step_s, message.step_ns / 1e9 * self.world.dilation)
             self._evaluate(self.tally.report(message))
@@ -394,7 +280,7 @@ class ProcessesWorld:
         self._scores_due += 1
         self.evaluator.say(task)
 
-    def _lose(self, peer: int, child: _Child) -> None:
+    def _lose(self, peer: int, child: Child) -> None:
         """A peer's process is gone: name it, tell the others, go on."""
         child.process.join(0.2)
         code = child.process.exitcode
@@ -417,7 +303,7 @@ class ProcessesWorld:
             if other.alive:
                 other.say(messages.Lost(peer))
 
-    def _lose_evaluator(self, child: _Child) -> None:
+    def _lose_evaluator(self, child: Child) -> None:
         """Nobody scores any more: the run goes on, and says so."""
         self.evaluator = None
         child.process.join(0.2)

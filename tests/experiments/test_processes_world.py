@@ -22,14 +22,15 @@ from experiments.record import Recorder
 from experiments.worlds import child as child_module
 from experiments.worlds import memory, messages, processes
 from experiments.worlds.child import _Pipe, may_run_realtime
-from experiments.worlds.processes import ProcessesWorld, WorldError, _Child
+from experiments.worlds.launching import Child, WorldError
+from experiments.worlds.processes import ProcessesWorld
 from experiments.worlds.tally import Tally
 from peer.sockets import Sockets
 from peer.strategies import Solo
 from topology.graphs import Complete
 
 
-class Stand(_Child):
+class Stand(Child):
     """A child without a process: what it says is put into its pipe by the test."""
 
     def __init__(self, name: str, exitcode: int | None = None) -> None:
@@ -114,7 +115,7 @@ def test_the_evaluators_end_is_told_and_the_run_is_not_called_complete(make: Any
 def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make(Stop(steps=5))
     stands = [Stand("peer 0"), Stand("peer 1"), Stand("evaluator")]
-    monkeypatch.setattr(processes, "_Child", lambda *_: stands.pop(0))
+    monkeypatch.setattr(processes, "Child", lambda *_: stands.pop(0))
     monkeypatch.setattr(processes, "start_fork_server", lambda: None)
     monkeypatch.setattr(world, "_hear_all", lambda kind: {peer: messages.Ready("") for peer in range(2)})
     world._start(Path())
