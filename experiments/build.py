@@ -73,7 +73,7 @@ class Fleet:
         """What theory says of the mixing: spectral gap, effective neighbours, ..."""
         if self.rounds is not None and self.rounds.period != 1:
             return topology.analyse(self.rounds)
-        rule = getattr(self.experiment.topology, "mixing", "metropolis")
+        rule = mixing_rule(self.experiment)
         if self.rounds is not None or rule == "sinkhorn":
             return topology.analyse(self.mixing)
         return topology.analyse(self.graph, rule)
@@ -109,6 +109,14 @@ def topology_name(experiment: Experiment) -> str:
     return "given" if isinstance(given, nx.Graph | Schedule) else str(given.__struct_config__.tag)
 
 
+def mixing_rule(experiment: Experiment) -> str:
+    """How much each neighbour counts: what the table says, or of a networkx graph its attribute `graph.graph["mixing"]`."""
+    given = experiment.topology
+    if isinstance(given, nx.Graph):
+        return str(given.graph.get("mixing", "metropolis"))
+    return getattr(given, "mixing", "metropolis")
+
+
 def strategy_name(experiment: Experiment) -> str:
     """What to call the experiment's strategy: its name in the menu, or the class of one given from Python."""
     return str(type(experiment.strategy).__struct_config__.tag)
@@ -132,6 +140,9 @@ def _laid(experiment: Experiment, problem: Problem | None) -> nx.Graph | Schedul
     """The graph of the fleet, or its schedule."""
     given, peers = experiment.topology, experiment.peers
     if isinstance(given, Schedule):
+        if not np.allclose(given.matrix(0).sum(axis=1), 1.0):
+            cure = 'for push-sum give the graph itself, with graph.graph["mixing"] = "push-sum"'
+            raise ValueError(f"the rows of the schedule's matrices do not sum to 1, as averaging needs; {cure}")
         return given
     if isinstance(given, TimeVarying):
         return given.plan(peers, experiment.seed)
@@ -168,7 +179,7 @@ def _mixed(experiment: Experiment, laid: nx.Graph | Schedule, plan: NetworkPlan)
 
     if isinstance(laid, Schedule):
         return csr_array(laid.matrix(0)), laid
-    rule, rates = getattr(experiment.topology, "mixing", "metropolis"), None
+    rule, rates = mixing_rule(experiment), None
     if rule == "sinkhorn":
         rates = np.zeros((experiment.peers, experiment.peers))
         for (source, target), spec in plan.links.items():
@@ -183,16 +194,20 @@ def _mixed(experiment: Experiment, laid: nx.Graph | Schedule, plan: NetworkPlan)
         if len(degrees) > 1:
             raise ValueError(
                 "links go one way and peers have unequal numbers of them, so that no equal shares keep the fleet's mean; "
-                'set mixing = "push-sum" (with strategy d-psgd), or "uniform", with which the mean drifts'
+                f'set {_where_mixing(experiment)} = "push-sum" (with strategy d-psgd), or "uniform", with which the mean drifts'
             )
         rule = "uniform"  # the same shares where all degrees are equal
     return topology.sparse_mixing(laid, rule, rates), topology.still(laid, rule, rates)
 
 
+def _where_mixing(experiment: Experiment) -> str:
+    return 'graph.graph["mixing"]' if isinstance(experiment.topology, nx.Graph) else "mixing"
+
+
 def _refuse_rounds(experiment: Experiment, laid: nx.Graph | Schedule) -> None:
     """A strategy that asks for its neighbours once would not notice that they change."""
     strategy, name = experiment.strategy, strategy_name(experiment)
-    pushes = getattr(experiment.topology, "mixing", "") == "push-sum"
+    pushes = mixing_rule(experiment) == "push-sum"
     if isinstance(laid, Schedule) and not strategy.follows_rounds:
         raise ConfigError(
             key="strategy.name", value=name,
@@ -203,7 +218,7 @@ def _refuse_rounds(experiment: Experiment, laid: nx.Graph | Schedule) -> None:
         raise ConfigError(
             key="strategy.name", value=name,
             problem=f'"{name}" exchanges both ways, and the links of "{topology_name(experiment)}" go one way',
-            cure="use d-psgd or slices, or an undirected graph with as few links, such as hypercube",
+            cure="use d-psgd, slices or ad-psgd, or an undirected graph with as few links, such as hypercube",
         )  # fmt: skip
     if pushes and not strategy.pushes_sums:
         raise ConfigError(

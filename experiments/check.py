@@ -134,7 +134,8 @@ def _shaped(fleet: Fleet) -> bool:
 def _gradient_ns(fleet: Fleet) -> float:
     """How long one gradient takes here: the median of a few, after one that warms up."""
     problem, batch_size = fleet.problem, fleet.experiment.task.batch_size
-    sampler = problem.sampler(0, np.random.default_rng([fleet.experiment.seed, 0]))
+    trains = next((peer for peer, samples in enumerate(problem.samples) if samples != 0), 0)  # a server has no data
+    sampler = problem.sampler(trains, np.random.default_rng([fleet.experiment.seed, 0]))
     spent = []
     for _ in range(TRIALS + 1):
         batch = sampler.draw(batch_size)

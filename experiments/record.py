@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
@@ -56,7 +57,7 @@ class Recorder:
         self._links = _Table("links.parquet")
         self._flush_from_s = 0.0
         self._finished = False
-        _claim(folder)
+        self._lock = _claim(folder)
         self._write_json("manifest.json", {**manifest, "run_folder": FORMAT})
         _replace(folder / "experiment.toml", experiment_toml.encode())
         self._write_json("summary.json", unfinished(experiment_toml, "running"))
@@ -120,6 +121,7 @@ class Recorder:
         if self._page:
             self._report(summary)
         self._events.close()
+        os.close(self._lock)
 
     def __enter__(self) -> Recorder:
         return self
@@ -193,13 +195,23 @@ class _Table:
             pyarrow.parquet.write_table(self.table(), part)
 
 
-def _claim(folder: Path) -> None:
-    """Make the folder, or clear it of an earlier run; nothing that a run did not write is ever removed."""
+def _claim(folder: Path) -> int:
+    """Make the folder, or clear it of an earlier run; nothing that a run did not write is ever removed.
+
+    The answer is a lock on it, which ends with this process: no other run takes the folder as long as this one lives.
+    """
     try:
         if folder.is_file():
             raise ValueError(f"{folder}: is a file, and a run needs a folder; give another --out")
         folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise ValueError(f"{folder}: another run is writing there; give another --out, or wait for its end") from None
         if any(folder.iterdir()) and not _is_run(folder):
+            os.close(lock)
             cure = "give another --out, or empty it"
             raise ValueError(f"{folder}: the folder is not empty and what it holds is no earlier run; {cure}")
         for file in FILES:
@@ -207,6 +219,7 @@ def _claim(folder: Path) -> None:
             _part(folder / file).unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"{folder}: cannot be used for a run ({error.strerror}); give another --out") from None
+    return lock
 
 
 def _is_run(folder: Path) -> bool:

@@ -36,7 +36,10 @@ class Result:
         missing = [name for name in ("manifest.json", "summary.json") if not (folder / name).is_file()]
         if missing:
             state = f"has no {' and no '.join(missing)}" if folder.is_dir() else "is no folder"
-            raise ValueError(f"{folder}: {state}, so it is no run; give a folder written by `grapevine run --out`")
+            cure = "give a folder written by `grapevine run --out`"
+            if (folder / "table.csv").is_file():
+                cure = "it is a sweep's: the same `grapevine sweep` again draws its report anew; or give the runs in it"
+            raise ValueError(f"{folder}: {state}, so it is no run; {cure}")
         self.summary: dict[str, Any] = self._json("summary.json")
 
     @classmethod

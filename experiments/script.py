@@ -53,6 +53,7 @@ def planned(
     for place, event in enumerate(experiment.events):
         check(event, plan, devices, experiment.task.batch_size, f"events[{place}]")
     _refuse_late(experiment)
+    _refuse_to_the_dead(experiment)
     _refuse_dead_ends(experiment, plan)
     links = dict(plan.links)
     for pair, changes in changes_of(events, plan.links).items():
@@ -189,6 +190,20 @@ def _refuse_late(experiment: Experiment) -> None:
                 key=f"events[{place}].at", value=event.at, problem=f"the run stops at {experiment.stop.time}",
                 cure="raise stop.time, or give an earlier time",
             )  # fmt: skip
+
+
+def _refuse_to_the_dead(experiment: Experiment) -> None:
+    """Nothing happens any more to a peer that was ended before."""
+    ended: dict[int, int] = {}
+    for event in in_order(experiment.events):
+        if isinstance(event, SpeedEvent | PauseEvent | KillEvent) and event.peer in ended:
+            place = next(place for place, each in enumerate(experiment.events) if each is event)
+            raise ConfigError(
+                key=f"events[{place}].peer", value=event.peer,
+                problem=f"peer {event.peer} is killed by events[{ended[event.peer]}] before", cure="take one of the two out",
+            )  # fmt: skip
+        if isinstance(event, KillEvent):
+            ended[event.peer] = next(place for place, each in enumerate(experiment.events) if each is event)
 
 
 def _refuse_dead_ends(experiment: Experiment, plan: NetworkPlan) -> None:

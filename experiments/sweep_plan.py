@@ -108,7 +108,8 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
     sweep = Sweep(tuple(_named_trials(cells, source)), tuple(a.name for a in blocks[0] if a.name != SEED), tune, target)
     if tune and tune.seed in (seeds := {point.experiment.seed for point in sweep.points}):
         problem = f"{tune.seed} is one of the measured seeds ({', '.join(map(str, sorted(seeds)[:8]))})"
-        raise ConfigError(source, "tune.seed", problem=problem, cure="tune on another, such as seed = 1000")
+        cure = f"tune on another: set tune.seed = {max(seeds) + 1}"
+        raise ConfigError(source, "tune.seed", problem=problem, cure=cure)
     return sweep
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from experiments.config_errors import ConfigError, show_value
+from experiments.config import Experiment
+from experiments.config_errors import ConfigError, show_value, unknown_key
 from experiments.result import Result
 from experiments.sweep_axes import SEED, flat, read_list
 
@@ -67,6 +68,11 @@ def read_tune(table: Any, swept: set[str], source: str) -> Tune | None:
     if target is not None and (isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target <= 1):
         problem = f"{show_value(target)} is no share of samples"
         raise ConfigError(source, "tune.target", target, problem, "give a mean accuracy above 0, to 1, such as 0.9")
+    for key in given:
+        if "." not in key and key not in Experiment.__struct_fields__:  # neither candidates nor one of its own keys
+            error = unknown_key(f"tune.{key}", "[tune]", (SEED, TARGET), "")
+            cure = f'{error.cure}; candidates are lists by dotted key, such as "optimizer.learning_rate" = [0.05, 0.1, 0.2]'
+            raise ConfigError(source, f"tune.{key}", given[key], "no such field", cure)
     lists = {key: read_list(f"tune.{key}", values, source) for key, values in given.items()}
     if not lists:
         cure = 'add lists to it, such as "optimizer.learning_rate" = [0.05, 0.1, 0.2], or leave [tune] out'

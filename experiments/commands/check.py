@@ -36,7 +36,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Print the forecast."""
     experiment = read_experiment(arguments)
     with errors_from(arguments):
-        from experiments.build import build
+        from experiments.build import build, mixing_rule
 
         fleet = build(experiment)
     import topology
@@ -44,7 +44,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     told = forecast(fleet)
     mixing = {name: value for name, value in fleet.figures.as_dict().items() if value is not None and name != "max_degree"}
-    graph = {**topology.analyse(fleet.graph).as_dict(), "rule": getattr(experiment.topology, "mixing", None), **mixing}
+    graph = {**topology.analyse(fleet.graph).as_dict(), "rule": mixing_rule(experiment), **mixing}
     if arguments.json:
         from experiments.script import in_order
         from experiments.summary import clean
@@ -108,6 +108,8 @@ def _rounds(graph: dict[str, Any]) -> str:
     """What a schedule does, in a line."""
     from experiments.summary import figure
 
+    if "period" not in graph:  # it stays as it is
+        return f"links go one way, {figure(graph['messages_per_round'])} messages in each round; the graph holds them both ways"
     ends = f"exact agreement after {graph['finite_time']}" if graph.get("finite_time") else "agreement in the long run"
     period = f"{graph['period']} that repeat" if graph.get("period") else "never the same again"
     return f"{period}, {figure(graph['messages_per_round'])} messages in each, {ends}; the graph holds every link of any round"

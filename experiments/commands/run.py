@@ -19,7 +19,8 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "run", execute, "run one experiment, write its run folder, print its summary", EXAMPLES)
     add_experiment(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: runs/NAME-TIME)")
+    told = "the run folder, in place of an earlier run there (default: runs/NAME-TIME)"
+    parser.add_argument("--out", metavar="DIR", type=Path, help=told)
     parser.add_argument("--json", action="store_true", help="print the summary alone, as JSON, and no progress")
     parser.add_argument("--quiet", action="store_true", help="no live progress")
 

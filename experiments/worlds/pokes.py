@@ -110,7 +110,9 @@ class Pokes:
         if isinstance(event, KillEvent):
             self.kill(event.peer, BY_POKE)
         elif isinstance(event, LinkEvent | PartitionEvent):
-            self._tell_links(event.meant(self.fleet.plan.links))
+            meant = event.meant(self.fleet.plan.links)
+            self.tally.poked.update(meant)
+            self._tell_links(meant)
         elif isinstance(event, SpeedEvent | PauseEvent):
             self.say(event.peer, messages.Alter({}, list(tempos_of(self._events, event.peer))))
         return {"done": text, "time_s": now_ns / 1e9}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.build import mixing_rule
 from experiments.worlds.messages import Incoming, Outgoing, Report
 from peer.carrier import LinkCount
 from peer.peer import Peer
@@ -110,5 +111,5 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         np.random.default_rng([experiment.seed, 0x9E, identity]),
         int(fleet.problem.samples[identity]),
         fleet.rounds,
-        getattr(experiment.topology, "mixing", "") == "push-sum",
+        mixing_rule(experiment) == "push-sum",
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.build import Fleet
 from experiments.record import FLEET, Recorder
+from experiments.result import LinkFigures
 from experiments.summary import Outcome
 from experiments.worlds.messages import FINAL, Evaluate, Report, Score
 
@@ -49,6 +50,7 @@ class Tally:
         self.clock_s: Callable[[], float] = lambda: 0.0
         self.records = 0
         self.left_out = 0
+        self.poked: set[tuple[int, int]] = set()  # links that are no longer what was asked for
         self._stepped = False
         self._sent_at: dict[int, int] = {}  # record index -> bytes sent by all peers up to it
         self._steps_at: dict[int, dict[int, int]] = {}  # record index -> each peer's step
@@ -106,6 +108,8 @@ class Tally:
         self._closed.add(index)
         self.records += 1
         self._steps_at[index] = {peer: report.step for peer, report in reports.items()}
+        gone = [peer for peer in ended if peer not in reports]  # what they sent is sent all the same
+        self._sent_at[index] = self._sent_at.get(index, 0) + sum(self.bytes_by_peer[peer] for peer in gone)
         del self._open[index]
         self._write_links(reports)
         self.recorder.flush()
@@ -225,13 +229,19 @@ class Tally:
             staleness_steps_mean=sum(steps for steps, _ in self.staleness) / used if used else math.nan,
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
-            links=self.recorder.link_figures(),
+            links=[self._as_asked(link) for link in self.recorder.link_figures()],
             uplinks=self.fleet.plan.uplinks,
             downlinks=self.fleet.plan.downlinks,
             cables=self.fleet.plan.cables,
             loss_initial=self.loss_initial,
             warnings=self.warnings,
         )
+
+    def _as_asked(self, link: LinkFigures) -> LinkFigures:
+        """A link that was poked was not asked to be any one thing over the whole run."""
+        if (link.source, link.target) not in self.poked:
+            return link
+        return link._replace(rate_asked_bytes_per_s=math.nan, delay_asked_s=math.nan)
 
     def _write_links(self, reports: dict[int, Report]) -> None:
         """One row a directed link: what its sender counted, and what its receiver saw.
@@ -242,6 +252,7 @@ class Tally:
         for source, report in sorted(reports.items()):
             for link in report.outgoing:
                 asked = self.fleet.plan.links[source, link.target]
+                varies = asked.varies or (source, link.target) in self.poked
                 seen = incoming.get((source, link.target))
                 self.recorder.link(
                     report.time_ns / 1e9,
@@ -249,9 +260,9 @@ class Tally:
                     link.target,
                     link.bytes,
                     link.messages,
-                    math.nan if asked.varies else asked.effective_rate_bytes_per_s,
+                    math.nan if varies else asked.effective_rate_bytes_per_s,
                     link.rate_bytes_per_s,
-                    math.nan if asked.varies else asked.delay_ns / 1e9,
+                    math.nan if varies else asked.delay_ns / 1e9,
                     math.nan if seen is None else seen.delay_s,
                     math.nan if seen is None else seen.staleness_steps,
                 )

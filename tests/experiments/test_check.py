@@ -20,7 +20,7 @@ from netem import HostDevices, MixedDevices, Uniform, UniformDevices, Unshaped
 from peer.codecs import Float32, Int8
 from peer.optimizers import Adam, Sgd
 from peer.payloads import Dense, encode
-from peer.strategies import DPSGD, Ako, AllReduce, Full, ParameterServer, Slices, Solo, Strategy
+from peer.strategies import DPSGD, Ako, AllReduce, FedAvg, Full, ParameterServer, Slices, Solo, Strategy
 from peer.wire import HEADER_BYTES
 from topology.graphs import Complete, Star
 
@@ -227,3 +227,8 @@ def test_the_script_is_told_in_order_of_time(tmp_path: Path, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["script"][0] == {"time_s": 0.09, "what": "link 0-1: rate x 0.1"}
     assert main(["check", str(file), "--set", 'events=[{at = "1 s", do = "cut", link = [0, 2]}]']) == 2
     assert "--set: events[0].link = [0, 2]: peers 0 and 2 are not neighbours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", [FedAvg(), ParameterServer()])
+def test_a_server_has_no_data_to_time_a_gradient_with(strategy: Strategy) -> None:
+    assert told(topology=Complete(), strategy=strategy, task=Digits()).gradient_ns > 0

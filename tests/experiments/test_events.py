@@ -292,6 +292,15 @@ def test_a_killed_peer_is_lost_in_the_middle(tmp_path: Path) -> None:
     assert [(event["time_s"], event["peer"], event["text"]) for event in lost] == [(4.0, 2, "killed by the script")]
     steps = result.metrics.groupby("peer")["step"].max()
     assert steps[2] == pytest.approx(0.4 * steps[0], rel=0.1)
+    fleet = result.metrics[(result.metrics["peer"] == -1) & (result.metrics["name"] == "bytes_sent")].sort_values("time_s")
+    assert fleet["value"].is_monotonic_increasing  # what the dead one sent is sent all the same
+    assert fleet["value"].iloc[-1] == pytest.approx(result.summary["bytes_sent"], rel=0.05)
+
+
+@pytest.mark.parametrize("event", [KillEvent(at="5 s", peer=2), SpeedEvent(at="6 s", peer=2, factor=0.5)])
+def test_nothing_happens_to_the_dead(tmp_path: Path, event: Event) -> None:
+    with pytest.raises(ConfigError, match=r"events\[0\].peer.*peer 2 is killed by events\[1\] before"):
+        carried_out(tmp_path, event, KillEvent(at="4 s", peer=2), strategy=DPSGD())
 
 
 def test_a_kill_sets_free_who_would_wait_for_ever(tmp_path: Path) -> None:

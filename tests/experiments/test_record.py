@@ -219,3 +219,12 @@ def test_the_machine_is_told_with_its_versions() -> None:
     assert machine["cores"] >= 1
     assert machine["memory_bytes"] > 0
     assert machine["versions"]["numpy"] == np.__version__
+
+
+def test_a_folder_that_another_run_writes_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with _recorder(tmp_path / "run") as first:
+        first.event(0.0, "start")
+        with pytest.raises(ValueError, match="another run is writing there; give another --out"):
+            _recorder(tmp_path / "run")
+        assert '"start"' in (tmp_path / "run" / "events.jsonl").read_text()
+    _recorder(tmp_path / "run").finish(unfinished(EXPERIMENT, "again"))

@@ -258,3 +258,16 @@ def test_what_does_not_fit_is_refused_with_a_cure(changes: dict[str, Any], key: 
         build(experiment(**changes))
     assert caught.value.key == key
     assert caught.value.cure or "choose" in str(caught.value)
+
+
+def test_a_graph_given_from_python_says_how_it_mixes(tmp_path: Path) -> None:
+    given = lopsided()
+    with pytest.raises(ConfigError, match=r'graph.graph\["mixing"\] = "push-sum"'):
+        build(experiment(topology=given))
+    with pytest.raises(ConfigError, match="do not sum to 1"):
+        build(experiment(topology=topology.still(given, "push-sum")))
+    given.graph["mixing"] = "push-sum"
+    path = tmp_path / "lopsided.graphml"
+    nx.write_graphml(lopsided(), path)
+    named = weights(tmp_path, topology=File(path=str(path), mixing="push-sum"))
+    assert np.array_equal(weights(tmp_path, topology=given), named)

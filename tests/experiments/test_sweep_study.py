@@ -112,6 +112,8 @@ def test_every_cell_tries_the_same_candidates_on_a_seed_of_its_own(tmp_path: Pat
         ("seed = [1, 1000]\n[tune]\npeers = [2, 3]", "tune.seed: 1000 is one of the measured seeds (1, 1000); tune on another"),
         ("seed = [1]\n[tune]\npeers = [2, 3]\nseed = [1]", "tune.seed: [1] is no seed; give one whole number"),
         ("seed = [1]\n[tune]\npeers = [2]\ntarget = 90", "tune.target: 90 is no share of samples; give a mean accuracy"),
+        ("seed = [1000, 4]\n[tune]\npeers = [2, 3]", "tune on another: set tune.seed = 1001"),
+        ("seed = [1]\n[tune]\nsed = 3", "tune.sed = 3: no such field; [tune] has: seed, target; did you mean seed?"),
         ("seed = [1]\n[tune]\ntarget = 0.9", "tune: tunes nothing; add lists to it"),
         ("seed = [1]\n[tune]\npeers = 3", 'tune.peers: 3 will not do; write a list of one value or more'),
         ("seed = [1]\n[tune]\npeers = [3, 3]", "tune.peers = [3, 3]: holds a value twice; name each value once"),
