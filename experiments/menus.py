@@ -98,7 +98,8 @@ class Menu:
                 key=self.key, problem=f"{part.__name__} is a class", cure=f"write {self.key}={part.__name__}(...)"
             )
         member = self.members.get(part) if isinstance(part, str) else None
-        cure = f"write {self.key}={member.__name__}()" if member else f"give a {self.bases[0].__name__}"
+        others = ", a schedule or a networkx graph" if self.key == "topology" else ""
+        cure = f"write {self.key}={member.__name__}()" if member else f"give a {self.bases[0].__name__}{others}"
         return ConfigError(key=self.key, problem=f"{type(part).__name__} is no {self.key}", cure=cure)
 
     def _home(self, field: str) -> str:

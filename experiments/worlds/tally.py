@@ -65,7 +65,7 @@ class Tally:
         self.steps[peer] = report.step
         if not self._stepped and all(step or other in self.lost for other, step in enumerate(self.steps)):
             self._stepped = True
-            self.event("first_step", text="every peer has made its first step")
+            self.event("first_step", text="by now every peer has made its first step")
         if not math.isnan(report.train_loss):
             self.train_loss[peer] = report.train_loss
         self.staleness[peer] = report.staleness_sum, report.staleness_count
