@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -57,7 +58,7 @@ class Recorder:
         self._links = _Table("links.parquet")
         self._flush_from_s = 0.0
         self._finished = False
-        self._lock = _claim(folder)
+        self._unlock = weakref.finalize(self, os.close, _claim(folder))
         self._write_json("manifest.json", {**manifest, "run_folder": FORMAT})
         _replace(folder / "experiment.toml", experiment_toml.encode())
         self._write_json("summary.json", unfinished(experiment_toml, "running"))
@@ -121,7 +122,7 @@ class Recorder:
         if self._page:
             self._report(summary)
         self._events.close()
-        os.close(self._lock)
+        self._unlock()
 
     def __enter__(self) -> Recorder:
         return self
@@ -198,7 +199,7 @@ class _Table:
 def _claim(folder: Path) -> int:
     """Make the folder, or clear it of an earlier run; nothing that a run did not write is ever removed.
 
-    The answer is a lock on it, which ends with this process: no other run takes the folder as long as this one lives.
+    The answer is a file descriptor that locks it: no other run takes the folder until it is closed, or this process ends.
     """
     try:
         if folder.is_file():
