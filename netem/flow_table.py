@@ -154,23 +154,12 @@ class FlowTable:
 
     def _settle(self, changed: Iterable[int], at_ns: float) -> None:
         changed = set(changed)
-        lines, next_ns = self._follow(at_ns)
+        lines, next_ns = self._shares.follow(self._courses, at_ns)
         if changed or lines:
             for flow in sorted(changed | self._shares.settle(changed, lines).keys()):
                 self._bend(flow, at_ns)
             self._clock[_LAST] = at_ns
         self._clock[_NEXT] = min(min(self._ends), next_ns if any(self._caps) else math.inf)
-
-    def _follow(self, at_ns: float) -> tuple[list[int], float]:
-        """The lines that have another limit now, and when the next will."""
-        lines, next_ns = [], math.inf
-        for line, course in self._courses.items():
-            step, until_ns = course.holds(at_ns)
-            next_ns = min(next_ns, until_ns)
-            if step.rate_bytes_per_s != self._shares.limits[line]:
-                self._shares.limits[line] = step.rate_bytes_per_s
-                lines.append(line)
-        return lines, next_ns
 
     def _bend(self, flow: int, at_ns: float) -> None:
         """From now on a flow has the rate that it was given."""

@@ -5,9 +5,12 @@ Gallager, Data Networks, 1992, section 6.5.2). It is unique. Progressive filling
 reaches a cap or a full line stays behind.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Protocol
+
+from netem.lines import Course
 
 AT_CAP = -1
 """Stands for a line where a flow has its cap."""
@@ -76,6 +79,17 @@ class MaxMin:
         for flow, route in enumerate(self.routes):
             for line in route:
                 self._members.setdefault(line, []).append(flow)
+
+    def follow(self, courses: Mapping[int, Course], now_ns: float) -> tuple[list[int], float]:
+        """Set the limits of lines that change by themselves: those that have another now, and when the next will."""
+        lines, next_ns = [], math.inf
+        for line, course in courses.items():
+            step, until_ns = course.holds(now_ns)
+            next_ns = min(next_ns, until_ns)
+            if step.rate_bytes_per_s != self.limits[line]:
+                self.limits[line] = step.rate_bytes_per_s
+                lines.append(line)
+        return lines, next_ns
 
     def settle(self, changed: Iterable[int], lines: Iterable[int] = ()) -> dict[int, float]:
         """Share the lines anew after the caps of some flows, or the limits of some lines, have changed.

@@ -58,13 +58,7 @@ class Sharing:
 
     def _follow(self, now_ns: int) -> list[int]:
         """The lines that have another limit now; while anything is sent, look again when the next has."""
-        lines, next_ns = [], math.inf
-        for line, course in self._courses.items():
-            step, until_ns = course.holds(now_ns)
-            next_ns = min(next_ns, until_ns)
-            if step.rate_bytes_per_s != self.rates.limits[line]:
-                self.rates.limits[line] = step.rate_bytes_per_s
-                lines.append(line)
+        lines, next_ns = self.rates.follow(self._courses, now_ns)
         if next_ns not in (math.inf, self._looks_ns) and any(line.busy(now_ns) for line in self.lines):
             self._looks_ns = next_ns
             self.at(int(next_ns), self._look, next_ns)

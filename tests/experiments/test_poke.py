@@ -256,6 +256,10 @@ def test_a_live_fleet_follows_its_script_and_is_poked(tmp_path: Path, capsys: py
         during, after = (bytes_between(fleet, *span) for span in ((done["time_s"] + 0.4, healed_s), (healed_s, 1e9)))
         assert during[1, 2] == during[2, 1] == 0
         assert min(during[0, 1], after[1, 2], after[2, 1]) > 0
+        rows = Result.read(fleet.out).links.query("source == 1 and target == 2")
+        asked = rows[rows.time_s <= 0.6].rate_asked_bytes_per_s, rows[rows.time_s > healed_s].rate_asked_bytes_per_s
+        assert asked[0].notna().all()
+        assert asked[1].isna().all()  # once poked a link is no longer what was asked for
         assert fleet.summary()["peers_lost"] == [3]  # nobody took a cut for a death
         capsys.readouterr()
         assert main(["poke", str(fleet.out), "heal"]) == 2
