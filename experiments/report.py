@@ -165,7 +165,8 @@ def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[
     dots += some_told(runs)
     shared = (
         "Where links share an uplink, a downlink or a cable, the dot stands at a fair share, an equal part of that line among "
-        "the links that carried messages; the bar reaches to what the link gets alone, and the dashed line may cross it anywhere. "
+        "the links that carried messages; the bar reaches to what the link gets alone, and the dashed line may cross it "
+        "anywhere. "
     )
     text = f"{dots}{shared if shares_lines(runs) else ''}What is measured is what the peers themselves see. {free}"
     yield section("Link rates", text, rates(runs), free or "No rate was measured.", figures)
