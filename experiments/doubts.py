@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.fair_shares import SharedLines
 from experiments.result import LinkFigures, median
 from netem.units import show_rate
-
-Cables = dict[tuple[int, int], list[tuple[float, int]]]
 
 if TYPE_CHECKING:
     from experiments.summary import Outcome
@@ -76,14 +74,9 @@ def shaped(link: LinkFigures) -> bool:
 
 def _rate_errors(outcome: Outcome) -> Iterable[tuple[LinkFigures, float]]:
     """The relative error of every link's rate, 0 between the least and the most it can get."""
-    out, into = Counter(link.source for link in outcome.links), Counter(link.target for link in outcome.links)
-    cables = _cables(outcome)
+    shares = SharedLines(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
     for link in outcome.links:
-        uplink, downlink = _at(outcome.uplinks, link.source), _at(outcome.downlinks, link.target)
-        shares = [rate / among for rate, among in cables.get(link[:2], ())]
-        most = _asked(outcome, link, cables)
-        least = min(link.rate_asked_bytes_per_s, uplink / out[link.source], downlink / into[link.target], *shares)
-        got = link.rate_measured_bytes_per_s
+        (least, most), got = shares[link[:2]], link.rate_measured_bytes_per_s
         if math.isfinite(most) and least > 0:
             yield link, got / most - 1 if got > most else got / least - 1 if got < least else 0.0 * got
 
@@ -94,31 +87,14 @@ def _rate(summary: Mapping[str, Any], outcome: Outcome, stretch: str) -> Iterabl
         return
     source, target = summary["rate_error_worst_link"]
     link, error = next(pair for pair in _rate_errors(outcome) if pair[0][:2] == (source, target))
-    got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(_asked(outcome, link, _cables(outcome)))
+    shares = SharedLines(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
+    got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(shares[source, target].alone_bytes_per_s)
     if error < 0 and not stretch:
         return  # virtual links are exact: where less came through, less was sent, or jitter hid it
     why = stretch
     if error > 0:
         why = "jitter, or too few bytes at a time, mislead what peers measure, and a strategy that trusts it sends too much"
     yield f"link {source} -> {target} was measured at {got} where {asked} was asked ({100 * error:+.0f} %): {why}"
-
-
-def _asked(outcome: Outcome, link: LinkFigures, cables: Cables) -> float:
-    ends = _at(outcome.uplinks, link.source), _at(outcome.downlinks, link.target)
-    return min(link.rate_asked_bytes_per_s, *ends, *(rate for rate, _ in cables.get(link[:2], ())))
-
-
-def _cables(outcome: Outcome) -> Cables:
-    """Of each link that crosses any: their rates, and how many links share them."""
-    found: Cables = {}
-    for cable in outcome.cables:
-        for pair in cable.links:
-            found.setdefault(pair, []).append((cable.rate_bytes_per_s, len(cable.links)))
-    return found
-
-
-def _at(rates: Sequence[float], peer: int) -> float:
-    return rates[peer] if peer < len(rates) else math.inf
 
 
 def _astray(summary: Mapping[str, Any], outcome: Outcome) -> str:

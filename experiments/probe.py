@@ -1,9 +1,10 @@
 """What the emulated network really delivers: asked against got, per link, measured by the peers' own sockets and threads.
 
-A fleet of processes comes up with a strategy that only sends, several times over: small messages one by one (delay and jitter),
-large ones without a pause to one neighbour after the other (rate), to all at once (sharing), and, where loss or TCP's windows
-slow links, single messages of a usual size (transfers).  Everything got is read off the real clock, so a host that is too slow
-shows.  What jitter, loss and TCP should come to is what virtual time says of the same messages: the same draws, no host.
+A fleet of processes comes up with a strategy that only sends, several times over: small messages one by one (delay and
+jitter), large ones without a pause (rate), the same over all links at once (sharing), and, where loss or TCP's windows slow
+links, single messages of a usual size (transfers).  All but the sharing is measured in turns: the links of one turn share no
+peer and no cable, so each is alone.  Everything got is read off the real clock, so a host that is too slow shows.  What jitter,
+loss and TCP should come to is what virtual time says of the same messages: the same draws, no host.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from experiments.interrupt import Interrupt
 from experiments.record import Recorder
 from experiments.tables import Record
 from experiments.tasks import Iid, Quadratic
-from experiments.worlds.messages import FINAL, Evaluate, Report
+from experiments.worlds.messages import FINAL, Evaluate, Incoming, Report
 from experiments.worlds.tally import Tally
 from netem import HostDevices, max_min
 from peer.payloads import Dense
@@ -41,7 +42,8 @@ MESSAGE_ELEMENTS = 262_144
 TRANSFERS, TRANSFER_BYTES = 6, 65_536
 TRANSFER_PAUSE_NS = 100_000_000
 TRANSFERS_AT_MOST_S = 20.0
-REST_NS = 200_000_000  # between two links' turns, and after the last message of a run
+ALONE_AT_MOST_S = 120.0  # for the turns of links measured alone; of a larger fleet some links are chosen
+REST_NS = 200_000_000  # between two turns, and after the last message of a run
 LEAD_NS = 1_000_000_000  # before the first message: processes have just begun then
 
 Pair = tuple[int, int]
@@ -80,7 +82,7 @@ class Probing(Strategy, frozen=True, tag="probe"):
 
 
 class Heard(NamedTuple):
-    """What one run found of each directed link: the receiver's figures, and the mean time of a message (s)."""
+    """What one run found of each directed link: the receiver's figures, and the mean time of a message (s); nan = none sent."""
 
     links: dict[Pair, Any]
     times_s: dict[Pair, float]
@@ -101,7 +103,7 @@ class _Listening(Tally):
 
 
 def probe(experiment: Experiment) -> list[dict[str, Any]]:
-    """Bring the experiment's network up without training and measure every directed link.
+    """Bring the experiment's network up without training and measure every directed link; of a large fleet some of them.
 
     Returns one row a link, times in s and rates in bytes/s:
     source, target;
@@ -113,7 +115,8 @@ def probe(experiment: Experiment) -> list[dict[str, Any]]:
     `..p99_s`, `delay_got_p05_s`, ...;
     all links at once: `share_asked_bytes_per_s` (max-min fair), `share_got_bytes_per_s`, `share_error`;
     one message of `transfer_bytes` at a time, where loss or TCP slow the link: `transfer_model_s`, `transfer_got_s`,
-    `transfer_error`.  What does not apply is nan.  Raises ConfigError as `build` does, and for the virtual world.
+    `transfer_error`.  What does not apply is nan, and so is what is measured alone where a link had no turn.
+    Raises ConfigError as `build` does, and for the virtual world.
     """
     if not isinstance(experiment.world, Processes):
         raise ConfigError(
@@ -128,14 +131,15 @@ def probe(experiment: Experiment) -> list[dict[str, Any]]:
     links = sorted(fleet.plan.links)
     alone = {link: _asked(fleet, *link) for link in links}
     shares = _shares(fleet)
-    pings = _pings(fleet)
+    turns = _turns(fleet)
+    pings = _pings(fleet, turns)
     got = _measure(fleet, pings)
     model = None if fleet.plan.kernel else _measure(fleet, pings, real=False)
-    bulk = _bulk(fleet, alone, in_turn=True)
+    bulk = _bulk(fleet, turns)
     rates = _measure(fleet, bulk)
     ideal = _measure(fleet, bulk, real=False) if any(spec.varies for spec in fleet.plan.links.values()) else None
-    shared = _measure(fleet, _bulk(fleet, shares, in_turn=False)) if _apart(alone, shares) else None
-    transfers = _transfers(fleet)
+    shared = _measure(fleet, _all_at_once(fleet, shares)) if _apart(alone, shares) else None
+    transfers = _transfers(fleet, turns)
     rows = []
     for link in links:
         due = ideal.links[link].rate_bytes_per_s if ideal is not None else alone[link]
@@ -153,57 +157,107 @@ def probe(experiment: Experiment) -> list[dict[str, Any]]:
 # ---- who sends what, when -----------------------------------------------------------------------------------------------
 
 
-def _pings(fleet: Fleet) -> Probing:
-    """Small messages to one neighbour after the other."""
-    slot_ns = PINGS * PING_PAUSE_NS + _slowest_ns(fleet) + REST_NS
-    sendings = {
-        peer: [
-            Sending(place * slot_ns + turn * PING_PAUSE_NS, target, PING_ELEMENTS)
-            for place, target in enumerate(targets)
-            for turn in range(PINGS)
-        ]
-        for peer, targets in _targets(fleet).items()
-    }
-    return Probing(sendings=sendings, end_ns=_most(fleet) * slot_ns)
+def _turns(fleet: Fleet) -> list[list[Pair]]:
+    """The links that are measured alone, turn after turn: in one turn no two of them have a peer or a cable in common.
+
+    So nothing else crosses a measured link's uplink, downlink, cables or reverse direction, on which acknowledgements travel.
+    First fit in order of source and target. Where all turns would take longer than ALONE_AT_MOST_S, turns at even distances
+    are chosen among them, and the links of the others are left out.
+    """
+    cables: dict[Pair, list[str]] = {}
+    for number, cable in enumerate(fleet.plan.cables):
+        for link in cable.links:
+            cables.setdefault(link, []).append(f"cable {number}")
+    turns: list[list[Pair]] = []
+    taken: list[set[int | str]] = []
+    for link in sorted(fleet.plan.links):
+        uses: set[int | str] = {*link, *cables.get(link, ())}
+        place = next((place for place, others in enumerate(taken) if others.isdisjoint(uses)), len(turns))
+        if place == len(turns):
+            turns.append([])
+            taken.append(set())
+        turns[place].append(link)
+        taken[place] |= uses
+    lasts_s = sum(max(_bulk_ns(fleet, link, _asked(fleet, *link)) for link in turn) for turn in turns) / 1e9
+    if lasts_s <= ALONE_AT_MOST_S:
+        return turns
+    count = max(1, int(len(turns) * ALONE_AT_MOST_S / lasts_s))
+    return [turns[place * len(turns) // count] for place in range(count)]
 
 
-def _bulk(fleet: Fleet, rates: dict[Pair, float], in_turn: bool) -> Probing:
-    """Large messages without a pause, so many that the link is busy for BULK_S; to one neighbour after the other, or to all."""
-    sizes = {link: int(np.clip(min(rate * BULK_S, 1e12), BULK_LEAST_BYTES, BULK_MOST_BYTES)) for link, rate in rates.items()}
-    longest_s = max(size / rates[link] for link, size in sizes.items())
-    for link, size in sizes.items():
-        if fleet.plan.links[link].varies:  # slower at times; twice, since what it draws may differ from turn to turn
-            longest_s = max(longest_s, 2e-9 * fleet.plan.link(*link).send(LEAD_NS, size).finish_ns)
-    slot_ns = int(longest_s * 1e9) + _slowest_ns(fleet) + REST_NS
+def _in_turns(turns: list[list[Pair]], queues: dict[Pair, list[tuple[int, int]]], lasts_ns: dict[Pair, int]) -> Probing:
+    """What each link carries in its turn, as (time since the turn began, elements); a turn lasts as long as its longest."""
+    sendings: dict[int, list[Sending]] = {}
+    begins_ns = 0
+    for turn in turns:
+        for source, target in turn:
+            queue = [Sending(begins_ns + at_ns, target, elements) for at_ns, elements in queues[source, target]]
+            sendings.setdefault(source, []).extend(queue)
+        begins_ns += max(lasts_ns[link] for link in turn)
+    return Probing(sendings=sendings, end_ns=begins_ns)
+
+
+def _pings(fleet: Fleet, turns: list[list[Pair]]) -> Probing:
+    """Small messages over one link after the other."""
+    links = [link for turn in turns for link in turn]
+    pings = [(number * PING_PAUSE_NS, PING_ELEMENTS) for number in range(PINGS)]
+    lasts_ns = {link: PINGS * PING_PAUSE_NS + _slowest_ns(fleet, link) + REST_NS for link in links}
+    return _in_turns(turns, dict.fromkeys(links, pings), lasts_ns)
+
+
+def _bulk(fleet: Fleet, turns: list[list[Pair]]) -> Probing:
+    """Large messages without a pause over one link after the other, so many that each is busy for BULK_S."""
+    rates = {link: _asked(fleet, *link) for turn in turns for link in turn}
+    queues = {link: [(0, elements) for elements in _messages(_bulk_bytes(rate) // 4)] for link, rate in rates.items()}
+    return _in_turns(turns, queues, {link: _bulk_ns(fleet, link, rate) for link, rate in rates.items()})
+
+
+def _all_at_once(fleet: Fleet, shares: dict[Pair, float]) -> Probing:
+    """The same over all links together; each peer's messages to its neighbours in turn."""
     sendings: dict[int, list[Sending]] = {}
     for peer, targets in _targets(fleet).items():
-        queues = [
-            [Sending(place * slot_ns * in_turn, target, elements) for elements in _messages(sizes[peer, target] // 4)]
-            for place, target in enumerate(targets)
-        ]
+        sizes = {target: _bulk_bytes(shares[peer, target]) // 4 for target in targets}
+        queues = [[Sending(0, target, elements) for elements in _messages(size)] for target, size in sizes.items()]
         longest = max(map(len, queues), default=0)
-        turns = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
-        sendings[peer] = sorted(turns, key=lambda sending: sending.at_ns)
-    return Probing(sendings=sendings, end_ns=(_most(fleet) if in_turn else 1) * slot_ns)
+        sendings[peer] = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
+    return Probing(sendings=sendings, end_ns=max(_bulk_ns(fleet, link, rate) for link, rate in shares.items()))
 
 
-def _transfers(fleet: Fleet) -> Probing:
+def _bulk_bytes(rate: float) -> int:
+    return int(np.clip(min(rate * BULK_S, 1e12), BULK_LEAST_BYTES, BULK_MOST_BYTES))
+
+
+def _bulk_ns(fleet: Fleet, link: Pair, rate: float) -> int:
+    """How long a link is busy with them, with a rest."""
+    busy_ns = _bulk_bytes(rate) / rate * 1e9
+    if fleet.plan.links[link].varies:  # slower at times; twice, since what it draws may differ from turn to turn
+        busy_ns = max(busy_ns, 2 * fleet.plan.link(*link).send(LEAD_NS, _bulk_bytes(rate)).finish_ns)
+    return int(busy_ns) + _slowest_ns(fleet, link) + REST_NS
+
+
+def _transfers(fleet: Fleet, turns: list[list[Pair]]) -> Probing:
     """Single messages over those links that loss or TCP slow, each after the last has arrived; empty where there are none."""
-    sendings: dict[int, list[Sending]] = {}
-    plan, end_ns = fleet.plan, 0
-    for peer, targets in _targets(fleet).items():
-        now_ns = 0
-        for target in targets:
-            spec = plan.links[peer, target]
-            if plan.kernel or not (spec.loss or spec.tcp != "none") or now_ns > TRANSFERS_AT_MOST_S * 1e9:
-                continue
-            link = plan.link(peer, target)
-            line_ns = math.ceil(TRANSFER_BYTES / min(plan.uplinks[peer], plan.downlinks[target]) * 1e9)
+    plan, left_ns = fleet.plan, TRANSFERS_AT_MOST_S * 1e9
+    chosen: list[list[Pair]] = []
+    queues: dict[Pair, list[tuple[int, int]]] = {}
+    lasts_ns: dict[Pair, int] = {}
+    for turn in turns:
+        slow = [link for link in turn if not plan.kernel and (plan.links[link].loss or plan.links[link].tcp != "none")]
+        if not slow or left_ns <= 0:
+            continue
+        for source, target in slow:
+            link = plan.link(source, target)
+            line_ns = math.ceil(TRANSFER_BYTES / min(plan.uplinks[source], plan.downlinks[target]) * 1e9)
+            now_ns, queue = 0, []
             for _ in range(TRANSFERS):
-                sendings.setdefault(peer, []).append(Sending(now_ns, target, TRANSFER_BYTES // 4))
-                now_ns = link.send(now_ns, TRANSFER_BYTES).due_ns + line_ns + 2 * spec.delay_ns + TRANSFER_PAUSE_NS
-        end_ns = max(end_ns, now_ns)
-    return Probing(sendings=sendings, end_ns=end_ns + _slowest_ns(fleet) + REST_NS)
+                queue.append((now_ns, TRANSFER_BYTES // 4))
+                now_ns = link.send(now_ns, TRANSFER_BYTES).due_ns + line_ns
+                now_ns += 2 * plan.links[source, target].delay_ns + TRANSFER_PAUSE_NS
+            queues[source, target] = queue
+            lasts_ns[source, target] = now_ns + _slowest_ns(fleet, (source, target)) + REST_NS
+        chosen.append(slow)
+        left_ns -= max(lasts_ns[link] for link in slow)
+    return _in_turns(chosen, queues, lasts_ns)
 
 
 def _messages(elements: int) -> Iterable[int]:
@@ -218,13 +272,9 @@ def _targets(fleet: Fleet) -> dict[int, list[int]]:
     return targets
 
 
-def _most(fleet: Fleet) -> int:
-    return max(map(len, _targets(fleet).values()), default=0)
-
-
-def _slowest_ns(fleet: Fleet) -> int:
-    """How long after it has left the last message may arrive."""
-    return 2 * max((spec.delay_ns + 3 * spec.jitter_ns for spec in fleet.plan.links.values()), default=0)
+def _slowest_ns(fleet: Fleet, link: Pair) -> int:
+    """How long after it has left the last message, and its acknowledgement, may be on their way."""
+    return 2 * max(spec.delay_ns + 3 * spec.jitter_ns for spec in (fleet.plan.links[link], fleet.plan.links[link[::-1]]))
 
 
 # ---- what is asked ------------------------------------------------------------------------------------------------------
@@ -273,7 +323,9 @@ def _measure(fleet: Fleet, strategy: Probing, real: bool = True) -> Heard:
         for place, source in enumerate(targets):  # every link goes both ways
             mean_s, count = outcome.weights[peer, 2 * place : 2 * place + 2]
             times_s[source, peer] = float(mean_s) if count else math.nan
-    return Heard(tally.got, times_s)
+    sent = {(peer, sending.target) for peer, sendings in strategy.sendings.items() for sending in sendings}
+    nothing = Incoming(-1, math.nan, math.nan, math.nan, math.nan)
+    return Heard({link: tally.got[link] if link in sent else nothing for link in fleet.plan.links}, times_s)
 
 
 # ---- one row ------------------------------------------------------------------------------------------------------------

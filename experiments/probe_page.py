@@ -15,7 +15,8 @@ Row = Mapping[str, Any]
 
 PICTURES = (
     ("rates", "Rate of a link alone", "Mbit/s", "rate_model_bytes_per_s", "rate_got_bytes_per_s", 8e-6,
-     "Large messages without a pause, one neighbour after the other. Asked of links that vary: what their model makes of it."),
+     "Large messages without a pause, while no other link of either peer, nor of a cable, is in use. Asked of links that vary: "
+     "what their model makes of it."),
     ("shares", "Rates when all links are busy at once", "Mbit/s", "share_asked_bytes_per_s", "share_got_bytes_per_s", 8e-6,
      "Asked: max-min fair over uplinks, downlinks and cables."),
     ("transfers", "Mean time of one message at a time", "ms", "transfer_model_s", "transfer_got_s", 1e3,
@@ -32,7 +33,7 @@ def write_probe(name: str, rows: Sequence[Row], out: Path) -> None:
         if points:
             figures[key] = _against(points, unit)
             sections.append(_section(key, title, how))
-    figures["delays"] = _delays(rows)
+    figures["delays"] = _delays([row for row in rows if math.isfinite(row["delay_got_s"])])
     how = "Small messages one by one: the median, and where 90 % of them lie. Asked: what the model makes of the same ones."
     sections.append(_section("delays", "One-way delay of each link", how))
     told = f"{len(rows)} directed links of {escape(name)}, measured without training, by the peers' own sockets and threads."
@@ -51,6 +52,9 @@ def verdict(rows: Sequence[Row]) -> str:
         told += f" The latest hundredth of the small messages came up to {late_ms:.2f} ms late."
         if late_ms > LATE_MS:
             told += " This machine is too slow or too busy: raise world.dilation, or use fewer peers."
+    alone = sum(math.isfinite(row["delay_got_s"]) for row in rows)
+    if alone < len(rows):
+        told += f" {alone} of the {len(rows)} links had a turn alone, evenly chosen: turns for all would take too long."
     return told.strip()
 
 

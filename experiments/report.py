@@ -20,6 +20,7 @@ from experiments.report_figures import (
     curves,
     delays,
     rates,
+    shares_lines,
     some_told,
     unshaped,
 )
@@ -162,7 +163,12 @@ def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[
     free = unshaped(runs)
     dots = "A dot is one directed link; on the dashed line it was measured as it was asked for. "
     dots += some_told(runs)
-    text = f"{dots}What is measured is what the peers themselves see. {free}"
+    shared = (
+        "Where links share an uplink, a downlink or a cable, the dot stands at a fair share, an equal part of that line among "
+        "the links that carried messages; the bar reaches to what the link gets alone, and the dashed line may cross it "
+        "anywhere. "
+    )
+    text = f"{dots}{shared if shares_lines(runs) else ''}What is measured is what the peers themselves see. {free}"
     yield section("Link rates", text, rates(runs), free or "No rate was measured.", figures)
     yield section("Link delays", dots, delays(runs), "No delay was measured.", figures)
     text = "Wide and dark: many bytes. Point at the middle of a link for its traffic, rate and delay in each direction."

@@ -15,6 +15,8 @@ from experiments.result import LinkFigures, median
 from netem.units import show_rate
 
 Figure = dict[str, Any]
+Point = tuple[LinkFigures, float, float, float]
+"""A link: what was asked of it, what was got, and up to what it could rightly have been."""
 COLOURS = ("#2c6fbb", "#d9722e", "#2e9a72", "#b8437f", "#7a5cc0", "#9a7b1f", "#3aa3bd", "#6d7480")
 INK, FAINT, GRID, LOST = "#22303c", "#71808e", "#e6eaee", "#c0392b"
 MOST_PEERS, MOST_POINTS, MOST_NAMED = 64, 400, 8
@@ -60,18 +62,35 @@ def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: st
 
 
 def rates(runs: Sequence[Run]) -> Figure | None:
-    """Measured against asked rate of every shaped link; None when there is no such link with a measurement."""
-    return _asked_got(runs, "rate", "Mbit/s", lambda link: (link.rate_asked_bytes_per_s, link.rate_measured_bytes_per_s), 8e-6)
+    """Measured rate of every shaped link against its fair share, with a bar to what it gets alone (experiments.fair_shares).
+
+    None when there is no such link with a measurement.
+    """
+
+    def pick(run: Run, link: LinkFigures) -> tuple[float, float, float]:
+        fair, alone = run.shares[link[:2]]
+        return fair, link.rate_measured_bytes_per_s, alone
+
+    return _asked_got(runs, "rate", "Mbit/s", pick, 8e-6)
 
 
 def delays(runs: Sequence[Run]) -> Figure | None:
     """Measured against asked delay of every link; None when nothing was measured."""
-    return _asked_got(runs, "one-way delay", "ms", lambda link: (link.delay_asked_s, link.delay_measured_s), 1e3)
+
+    def pick(run: Run, link: LinkFigures) -> tuple[float, float, float]:
+        return link.delay_asked_s, link.delay_measured_s, link.delay_asked_s
+
+    return _asked_got(runs, "one-way delay", "ms", pick, 1e3)
+
+
+def shares_lines(runs: Sequence[Run]) -> bool:
+    """Whether any link gets more alone than while others share its lines."""
+    return any(share.alone_bytes_per_s > share.fair_bytes_per_s for run in runs for share in run.shares.values())
 
 
 def unshaped(runs: Sequence[Run]) -> str:
     """In words: the links that have no rate of their own, and what was measured on them; "" when there are none."""
-    links = [link for run in runs for link in run.links if link.rate_asked_bytes_per_s == math.inf]
+    links = [link for run in runs for link in run.links if run.shares[link[:2]].alone_bytes_per_s == math.inf]
     if not links:
         return ""
     known = [link.rate_measured_bytes_per_s for link in links if math.isfinite(link.rate_measured_bytes_per_s)]
@@ -178,18 +197,24 @@ def log_axis(low: float, high: float) -> Figure:
 
 
 def _asked_got(
-    runs: Sequence[Run], what: str, unit: str, pick: Callable[[LinkFigures], tuple[float, float]], scale: float
+    runs: Sequence[Run], what: str, unit: str, pick: Callable[[Run, LinkFigures], tuple[float, float, float]], scale: float
 ) -> Figure | None:
+    """`pick` answers with what was asked, what was got, and up to what it could rightly have been."""
     data: list[Figure] = []
     every: list[float] = []
     for run in runs:
-        points = [(link, *pick(link)) for link in run.links]
-        points = [(link, asked * scale, got * scale) for link, asked, got in points if math.isfinite(asked + got)]
+        picked = [(link, pick(run, link)) for link in run.links]
+        points = [
+            (link, asked * scale, got * scale, most * scale)
+            for link, (asked, got, most) in picked
+            if math.isfinite(asked + got + most)
+        ]
         if what == "rate":
             points = [point for point in points if point[1] > 0 and point[2] > 0]
         every += [value for point in points for value in point[1:]]
         points = _some(points)
-        text = [f"{link.source} → {link.target}" for link, _, _ in points]
+        text = [f"{link.source} → {link.target}" for link, *_ in points]
+        bars = [most - asked for _, asked, _, most in points]
         data.append(
             {
                 "type": "scatter",
@@ -199,6 +224,10 @@ def _asked_got(
                 "text": text,
                 "name": escape(run.label) if len(runs) > 1 else "a link",
                 "marker": {"color": _alpha(run.colour, 0.6), "size": 8},
+                "error_x": {
+                    "type": "data", "symmetric": False, "array": short(bars), "arrayminus": [0.0] * len(bars),
+                    "visible": any(bar > 0 for bar in bars), "color": _alpha(run.colour, 0.35), "thickness": 1, "width": 0,
+                },
                 "hovertemplate": "%{text}<br>asked %{x:.4g}, measured %{y:.4g} " + unit + "<extra></extra>",
             }
         )
@@ -221,11 +250,11 @@ def some_told(runs: Sequence[Run]) -> str:
     return f"Of {most:,} links {MOST_DOTS:,} are drawn, those furthest off among them. " if most > MOST_DOTS else ""
 
 
-def _some(points: list[tuple[LinkFigures, float, float]]) -> list[tuple[LinkFigures, float, float]]:
+def _some(points: list[Point]) -> list[Point]:
     """Of very many links a third that are furthest off and an even choice of the others, in their order."""
     if len(points) <= MOST_DOTS:
         return points
-    off = np.array([abs(got - asked) for _, asked, got in points])
+    off = np.array([max(asked - got, got - most, 0.0) for _, asked, got, most in points])
     chosen = set(np.argsort(-off, kind="stable")[: MOST_DOTS // 3].tolist())
     others = [at for at in range(len(points)) if at not in chosen]
     chosen |= {others[at] for at in np.linspace(0, len(others) - 1, MOST_DOTS - len(chosen)).astype(int).tolist()}

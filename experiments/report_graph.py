@@ -30,7 +30,7 @@ def graph(run: Run, height: int = 600) -> Figure | None:
     at = _positions(pairs, int(run.result.summary["peers"] or 0))
     data = edges(carried, most, at)
     middle = {pair: (at[pair[0]] + at[pair[1]]) / 2 for pair in pairs}
-    data.append(dots(middle.values(), ["<br>".join(map(_told, links)) for links in pairs.values()]))
+    data.append(dots(middle.values(), ["<br>".join(_told(run, link) for link in links) for links in pairs.values()]))
     data.append(scale_bar(most))
     data += _nodes(run, at)
     return {"data": data, "layout": graph_frame(height)}
@@ -90,9 +90,11 @@ def edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np
     return data
 
 
-def _told(link: LinkFigures) -> str:
+def _told(run: Run, link: LinkFigures) -> str:
     """What the pointer reads on a link, one direction."""
-    rate = f"{_or_unknown(link.rate_measured_bytes_per_s, show_rate)} of {_or_unknown(link.rate_asked_bytes_per_s, show_rate)}"
+    fair, alone = (_or_unknown(rate, show_rate) for rate in run.shares[link[:2]])
+    asked = alone if fair == alone else f"{fair} (a fair share) to {alone} (alone)"
+    rate = f"{_or_unknown(link.rate_measured_bytes_per_s, show_rate)} of {asked}"
     delay = f"{_or_unknown(link.delay_measured_s, _show_s)} of {_or_unknown(link.delay_asked_s, _show_s)}"
     sent = f"<b>{link.source} → {link.target}</b>  {show_bytes(link.bytes)} in {count(link.messages, 'message')}"
     return f"{sent}<br>rate {rate} asked, delay {delay} asked"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from experiments.fair_shares import Share, SharedLines
 from experiments.result import LinkFigures, Result, link_figures
 from experiments.summary import KEYS
 
@@ -33,6 +34,8 @@ class Run:
     series: Mapping[str, Mapping[int, Line]]
     """For each metric and peer (-1: the fleet) what was measured, in order of time."""
     links: Sequence[LinkFigures]
+    shares: Mapping[tuple[int, int], Share]
+    """The rates that each link may rightly have."""
     _stacks: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -44,7 +47,8 @@ class Run:
             raise ValueError(
                 f"{path}: lacks {', '.join(missing)}; it was not written by this program, or changed: run it again"
             )
-        return cls(label, colour, dash, result, _series(result), link_figures(result.columns("links.parquet")))
+        links = link_figures(result.columns("links.parquet"))
+        return cls(label, colour, dash, result, _series(result), links, SharedLines.read(result.manifest).shares(links))
 
     def peers(self, metric: str) -> dict[int, Line]:
         """The lines of the single peers."""

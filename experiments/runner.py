@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from experiments.build import Fleet, build, strategy_name, topology_name
 from experiments.check import timeless
 from experiments.config import ConfigError, Experiment, Processes
+from experiments.fair_shares import SharedLines
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder, default_folder, describe_machine
 from experiments.result import Result
@@ -130,6 +132,7 @@ def _manifest(fleet: Fleet) -> dict[str, Any]:
         "model_size": fleet.problem.size,
         "samples": [int(count) for count in fleet.problem.samples],
         "places": fleet.plan.places,
+        "shared_lines": msgspec.to_builtins(SharedLines.of(fleet.plan)),
         "notes": list(getattr(fleet.problem, "notes", [])),
         "congestion_control": congestion_control() if fleet.plan.kernel else None,
         "machine": describe_machine(),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from experiments import Experiment, probe
-from experiments.build import Fleet
+from experiments.build import Fleet, build
 from experiments.probe_page import verdict, write_probe
 
 RING = """
@@ -42,6 +42,50 @@ def test_exact_links_are_found_as_asked(monkeypatch: pytest.MonkeyPatch) -> None
         assert row["share_asked_bytes_per_s"] == pytest.approx(0.75e6)
         assert row["share_error"] == pytest.approx(0, abs=0.02)
         assert math.isnan(row["transfer_got_s"])
+
+
+SHARED = """
+name = "shared"
+peers = 6
+[topology]
+name = "complete"
+[network]
+name = "uniform"
+rate = "20 Mbit/s"
+delay = "20 ms"
+uplink = "12 Mbit/s"
+downlink = "8 Mbit/s"
+bottlenecks = [{rate = "5 Mbit/s", here = [0, 1]}]
+"""
+
+
+def test_alone_is_alone_behind_uplinks_downlinks_and_cables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in rows_of(SHARED, monkeypatch):
+        crosses = (row["source"] in (0, 1)) != (row["target"] in (0, 1))
+        assert row["rate_asked_bytes_per_s"] == pytest.approx(0.625e6 if crosses else 1e6)
+        assert row["rate_error"] == pytest.approx(0, abs=0.005)
+        assert row["delay_error_s"] == pytest.approx(0, abs=0.0005)
+        assert row["share_error"] == pytest.approx(0, abs=0.05)
+
+
+def test_a_turn_has_no_peer_and_no_cable_twice() -> None:
+    fleet = build(Experiment.parse(SHARED))
+    turns = probe._turns(fleet)
+    assert sorted(link for turn in turns for link in turn) == sorted(fleet.plan.links)
+    for turn in turns:
+        assert len({peer for link in turn for peer in link}) == 2 * len(turn)
+        for cable in fleet.plan.cables:
+            assert len(set(turn) & set(cable.links)) <= 1
+
+
+def test_of_many_links_some_are_measured_alone_and_the_verdict_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "ALONE_AT_MOST_S", 10.0)
+    rows = rows_of(SHARED, monkeypatch)
+    measured = [row for row in rows if math.isfinite(row["rate_got_bytes_per_s"])]
+    assert 5 <= len(measured) < len(rows) == 30
+    assert all(math.isfinite(row["delay_got_s"]) == math.isfinite(row["rate_got_bytes_per_s"]) for row in rows)
+    assert all(math.isfinite(row["share_got_bytes_per_s"]) for row in rows)
+    assert f"{len(measured)} of the 30 links had a turn alone" in verdict(rows)
 
 
 def test_where_nothing_is_shared_nothing_is_told_of_sharing(monkeypatch: pytest.MonkeyPatch) -> None:
