@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from experiments.summary import Outcome
 from experiments.worlds import messages
 from experiments.worlds.carriage import WholeMessages, new_endpoint
 from experiments.worlds.child import score
+from experiments.worlds.faults import told_fault
 from experiments.worlds.reports import Reporter, batch_generator, make_peer
 from experiments.worlds.tally import Tally
 from netem.interventions import FAR_NS, cut_for_good_ns
@@ -106,9 +108,14 @@ class VirtualWorld:
         self.tally.clock_s = lambda: self.now_ns / 1e9
         self.tally.phase = "training"
         self.tally.event("start", peers=len(self.members))
-        self.train()
+        try:
+            with self.interrupt.breaking_off():
+                self.train()
+        except KeyboardInterrupt as broken_off:
+            self._broken_off(broken_off)
         wall_s = time.monotonic() - started_s
-        self._report(messages.FINAL)
+        with suppress(KeyboardInterrupt), self.interrupt.breaking_off():
+            self._report(messages.FINAL)
         self.reason = self.failure or self.reason or self._natural_end()
         return self.tally.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
@@ -172,6 +179,15 @@ class VirtualWorld:
             self._refreshed_s = time.monotonic()
             self.tally.steps = [member.peer.step for member in self.members]
             self.tally.refresh(self.now_ns / 1e9, self.events)
+
+    def _broken_off(self, interrupt: KeyboardInterrupt) -> None:
+        """An interrupt had to break off what was going on."""
+        text = "".join(traceback.format_exception(interrupt))
+        told = told_fault(text, self.fleet.experiment.strategy).partition(" ")[2]
+        self.completed = False
+        self.reason = "interrupted"
+        self.tally.event("fault", text=text)
+        self.tally.warn(f"the interrupt broke off what did not come to an end by itself: {told}")
 
     def _at(self, time_ns: int, action: Callable[..., None], *arguments: Any) -> None:
         self._order += 1
@@ -257,10 +273,10 @@ class VirtualWorld:
         text = "".join(traceback.format_exception(error))
         self.tally.emulated_s = self.now_ns / 1e9
         self.tally.event("fault", peer=identity, text=text)
-        last_line = text.strip().splitlines()[-1]
+        told = told_fault(text, self.fleet.experiment.strategy)
         self.completed = False
-        self.failure = self.failure or f"peer {identity} failed: {last_line}"
-        self._die(identity, f"its strategy raised {last_line}")
+        self.failure = self.failure or f"peer {identity} failed: {told}; events.jsonl has the whole traceback"
+        self._die(identity, f"its strategy raised {told}")
 
     def _die(self, identity: int, why: str = "killed by the experiment") -> None:
         """A peer dies; its neighbours hear of it at once."""
