@@ -260,8 +260,8 @@ class _Table:
     def write(self, folder: Path) -> None:
         import pyarrow.parquet
 
-        with _whole(folder / self._file) as part:
-            pyarrow.parquet.write_table(self.table(), part)
+        with _whole(folder / self._file) as part, open(part, "wb") as file:  # arrow cannot open every path
+            pyarrow.parquet.write_table(self.table(), file)
 
 
 def _claim(folder: Path) -> int:
@@ -294,7 +294,7 @@ def _claim(folder: Path) -> int:
 def _is_run(folder: Path) -> bool:
     try:
         return "run_folder" in msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 

@@ -186,6 +186,9 @@ class VirtualWorld:
         told = told_fault(text, self.fleet.experiment.strategy).partition(" ")[2]
         self.completed = False
         self.reason = "interrupted"
+        for member in self.members:
+            with suppress(Exception):
+                member.strategy.close()
         self.tally.event("fault", text=text)
         self.tally.warn(f"the interrupt broke off what did not come to an end by itself: {told}")
 
