@@ -17,6 +17,7 @@ from experiments.interrupt import Interrupt
 from experiments.record import Recorder, default_folder, describe_machine
 from experiments.result import Result
 from experiments.summary import Outcome, summarise, unfinished
+from experiments.worlds.threads import one_thread
 from netem.namespaces import congestion_control
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def run(experiment: Experiment, out: str | Path | None = None, quiet: bool = Tru
 def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool = False) -> tuple[Result, int]:
     """As `run`, with the live view on stderr unless `quiet`; returns the result and the exit status of the contract."""
     with Interrupt() as interrupt:
-        with interrupt.breaking_off():
+        with interrupt.breaking_off(), one_thread():
             fleet = build(experiment, _preparation(experiment))
         text = experiment.to_toml()
         with _recorder(out or default_folder(experiment.name), text, fleet) as recorder:

@@ -30,6 +30,7 @@ from experiments.worlds.child import score
 from experiments.worlds.faults import told_fault
 from experiments.worlds.reports import Reporter, batch_generator, make_peer
 from experiments.worlds.tally import Tally
+from experiments.worlds.threads import one_thread
 from netem.interventions import FAR_NS, cut_for_good_ns
 from peer.effects import Gradient, Receive, Send, Sleep
 from peer.peer import Peer
@@ -37,6 +38,7 @@ from peer.peer import Peer
 NEVER_NS = 2**62
 REFRESH_S = 0.25
 AT_ONCE = 128
+_COMPUTING = ("scipy.linalg.blas",)  # which peer.aggregators loads at its first use: too late to be told its threads
 _EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
 
 
@@ -109,12 +111,12 @@ class VirtualWorld:
         self.tally.phase = "training"
         self.tally.event("start", peers=len(self.members))
         try:
-            with self.interrupt.breaking_off():
+            with self.interrupt.breaking_off(), one_thread((*_COMPUTING, *self.fleet.problem.preload)):
                 self.train()
         except KeyboardInterrupt as broken_off:
             self._broken_off(broken_off)
         wall_s = time.monotonic() - started_s
-        with suppress(KeyboardInterrupt), self.interrupt.breaking_off():
+        with suppress(KeyboardInterrupt), self.interrupt.breaking_off(), one_thread():
             self._report(messages.FINAL)
         self.reason = self.failure or self.reason or self._natural_end()
         return self.tally.outcome(self.completed, self.reason, wall_s, self.weights.copy())
