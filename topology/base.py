@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, Literal
 
 import msgspec
@@ -13,6 +13,7 @@ import numpy as np
 from topology.mixing import Rule, check_rule
 
 TRIES = 100
+MOST_LINKS = 10_000_000
 
 Edges = Iterable[tuple[int, int]]
 
@@ -71,12 +72,28 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
 
     def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
         """Add the edges to the peers, and attributes where the graph has some."""
-        edges = self.edges(len(graph), seed)
+        edges = counted(self.edges(len(graph), seed), self.name, len(graph))
         graph.add_edges_from(sorted(edges if self.one_way else ((min(edge), max(edge)) for edge in edges)))
 
     def edges(self, n: int, seed: int) -> Edges:
         """The pairs of neighbours among n peers, in any order; of a directed graph (sender, receiver)."""
         raise NotImplementedError
+
+
+def check_links(links: float, name: str, n: int) -> None:
+    """Raise ValueError where a graph would have more links than a machine holds: about 500 bytes each."""
+    if links > MOST_LINKS:
+        raise ValueError(
+            f"{name} on {n:,} peers has {'at least ' if links <= MOST_LINKS + 1 else 'about '}{links:,.0f} links, more than "
+            f"{MOST_LINKS:,}; use fewer peers, or a graph with fewer links, such as ring or random-regular"
+        )
+
+
+def counted(edges: Edges, name: str, n: int) -> Iterator[tuple[int, int]]:
+    """The same edges; raises ValueError as soon as they are too many."""
+    for count, edge in enumerate(edges, start=1):
+        check_links(count, name, n)
+        yield edge
 
 
 def require(holds: bool, field: str, value: object, expected: str) -> None:
@@ -124,6 +141,7 @@ def regular(degree: int, n: int, luck: int) -> nx.Graph:
 
 def check_degree(name: str, field: str, degree: int, n: int, least: int = 1) -> None:
     """Raise ValueError, naming degrees that work, unless there is a graph on n peers with this degree everywhere."""
+    check_links(n * degree / 2 if degree < n else 0, name, n)
     if degree >= n:
         raise ValueError(
             f"{name} with {field} = {degree} needs more than {degree} peers, not {n}; raise peers "
