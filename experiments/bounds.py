@@ -14,7 +14,7 @@ from netem.units import duration_ns, show_bytes
 MOST_RECORDS = 1_000_000
 LONGEST_NS = duration_ns("315576000 s")  # ten years
 SLOWEST_BYTES_PER_S = 1 / 8
-PROCESS_BYTES = 20_000_000  # what a peer's process takes besides its model
+PROCESS_BYTES, MEMBER_BYTES = 20_000_000, 10_000  # what a peer takes besides its model, as a process and in virtual time
 COPIES_VIRTUAL, COPIES_LIVE = 2, 4
 """The least copies of all models that a world holds: the peers' and the outcome's; live also gradients and snapshots."""
 
@@ -51,7 +51,8 @@ def refuse_too_large(experiment: Experiment, size: int) -> None:
 def refuse_memory(experiment: Experiment, size: int, told: str) -> None:
     """Raises ConfigError, with the figure, where the models of all peers do not fit the memory that is free."""
     live = isinstance(experiment.world, Processes)
-    needed = experiment.peers * (size * 4 * (COPIES_LIVE if live else COPIES_VIRTUAL) + (PROCESS_BYTES if live else 0))
+    copies, besides = (COPIES_LIVE, PROCESS_BYTES) if live else (COPIES_VIRTUAL, MEMBER_BYTES)
+    needed = experiment.peers * (size * 4 * copies + besides)
     free = free_memory_bytes()
     if needed > free:
         what = f"{experiment.peers:,} peers ({told}{' and as many processes' if live else ''})"

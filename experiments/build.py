@@ -90,7 +90,7 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     refuse_too_many(experiment)
     problem = _problem(experiment) if _laid_after(experiment) == "data" else None
     laid = _located("topology", lambda: _laid(experiment, problem))
-    graph = laid.reach if isinstance(laid, Schedule) else laid
+    graph = _located("topology", lambda: laid.reach) if isinstance(laid, Schedule) else laid
     graph = nx.Graph(graph) if graph.is_directed() else graph
     _refuse_rounds(experiment, laid)
     _refuse_missing_edges(experiment, graph)

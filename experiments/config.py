@@ -44,8 +44,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     """What the run is called: up to 200 characters that can be printed."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     """Where all random numbers come from; >= 0."""
-    peers: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = _AS_THE_GRAPH
-    """How many peers train; 1 to a million, and as many as fit the memory; 8 where nothing is said, or as many as a graph
+    peers: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = _AS_THE_GRAPH
+    """How many peers train; 1 to 100,000, and as many as fit the memory; 8 where nothing is said, or as many as a graph
     given from Python has nodes."""
     world: World = Processes()
     topology: Topology | TimeVarying | nx.Graph | Schedule = Ring()

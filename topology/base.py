@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Literal
 
 import msgspec
@@ -72,7 +72,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
 
     def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
         """Add the edges to the peers, and attributes where the graph has some."""
-        edges = counted(self.edges(len(graph), seed), self.name, len(graph))
+        edges = self.edges(len(graph), seed)
         graph.add_edges_from(sorted(edges if self.one_way else ((min(edge), max(edge)) for edge in edges)))
 
     def edges(self, n: int, seed: int) -> Edges:
@@ -84,16 +84,9 @@ def check_links(links: float, name: str, n: int) -> None:
     """Raise ValueError where a graph would have more links than a machine holds: about 500 bytes each."""
     if links > MOST_LINKS:
         raise ValueError(
-            f"{name} on {n:,} peers has {'at least ' if links <= MOST_LINKS + 1 else 'about '}{links:,.0f} links, more than "
+            f"{name} on {n:,} peers has about {links:,.0f} links, more than "
             f"{MOST_LINKS:,}; use fewer peers, or a graph with fewer links, such as ring or random-regular"
         )
-
-
-def counted(edges: Edges, name: str, n: int) -> Iterator[tuple[int, int]]:
-    """The same edges; raises ValueError as soon as they are too many."""
-    for count, edge in enumerate(edges, start=1):
-        check_links(count, name, n)
-        yield edge
 
 
 def require(holds: bool, field: str, value: object, expected: str) -> None:

@@ -73,7 +73,8 @@ class Complete(Topology, frozen=True, kw_only=True, tag="complete"):
     smallest: ClassVar[int] = 1
 
     def edges(self, n: int, seed: int) -> Edges:
-        return ((i, j) for i in range(n) for j in range(i + 1, n))
+        check_links(n * (n - 1) / 2, "complete", n)
+        return [(i, j) for i in range(n) for j in range(i + 1, n)]
 
 
 class Star(Topology, frozen=True, kw_only=True, tag="star"):
@@ -97,6 +98,7 @@ class Barbell(Topology, frozen=True, kw_only=True, tag="barbell"):
 
     def edges(self, n: int, seed: int) -> Edges:
         half = n // 2
+        check_links(half * half, "barbell", n)
         for start in (0, n - half):
             yield from ((start + i, start + j) for i in range(half) for j in range(i + 1, half))
         yield from ((i, i + 1) for i in range(half - 1, n - half))
