@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
+import errno
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from experiments.commands import check, cleanup, list, poke, probe, report, run, sweep, topology
 from experiments.config_errors import ConfigError
+from experiments.terminal import Outlet, printable
 
-DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+INCOMPLETE, BAD_INPUT, INTERRUPTED = 1, 2, 130
+READER_GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
+"""Why writing fails where the output's reader, or the terminal, is no longer there."""
 
 EXAMPLES = """\
 examples:
@@ -26,7 +30,26 @@ exit status: 0 done; 1 the run ended early (its summary says why); 2 bad input; 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command and give its exit status; bad input is one message on stderr and status 2."""
+    """Carry out one command and give its exit status; bad input is one message on stderr and status 2.
+
+    Output that nobody reads changes nothing; output that could not be kept, as on a full disk, makes a 0 a 1.
+    """
+    out, told = Outlet(sys.stdout), Outlet(sys.stderr)
+    to_out: Any = redirect_stdout(out)
+    to_told: Any = redirect_stderr(told)
+    with to_out, to_told:
+        status = _carry_out(argv)
+        out.flush()
+        if isinstance(out.error, OSError) and out.error.errno not in READER_GONE:
+            print(f"grapevine: the output could not be written: {out.error.strerror}", file=sys.stderr)
+            status = status or INCOMPLETE
+        told.flush()
+    out.close_the_broken()
+    told.close_the_broken()
+    return status
+
+
+def _carry_out(argv: Sequence[str] | None) -> int:
     try:
         if not (sys.argv[1:] if argv is None else argv):
             _parser().print_help(sys.stderr)
@@ -34,13 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         return arguments.execute(arguments)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except MemoryError as error:
+        told = " ".join(str(error).split()) or "no more could be had"
+        print(printable(f"grapevine: out of memory ({told}); use fewer peers or a smaller model"), file=sys.stderr)
+        return INCOMPLETE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(printable(f"grapevine: {where}{error.strerror or error}"), file=sys.stderr)
+        return INCOMPLETE
     except SystemExit as ending:  # --help and --version
         return int(ending.code or 0)
 

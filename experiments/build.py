@@ -11,6 +11,7 @@ import networkx as nx
 import numpy as np
 
 import topology
+from experiments.bounds import refuse_beyond, refuse_too_large, refuse_too_many
 from experiments.config import Experiment, Processes, Virtual
 from experiments.config_errors import ConfigError, config_error
 from experiments.kernel_network import carried
@@ -20,6 +21,7 @@ from experiments.tasks.partitions import Partition, Spared
 from netem import Device, NetworkPlan
 from netem.units import duration_ns
 from topology import Figures, Schedule, ScheduleFigures, TimeVarying
+from topology.base import check_links
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -85,9 +87,10 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     `meanwhile` is called once all that is cheap to check was accepted, before the task's data are loaded: whoever has
     something slow to start in the background starts it there.
     """
+    refuse_too_many(experiment)
     problem = _problem(experiment) if _laid_after(experiment) == "data" else None
     laid = _located("topology", lambda: _laid(experiment, problem))
-    graph = laid.reach if isinstance(laid, Schedule) else laid
+    graph = _located("topology", lambda: laid.reach) if isinstance(laid, Schedule) else laid
     graph = nx.Graph(graph) if graph.is_directed() else graph
     _refuse_rounds(experiment, laid)
     _refuse_missing_edges(experiment, graph)
@@ -97,10 +100,13 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))
     devices = _located("devices", lambda: experiment.devices.plan(experiment.peers, experiment.seed))
     plan, devices = planned(experiment, plan, devices, isinstance(experiment.world, Virtual))
+    refuse_beyond(experiment, plan, devices)
     _refuse_endless(experiment, devices)
     shares, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
     meanwhile()
-    return Fleet(experiment, graph, shares, plan, devices, problem or _problem(experiment), rounds)
+    problem = problem or _problem(experiment)
+    refuse_too_large(experiment, problem.size)
+    return Fleet(experiment, graph, shares, plan, devices, problem, rounds)
 
 
 def topology_name(experiment: Experiment) -> str:
@@ -154,6 +160,7 @@ def _laid(experiment: Experiment, problem: Problem | None) -> nx.Graph | Schedul
         if counts is None:
             raise ValueError(f"{given.name} is laid after the peers' labels, and this task has none; choose micro-clouds")
     if _laid_after(experiment) == "network":
+        check_links(peers * (peers - 1) / 2, "what overlay chooses from", peers)
         delays = asked_delays_s(experiment.network.plan(nx.complete_graph(peers), experiment.seed), peers)
     return _both_ways(given.build(peers, experiment.seed, directed=True, label_counts=counts, delays=delays))
 

@@ -40,12 +40,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     naming key, value and cure.
     """
 
-    name: Annotated[str, msgspec.Meta(min_length=1)] = "experiment"
-    """What the run is called."""
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "experiment"
+    """What the run is called: up to 200 characters that can be printed."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     """Where all random numbers come from; >= 0."""
-    peers: Annotated[int, msgspec.Meta(ge=1)] = _AS_THE_GRAPH
-    """How many peers train; >= 1; 8 where nothing is said, or as many as a graph given from Python has nodes."""
+    peers: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = _AS_THE_GRAPH
+    """How many peers train; 1 to 100,000, and as many as fit the memory; 8 where nothing is said, or as many as a graph
+    given from Python has nodes."""
     world: World = Processes()
     topology: Topology | TimeVarying | nx.Graph | Schedule = Ring()
     network: Network = Unshaped()
@@ -79,6 +80,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(key=field.name, value=part, problem=f"{part!r} will not do", cure=cure)
             else:
                 read_struct(PLAIN_TABLES[field.name], _given(part), field.name, field.name)
+        if not self.name.isprintable():
+            problem = "has a character that cannot be printed, and could steer a terminal"
+            raise ConfigError(key="name", value=self.name, problem=problem, cure="write letters, digits, blanks and signs")
         if peers is not None and peers != self.peers:
             problem = f"{self.peers} peers, but the graph given has {peers} nodes"
             cure = f"pass peers={peers}, or leave peers out"

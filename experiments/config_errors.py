@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from experiments.terminal import printable
+
 
 class ConfigError(ValueError):
     """An experiment that cannot be run as it was written; `str()` is the whole message for a person.
@@ -29,7 +31,7 @@ class ConfigError(ValueError):
         told = not shown or any(_quotes(self.problem, text) for text in (shown, repr(self.value), str(self.value)))
         where = self.key if told else f"{self.key} = {shown}"
         problem = self.problem if not self.cure or self.cure in self.problem else f"{self.problem}; {self.cure}"
-        return ": ".join(part for part in (self.source, where, problem) if part)
+        return printable(": ".join(part for part in (self.source, where, problem) if part))
 
     def at(self, source: str = "", key: str = "") -> ConfigError:
         """The same error with the file and the key filled in where they were not known yet."""

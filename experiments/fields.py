@@ -22,6 +22,9 @@ UNITS: dict[str, Callable[[str], float]] = {
 }
 """Who reads the text of a field that asks for a unit (`Meta(extra={"unit": ..., "example": ...})`)."""
 
+MOST_WHOLE, MOST, LEAST = 10**9, 1e12, 1e-12
+"""The largest whole number, and the largest and the smallest other number but 0, where a field states no limits itself."""
+
 _LISTS = inspect.ListType | inspect.VarTupleType
 _PATH = re.compile(r" - at `\$((?:\[\d+\])*)")
 
@@ -88,9 +91,8 @@ def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key
 def _check_text(info: inspect.Type, value: Any, key: str) -> None:
     """What a type cannot say: units are read, and numbers are finite."""
     kinds = _kinds(info)
-    if isinstance(value, float) and not math.isfinite(value):
-        cure = f"expected {_expected(info)}"
-        raise ConfigError(key=key, value=value, problem=f"{value} is no number to work with", cure=cure)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_size(info, value, key)
     if isinstance(value, list | tuple):
         for kind, _ in kinds:
             if isinstance(kind, _LISTS):
@@ -103,6 +105,18 @@ def _check_text(info: inspect.Type, value: Any, key: str) -> None:
                     UNITS[extra["unit"]](value)
                 except ValueError as error:
                     raise config_error(error, key=key) from None
+
+
+def _check_size(info: inspect.Type, value: float, key: str) -> None:
+    """No number of a file is beyond what any run could mean, also where its field states no limits of its own."""
+    if not math.isfinite(value):
+        cure = f"expected {_expected(info)}"
+        raise ConfigError(key=key, value=value, problem=f"{value} is no number to work with", cure=cure)
+    limited = any(getattr(kind, limit, None) is not None for kind, _ in _kinds(info) for limit in ("le", "lt"))
+    most = abs(value) if limited else MOST_WHOLE if isinstance(value, int) else MOST
+    if abs(value) > most or 0 < abs(value) < LEAST:
+        cure = f"expected 0, or a size from {LEAST:g} to {most:,}" if isinstance(value, float) else f"expected at most {most:,}"
+        raise ConfigError(key=key, value=value, problem=f"{value:.6g} is no number to work with", cure=cure)
 
 
 def _located(error: ValueError, table: Mapping[str, Any], fields: Mapping[str, Any], key: str) -> ConfigError:
@@ -144,7 +158,8 @@ def _words(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
         case inspect.FloatType():
             return "a number" + _limits(kind.gt, kind.ge, kind.lt, kind.le)
         case inspect.StrType():
-            return "text" if not kind.min_length else "text that is not empty"
+            most = f", at most {kind.max_length} characters" if kind.max_length else ""
+            return "text" + (" that is not empty" if kind.min_length else "") + most
         case inspect.LiteralType():
             return "one of " + ", ".join(show_value(value) for value in kind.values)
         case inspect.ListType() | inspect.VarTupleType():

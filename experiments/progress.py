@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from experiments.summary import figure, peers_text, percent
+from experiments.terminal import open_console, printable
 from netem.units import show_bytes, show_duration
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Progress:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name, self._peers, self._stop, self._quiet, self._places = experiment_name, peers, stop_text, quiet, places
+        self._name, self._peers, self._stop, self._quiet = printable(experiment_name), peers, stop_text, quiet
+        self._places = [printable(place) for place in places or ()]
         self._console, self._clock = console, clock
         self._live: Live | None = None
         self._status: Status | None = None
@@ -54,10 +56,9 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if not self._quiet:
-            from rich.console import Console
             from rich.live import Live
 
-            self._console = self._console or Console(stderr=True)
+            self._console = self._console or open_console(stderr=True)
             if self._console.is_terminal:
                 self._live = Live(console=self._console, auto_refresh=False)
                 self._live.start()

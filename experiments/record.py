@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
@@ -10,8 +11,8 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +34,10 @@ FLEET = -1
 FILES = ("experiment.toml", "metrics.parquet", "links.parquet", "events.jsonl", "summary.json", "report.html", "weights.npy")
 FORMAT = 1
 
+SPARE = ".spare"
+SPARE_BYTES = 32_768
+"""What a folder keeps free for its last words: the summary and the events of the end, given back when they are written."""
+
 FLUSH_PAUSE_S = 1.0
 FLUSH_SHARE = 0.04
 """At most this share of the wall clock goes into writing the tables anew."""
@@ -46,23 +51,39 @@ class Recorder:
     events are written at once, the tables at every `flush`, each file in one piece. Used as a context manager, it ends
     the folder properly even where `finish` was never reached. Without `page` there is no `report.html`.
 
+    A disk that fills up never raises in the middle of a run: `failure` then says what happened, `on_failure` (to be set) is
+    called once, and what is finished still holds a true summary and the weights, for which `weights_bytes` and a few kB more
+    are set aside at the start.
+
     Kinds of events that the report understands: "lost" and "fault" (with `peer`), "join", "warning" (with `text`);
     any other kind is shown as it is.
     """
 
-    def __init__(self, folder: Path, experiment_toml: str, manifest: Mapping[str, Any], page: bool = True) -> None:
+    def __init__(
+        self, folder: Path, experiment_toml: str, manifest: Mapping[str, Any], page: bool = True, weights_bytes: int = 0
+    ) -> None:
         self.folder = folder
+        self.failure = ""
+        self.on_failure: Callable[[], None] = lambda: None
         self._experiment_toml = experiment_toml
         self._page = page
         self._metrics = _Table("metrics.parquet")
         self._links = _Table("links.parquet")
         self._flush_from_s = 0.0
         self._finished = False
+        self._concluded = False
         self._unlock = weakref.finalize(self, os.close, _claim(folder))
-        self._write_json("manifest.json", {**manifest, "run_folder": FORMAT})
-        _replace(folder / "experiment.toml", experiment_toml.encode())
-        self._write_json("summary.json", unfinished(experiment_toml, "running"))
-        self._events = open(folder / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+        try:
+            _reserve(folder / SPARE, SPARE_BYTES)
+            self._write_json("manifest.json", {**manifest, "run_folder": FORMAT})
+            _replace(folder / "experiment.toml", experiment_toml.encode("utf-8", "surrogateescape"))
+            self._write_json("summary.json", unfinished(experiment_toml, "running"))
+            self._events = open(folder / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+        except OSError:
+            _clear(folder)
+            raise
+        with self._whatever_the_disk("the weights have no room"):
+            _reserve(_part(folder / "weights.npy"), weights_bytes)
 
     def metric(self, time_s: float, peer: int, step: int, name: str, value: float) -> None:
         """One measurement at an emulated time; `peer` -1 is the fleet."""
@@ -89,15 +110,21 @@ class Recorder:
     def event(self, time_s: float, kind: str, **fields: Any) -> None:
         """Something happened: one line of `events.jsonl`, on disk when this returns."""
         if not self._events.closed:  # a straggler's word after the end is not worth a crash
-            self._events.write(msgspec.json.encode(clean({"time_s": time_s, "kind": kind, **fields})) + b"\n")
+            line = msgspec.json.encode(clean({"time_s": time_s, "kind": kind, **fields})) + b"\n"
+            with self._whatever_the_disk("the events cannot be written"):
+                written = self._events.write(line)
+                if written < len(line):  # the disk is full: no half line stays, since others may follow
+                    os.ftruncate(self._events.fileno(), os.fstat(self._events.fileno()).st_size - written)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def flush(self, force: bool = False) -> None:
         """Write both tables anew, unless that was done so recently that it would cost the run more than a few percent."""
         began_s = time.monotonic()
         if began_s < self._flush_from_s and not force:
             return
-        self._metrics.write(self.folder)
-        self._links.write(self.folder)
+        for table in (self._metrics, self._links):
+            with self._whatever_the_disk("the tables cannot be written"):
+                table.write(self.folder)
         ended_s = time.monotonic()
         self._flush_from_s = ended_s + max(FLUSH_PAUSE_S, (ended_s - began_s) / FLUSH_SHARE)
 
@@ -109,20 +136,25 @@ class Recorder:
     def finish(self, summary: Mapping[str, Any], weights: np.ndarray | None = None) -> None:
         """Complete the folder: the tables, `weights.npy` (float32 [peers, size]), `summary.json` and `report.html`.
 
-        May be called once (ValueError). A report that cannot be drawn is a warning among the events, not an error.
+        May be called once (ValueError). A report that cannot be drawn is a warning among the events, not an error; a run
+        whose folder could not be written is not complete, and its summary says so. Raises OSError where not even that can
+        be written.
         """
         if self._finished:
             raise ValueError(f"{self.folder}: this run is finished already; a new run needs a new Recorder")
         self._finished = True
-        self.flush(force=True)
-        if weights is not None:
-            with _whole(self.folder / "weights.npy") as part, open(part, "wb") as file:
-                np.save(file, np.ascontiguousarray(weights, dtype=np.float32), allow_pickle=False)
-        self._write_json("summary.json", summary)
-        if self._page:
-            self._report(summary)
-        self._events.close()
-        self._unlock()
+        try:
+            self.flush(force=True)
+            self._save(weights)
+            (self.folder / SPARE).unlink(missing_ok=True)
+            summary = self._conclude(summary)
+            self._concluded = True
+            if self._page and not self.failure:
+                self._report(summary)
+        finally:
+            self._events.close()
+            _clear(self.folder)
+            self._unlock()
 
     def __enter__(self) -> Recorder:
         return self
@@ -132,6 +164,42 @@ class Recorder:
             return
         reason = "interrupted" if kind is KeyboardInterrupt else f"failed: {error or kind.__name__}" if kind else "abandoned"
         self.finish(unfinished(self._experiment_toml, reason))
+
+    @contextmanager
+    def _whatever_the_disk(self, what: str) -> Iterator[None]:
+        """Where a disk, or the memory, is full: note it for the summary, and ask for the end of the run."""
+        try:
+            yield
+        except (OSError, MemoryError) as error:
+            if self.failure or self._concluded:
+                return
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or "out of memory"
+            self.failure = f"{self.folder}: {what}: {why}"
+            self.on_failure()
+
+    def _save(self, weights: np.ndarray | None) -> None:
+        """Write `weights.npy` into the room that was set aside for it."""
+        if weights is None:
+            return
+        rows = np.ascontiguousarray(weights, dtype=np.float32)
+        with self._whatever_the_disk("the weights cannot be written"), _whole(self.folder / "weights.npy") as part:
+            mode = "r+b" if part.exists() else "wb"
+            with open(part, mode) as file:
+                np.save(file, rows, allow_pickle=False)
+                file.truncate()
+
+    def _conclude(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Write `summary.json`: what `summary` says, or in short that the folder could not be written."""
+        if not self.failure:
+            with self._whatever_the_disk("the summary cannot be written"):
+                self._write_json("summary.json", summary)
+                return dict(summary)
+        ended = {"completed": False, "reason": self.failure}
+        with suppress(OSError, MemoryError):
+            self._write_json("summary.json", full := {**summary, **ended})
+            return full
+        self._write_json("summary.json", short := {**unfinished(self._experiment_toml, self.failure), **ended})
+        return short
 
     def _report(self, summary: Mapping[str, Any]) -> None:
         try:
@@ -182,18 +250,18 @@ class _Table:
     def table(self) -> pyarrow.Table:
         import pyarrow
 
-        rows, self.rows = self.rows, []
-        if rows:
-            arrays = [pyarrow.array(column) for column in zip(*rows, strict=True)]
+        if self.rows:
+            arrays = [pyarrow.array(column) for column in zip(*self.rows, strict=True)]
             part = pyarrow.table(dict(zip(COLUMNS[self._file], arrays, strict=True)))
             self._parts.append(part.cast(schema(self._file)))
+            self.rows = []
         return pyarrow.concat_tables(self._parts) if self._parts else schema(self._file).empty_table()
 
     def write(self, folder: Path) -> None:
         import pyarrow.parquet
 
-        with _whole(folder / self._file) as part:
-            pyarrow.parquet.write_table(self.table(), part)
+        with _whole(folder / self._file) as part, open(part, "wb") as file:  # arrow cannot open every path
+            pyarrow.parquet.write_table(self.table(), file)
 
 
 def _claim(folder: Path) -> int:
@@ -217,7 +285,7 @@ def _claim(folder: Path) -> int:
             raise ValueError(f"{folder}: the folder is not empty and what it holds is no earlier run; {cure}")
         for file in FILES:
             (folder / file).unlink(missing_ok=True)
-            _part(folder / file).unlink(missing_ok=True)
+        _clear(folder)
     except OSError as error:
         raise ValueError(f"{folder}: cannot be used for a run ({error.strerror}); give another --out") from None
     return lock
@@ -226,7 +294,7 @@ def _claim(folder: Path) -> int:
 def _is_run(folder: Path) -> bool:
     try:
         return "run_folder" in msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 
@@ -238,8 +306,27 @@ def _replace(path: Path, content: bytes) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """All or nothing: write to the path given; whoever opens `path` finds the old content or the new."""
-    yield _part(path)
-    _part(path).replace(path)
+    try:
+        yield _part(path)
+        _part(path).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            _part(path).unlink(missing_ok=True)
+        raise
+
+
+def _reserve(path: Path, size_bytes: int) -> None:
+    """Take so much of the disk for a file that is written later."""
+    if size_bytes:
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+
+
+def _clear(folder: Path) -> None:
+    """Take away what only a run that goes on needs: files half written, and the room set aside."""
+    for path in (folder / SPARE, *(_part(folder / file) for file in (*FILES, "manifest.json"))):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _part(path: Path) -> Path:
@@ -248,7 +335,7 @@ def _part(path: Path) -> Path:
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

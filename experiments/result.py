@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from experiments.terminal import printable
+
 if TYPE_CHECKING:
     import pandas
     import pyarrow
@@ -41,6 +43,15 @@ class Result:
                 cure = "it is a sweep's: the same `grapevine sweep` again draws its report anew; or give the runs in it"
             raise ValueError(f"{folder}: {state}, so it is no run; {cure}")
         self.summary: dict[str, Any] = self._json("summary.json")
+
+    def __repr__(self) -> str:
+        """What ran, how it ended and where it lies, on one line."""
+        told = self.summary
+        state = "done" if told.get("completed") else "not complete"
+        reached = told.get("accuracy_mean")
+        accuracy = "" if reached is None else f", accuracy {reached:.1%}"
+        parts = f"{told.get('strategy')} on {told.get('topology')}, {told.get('peers')} peers, {told.get('world')} world"
+        return printable(f"<Result {told.get('name')}: {state} ({told.get('reason')}){accuracy}; {parts}; {self.folder}>")
 
     @classmethod
     def read(cls, folder: str | Path) -> Result:
@@ -90,7 +101,7 @@ class Result:
         for number, line in enumerate(lines, start=1):
             try:
                 events.append(msgspec.json.decode(line, type=dict[str, Any]))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 if number < len(lines):
                     raise ValueError(f"{path}: line {number} is damaged ({error}); remove that line") from None
         return events
@@ -106,7 +117,8 @@ class Result:
                 raise ValueError(f"{path}: missing from a complete run; copy the whole folder, or run it again")
             return schema(file).empty_table()
         try:
-            table = pyarrow.parquet.read_table(path)
+            with open(path, "rb") as content:  # arrow cannot open every path
+                table = pyarrow.parquet.read_table(content)
             return table.select(list(COLUMNS[file]))
         except (pyarrow.ArrowException, KeyError, OSError) as error:
             raise ValueError(f"{path}: damaged ({str(error).splitlines()[0]}); copy it anew, or run it again") from None
@@ -118,7 +130,7 @@ class Result:
     def _json(self, file: str) -> dict[str, Any]:
         try:
             return msgspec.json.decode((self.folder / file).read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.folder / file}: cannot be read ({error}); copy it anew, or run it again") from None
 
 

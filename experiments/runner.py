@@ -19,12 +19,15 @@ from experiments.interrupt import Interrupt
 from experiments.record import Recorder, default_folder, describe_machine
 from experiments.result import Result
 from experiments.summary import Outcome, summarise, unfinished
+from experiments.worlds.threads import one_thread
 from netem.namespaces import congestion_control
 
 if TYPE_CHECKING:
     from experiments.worlds.tally import Tally
 
 DONE, INCOMPLETE, INTERRUPTED = 0, 1, 130
+NPY_HEADER_BYTES = 128
+"""What stands before the numbers in a .npy file."""
 
 
 def run(experiment: Experiment, out: str | Path | None = None, quiet: bool = True) -> Result:
@@ -38,18 +41,24 @@ def run(experiment: Experiment, out: str | Path | None = None, quiet: bool = Tru
 def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool = False) -> tuple[Result, int]:
     """As `run`, with the live view on stderr unless `quiet`; returns the result and the exit status of the contract."""
     with Interrupt() as interrupt:
-        fleet = build(experiment, _preparation(experiment))
+        with interrupt.breaking_off(), one_thread():
+            fleet = build(experiment, _preparation(experiment))
         text = experiment.to_toml()
-        with _recorder(out or default_folder(experiment.name), text, _manifest(fleet), experiment.record.report) as recorder:
+        with _recorder(out or default_folder(experiment.name), text, fleet) as recorder:
+            recorder.on_failure = interrupt.ask
             status = _carry_out(fleet, recorder, text, interrupt, quiet)
     return Result.read(recorder.folder), status
 
 
-def _recorder(folder: Path, text: str, manifest: dict[str, Any], page: bool) -> Recorder:
+def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
+    weights_bytes = fleet.experiment.peers * fleet.problem.size * 4 + NPY_HEADER_BYTES
     try:
-        return Recorder(folder, text, manifest, page)
-    except (ValueError, OSError) as error:
+        return Recorder(folder, text, _manifest(fleet), fleet.experiment.record.report, weights_bytes)
+    except ValueError as error:
         raise ConfigError(source="--out", problem=str(error)) from None
+    except OSError as error:
+        problem = f"{folder}: cannot be used for a run ({error.strerror})"
+        raise ConfigError(source="--out", problem=problem, cure="give another --out") from None
 
 
 def _preparation(experiment: Experiment) -> Any:
@@ -67,23 +76,35 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
     from experiments.worlds.tally import Tally
 
     experiment = fleet.experiment
+    if recorder.failure:
+        recorder.finish(unfinished(text, recorder.failure))
+        return INCOMPLETE
     with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
         tally = Tally(fleet, recorder, progress.update)
         tally.refresh(0.0)
         if (doubt := timeless(fleet)) is not None:
             tally.warn(doubt)
+        world = None
         try:
-            outcome = _world(fleet, tally, interrupt).run()
+            with interrupt.breaking_off():
+                world = _world(fleet, tally, interrupt)
+            outcome = world.run()
         except WorldError as error:
             tally.event("fault", text=error.details or str(error))
             recorder.finish(unfinished(text, f"the fleet could not be started: {error}"), _untrained(fleet))
             return INCOMPLETE
         except KeyboardInterrupt:
             recorder.finish(unfinished(text, "interrupted"), _untrained(fleet))
-            return INTERRUPTED
+            return INCOMPLETE if recorder.failure else INTERRUPTED
+        except MemoryError as error:
+            reason = f"out of memory ({error or 'no more could be had'}); use fewer peers or a smaller model"
+            recorder.finish(unfinished(text, reason), getattr(world, "weights", None))
+            return INCOMPLETE
         tally.phase = "writing"
         tally.refresh(tally.emulated_s)
         _finish(fleet, recorder, tally, outcome)
+    if recorder.failure:
+        return INCOMPLETE
     if interrupt.requested:
         return INTERRUPTED
     return DONE if outcome.completed else INCOMPLETE

@@ -53,8 +53,13 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             cure = "write table.key=value, such as --set strategy.name=ako"
             raise ConfigError(SOURCE, problem=f"{text!r} sets nothing", cure=cure)
-        settings[key.strip()] = toml_text.parse_value(value.strip())
+        settings[key.strip()] = toml_text.parse_value(_as_utf8(value.strip()))
     return settings
+
+
+def _as_utf8(text: str) -> str:
+    """What was typed, where the locale of the command line could not read it."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def anchor(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:

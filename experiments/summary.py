@@ -223,7 +223,12 @@ def clean(value: Any) -> Any:
         return [clean(part) for part in (sorted(value) if isinstance(value, set | frozenset) else value)]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return value if value is None or isinstance(value, bool | int) else _as_text(str(value))
+
+
+def _as_text(text: str) -> str:
+    """Bytes that another locale could not read, such as those of a path, as the UTF-8 that they are; else as "?"."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -16,8 +16,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_
 class Processes(World, frozen=True, tag="processes"):
     """Real time: one operating-system process a peer, messages over sockets."""
 
-    dilation: Annotated[float, msgspec.Meta(ge=0.01)] = 1.0
-    """Real seconds that an emulated second takes; >= 0.01; raise it where this machine cannot keep up."""
+    dilation: Annotated[float, msgspec.Meta(ge=0.01, le=1000)] = 1.0
+    """Real seconds that an emulated second takes; 0.01 to 1000; raise it where this machine cannot keep up."""
     transport: Literal["ipc", "tcp"] = "ipc"
     """Sockets between the peers: "ipc" (files, faster) or "tcp" (the loopback interface)."""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
@@ -39,11 +39,11 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """When a run is over: as soon as one of these is reached; `time` or `steps` is needed, so that every run ends."""
 
     time: Duration | None = None
-    """Emulated time, such as "60 s"; more than 0."""
-    steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Steps of each peer; >= 1."""
+    """Emulated time, such as "60 s"; more than 0, at most ten years."""
+    steps: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    """Steps of each peer; 1 to 10^9."""
     accuracy: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
-    """Mean test accuracy of the peers, 0 < accuracy <= 1."""
+    """Mean test accuracy of the peers, a share: 0 < accuracy <= 1, such as 0.9 for 90 %."""
 
     def __post_init__(self) -> None:
         if self.time is None and self.steps is None:
@@ -56,10 +56,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is written down, and how often."""
 
     every: Duration = "1 s"
-    """Emulated time between two records, such as "1 s"; more than 0."""
+    """Emulated time between two records, such as "1 s"; 1 ms or more, and at most a million records until stop.time."""
     report: bool = True
     """Whether the run gets a page of its own, `report.html` (5 MB); `grapevine report DIR` makes it at any time."""
 
     def __post_init__(self) -> None:
-        if duration_ns(self.every) == 0:
-            raise ValueError(f"{self.every!r} would record without a pause; write for example '1 s'")
+        if duration_ns(self.every) < 1_000_000:
+            raise ValueError(f"every: {self.every!r} would record without a pause: expected 1 ms or more, such as '1 s'")

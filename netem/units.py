@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 UNLIMITED = "unlimited"
 _NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\s\d].*?)\s*", re.ASCII)
-_LONGEST_NS = 2**63 - 1  # what a signed 64-bit clock holds: 292 years
+_LONGEST_NS = 315_576_000 * 10**9
+"""Ten years: sums of them still fit a signed 64-bit clock."""
+_SLOWEST_BYTES_PER_S, _FASTEST_BYTES_PER_S = 1 / 8, 1e15 / 8
+_SLOWEST_SAMPLES_PER_S, _FASTEST_SAMPLES_PER_S = 1e-6, 1e12
 
 _NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9, "min": 6e10, "h": 3.6e12}
 _BITS = {"bit/s": 1 / 8, "kbit/s": 1e3 / 8, "Mbit/s": 1e6 / 8, "Gbit/s": 1e9 / 8}
@@ -30,31 +33,42 @@ _S_PER_SAMPLE = {"s/sample": 1.0, "ms/sample": 1e-3, "us/sample": 1e-6}
 def duration_ns(text: str) -> int:
     """How many whole nanoseconds `text` ("80 ms", "1.5 s", "0 s") is.
 
-    Raises ValueError where it is no number with a unit of time, is negative, or is longer than 292 years.
+    Raises ValueError where it is no number with a unit of time, is negative, or is longer than ten years.
     """
     value = _parse(text, "duration", _NS, "80 ms")
     if not 0 <= value <= _LONGEST_NS:
-        raise ValueError(f"{text!r} is no duration to wait for: expected 0 s to 292 years, for example '80 ms'")
+        raise ValueError(f"{text!r} is no duration to wait for: expected 0 s to 10 years, for example '80 ms'")
     return round(value)
 
 
 def rate_bytes_per_s(text: str) -> float:
     """How many bytes a second `text` ("20 Mbit/s", "2.5 MB/s") is; "unlimited" is infinity.
 
-    Raises ValueError where it is no number with a unit of rate, or is not more than 0.
+    Raises ValueError where it is no number with a unit of rate, or is not from 1 bit/s to 1 Pbit/s (10**15 bit/s).
     """
     if text == UNLIMITED:
         return math.inf
-    return _positive(_parse(text, "rate", _BYTES_PER_S, "20 Mbit/s"), text, "rate", "20 Mbit/s")
+    value = _parse(text, "rate", _BYTES_PER_S, "20 Mbit/s")
+    if not _SLOWEST_BYTES_PER_S <= value <= _FASTEST_BYTES_PER_S:
+        raise ValueError(
+            f"{text!r} is no rate to work at: expected 1 bit/s to 1e6 Gbit/s, or {UNLIMITED!r}, for example '20 Mbit/s'"
+        )
+    return value
 
 
 def speed_samples_per_s(text: str) -> float:
     """How many training samples a second `text` ("2000 samples/s", or "0.5 ms/sample") is.
 
-    Raises ValueError where it is no number with such a unit, or is not more than 0.
+    Raises ValueError where it is no number with such a unit, or is not from 1e-6 (12 days a sample) to 1e12 samples/s.
     """
-    value = _positive(_parse(text, "speed", _SAMPLES_PER_S | _S_PER_SAMPLE, "2000 samples/s"), text, "speed", "2000 samples/s")
-    return 1 / value if text.rstrip().endswith("/sample") else value
+    value = _parse(text, "speed", _SAMPLES_PER_S | _S_PER_SAMPLE, "2000 samples/s")
+    if text.rstrip().endswith("/sample"):
+        value = 1 / value if value else math.inf
+    if not _SLOWEST_SAMPLES_PER_S <= value <= _FASTEST_SAMPLES_PER_S:
+        raise ValueError(
+            f"{text!r} is no speed to work at: expected 1e-6 to 1e12 samples/s, for example '2000 samples/s' or '0.5 ms/sample'"
+        )
+    return value
 
 
 def show_duration(duration_ns: int | float) -> str:
@@ -99,16 +113,12 @@ def _parse(text: str, what: str, units: dict[str, float], example: str) -> float
     number, unit = match.groups()
     unit = unit.replace("\u00b5", "u").replace("\u03bc", "u")  # both signs that people type for micro
     if unit not in units:
-        raise ValueError(f"{text!r} is no {what}: no such unit {unit!r}; {wanted}")
+        alike = [known for known in units if known.lower() == unit.lower()]
+        meant = f"; did you mean {' or '.join(alike)}? letters keep their case" if alike else ""
+        raise ValueError(f"{text!r} is no {what}: no such unit {unit!r}{meant}; {wanted}")
     value = float(number) * units[unit]
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is too large for a {what}: {wanted}")
-    return value
-
-
-def _positive(value: float, text: str, what: str, example: str) -> float:
-    if value <= 0:
-        raise ValueError(f"{text!r} is no {what} to work at: expected more than 0, for example {example!r}")
     return value
 
 

@@ -214,6 +214,7 @@ class LivePeer:
     def _deliver(self) -> int:
         """Give the peer what has arrived by its logical time; how many messages that was."""
         self._read_news()
+        self.peer.calls = 0  # real time has passed, and the strategy may look again
         while self._losses:
             self.peer.lose(self._losses.pop())
         delivered = 0

@@ -22,6 +22,13 @@ from peer.wire import HEADER_BYTES, WireError
 OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
 LEAST_WAIT_NS = 100_000  # what is measured is not known more finely than that
 MEASURED_BODY_BYTES = 2 * PIECE_LEAST_BYTES  # the least of numbers that can be cut in two, and so measure a rate
+MOST_CALLS = 100_000
+"""Times that a strategy may ask its peer at one instant before it is stopped, since in virtual time nothing changes until it
+awaits a gradient, a message or the passing of time."""
+CALLS_OF_A_SEND = 100
+"""As how many of them a message counts: it takes memory until it has left."""
+CALLS_OF_A_NEIGHBOUR = 1_000
+"""How many more of them each neighbour gives."""
 LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
 
 
@@ -100,7 +107,8 @@ class Peer:
         self.mass: float | None = 1.0 if push_sum else None
         self._kept_mass = 1.0
         self.notes: dict[str, float] = {}
-        self.now_ns = 0
+        self._now_ns = 0
+        self.calls = 0  # of the verbs below, since anything could have changed
         self.step = 0
         self.samples = 0
         self.stopped = False
@@ -117,8 +125,21 @@ class Peer:
     # ---- what a strategy asks -------------------------------------------------------------------------------------
 
     @property
+    def now_ns(self) -> int:
+        """The emulated time, ns."""
+        self._count()
+        return self._now_ns
+
+    @now_ns.setter
+    def now_ns(self, now_ns: int) -> None:
+        if now_ns != self._now_ns:
+            self._now_ns = now_ns
+            self.calls = 0
+
+    @property
     def running(self) -> bool:
         """Whether to go on: neither stopped by the world nor at the experiment's number of steps."""
+        self._count()
         return not self.stopped and (self.steps_limit is None or self.step < self.steps_limit)
 
     @property
@@ -153,6 +174,7 @@ class Peer:
         was once measured too slow would never be measured again): then 0, and the link saves its room up until they fit.  0
         for a neighbour that is lost.
         """
+        self._count()
         if neighbour not in self.mixing:
             return 0
         count = self._room(neighbour, fill, index_bytes, least)
@@ -163,22 +185,25 @@ class Peer:
         whole_bytes = self.codec.body_bytes(self.size) + index_bytes * self.size
         enough_bytes = min(whole_bytes, max(MEASURED_BODY_BYTES, self.codec.body_bytes(least) + index_bytes * least))
         meter.least_bytes = max(MEASURING_BYTES, 2 * OVERHEAD_BYTES + enough_bytes / fill)
-        room_bytes = fill * (meter.room_bytes(self.now_ns, self.horizon_ns) - OVERHEAD_BYTES)
+        room_bytes = fill * (meter.room_bytes(self._now_ns, self.horizon_ns) - OVERHEAD_BYTES)
         if room_bytes < enough_bytes:
             return 0
         return min(self.size, self._fitting(room_bytes, index_bytes))
 
     def rate_bytes_per_s(self, neighbour: int) -> float | None:
         """The measured rate of the link to a neighbour; None before the first measurement, inf where nothing limits it."""
+        self._count()
         return self.meters[neighbour].rate_bytes_per_s if neighbour in self.mixing else None
 
     def idle(self, neighbour: int) -> bool:
         """Whether everything that was sent to a neighbour has arrived there, as far as this peer knows."""
+        self._count()
         return neighbour in self.mixing and not self.meters[neighbour].in_flight_bytes
 
     def free(self, neighbour: int) -> bool:
         """Whether everything that was sent to a neighbour has left, by the link's measured rate; it may still be on its way."""
-        return neighbour in self.mixing and self.meters[neighbour].busy_ns(self.now_ns) == 0.0
+        self._count()
+        return neighbour in self.mixing and self.meters[neighbour].busy_ns(self._now_ns) == 0.0
 
     def save_up(self, neighbour: int, steps: float) -> None:
         """Let the link to a neighbour save up room over so many steps (>= 1), so that one larger message can go."""
@@ -194,9 +219,10 @@ class Peer:
 
     async def gradient(self) -> np.ndarray:
         """The gradient of the loss over the next minibatch at the present weights, float32 [size]; one step done."""
-        start_ns = self.now_ns
+        start_ns = self._now_ns
         loss, gradient = await Gradient(self.batch_size)
-        self.speed.computed(self.now_ns - start_ns, self.batch_size)
+        self.calls = 0
+        self.speed.computed(self._now_ns - start_ns, self.batch_size)
         self.loss = loss
         self.loss_sum += loss
         self.loss_count += 1
@@ -205,12 +231,14 @@ class Peer:
 
     async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
         """Queue a message to a neighbour; returns its values as they will be read there (float32)."""
+        self._count(CALLS_OF_A_SEND)
         parcel, read = encode(payload, self.codec, self.step, scalars)
         await Send((neighbour,), parcel)
         return read
 
     async def broadcast(self, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
         """Queue one message to all of `targets`, encoded once; returns its values as they will be read there (float32)."""
+        self._count(CALLS_OF_A_SEND)
         parcel, read = encode(payload, self.codec, self.step, scalars)
         targets = self.targets
         if targets:
@@ -238,17 +266,19 @@ class Peer:
 
     async def sleep(self, duration_ns: int) -> None:
         """Let emulated time pass."""
-        await Sleep(self.now_ns + duration_ns)
+        self._count()
+        await Sleep(self._now_ns + duration_ns)
 
     async def drain(self, neighbour: int) -> None:
         """Wait until everything that was sent to a neighbour has left, by the link's measured rate, or the peer is stopped."""
         while self.running and neighbour in self.mixing and not self.free(neighbour):
-            busy_ns = self.meters[neighbour].busy_ns(self.now_ns)
+            busy_ns = self.meters[neighbour].busy_ns(self._now_ns)
             await self.sleep(max(LEAST_WAIT_NS, ceil(busy_ns)) if busy_ns is not None else LEAST_HORIZON_NS)
 
     async def receive(self, deadline_ns: int | None = None) -> Message | None:
         """The next message in order of arrival, waiting for it; None when a neighbour was lost meanwhile, or when the
         deadline (emulated ns) has passed."""
+        self._count()
         before = len(self.neighbours)
         while True:
             while self._inbox:
@@ -257,13 +287,14 @@ class Peer:
                     return message
             if len(self.neighbours) < before or not self.neighbours:
                 return None
-            if deadline_ns is not None and self.now_ns >= deadline_ns:
+            if deadline_ns is not None and self._now_ns >= deadline_ns:
                 return None
             await Receive(deadline_ns=deadline_ns)
 
     async def expect(self, source: int) -> Message | None:
         """The next message of one neighbour, waiting for it; what others sent stays.  None where that neighbour is lost, or any
         other meanwhile."""
+        self._count()
         before = len(self.neighbours)
         while source in self.mixing and len(self.neighbours) == before:
             place = next((place for place, parcel in enumerate(self._inbox) if parcel.source == source), None)
@@ -279,6 +310,7 @@ class Peer:
 
     def arrived(self) -> list[Message]:
         """All messages that have arrived and were not yet taken, in order of arrival; does not wait."""
+        self._count()
         messages = []
         while self._inbox:
             message = self._open(self._inbox.popleft())
@@ -292,6 +324,7 @@ class Peer:
 
         Earlier ones are dropped as too late, later ones stay for their own step.
         """
+        self._count()
         found: dict[int, Message] = {}
         inbox = self._inbox
         sources = self.sources(step)
@@ -366,6 +399,7 @@ class Peer:
     def deliver(self, arrival: Arrival | Message) -> None:
         """A world hands over a whole message: as it came off the wire, or decoded where nothing ever went over one."""
         self._inbox.append(arrival)
+        self.calls = 0
 
     def lose(self, neighbour: int) -> bool:
         """A neighbour is gone: go on without it.  Its mixing weight returns to this peer's own, which keeps the matrix of
@@ -383,6 +417,15 @@ class Peer:
         mean = self.loss_sum / self.loss_count if self.loss_count else float("nan")
         self.loss_sum, self.loss_count = 0.0, 0
         return mean
+
+    def _count(self, calls: int = 1) -> None:
+        """Stop a strategy that asks and asks at one instant, and so would never let it pass."""
+        self.calls += calls
+        if self.calls > MOST_CALLS + CALLS_OF_A_NEIGHBOUR * len(self.neighbours):
+            raise RuntimeError(
+                f"the strategy came back {self.calls:,} times at {self._now_ns / 1e9:g} s without awaiting anything that "
+                "takes time; await peer.gradient(), peer.receive() or peer.sleep(...) in this loop"
+            )
 
     def _open(self, parcel: Arrival | Message) -> Message | None:
         """Decode a message on its first use; one that does not decode, or from a lost neighbour, is dropped and counted."""

@@ -13,6 +13,7 @@ import numpy as np
 from topology.mixing import Rule, check_rule
 
 TRIES = 100
+MOST_LINKS = 10_000_000
 
 Edges = Iterable[tuple[int, int]]
 
@@ -79,6 +80,15 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         raise NotImplementedError
 
 
+def check_links(links: float, name: str, n: int) -> None:
+    """Raise ValueError where a graph would have more links than a machine holds: about 500 bytes each."""
+    if links > MOST_LINKS:
+        raise ValueError(
+            f"{name} on {n:,} peers has about {links:,.0f} links, more than "
+            f"{MOST_LINKS:,}; use fewer peers, or a graph with fewer links, such as ring or random-regular"
+        )
+
+
 def require(holds: bool, field: str, value: object, expected: str) -> None:
     """Raise ValueError, naming the field and what was expected, unless that holds."""
     if not holds:
@@ -124,6 +134,7 @@ def regular(degree: int, n: int, luck: int) -> nx.Graph:
 
 def check_degree(name: str, field: str, degree: int, n: int, least: int = 1) -> None:
     """Raise ValueError, naming degrees that work, unless there is a graph on n peers with this degree everywhere."""
+    check_links(n * degree / 2 if degree < n else 0, name, n)
     if degree >= n:
         raise ValueError(
             f"{name} with {field} = {degree} needs more than {degree} peers, not {n}; raise peers "

@@ -38,7 +38,7 @@ class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
     """
 
     draws: int | None = None
-    """Distances drawn, with replacement: 1 or more; left out: twice log2(n), rounded up."""
+    """Distances drawn, with replacement: 1 to a million; left out: twice log2(n), rounded up."""
 
     directed: bool = False
     """Whether everybody sends that far and hears from as far behind; otherwise links go both ways."""
@@ -47,7 +47,7 @@ class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.draws is None or self.draws >= 1, "draws", self.draws, "1 or more")
+        require(self.draws is None or 1 <= self.draws <= 1_000_000, "draws", self.draws, "1 to a million")
 
     @property
     def one_way(self) -> bool:

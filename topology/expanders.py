@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import ClassVar
 
-from topology.base import Edges, Topology
+from topology.base import Edges, Topology, check_links
 
 
 class Paley(Topology, frozen=True, kw_only=True, tag="paley"):
@@ -19,6 +19,7 @@ class Paley(Topology, frozen=True, kw_only=True, tag="paley"):
 
     def edges(self, n: int, seed: int) -> Edges:
         _check(self.name, n, lambda m: is_prime(m) and m % 4 == 1, "a prime number of peers, one more than a multiple of 4")
+        check_links(n * (n - 1) / 4, self.name, n)
         squares = {i * i % n for i in range(1, n)}
         return [(i, j) for i in range(n) for j in range(i + 1, n) if (j - i) % n in squares]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import networkx as nx
 import numpy as np
 
-from topology.base import Edges, Topology, check_degree, first_connected, regular, require
+from topology.base import Edges, Topology, check_degree, check_links, first_connected, regular, require
 from topology.circulants import EquiStatic, Exponential
 from topology.cliques import DCliques, MicroClouds
 from topology.expanders import ChordalCycle, MargulisGabberGalil, Paley
@@ -73,6 +73,7 @@ class Complete(Topology, frozen=True, kw_only=True, tag="complete"):
     smallest: ClassVar[int] = 1
 
     def edges(self, n: int, seed: int) -> Edges:
+        check_links(n * (n - 1) / 2, "complete", n)
         return [(i, j) for i in range(n) for j in range(i + 1, n)]
 
 
@@ -97,6 +98,7 @@ class Barbell(Topology, frozen=True, kw_only=True, tag="barbell"):
 
     def edges(self, n: int, seed: int) -> Edges:
         half = n // 2
+        check_links(half * half, "barbell", n)
         for start in (0, n - half):
             yield from ((start + i, start + j) for i in range(half) for j in range(i + 1, half))
         yield from ((i, i + 1) for i in range(half - 1, n - half))
@@ -136,6 +138,7 @@ class ErdosRenyi(Topology, frozen=True, kw_only=True, tag="erdos-renyi"):
     def edges(self, n: int, seed: int) -> Edges:
         edge = math.log(n) / n
         p = min(1.0, 2.0 * edge) if self.p is None else self.p
+        check_links(p * n * n / 2, "erdos-renyi", n)
         return first_connected(
             lambda luck: nx.fast_gnp_random_graph(n, p, seed=luck),
             (seed, 2),
@@ -166,6 +169,7 @@ class WattsStrogatz(Topology, frozen=True, kw_only=True, tag="watts-strogatz"):
                 f"watts-strogatz with k = {self.k} needs more than {self.k} peers, not {n}; raise peers "
                 f"or set k to {(n - 1) // 2 * 2} or less"
             )
+        check_links(self.k * n / 2, "watts-strogatz", n)
         return first_connected(
             lambda luck: nx.watts_strogatz_graph(n, self.k, self.p, seed=luck),
             (seed, 3),
@@ -189,6 +193,7 @@ class BarabasiAlbert(Topology, frozen=True, kw_only=True, tag="barabasi-albert")
                 f"barabasi-albert with m = {self.m} needs more than {self.m} peers, not {n}; raise peers "
                 f"or set m to {n - 1} or less"
             )
+        check_links(self.m * n, "barabasi-albert", n)
         return first_connected(
             lambda luck: nx.barabasi_albert_graph(n, self.m, seed=luck), (seed, 4), "barabasi-albert; raise m"
         )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 
+from topology.base import check_links
 from topology.finite import Round
 from topology.mixing import mixing_matrix
 
@@ -116,6 +117,7 @@ class Schedule:
             return self._reach()
         graph = self._empty()
         if self.period is None:
+            check_links(self.n * (self.n - 1) / 2, "a schedule whose rounds may use any link", self.n)
             complete = nx.complete_graph(self.n)
             graph.add_edges_from(complete.to_directed().edges if self.directed else complete.edges)
         else:

@@ -93,21 +93,21 @@ class HyperHypercube(_UpToK, frozen=True, kw_only=True, tag="hyper-hypercube"):
     """Cliques of up to k + 1 along the digits of a peer's number: exact, if n has no prime factor above k + 1."""
 
     def rounds(self, n: int, seed: int) -> Schedule:
-        return of_pairs(self.name, n, finite.hyper_hypercube(self.k, range(n)), seed)
+        return of_pairs(self.name, n, finite.hyper_hypercube(min(self.k, n), range(n)), seed)
 
 
 class SimpleBase(_UpToK, frozen=True, kw_only=True, tag="simple-base"):
     """Simple Base-(k+1): exact for any number of peers after about 2 log_{k+1}(n) rounds with k neighbours."""
 
     def rounds(self, n: int, seed: int) -> Schedule:
-        return of_pairs(self.name, n, finite.simple_base(self.k, range(n)), seed)
+        return of_pairs(self.name, n, finite.simple_base(min(self.k, n), range(n)), seed)
 
 
 class Base(_UpToK, frozen=True, kw_only=True, tag="base"):
     """Base-(k+1): as simple-base and never longer; shorter where n has small prime factors."""
 
     def rounds(self, n: int, seed: int) -> Schedule:
-        return of_pairs(self.name, n, finite.base(self.k, n), seed)
+        return of_pairs(self.name, n, finite.base(min(self.k, n), n), seed)
 
 
 class EquiDynamic(TimeVarying, frozen=True, kw_only=True, tag="equi-dynamic"):

@@ -58,11 +58,13 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
-    console.print(f"[bold]{fleet.experiment.name}[/bold]: can be run")
+    from experiments.terminal import open_console
+
+    console = open_console()
+    console.print(f"[bold]{escape(fleet.experiment.name)}[/bold]: can be run")
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     for title, line in _lines(fleet, told, graph):

@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.commands.source import Commands, add_command
 from experiments.config_errors import ConfigError
+from experiments.terminal import printable
 
 EXAMPLES = """\
   grapevine poke runs/ring rate link=0,1 factor=0.1     link 0-1 to a tenth of its rate, both ways
@@ -53,7 +54,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ConfigError(SOURCE, problem=f"{arguments.run}: {error}", cure=_why(arguments.run)) from None
     if "refused" in answer:
         raise ConfigError(SOURCE, problem=str(answer["refused"]))
-    print(json.dumps(answer) if arguments.json else f"at {answer['time_s']:.3f} s: {answer['done']}")
+    print(json.dumps(answer) if arguments.json else printable(f"at {answer['time_s']:.3f} s: {answer['done']}"))
     return 0
 
 

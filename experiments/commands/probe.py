@@ -48,12 +48,11 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(clean(rows), indent=2))
         return 0
-    from rich.console import Console
-
     from experiments.probe_page import verdict
+    from experiments.terminal import open_console
     from experiments.terminal_table import print_columns
 
-    console = Console(highlight=False)
+    console = open_console()
     hidden = print_columns(console, *_columns(rows))
     if hidden:
         console.print(f"{hidden} more column{'s do' if hidden > 1 else ' does'} not fit this terminal: use --json or --html")

@@ -35,10 +35,9 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result.summary, indent=2))
         return status
-    from rich.console import Console
-
     from experiments.summary import describe
+    from experiments.terminal import open_console
 
     page = result.folder / "report.html"
-    Console().print(describe(result.summary, page if page.exists() else None))
+    open_console().print(describe(result.summary, page if page.exists() else None))
     return status

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.commands.source import Commands, add_command, add_experiment, settings_of
+from experiments.terminal import printable
 
 if TYPE_CHECKING:
     from experiments.sweep import Attempt, Carried, Standing
@@ -68,7 +69,7 @@ def execute(arguments: argparse.Namespace) -> int:
         pages, said = _write_page(arguments, sweep, cells, carried, out)
         files += pages
     except ValueError as error:
-        print(f"no report: {error}", file=sys.stderr)
+        print(printable(f"no report: {error}"), file=sys.stderr)
     _print(*table, said, [*carried.trials, *carried.attempts], files)
     return carried.status
 
@@ -111,11 +112,12 @@ class _Progress:
     """One line on a terminal that is written anew; a line for each run that ended elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
         from rich.live import Live
 
+        from experiments.terminal import open_console
+
         self.quiet = quiet
-        self.console = Console(stderr=True, highlight=False)
+        self.console = open_console(stderr=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
         self.told: set[str] = set()
         self.tuning = False
@@ -219,11 +221,10 @@ def _print(
     files: Sequence[Path],
 ) -> None:
     """The table in short, what it says in words, what failed and why, and where all of it is."""
-    from rich.console import Console
-
+    from experiments.terminal import open_console
     from experiments.terminal_table import print_columns
 
-    console = Console(highlight=False)
+    console = open_console()
     left_out = print_columns(console, titles, lines, words=words)
     if left_out:
         more = "1 more column does" if left_out == 1 else f"{left_out} more columns do"

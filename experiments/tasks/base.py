@@ -8,16 +8,20 @@ import numpy as np
 
 from experiments.tasks.partitions import Partition
 
+MOST_SAMPLES = 1_000_000
+
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """What the fleet learns."""
 
     batch_size: int = 32
-    """Samples in one gradient (at least 1)."""
+    """Samples in one gradient (1 to a million)."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size}: a gradient needs at least one sample; set it to 1 or more")
+        if self.batch_size > MOST_SAMPLES:
+            raise ValueError(f"batch_size = {self.batch_size}: more than {MOST_SAMPLES:,} samples are no batch; set it lower")
 
     def problem(self, peers: int, partition: Partition, seed: int) -> "Problem":
         """Make the task concrete for `peers` peers: the same seed gives the same problem, bit for bit.

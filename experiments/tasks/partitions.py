@@ -57,11 +57,11 @@ class Bootstrap(Partition, frozen=True, tag="bootstrap"):
     """Every peer draws its own samples from all data, with replacement: any number of peers, however few the data."""
 
     samples: int = 100
-    """Samples that each peer draws, at least 1; some are drawn by several peers, or twice by one."""
+    """Samples that each peer draws, 1 to a million; some are drawn by several peers, or twice by one."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"samples = {self.samples}: every peer needs at least 1 sample")
+        if not 1 <= self.samples <= 1_000_000:
+            raise ValueError(f"samples = {self.samples}: every peer needs at least 1 sample, and a million at most")
 
     def _shards(self, labels: np.ndarray, peers: int, rng: np.random.Generator) -> list[np.ndarray]:
         return list(rng.integers(len(labels), size=(peers, self.samples)))

@@ -10,6 +10,7 @@ from experiments.tasks.base import Task
 from experiments.tasks.learning import read_only
 from experiments.tasks.partitions import Iid, Partition, Spared
 
+MOST_PARAMETERS = 10_000_000  # each peer's target alone is 80 MB then
 Point = float | tuple[float, ...]
 
 
@@ -28,7 +29,7 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
     start: Point = 0.0
     """Where every peer starts: a number (for all coordinates) or a vector."""
     dimension: int | None = None
-    """Number of parameters (at least 1) where targets and start are all numbers; 1 when left out."""
+    """Number of parameters (1 to 10 million) where targets and start are all numbers; 1 when left out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +42,8 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
             raise ValueError("targets is empty: give one for each peer, or leave it out")
         if self.dimension is not None and self.dimension < 1:
             raise ValueError(f"dimension = {self.dimension}: at least one parameter is needed")
+        if self.dimension is not None and self.dimension > MOST_PARAMETERS:
+            raise ValueError(f"dimension = {self.dimension}: more than {MOST_PARAMETERS:,} parameters; choose fewer")
         self._size()
         for name, points in (("targets", self.targets or ()), ("start", (self.start,))):
             if not all(np.isfinite(np.asarray(point, dtype=np.float64)).all() for point in points):

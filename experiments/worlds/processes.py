@@ -24,6 +24,7 @@ from experiments.script import kills
 from experiments.summary import Outcome
 from experiments.worlds import messages
 from experiments.worlds.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
+from experiments.worlds.faults import told_fault
 from experiments.worlds.launching import UNGUARDED, Child, WorldError, start_fork_server
 from experiments.worlds.memory import Snapshots, clear_room, make_room, spool
 from experiments.worlds.pokes import Pokes
@@ -285,11 +286,11 @@ class ProcessesWorld:
         child.process.join(0.2)
         code = child.process.exitcode
         if child.last_words:
-            last_line = child.last_words.strip().splitlines()[-1]
+            told = told_fault(child.last_words, self.fleet.experiment.strategy)
             self.tally.event("fault", peer=peer, text=child.last_words)
             self.completed = False
-            self.failure = self.failure or f"peer {peer} failed: {last_line}"
-            why = f"its strategy raised {last_line}"
+            self.failure = self.failure or f"peer {peer} failed: {told}; events.jsonl has the whole traceback"
+            why = f"its strategy raised {told}"
         elif child.why:
             why = child.why
         elif code is not None and code < 0:

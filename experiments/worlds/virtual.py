@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,10 @@ from experiments.summary import Outcome
 from experiments.worlds import messages
 from experiments.worlds.carriage import WholeMessages, new_endpoint
 from experiments.worlds.child import score
+from experiments.worlds.faults import told_fault
 from experiments.worlds.reports import Reporter, batch_generator, make_peer
 from experiments.worlds.tally import Tally
+from experiments.worlds.threads import one_thread
 from netem.interventions import FAR_NS, cut_for_good_ns
 from peer.effects import Gradient, Receive, Send, Sleep
 from peer.peer import Peer
@@ -35,6 +38,7 @@ from peer.peer import Peer
 NEVER_NS = 2**62
 REFRESH_S = 0.25
 AT_ONCE = 128
+_COMPUTING = ("scipy.linalg.blas",)  # which peer.aggregators loads at its first use: too late to be told its threads
 _EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
 
 
@@ -106,9 +110,14 @@ class VirtualWorld:
         self.tally.clock_s = lambda: self.now_ns / 1e9
         self.tally.phase = "training"
         self.tally.event("start", peers=len(self.members))
-        self.train()
+        try:
+            with self.interrupt.breaking_off(), one_thread((*_COMPUTING, *self.fleet.problem.preload)):
+                self.train()
+        except KeyboardInterrupt as broken_off:
+            self._broken_off(broken_off)
         wall_s = time.monotonic() - started_s
-        self._report(messages.FINAL)
+        with suppress(KeyboardInterrupt), self.interrupt.breaking_off(), one_thread():
+            self._report(messages.FINAL)
         self.reason = self.failure or self.reason or self._natural_end()
         return self.tally.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
@@ -172,6 +181,18 @@ class VirtualWorld:
             self._refreshed_s = time.monotonic()
             self.tally.steps = [member.peer.step for member in self.members]
             self.tally.refresh(self.now_ns / 1e9, self.events)
+
+    def _broken_off(self, interrupt: KeyboardInterrupt) -> None:
+        """An interrupt had to break off what was going on."""
+        text = "".join(traceback.format_exception(interrupt))
+        told = told_fault(text, self.fleet.experiment.strategy).partition(" ")[2]
+        self.completed = False
+        self.reason = "interrupted"
+        for member in self.members:
+            with suppress(Exception):
+                member.strategy.close()
+        self.tally.event("fault", text=text)
+        self.tally.warn(f"the interrupt broke off what did not come to an end by itself: {told}")
 
     def _at(self, time_ns: int, action: Callable[..., None], *arguments: Any) -> None:
         self._order += 1
@@ -257,10 +278,10 @@ class VirtualWorld:
         text = "".join(traceback.format_exception(error))
         self.tally.emulated_s = self.now_ns / 1e9
         self.tally.event("fault", peer=identity, text=text)
-        last_line = text.strip().splitlines()[-1]
+        told = told_fault(text, self.fleet.experiment.strategy)
         self.completed = False
-        self.failure = self.failure or f"peer {identity} failed: {last_line}"
-        self._die(identity, f"its strategy raised {last_line}")
+        self.failure = self.failure or f"peer {identity} failed: {told}; events.jsonl has the whole traceback"
+        self._die(identity, f"its strategy raised {told}")
 
     def _die(self, identity: int, why: str = "killed by the experiment") -> None:
         """A peer dies; its neighbours hear of it at once."""

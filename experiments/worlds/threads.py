@@ -1,0 +1,53 @@
+"""One thread for whatever computes: sums of floating-point numbers depend on how they were shared out among threads."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_BLAS = ("scipy_openblas{}64_", "scipy_openblas{}", "openblas{}64_", "openblas{}", "mkl{}")
+"""What a BLAS calls its two functions, `_get_num_threads` and `_set_num_threads` (MKL: `_get_max_threads`)."""
+
+
+@contextmanager
+def one_thread(modules: Iterable[str] = ()) -> Iterator[None]:
+    """Within, numpy's BLAS and torch compute in one thread; before that the `modules` are imported, which may load them.
+
+    Without it the digest of a virtual run would depend on the number of cores: OpenBLAS cuts a product of 512 x 961 and
+    961 x 960 numbers in other places for two threads than for one, torch a convolution.
+    """
+    for module in modules:
+        importlib.import_module(module)
+    before = [(switch, threads) for threads, switch in _switches()]
+    for switch, _ in before:
+        switch(1)
+    try:
+        yield
+    finally:
+        for switch, threads in before:
+            switch(threads)
+
+
+def _switches() -> Iterator[tuple[int, Callable[[int], object]]]:
+    """The present number of threads of each that is loaded, and what sets it."""
+    if (torch := sys.modules.get("torch")) is not None:
+        yield torch.get_num_threads(), torch.set_num_threads
+    for path in _loaded("blas", "mkl_rt"):
+        library = ctypes.CDLL(path)
+        for name in _BLAS:
+            get = getattr(library, name.format("_get_max_threads" if name == "mkl{}" else "_get_num_threads"), None)
+            put = getattr(library, name.format("_set_num_threads"), None)
+            if get is not None and put is not None:
+                yield int(get()), put
+                break
+
+
+def _loaded(*parts: str) -> list[str]:
+    """The shared libraries of this process with one of these in their names."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    paths = dict.fromkeys(line.partition("/")[2] for line in lines if ".so" in line)
+    return [f"/{path}" for path in paths if any(part in path.rpartition("/")[2] for part in parts)]
