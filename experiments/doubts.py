@@ -33,7 +33,7 @@ def doubts(summary: Mapping[str, Any], outcome: Outcome, diverged: str) -> Itera
     stretch = f"raise world.dilation from {summary['dilation']:g} to {_dilation(summary):g}, or use fewer peers"
     if outcome.loss_initial is not None and not math.isfinite(outcome.loss_initial):
         yield (
-            f"the test loss was {outcome.loss_initial} before the first step already: the data or the model give it at the initial "
+            f"the test loss was {outcome.loss_initial} before the first step already: data or model give it at the initial "
             "weights, and no learning rate mends that; look for nan and infinity in the task's data, model and loss"
         )
     elif diverged:

@@ -74,8 +74,8 @@ class Progress:
         """Show a newer state of affairs, if it is time to.
 
         `status` has emulated_s, wall_s, bytes_sent, steps, train_loss and validation_accuracy (one a peer; nan = unknown),
-        validation_accuracy_mean, lost (peers) and phase; and may have bytes_by_peer, events (of virtual time, so far) and left_s
-        (real seconds until the end).
+        validation_accuracy_mean, lost (peers) and phase; and may have bytes_by_peer, events (of virtual time, so far) and
+        left_s (real seconds until the end).
         """
         if self._quiet:
             return
@@ -124,7 +124,8 @@ class Progress:
     def _each(self, status: Status) -> RenderableType:
         """A row a peer."""
         sent = status.get("bytes_by_peer")
-        table = _table(["peer", *(["place"] if self._places else []), "step", "loss", "validation", *(["sent"] if sent else [])])
+        place, traffic = ["place"] if self._places else [], ["sent"] if sent else []
+        table = _table(["peer", *place, "step", "loss", "validation", *traffic])
         for peer in range(self._peers):
             lost = peer in status["lost"]
             cells = [f"{peer} (lost)" if lost else str(peer), *([self._places[peer]] if self._places else [])]

@@ -58,7 +58,7 @@ class Digits(Task, frozen=True, tag="digits"):
             widths = self._widths()
             shape, start, needs = _with_ones, perceptron.initial(widths, rng), perceptron.__name__
             make = functools.partial(perceptron.Perceptron, widths)
-        data = {}
+        data: dict[str, np.ndarray] = {}
         for part, (pixels, labels) in parts.items():
             data |= {f"{part}_x": shape(pixels), f"{part}_y": labels}
         return LearningProblem(

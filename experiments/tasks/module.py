@@ -61,7 +61,7 @@ class Module(Task, frozen=True, eq=False, tag="module"):
         """
         from experiments.tasks import autograd
 
-        data = {}
+        data: dict[str, np.ndarray] = {}
         for part, pair in self._parts().items():
             data |= {f"{part}_x": pair[0], f"{part}_y": pair[1]}
         make = _Maker(self.factory, self.loss, seed)

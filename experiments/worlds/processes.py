@@ -105,6 +105,7 @@ class ProcessesWorld:
             spec = self._spec(peer, names, room, run)
             self.peers[peer] = Child(f"peer {peer}", peer_main, (spec,))
         self.evaluator = Child("evaluator", evaluator_main, (self.fleet.problem, names, room, experiment.peers))
+        self.scoring.heard_s = self.evaluator.heard_s
         import pyarrow.parquet  # noqa: F401 - while the peers set up, not while they train
 
         addresses = {peer: message.address for peer, message in self._hear_all(messages.Ready).items()}
@@ -119,7 +120,8 @@ class ProcessesWorld:
             child.heard_s = time.monotonic()  # it may have waited long for the others
         self.tally.clock_s = self._emulated_s
         self.tally.phase = "training"
-        self.tally.event("start", peers=experiment.peers, pids=[child.process.pid for child in self.peers.values()])
+        pids = [child.process.pid for child in self.peers.values()]
+        self.tally.event("start", peers=experiment.peers, pids=pids, evaluator=self.evaluator.process.pid)
 
     def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
         fleet, experiment = self.fleet, self.fleet.experiment

@@ -7,6 +7,7 @@ the weights at its own instant, however late.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -87,13 +88,14 @@ class Scoring:
     def __init__(self, silence_s: float, setup_s: float) -> None:
         self.snapshots: Snapshots | None = None
         """Set once the run has made its files."""
+        self.heard_s = math.inf
+        """When the evaluator was heard last; when it was started, before it has said anything."""
         self.kept = Kept()
         self.due: dict[int, messages.Evaluate] = {}
         self.given: set[int] = set()
         """Which of them the evaluator has and has not answered."""
         self._silence_s, self._setup_s = silence_s, setup_s
         self._looked_s: float | None = None
-        self._heard_s: float | None = None
         self._started = False
         self._silent_s = 0.0
 
@@ -129,11 +131,11 @@ class Scoring:
         """
         passed_s = 0.0 if self._looked_s is None else min(now_s - self._looked_s, LOOK_S)
         self._looked_s = now_s
-        if self._heard_s is not None and evaluator.heard_s != self._heard_s:
+        if evaluator.heard_s > self.heard_s:
             self._started, self._silent_s = True, 0.0
         else:
             self._silent_s += passed_s
-        self._heard_s = evaluator.heard_s
+        self.heard_s = evaluator.heard_s
         return self._silent_s > (self._silence_s if self._started else self._setup_s)
 
     def left(self) -> Iterator[tuple[messages.Evaluate, np.ndarray | None]]:

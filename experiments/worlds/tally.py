@@ -219,9 +219,9 @@ class Tally:
             )
         if self.left_out:
             self.warn(
-                f"{self.left_out} of {self.records} records have no scores: this machine had neither time to score them nor room "
-                "to keep their weights until the end, and a time to accuracy that they may hide is left out; record less often, "
-                "or use fewer peers"
+                f"{self.left_out} of {self.records} records have no scores: this machine had neither time to score them nor "
+                "room to keep their weights until the end, and a time to accuracy that they may hide is left out; record less "
+                "often, or use fewer peers"
             )
         used = sum(count for _, count in self.staleness)
         history = sorted(self._history)
