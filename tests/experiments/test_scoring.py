@@ -21,7 +21,7 @@ from experiments.runner import run
 from experiments.summary import Outcome, summarise
 from experiments.tasks import Quadratic, QuadraticProblem
 from experiments.tasks.base import HeldOut
-from experiments.worlds import messages, scoring
+from experiments.worlds import memory, messages, scoring
 from experiments.worlds.child import score
 from experiments.worlds.memory import Snapshots
 from experiments.worlds.processes import ProcessesWorld
@@ -32,7 +32,12 @@ from peer.strategies import Solo
 from tests.experiments.test_processes_world import Stand
 from topology.graphs import Complete
 
-RECORDS = 40  # more than the files that the peers share hold
+RECORDS = 40  # more than the files that the peers share hold here
+
+
+@pytest.fixture(autouse=True)
+def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MANY_SLOTS", 2)
 
 
 def weights_at(index: int, peer: int, size: int) -> np.ndarray:
