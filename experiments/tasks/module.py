@@ -179,7 +179,8 @@ def _refuse_non_finite(name: str, array: np.ndarray) -> None:
 
 def _array(value: Any) -> np.ndarray:
     array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _try(learner: Learner, initial: np.ndarray, batch: Batch, data: Mapping[str, np.ndarray]) -> None:

@@ -44,7 +44,9 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
         self._size()
         for name, points in (("targets", self.targets or ()), ("start", (self.start,))):
             for place, point in enumerate(points):
-                if not np.isfinite(np.asarray(point, dtype=np.float32)).all():
+                with np.errstate(over="ignore"):
+                    finite = np.isfinite(np.asarray(point, dtype=np.float32)).all()
+                if not finite:
                     where = f"{name}[{place}]" if name == "targets" else name
                     raise ValueError(f"{where} = {point}: every number must be finite in float32, up to 3.4e38; correct it")
 
