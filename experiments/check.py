@@ -274,7 +274,7 @@ def _never_sent(fleet: Fleet, links: list[LinkForecast]) -> Iterator[str]:
 def _never_reached(fleet: Fleet) -> Iterator[str]:
     """An accuracy to stop at, where the task has none."""
     if fleet.experiment.stop.accuracy is not None:
-        _, accuracy = fleet.problem.evaluate(fleet.problem.initial[None])
+        _, accuracy = fleet.problem.evaluate(fleet.problem.initial[None], "validation")
         if np.isnan(accuracy).all():
             yield "stop.accuracy is never reached, since this task has no accuracy: leave it out"
 

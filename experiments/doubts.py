@@ -29,7 +29,12 @@ LEARNT = 0.2
 def doubts(summary: Mapping[str, Any], outcome: Outcome, diverged: str) -> Iterable[str]:
     """Every doubt, in words; `diverged` names the peers whose weights are not finite ("" = none)."""
     stretch = f"raise world.dilation from {summary['dilation']:g} to {_dilation(summary):g}, or use fewer peers"
-    if diverged:
+    if outcome.loss_initial is not None and not math.isfinite(outcome.loss_initial):
+        yield (
+            f"the test loss was {outcome.loss_initial} before the first step already: data or model give it at the initial "
+            "weights, and no learning rate mends that; look for nan and infinity in the task's data, model and loss"
+        )
+    elif diverged:
         yield f"training diverged: the weights of {diverged} are not finite; lower optimizer.learning_rate"
     elif why := _astray(summary, outcome):
         yield f"training diverged: {why}; the learning rate is too high: lower optimizer.learning_rate"
@@ -103,7 +108,7 @@ def _astray(summary: Mapping[str, Any], outcome: Outcome) -> str:
     broken = [peer for peer in kept if math.isinf(outcome.loss[peer]) or _unscorable(outcome, peer)]
     if broken:
         return f"the test loss of {len(broken)} of {len(kept)} peers is not finite"
-    loss, first_loss = summary["loss_mean"], outcome.loss_initial
+    loss, first_loss = summary["loss_mean"], outcome.loss_initial or math.nan
     accuracy = summary["accuracy_mean"]
     known = [share for _, share in outcome.accuracy_history if math.isfinite(share)]
     chance = math.isfinite(accuracy) and bool(known) and accuracy <= known[0] + CHANCE

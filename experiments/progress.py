@@ -74,9 +74,9 @@ class Progress:
     def update(self, status: Status) -> None:
         """Show a newer state of affairs, if it is time to.
 
-        `status` has emulated_s, wall_s, bytes_sent, steps, train_loss and accuracy (one a peer; nan = unknown),
-        accuracy_mean, lost (peers) and phase; and may have bytes_by_peer, events (of virtual time, so far) and left_s
-        (real seconds until the end).
+        `status` has emulated_s, wall_s, bytes_sent, steps, train_loss and validation_accuracy (one a peer; nan = unknown),
+        validation_accuracy_mean, lost (peers) and phase; and may have bytes_by_peer, events (of virtual time, so far) and
+        left_s (real seconds until the end).
         """
         if self._quiet:
             return
@@ -111,7 +111,7 @@ class Progress:
         parts = [
             f"{status['emulated_s']:.1f} s emulated ({status['wall_s']:.1f} s real)",
             f"{figure(self._per_s(1))} steps/s",
-            f"accuracy {percent(_known(status['accuracy_mean']))}",
+            f"validation {percent(_known(status['validation_accuracy_mean']))}",
             f"{show_bytes(status['bytes_sent'])} sent",
         ]
         if status.get("events"):
@@ -125,23 +125,24 @@ class Progress:
     def _each(self, status: Status) -> RenderableType:
         """A row a peer."""
         sent = status.get("bytes_by_peer")
-        table = _table(["peer", *(["place"] if self._places else []), "step", "loss", "accuracy", *(["sent"] if sent else [])])
+        place, traffic = ["place"] if self._places else [], ["sent"] if sent else []
+        table = _table(["peer", *place, "step", "loss", "validation", *traffic])
         for peer in range(self._peers):
             lost = peer in status["lost"]
             cells = [f"{peer} (lost)" if lost else str(peer), *([self._places[peer]] if self._places else [])]
             cells.append(f"{status['steps'][peer]:,}")
             cells.append(figure(_known(status["train_loss"][peer])))
-            cells.append(percent(_known(status["accuracy"][peer])))
+            cells.append(percent(_known(status["validation_accuracy"][peer])))
             table.add_row(*cells, *([show_bytes(sent[peer])] if sent else []), style="red" if lost else "")
         return table
 
     def _spread(self, status: Status) -> RenderableType:
         """The lowest, the median and the highest of many peers."""
-        table = _table([f"{self._peers:,} peers", "step", "loss", "accuracy"])
+        table = _table([f"{self._peers:,} peers", "step", "loss", "validation"])
         alive = [peer for peer in range(self._peers) if peer not in set(status["lost"])]
         steps, losses, accuracies = (
             sorted(value for peer in alive if not math.isnan(value := status[key][peer]))
-            for key in ("steps", "train_loss", "accuracy")
+            for key in ("steps", "train_loss", "validation_accuracy")
         )
         for name, share in (("lowest", 0.0), ("median", 0.5), ("highest", 1.0)):
             step, loss, accuracy = (_at(values, share) for values in (steps, losses, accuracies))

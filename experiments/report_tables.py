@@ -64,6 +64,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("mean accuracy", percent(value("accuracy_mean")), spread if value("accuracy_mean") is not None else ""),
         ("accuracy, mean model", percent(value("accuracy_of_mean")), ""),
+        ("validation accuracy", percent(value("validation_accuracy_mean")), "what stops a run"),
         ("mean test loss", figure(value("loss_mean")), ""),
         ("time to 90 %", figure(ninety, "s" if ninety is not None else ""), "emulated"),
         ("emulated time", figure(value("emulated_s"), "s"), f"wall clock {figure(value('wall_s'), 's')}"),

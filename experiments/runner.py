@@ -139,6 +139,7 @@ def _finish(fleet: Fleet, recorder: Recorder, tally: Tally, outcome: Outcome) ->
         spectral_gap=fleet.figures.gap,
         dilation=getattr(experiment.world, "dilation", 1.0),
         network_backend="kernel" if fleet.plan.kernel else "userspace",
+        record_every_s=fleet.every_ns / 1e9,
         machine=describe_machine(),
     )
     recorder.finish(summary, outcome.weights)
@@ -164,5 +165,5 @@ def _stop_text(fleet: Fleet) -> str:
     """When the run will end, in words."""
     stop = fleet.experiment.stop
     parts = [f"{stop.time} emulated" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
-    parts.append(f"accuracy {stop.accuracy:g}" if stop.accuracy else "")
+    parts.append(f"validation accuracy {stop.accuracy:g}" if stop.accuracy else "")
     return " or ".join(part for part in parts if part)

@@ -27,7 +27,8 @@ KEYS = (
     "name", "world", "topology", "strategy", "peers", "seed", "completed", "reason", "emulated_s", "wall_s",
     "steps_total", "steps_per_wall_s", "bytes_sent", "messages_sent", "accuracy_mean", "accuracy_min", "accuracy_max",
     "accuracy_of_mean", "loss_mean", "consensus_distance", "staleness_steps_mean", "spectral_gap", "peers_lost",
-    "lateness_p99_ms", "digest", "time_to_accuracy_s",
+    "lateness_p99_ms", "digest", "time_to_accuracy_s", "validation_accuracy_mean", "validation_accuracy_of_mean",
+    "validation_loss_mean", "time_to_validation_accuracy_s", "record_every_s",
 )  # fmt: skip
 """The keys that every summary has, whatever became of the run; what is not known is None."""
 
@@ -57,10 +58,18 @@ class Outcome:
     """Test accuracy of each peer's last weights, 0 to 1; nan = not evaluated."""
     loss: Sequence[float] = ()
     """Test loss of each peer's last weights."""
+    validation_accuracy: Sequence[float] = ()
+    """The same on the validation set."""
+    validation_loss: Sequence[float] = ()
+    """The same on the validation set."""
     accuracy_of_mean: float = math.nan
     """Test accuracy of the mean of all peers' weights."""
     accuracy_history: Sequence[tuple[float, float]] = ()
-    """(emulated seconds, mean accuracy of the fleet), in order of time."""
+    """(emulated seconds, mean test accuracy of the fleet), record by record in order of time; nan = could not be scored."""
+    validation_accuracy_of_mean: float = math.nan
+    """Validation accuracy of the mean of all peers' weights."""
+    validation_accuracy_history: Sequence[tuple[float, float]] = ()
+    """The same on the validation set."""
     staleness_steps_mean: float = math.nan
     lateness_ms: Sequence[float] = ()
     """How late things happened on the wall clock, in milliseconds: one value an occurrence, or a peer's 99th percentile."""
@@ -72,8 +81,8 @@ class Outcome:
     """The same when it receives."""
     cables: Sequence[Cable] = ()
     """Further lines that some links share."""
-    loss_initial: float = math.nan
-    """Mean test loss of the peers before they trained, or at the first record."""
+    loss_initial: float | None = None
+    """Mean test loss of the peers at the first record, before they trained; None = not scored, nan = no number even then."""
     warnings: Sequence[str] = ()
 
 
@@ -89,6 +98,7 @@ def summarise(
     spectral_gap: float = math.nan,
     dilation: float = 1.0,
     network_backend: str = "userspace",
+    record_every_s: float = math.nan,
     machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything worth telling about a run in one dictionary that JSON can hold (nan and infinity become None).
@@ -111,12 +121,16 @@ def summarise(
         "accuracy_mean": _or_nan(np.mean, accuracy), "accuracy_min": _or_nan(np.min, accuracy),
         "accuracy_max": _or_nan(np.max, accuracy), "accuracy_of_mean": outcome.accuracy_of_mean,
         "loss_mean": math.nan if diverged else _or_nan(np.mean, _of(outcome.loss, kept)),
+        "validation_accuracy_mean": _or_nan(np.mean, _of(outcome.validation_accuracy, kept)),
+        "validation_accuracy_of_mean": outcome.validation_accuracy_of_mean,
+        "validation_loss_mean": math.nan if diverged else _or_nan(np.mean, _of(outcome.validation_loss, kept)),
         "consensus_distance": consensus_distance(weights),
         "staleness_steps_mean": outcome.staleness_steps_mean, "spectral_gap": spectral_gap,
         "peers_lost": sorted(int(peer) for peer in outcome.peers_lost),
         "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
         **fidelity(outcome), "network_backend": network_backend,
-        "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
+        "record_every_s": record_every_s, "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
+        "time_to_validation_accuracy_s": time_to_accuracy_s(outcome.validation_accuracy_history),
         "digest": digest(outcome) if world == "virtual" else None,
     }  # fmt: skip
     if network_backend == "kernel":
@@ -138,7 +152,8 @@ def unfinished(experiment_toml: str, reason: str) -> dict[str, Any]:
         part = experiment.get(table)
         known[table] = part.get("name") if isinstance(part, dict) else part
     return {**dict.fromkeys(KEYS), **clean(known), "completed": False, "reason": reason, "peers_lost": [],
-            "time_to_accuracy_s": dict.fromkeys(LEVELS), "warnings": []}  # fmt: skip
+            "time_to_accuracy_s": dict.fromkeys(LEVELS), "time_to_validation_accuracy_s": dict.fromkeys(LEVELS),
+            "warnings": []}  # fmt: skip
 
 
 def consensus_distance(weights: np.ndarray) -> float:
@@ -151,12 +166,15 @@ def consensus_distance(weights: np.ndarray) -> float:
 
 
 def time_to_accuracy_s(history: Iterable[tuple[float, float]]) -> dict[str, float | None]:
-    """For each of `LEVELS` the first time at which the fleet's mean accuracy reached it; None where it never did.
+    """For each of `LEVELS` the time of the first record at which the fleet's mean accuracy was that high or higher.
 
-    `history` is (seconds, mean accuracy) in order of time.
+    `history` is (seconds, mean accuracy) in order of time. None where no record was, and where an earlier record has no score
+    (nan): the level may have been reached there already.
     """
     first: dict[str, float | None] = dict.fromkeys(LEVELS)
     for time_s, accuracy in history:
+        if math.isnan(accuracy):
+            break
         for level in LEVELS:
             if first[level] is None and accuracy >= float(level):
                 first[level] = float(time_s)
@@ -167,8 +185,9 @@ def digest(outcome: Outcome) -> str:
     """sha256 (hexadecimal) of all that an equal seed must reproduce: the weights and every figure but the wall clock's."""
     sha = hashlib.sha256(np.ascontiguousarray(outcome.weights, dtype="<f4").data)
     told = [outcome.emulated_s, outcome.steps, outcome.bytes_sent, outcome.messages_sent, outcome.accuracy, outcome.loss,
-            outcome.accuracy_of_mean, outcome.accuracy_history, outcome.staleness_steps_mean, outcome.peers_lost,
-            outcome.links]  # fmt: skip
+            outcome.accuracy_of_mean, outcome.accuracy_history, outcome.validation_accuracy, outcome.validation_loss,
+            outcome.validation_accuracy_of_mean, outcome.validation_accuracy_history, outcome.staleness_steps_mean,
+            outcome.peers_lost, outcome.links]  # fmt: skip
     sha.update(msgspec.json.encode(clean(told)))
     return sha.hexdigest()
 
@@ -241,9 +260,14 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if summary["accuracy_mean"] is not None:
         mean, low, high, of_mean = (percent(summary[f"accuracy_{which}"]) for which in ("mean", "min", "max", "of_mean"))
         yield "accuracy", f"{mean} on average ({low} to {high}), of the mean model {of_mean}"
+    if summary.get("validation_accuracy_mean") is not None:
+        mean, of_mean = (percent(summary[f"validation_accuracy_{which}"]) for which in ("mean", "of_mean"))
+        yield "validation", f"{mean} on average, of the mean model {of_mean}"
     reached = {level: time_s for level, time_s in summary["time_to_accuracy_s"].items() if time_s is not None}
     if reached:
-        yield "reached", ", ".join(f"{100 * float(level):.0f} % at {figure(time_s)} s" for level, time_s in reached.items())
+        levels = ", ".join(f"{100 * float(level):.0f} % at {figure(time_s)} s" for level, time_s in reached.items())
+        every = "" if summary.get("record_every_s") is None else f" (a record every {told['record_every_s']} s)"
+        yield "reached", f"{levels}{every}"
     yield "loss", f"{told['loss_mean']}, consensus distance {told['consensus_distance']}"
     stale = "" if summary["staleness_steps_mean"] is None else f", staleness {told['staleness_steps_mean']} steps"
     yield "steps", f"{told['steps_total']} in all, {told['steps_per_wall_s']} per second{stale}"

@@ -135,7 +135,7 @@ def _duration(fleet: Fleet, told: Forecast) -> str:
     about = "at least" if told.at_least and stop.steps else "about"
     emulated = f"{about} {show_duration(round(told.emulated_ns))} emulated" if told.emulated_ns else "unknown emulated time"
     limits = [f"time {stop.time}" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
-    limits += [f"accuracy {stop.accuracy:g}" if stop.accuracy else ""]
+    limits += [f"validation accuracy {stop.accuracy:g}" if stop.accuracy else ""]
     real = "as fast as it can be computed" if told.wall_ns is None else f"{show_duration(round(told.wall_ns))} in real time"
     return f"{emulated}, {real}; stops at {' or '.join(limit for limit in limits if limit)}"
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from experiments.tasks.base import HeldOut
 from experiments.tasks.buffers import Vectors
 from experiments.tasks.learning import Batch
 
@@ -23,7 +24,7 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 _TOGETHER_FROM = 8  # fewer are sooner done one by one: measured at 4,810 and at 10,026 parameters
 _TOGETHER_MOST = 32
-_TESTS_AT_ONCE = 512
+_SCORED_AT_ONCE = 512
 _STATISTICS = 1024
 
 _ON_BUFFERS = (
@@ -51,6 +52,8 @@ def build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
             kind = f"{parameter.dtype} on {parameter.device}"
             raise ValueError(f"parameter {name} is {kind}: weights are float32 on the cpu here")
+        if not parameter.isfinite().all():
+            raise ValueError(f"parameter {name} holds nan or infinity as the factory built it: correct how it is initialised")
     return module
 
 
@@ -113,12 +116,15 @@ class ModuleLearner:
                 return answer
         return self._one_by_one(weights, batches)
 
-    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The test loss and accuracy of k models, one after the other: batched by vmap it took two to three times as long."""
+    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
+        """The loss and accuracy of k models on the validation or the test set.
+
+        One model after the other: batched by vmap it took two to three times as long.
+        """
         self._module.eval()
         try:
             with torch.no_grad():
-                scores = [self._score(model) for model in weights]
+                scores = [self._score(model, data) for model in weights]
         finally:
             self._module.train()
             self._restore()
@@ -157,13 +163,13 @@ class ModuleLearner:
     def _loss_at(self, parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return self._loss(functional_call(self._module, parameters, (x,)), y)
 
-    def _score(self, weights: np.ndarray) -> tuple[float, float]:
+    def _score(self, weights: np.ndarray, data: HeldOut) -> tuple[float, float]:
         np.copyto(self._weights, weights)
         self._settle()
-        count, loss, right = len(self._arrays["test_y"]), 0.0, 0.0
-        for start in range(0, count, _TESTS_AT_ONCE):
-            chunk = np.arange(start, min(count, start + _TESTS_AT_ONCE))
-            x, y = self._samples(chunk, "test")
+        count, loss, right = len(self._arrays[f"{data}_y"]), 0.0, 0.0
+        for start in range(0, count, _SCORED_AT_ONCE):
+            chunk = np.arange(start, min(count, start + _SCORED_AT_ONCE))
+            x, y = self._samples(chunk, data)
             output = self._module(x)
             loss += self._loss(output, y).item() * len(chunk)
             right += _right(output, y) * len(chunk)
@@ -180,7 +186,7 @@ class ModuleLearner:
             layer.reset_running_stats()
             layer.momentum = None  # a plain mean over the chunks
             layer.train()
-        for chunk in np.array_split(sample, -(-len(sample) // _TESTS_AT_ONCE)):
+        for chunk in np.array_split(sample, -(-len(sample) // _SCORED_AT_ONCE)):
             self._module(self._samples(chunk)[0])
         for layer, momentum in zip(self._normalised, before, strict=True):
             layer.momentum = momentum

@@ -1,7 +1,7 @@
 """What every task is (`Task`), and what it becomes for one run (`Problem`, `Sampler`)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -9,6 +9,8 @@ import numpy as np
 from experiments.tasks.partitions import Partition
 
 MOST_SAMPLES = 1_000_000
+HeldOut = Literal["validation", "test"]
+"""Data that nobody trains on: runs are stopped and settings chosen by the first, figures are of the second."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
@@ -39,7 +41,7 @@ class Sampler(Protocol):
 
 
 class Problem(Protocol):
-    """A task made concrete: start, samples, gradients and score of one run.
+    """A task made concrete: start, samples, gradients and scores of one run.
 
     A problem can be handed to another process by multiprocessing; it travels without its arrays, and `attach` gives
     them back there. One problem may serve any number of peers, one after the other, in one thread.
@@ -78,8 +80,8 @@ class Problem(Protocol):
         Both are new arrays.
         """
 
-    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Score k models, float32 [k, size]: loss [k] and accuracy [k] on the test set, nan where there is no such thing."""
+    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
+        """Score k models, float32 [k, size]: loss [k] and accuracy [k] on those data, nan where there is no such thing."""
 
     def optimum(self) -> np.ndarray | None:
         """The exact minimum of the mean of the peers' objectives, float64 [size], where it is known."""

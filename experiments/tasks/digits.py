@@ -14,18 +14,18 @@ from experiments.tasks.base import Task
 from experiments.tasks.learning import Learner, LearningProblem
 from experiments.tasks.partitions import Partition
 
-TESTS = 360
+HELD_OUT = 360
 _PIXELS, _CLASSES = 64, 10
 _MOST_PARAMETERS = 100_000_000  # 400 MB of weights a peer
 _STREAM = 0xD161  # keeps the initial weights' draws apart from everything else that is drawn from the experiment's seed
 
 
 class Digits(Task, frozen=True, tag="digits"):
-    """Handwritten digits: 1,437 images to train on and 360 to test, 10 classes, 8 x 8 pixels.
+    """Handwritten digits: 1,437 images to train on, 180 to validate and 180 to test, 10 classes, 8 x 8 pixels.
 
-    The split is the same for every seed, so that runs can be compared. Pixels are standardised: one mean and one
-    deviation for all of them, from the training images. Source: E. Alpaydin and C. Kaynak, "Optical Recognition of
-    Handwritten Digits", UCI repository, 1998.
+    The split is the same for every seed, so that runs can be compared; validation and test images hold equally many of
+    each class, to within one. Pixels are standardised: one mean and one deviation for all of them, from the training
+    images. Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
     """
 
     model: Literal["mlp", "cnn", "logistic"] = "mlp"
@@ -49,7 +49,7 @@ class Digits(Task, frozen=True, tag="digits"):
 
     def problem(self, peers: int, partition: Partition, seed: int) -> LearningProblem:
         """Make the task concrete. Raises ValueError where 1,437 images do not go round."""
-        train_x, train_y, test_x, test_y = split()
+        parts = split()
         rng = np.random.default_rng([seed, _STREAM])
         make: Callable[[Mapping[str, np.ndarray]], Learner]
         if self.model == "cnn":
@@ -58,7 +58,9 @@ class Digits(Task, frozen=True, tag="digits"):
             widths = self._widths()
             shape, start, needs = _with_ones, perceptron.initial(widths, rng), perceptron.__name__
             make = functools.partial(perceptron.Perceptron, widths)
-        data = {"train_x": shape(train_x), "train_y": train_y, "test_x": shape(test_x), "test_y": test_y}
+        data: dict[str, np.ndarray] = {}
+        for part, (pixels, labels) in parts.items():
+            data |= {f"{part}_x": shape(pixels), f"{part}_y": labels}
         return LearningProblem(
             initial=start, data=data, make=make, partition=partition, peers=peers, seed=seed, preload=(needs,)
         )
@@ -87,14 +89,19 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     return pixels.astype(np.float32), labels.astype(np.int64)
 
 
-def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The standardised training pixels and labels, then the test pixels and labels: always the same."""
+def split() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The standardised pixels and the labels under "train", "validation" and "test": always the same.
+
+    What is held out from training is sorted by class and dealt out in turn to validation and test.
+    """
     pixels, labels = load()
     order = np.random.default_rng(_STREAM).permutation(len(labels))
-    test, train = order[:TESTS], order[TESTS:]
+    held_out, train = order[:HELD_OUT], order[HELD_OUT:]
+    by_class = held_out[np.argsort(labels[held_out], kind="stable")]
     mean, deviation = pixels[train].mean(dtype=np.float64), pixels[train].std(dtype=np.float64)
     pixels = ((pixels - mean) / deviation).astype(np.float32)
-    return pixels[train], labels[train], pixels[test], labels[test]
+    parts = {"train": train, "validation": by_class[::2], "test": by_class[1::2]}
+    return {name: (pixels[part], labels[part]) for name, part in parts.items()}
 
 
 def _with_ones(pixels: np.ndarray) -> np.ndarray:

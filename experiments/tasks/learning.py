@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from experiments.tasks.base import HeldOut
 from experiments.tasks.partitions import Partition, Skew, count_labels, skew
 
 
@@ -24,14 +25,15 @@ class Learner(Protocol):
 
     def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]: ...
 
-    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class LearningProblem:
-    """A model, its initial weights, training data split among the peers, and a test set.
+    """A model, its initial weights, training data split among the peers, a validation set and a test set.
 
     `make(arrays)` builds the learner, at its first use in each process; it travels to other processes, so it must be
-    importable there. `data` holds `train_x`, `train_y`, `test_x`, `test_y`, sample by sample along the first axis.
+    importable there. `data` holds `train_x`, `train_y`, and likewise `validation_` and `test_`, sample by sample along the
+    first axis.
     """
 
     def __init__(
@@ -82,9 +84,9 @@ class LearningProblem:
         """The losses [k] and gradients [k, size] of k peers, in new arrays."""
         return (self._learner or self._learn()).gradients(weights, batches)
 
-    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The test loss [k] and accuracy [k] of k models."""
-        return (self._learner or self._learn()).evaluate(weights)
+    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
+        """The loss [k] and accuracy [k] of k models on the validation or the test set."""
+        return (self._learner or self._learn()).evaluate(weights, data)
 
     def optimum(self) -> None:
         """Unknown."""

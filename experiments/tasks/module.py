@@ -11,6 +11,7 @@ from experiments.tasks.base import Task
 from experiments.tasks.learning import Batch, Learner, LearningProblem
 from experiments.tasks.partitions import Partition
 
+_STREAM = 0x7A11D  # keeps the draw of the validation samples apart from all others
 _FROM_PYTHON = (
     "the task module is for Python, since it holds a model and data: "
     "Experiment(task=Module(factory=Net, train=(x, y), test=(x, y))); an experiment file can name digits or quadratic"
@@ -30,7 +31,11 @@ class Module(Task, frozen=True, eq=False, tag="module"):
     train: Any = None
     """Training data: (x, y), numpy arrays or torch tensors, samples along the first axis; or a torch Dataset of pairs."""
     test: Any = None
-    """Test data, likewise."""
+    """Test data, likewise: all figures of a run are measured on them, and nothing is decided by them."""
+    validation: Any = None
+    """Validation data, likewise: by them a run is stopped and settings are chosen; a part of `train` when left out."""
+    validation_share: float = 0.1
+    """The share of `train` that is held out to validate where no validation data are given; above 0, below 1."""
     loss: Any = None
     """loss(output, y) -> mean over the batch; softmax cross entropy when left out."""
 
@@ -43,18 +48,22 @@ class Module(Task, frozen=True, eq=False, tag="module"):
             raise ValueError(f"factory is {kind}: give the function or class that builds the module, not what it builds")
         if self.train is None or self.test is None:
             raise ValueError("Module needs train=(x, y) and test=(x, y)")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share = {self.validation_share}: a share of the training data is above 0 and below 1")
         if self.loss is not None and not callable(self.loss):
             raise ValueError(f"loss is {type(self.loss).__name__}: give a function loss(output, y), or leave it out")
 
     def problem(self, peers: int, partition: Partition, seed: int) -> LearningProblem:
         """Make the task concrete: builds the module, reads the data, and tries the one on the other.
 
-        Raises ValueError where data or module are unfit, with what the module said.
+        Without validation data the same random samples of `train` are held out for every seed, so that runs can be
+        compared. Raises ValueError where data or module are unfit, with what the module said.
         """
         from experiments.tasks import autograd
 
-        (train_x, train_y), (test_x, test_y) = _pair(self.train, "train"), _pair(self.test, "test")
-        data = {"train_x": train_x, "train_y": train_y, "test_x": test_x, "test_y": test_y}
+        data: dict[str, np.ndarray] = {}
+        for part, pair in self._parts().items():
+            data |= {f"{part}_x": pair[0], f"{part}_y": pair[1]}
         make = _Maker(self.factory, self.loss, seed)
         initial = autograd.flat(autograd.build(self.factory, seed))
         problem = LearningProblem(
@@ -66,20 +75,36 @@ class Module(Task, frozen=True, eq=False, tag="module"):
             seed=seed,
             preload=(autograd.__name__,),
         )
-        few = min(len(train_y), self.batch_size)
+        few = min(len(data["train_y"]), self.batch_size)
         trial = make({name: array[: few if name.startswith("train") else 2] for name, array in data.items()})
         _try(trial, initial, Batch(np.arange(few), seed), data)
         problem.notes.extend(trial.notes)
         return problem
 
+    def _parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The data under "train", "validation" and "test"."""
+        train, test = _pair(self.train, "train"), _pair(self.test, "test")
+        if self.validation is not None:
+            return {"train": train, "validation": _pair(self.validation, "validation"), "test": test}
+        count = len(train[1])
+        if count < 2:
+            raise ValueError("train has 1 sample, too few to hold some out for validation: give validation=(x, y)")
+        held_out = min(max(1, round(self.validation_share * count)), count - 1)
+        order = np.random.default_rng(_STREAM).permutation(count)
+        chosen, left = np.sort(order[:held_out]), np.sort(order[held_out:])
+        return {"train": (train[0][left], train[1][left]), "validation": (train[0][chosen], train[1][chosen]), "test": test}
+
     def describe(self) -> dict[str, Any]:
         """What a record can say of it: plain values, with the data by shape."""
-        pairs = {which: _pair(value, which) for which, value in (("train", self.train), ("test", self.test))}
+        given = {"train": self.train, "test": self.test}
+        given |= {"validation": self.validation} if self.validation is not None else {}
+        pairs = {which: _pair(value, which) for which, value in given.items()}
         return {
             "name": "module",
             "batch_size": self.batch_size,
             "factory": _name(self.factory),
             "loss": _name(self.loss) if self.loss is not None else "cross entropy",
+            "validation": f"a share of {self.validation_share:g} of train",
             **{which: [f"{array.dtype}{list(array.shape)}" for array in pair] for which, pair in pairs.items()},
         }
 
@@ -135,18 +160,34 @@ def _pair(data: Any, which: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{which}: x and y must be arrays of numbers with samples along the first axis")
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"{which}: x has {len(x)} samples and y has {len(y)}; they must be as many, and at least one")
+    _refuse_non_finite(f"{which} x", x)
+    _refuse_non_finite(f"{which} y", y)
     return np.ascontiguousarray(x), np.ascontiguousarray(y.astype(np.int64) if y.dtype.kind in "iub" else y)
+
+
+def _refuse_non_finite(name: str, array: np.ndarray) -> None:
+    """Raise ValueError, with the first place, where a float array holds nan or infinity."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    places = np.argwhere(~np.isfinite(array))
+    index = tuple(places[0].tolist())
+    raise ValueError(
+        f"{name}[{', '.join(map(str, index))}] is {array[index]} (index from 0, as float32; {len(places)} of {array.size} "
+        "numbers are not finite): a gradient of it would be nan; correct the data or drop those samples"
+    )
 
 
 def _array(value: Any) -> np.ndarray:
     array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _try(learner: Learner, initial: np.ndarray, batch: Batch, data: Mapping[str, np.ndarray]) -> None:
     """Refuse a module that cannot learn from the data, in words."""
     try:
-        learner.gradient(initial, batch)
+        loss, gradient = learner.gradient(initial, batch)
+        learner.evaluate(initial[None], "validation")
         learner.evaluate(initial[None])
     except Exception as problem:  # the user's own code: it may raise anything
         x, y = data["train_x"], data["train_y"]
@@ -154,3 +195,9 @@ def _try(learner: Learner, initial: np.ndarray, batch: Batch, data: Mapping[str,
             f"the module cannot work on the data, x {x.dtype}{list(x.shape)} and y {y.dtype}{list(y.shape)}: {problem}; "
             "factory, loss and data must fit together"
         ) from problem
+    if not (np.isfinite(loss) and np.isfinite(gradient).all()):
+        what = f"loss {loss}" if not np.isfinite(loss) else "a gradient that is not finite"
+        raise ValueError(
+            f"the module gives {what} at its initial weights on the first {len(batch.indices)} training samples: correct "
+            "factory, loss or data; no learning rate mends it"
+        )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.tasks.base import HeldOut
 from experiments.tasks.buffers import Vectors
 from experiments.tasks.learning import Batch
 
@@ -53,8 +54,8 @@ def initial(widths: Sequence[int], rng: np.random.Generator) -> np.ndarray:
 class Perceptron:
     """The learner: relu between the layers, softmax cross entropy at the end, mean over the batch.
 
-    `arrays`: `train_x` and `test_x` float32 [samples, widths[0] + 1] whose last column is one, `train_y` and `test_y`
-    int64 [samples].
+    `arrays`: `train_x`, `validation_x` and `test_x` float32 [samples, widths[0] + 1] whose last column is one, `train_y`,
+    `validation_y` and `test_y` int64 [samples].
     """
 
     def __init__(self, widths: Sequence[int], arrays: Mapping[str, np.ndarray]):
@@ -64,7 +65,7 @@ class Perceptron:
         self._classes = widths[-1]
         self._activations = sum(layer.rows + layer.columns for layer in self._layers)
         self._x, self._y = arrays["train_x"], arrays["train_y"]
-        self._test_x, self._test_y = arrays["test_x"], arrays["test_y"]
+        self._arrays = arrays
         self._vectors = Vectors(self.size, lambda flat: self._parts(flat[None]))
         self._spaces: dict[tuple[int, int], _Workspace] = {}
 
@@ -91,25 +92,25 @@ class Perceptron:
             start = stop
         return losses, out
 
-    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The test loss and accuracy of k models."""
-        models, tests = len(weights), len(self._test_y)
+    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
+        """The loss and accuracy of k models on the validation or the test set."""
+        inputs, labels = self._arrays[f"{data}_x"], self._arrays[f"{data}_y"]
+        models, samples = len(weights), len(labels)
         loss, accuracy = np.empty(models), np.empty(models)
-        step = max(1, _CHUNK_FLOATS * 8 // (tests * self._activations))
+        step = max(1, _CHUNK_FLOATS * 8 // (samples * self._activations))
         with np.errstate(all="ignore"):  # a diverged model is an answer, not an error
             for start in range(0, models, step):
                 chunk = slice(start, start + step)
-                logits = self._logits(self._parts(weights[chunk]))
+                logits = self._logits(self._parts(weights[chunk]), inputs)
                 logits -= logits.max(axis=2, keepdims=True)
-                right = logits[:, np.arange(tests), self._test_y]
+                right = logits[:, np.arange(samples), labels]
                 loss[chunk] = (np.log(np.exp(logits).sum(axis=2)) - right).mean(axis=1, dtype=np.float64)
-                accuracy[chunk] = (logits.argmax(axis=2) == self._test_y).mean(axis=1)
+                accuracy[chunk] = (logits.argmax(axis=2) == labels).mean(axis=1)
         return loss, accuracy
 
-    def _logits(self, matrices: list[np.ndarray]) -> np.ndarray:
-        inputs, tests = self._test_x, len(self._test_y)
+    def _logits(self, matrices: list[np.ndarray], inputs: np.ndarray) -> np.ndarray:
         for matrix in matrices[:-1]:
-            hidden = np.ones((len(matrix), tests, matrix.shape[2] + 1), dtype=np.float32)
+            hidden = np.ones((len(matrix), inputs.shape[-2], matrix.shape[2] + 1), dtype=np.float32)
             np.maximum(np.matmul(inputs, matrix), 0, out=hidden[:, :, :-1])
             inputs = hidden
         return np.matmul(inputs, matrices[-1])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from experiments.tasks.base import Task
+from experiments.tasks.base import HeldOut, Task
 from experiments.tasks.learning import read_only
 from experiments.tasks.partitions import Iid, Partition, Spared
 
@@ -46,8 +46,12 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
             raise ValueError(f"dimension = {self.dimension}: more than {MOST_PARAMETERS:,} parameters; choose fewer")
         self._size()
         for name, points in (("targets", self.targets or ()), ("start", (self.start,))):
-            if not all(np.isfinite(np.asarray(point, dtype=np.float64)).all() for point in points):
-                raise ValueError(f"{name} holds a number that is not finite")
+            for place, point in enumerate(points):
+                with np.errstate(over="ignore"):
+                    finite = np.isfinite(np.asarray(point, dtype=np.float32)).all()
+                if not finite:
+                    where = f"{name}[{place}]" if name == "targets" else name
+                    raise ValueError(f"{where} = {point}: every number must be finite in float32, up to 3.4e38; correct it")
 
     def problem(self, peers: int, partition: Partition, seed: int) -> "QuadraticProblem":
         """Make the task concrete.
@@ -135,8 +139,11 @@ class QuadraticProblem:
                 gradient += batch.noise
         return losses, gradients
 
-    def evaluate(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The mean over the peers of their objectives at each of k models, [k]; there is no accuracy."""
+    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
+        """The mean over the peers of their objectives at each of k models, [k]; there is no accuracy.
+
+        The objective is known exactly, so it is the same whichever data are asked for.
+        """
         targets = self.arrays["targets"]
         spread = 0.5 * ((targets - self.optimum()) ** 2).sum(axis=1).mean()
         return 0.5 * ((weights - self.optimum()) ** 2).sum(axis=1) + spread, np.full(len(weights), np.nan)

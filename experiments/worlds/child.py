@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -40,6 +41,7 @@ IO_PRIORITY, STRATEGY_PRIORITY = 2, 1  # under the real-time policies, where the
 STRATEGIES_SHARE = 0.5  # of the machine, for all peers' strategies together: who computes more loses the real-time priority
 PEER_NICE = 10  # of peers as fast as the host: many of them must not starve the launcher, which has to see that one dies
 EVALUATOR_NICE = 10
+EVALUATOR_BEAT_S = 1.0
 SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
 
 
@@ -251,12 +253,16 @@ def peer_main(spec: PeerSpec, connection: Connection) -> None:
 
 
 def evaluator_main(problem: Any, arrays: list[str], room: Path, peers: int, connection: Connection) -> None:
-    """The life of the evaluator: score snapshots, at the lowest priority, outside the peers' time."""
+    """The life of the evaluator: score snapshots, at the lowest priority, outside the peers' time.
+
+    Beside that it beats: one score may take long, and the launcher must tell that from a process that stands still.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.nice(EVALUATOR_NICE)
     _one_thread()
     pipe = _Pipe(connection)
+    threading.Thread(target=_beat_for_ever, args=(pipe,), name="beat", daemon=True).start()
     try:
         problem.attach(unspool(room, arrays))
         snapshots = Snapshots(room, peers, problem.size)
@@ -270,18 +276,28 @@ def evaluator_main(problem: Any, arrays: list[str], room: Path, peers: int, conn
     os._exit(0)
 
 
+def _beat_for_ever(pipe: _Pipe) -> None:
+    while True:
+        pipe.beat()
+        time.sleep(EVALUATOR_BEAT_S)
+
+
 def score(problem: Any, weights: np.ndarray, task: messages.Evaluate) -> messages.Score:
-    """The test scores of several peers' weights (float32 [k, size]) and of their mean."""
+    """The scores of several peers' weights (float32 [k, size]) and of their mean, on the test and the validation set."""
     mean = weights.mean(axis=0, dtype=np.float64).astype(np.float32)
-    losses, accuracies = problem.evaluate(np.concatenate([weights, mean[None]]))
+    models = np.concatenate([weights, mean[None]])
+    losses, accuracies = problem.evaluate(models, "test")
+    validation_losses, validation_accuracies = problem.evaluate(models, "validation")
     return messages.Score(
         task.index,
         task.time_ns,
         task.peers,
         [float(value) for value in losses[:-1]],
         [float(value) for value in accuracies[:-1]],
-        float(losses[-1]),
         float(accuracies[-1]),
+        [float(value) for value in validation_losses[:-1]],
+        [float(value) for value in validation_accuracies[:-1]],
+        float(validation_accuracies[-1]),
         consensus_distance(weights),
     )
 

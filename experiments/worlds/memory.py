@@ -12,7 +12,9 @@ import numpy as np
 from experiments.worlds.messages import FINAL
 from netem.units import show_bytes
 
-SNAPSHOT_LIMIT_BYTES = 256 << 20
+FEW_SLOTS, FEW_SLOTS_LIMIT_BYTES = 16, 256 << 20
+MANY_SLOTS, MANY_SLOTS_LIMIT_BYTES = 256, 32 << 20
+"""Of small models many snapshots are held, so that a launcher that is late still finds them."""
 UNWRITTEN = -2
 
 
@@ -66,7 +68,9 @@ class Snapshots:
 
     @staticmethod
     def _slots(peers: int, size: int) -> int:
-        return int(max(2, min(16, SNAPSHOT_LIMIT_BYTES // max(1, 4 * peers * size))))
+        slot_bytes = max(1, 4 * peers * size)
+        few = min(FEW_SLOTS, FEW_SLOTS_LIMIT_BYTES // slot_bytes)
+        return int(max(2, few, min(MANY_SLOTS, MANY_SLOTS_LIMIT_BYTES // slot_bytes)))
 
     def write(self, index: int, peer: int, weights: np.ndarray) -> None:
         """Keep one peer's weights under a record index (or FINAL)."""

@@ -137,15 +137,17 @@ class Evaluate(_Message, frozen=True):
 
 
 class Score(_Message, frozen=True):
-    """The scores of one snapshot; lists go with `peers`."""
+    """The scores of one snapshot on the test set and on the validation set; lists go with `peers`."""
 
     index: int
     time_ns: int
     peers: list[int]
     losses: list[float]
     accuracies: list[float]
-    loss_of_mean: float
     accuracy_of_mean: float
+    validation_losses: list[float]
+    validation_accuracies: list[float]
+    validation_accuracy_of_mean: float
     consensus_distance: float
 
 

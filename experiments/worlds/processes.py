@@ -9,8 +9,9 @@ from __future__ import annotations
 import secrets
 import signal
 import time
+import traceback
 from collections.abc import Sequence
-from math import isfinite
+from math import inf, isfinite
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from experiments.interrupt import Interrupt
 from experiments.script import kills
 from experiments.summary import Outcome
 from experiments.worlds import messages
-from experiments.worlds.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
+from experiments.worlds.child import PeerSpec, evaluator_main, may_run_realtime, peer_main, score
 from experiments.worlds.faults import told_fault
 from experiments.worlds.launching import UNGUARDED, Child, WorldError, start_fork_server
 from experiments.worlds.memory import Snapshots, clear_room, make_room, spool
 from experiments.worlds.pokes import Pokes
 from experiments.worlds.reports import make_peer
+from experiments.worlds.scoring import Scoring
 from experiments.worlds.shared_lines import open_table
 from experiments.worlds.tally import Tally
 from netem.kernel_plan import address
@@ -39,7 +41,6 @@ SETUP_S = 120.0
 STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
 INTERRUPT_GRACE_S = 0.7
 REFRESH_S = 0.25
-SCORES_AT_A_TIME = 2
 
 
 class ProcessesWorld:
@@ -63,7 +64,7 @@ class ProcessesWorld:
         self.pokes = Pokes(fleet, tally, lambda: int(self._emulated_s() * 1e9), self._say, self._kill, self._waiting_for)
         self._stop_deadline_s: float | None = None
         self._step_s = 0.0  # the longest step, in real time: nobody can stop in the middle of one
-        self._scores_due = 0
+        self.scoring = Scoring(SILENCE_S, SETUP_S)
         self._refreshed_s = 0.0
         self._room: Path | None = None  # the folder of shared files, as long as not everybody has mapped them
 
@@ -81,6 +82,7 @@ class ProcessesWorld:
                 open_table(room, self.shared, create=True)
             snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
             snapshots.last()[:] = self.fleet.problem.initial
+            self.scoring.snapshots = snapshots
             self._room = room
             self._start(room)
             started_s = time.monotonic()
@@ -104,6 +106,7 @@ class ProcessesWorld:
             spec = self._spec(peer, names, room, run)
             self.peers[peer] = Child(f"peer {peer}", peer_main, (spec,))
         self.evaluator = Child("evaluator", evaluator_main, (self.fleet.problem, names, room, experiment.peers))
+        self.scoring.heard_s = self.evaluator.heard_s
         import pyarrow.parquet  # noqa: F401 - while the peers set up, not while they train
 
         addresses = {peer: message.address for peer, message in self._hear_all(messages.Ready).items()}
@@ -118,7 +121,8 @@ class ProcessesWorld:
             child.heard_s = time.monotonic()  # it may have waited long for the others
         self.tally.clock_s = self._emulated_s
         self.tally.phase = "training"
-        self.tally.event("start", peers=experiment.peers, pids=[child.process.pid for child in self.peers.values()])
+        pids = [child.process.pid for child in self.peers.values()]
+        self.tally.event("start", peers=experiment.peers, pids=pids, evaluator=self.evaluator.process.pid)
 
     def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
         fleet, experiment = self.fleet, self.fleet.experiment
@@ -216,6 +220,7 @@ class ProcessesWorld:
             while self._waiting_for():
                 self._listen(self.pokes.pause_s(0.1, self.world.dilation), self.pokes.fds)
                 self._watch_time()
+                self._watch_evaluator()
                 self._refresh()
         finally:
             self.pokes.close()
@@ -259,27 +264,21 @@ class ProcessesWorld:
             self._step_s = max(self._step_s, message.step_ns / 1e9 * self.world.dilation)
             self._evaluate(self.tally.report(message))
         elif isinstance(message, messages.Score):
-            self._scores_due -= 1
+            self.scoring.answered(message.index, scored=True)
             self.tally.scored(message)
             target = self.fleet.experiment.stop.accuracy
-            if target is not None and self.tally.accuracy_mean >= target and not self.reason:
+            if target is not None and self.tally.validation_accuracy_mean >= target and not self.reason:
                 self._stop(self.tally.target_reached(target, message.time_ns))
         elif isinstance(message, messages.Unscored):
-            self._scores_due -= 1
-            self.tally.unscored(message.index)
+            self.scoring.answered(message.index, scored=False)
         elif isinstance(message, messages.Connected) and self._room is not None:
             clear_room(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now
             self._room = None
 
     def _evaluate(self, task: messages.Evaluate | None) -> None:
-        """Have a snapshot scored; one that the evaluator is too busy for is skipped, before its slot is written again."""
-        if task is None or self.evaluator is None or not self.evaluator.alive:
-            return
-        if self._scores_due >= SCORES_AT_A_TIME and task.index != messages.FINAL:
-            self.tally.unscored(task.index)
-            return
-        self._scores_due += 1
-        self.evaluator.say(task)
+        """Have a snapshot scored, now or once training is over."""
+        if task is not None:
+            self.scoring.take(task, self.evaluator)
 
     def _lose(self, peer: int, child: Child) -> None:
         """A peer's process is gone: name it, tell the others, go on."""
@@ -305,17 +304,24 @@ class ProcessesWorld:
                 other.say(messages.Lost(peer))
 
     def _lose_evaluator(self, child: Child) -> None:
-        """Nobody scores any more: the run goes on, and says so."""
+        """Nobody scores beside the training any more: the run goes on, says so, and scores at its end."""
         self.evaluator = None
         child.process.join(0.2)
         words = child.last_words.strip()
         why = f"scoring raised {words.splitlines()[-1]}" if words else f"its process ended with status {child.process.exitcode}"
+        why = why if words else child.why or why
         self.tally.event("fault", text=words or why)
-        self.tally.warn(f"the evaluator was lost: {why}; there are no scores from then on")
-        self.completed = False
-        self.failure = self.failure or f"the evaluator failed: {why}"
-        if self.reason and not self.interrupt.requested:
-            self.reason = self.failure
+        target = self.fleet.experiment.stop.accuracy
+        missed = "" if target is None or self.reason else f"; nothing could stop the run at accuracy {target:g} any more"
+        self.tally.warn(f"the evaluator was lost: {why}; what it had not scored was left to the end{missed}")
+        self.scoring.take_back()
+
+    def _watch_evaluator(self) -> None:
+        """End an evaluator that stands still: the launcher can do its work."""
+        child = self.evaluator
+        if child is not None and child.alive and self.scoring.is_silent(child, time.monotonic()):
+            child.why = f"it gave no sign of life for {SILENCE_S:.0f} s, and was ended"
+            child.end()
 
     def _watch_time(self) -> None:
         """Nothing waits for ever: interrupts, the end of the time, silent and stuck processes."""
@@ -357,14 +363,36 @@ class ProcessesWorld:
     # ---- the end --------------------------------------------------------------------------------------------------
 
     def _score_the_end(self) -> None:
-        """Wait for the scores that are still due, the final ones above all; not for long after an interrupt."""
+        """Wait for what the evaluator still scores, and score the rest here; not for long after an interrupt."""
         self._evaluate(self.tally.complete(messages.FINAL))
-        deadline_s = time.monotonic() + (0.5 if self.interrupt.requested else 30.0)
-        while self._scores_due > 0 and self.evaluator is not None and self.evaluator.alive and time.monotonic() < deadline_s:
+        deadline_s = inf
+        while self.scoring.given and time.monotonic() < deadline_s:
             self._listen(0.05)
+            self._watch_evaluator()
             self._refresh()
             if self.interrupt.requested:
                 deadline_s = min(deadline_s, time.monotonic() + 0.5)
+        able = True
+        for task, weights in self.scoring.left():
+            able = able and not self.interrupt.requested
+            if weights is None or not able:
+                self.tally.unscored(task)
+            else:
+                able = self._score_here(task, weights)
+            self._refresh()
+
+    def _score_here(self, task: messages.Evaluate, weights: np.ndarray) -> bool:
+        """Score one record in this process; False, with the cause in the summary, where the task cannot."""
+        try:
+            self.tally.scored(score(self.fleet.problem, weights, task))
+        except Exception as error:  # a task from Python may raise anything
+            why = f"scoring raised {traceback.format_exception_only(error)[-1].strip()}"
+            self.tally.event("fault", text=traceback.format_exc())
+            self.tally.warn(f"{why}; what was not scored by then has no scores")
+            self.tally.unscored(task)
+            self.completed, self.reason = False, why
+            return False
+        return True
 
     def _end_all(self) -> None:
         children = [child for child in (*self.peers.values(), self.evaluator) if child is not None]

@@ -17,6 +17,7 @@ from experiments.summary import Outcome
 from experiments.worlds.messages import FINAL, Evaluate, Report, Score
 
 LATENESS_KEPT = 200_000
+SCORES = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 
 
 class Tally:
@@ -29,12 +30,13 @@ class Tally:
         self.show = show
         self.steps = [0] * peers
         self.train_loss = [math.nan] * peers
-        self.accuracy = [math.nan] * peers
-        self.loss = [math.nan] * peers
-        self.accuracy_mean = math.nan
+        self.scores: dict[str, list[float]] = {name: [math.nan] * peers for name in SCORES}
         self.accuracy_of_mean = math.nan
-        self.loss_initial = math.nan
-        self.accuracy_history: list[tuple[float, float]] = []
+        self.validation_accuracy_mean = math.nan
+        self.validation_accuracy_of_mean = math.nan
+        self.loss_initial: float | None = None
+        self._newest = -1.0  # the record index that the scores belong to
+        self._history: list[tuple[float, float, float, float]] = []  # record index, seconds, accuracy, validation accuracy
         self.bytes_sent = 0
         self.bytes_by_peer = [0] * peers
         self.messages_sent = 0
@@ -118,24 +120,31 @@ class Tally:
         return Evaluate(index, time_ns, peers) if peers else None
 
     def scored(self, score: Score) -> None:
-        """The scores of one snapshot; they belong to its own time and steps, whatever has happened since."""
-        time_s = score.time_ns / 1e9
+        """The scores of one snapshot, in any order; they belong to its own time and steps, whatever has happened since."""
+        time_s, order = score.time_ns / 1e9, _order(score.index)
         steps = self._steps_at.pop(score.index, {})
-        for peer, loss, accuracy in zip(score.peers, score.losses, score.accuracies, strict=True):
-            self.loss[peer], self.accuracy[peer] = loss, accuracy
-            self.recorder.metric(time_s, peer, steps.get(peer, 0), "loss", loss)
-            if not math.isnan(accuracy):
-                self.recorder.metric(time_s, peer, steps.get(peer, 0), "accuracy", accuracy)
-        if math.isnan(self.loss_initial):
-            self.loss_initial = float(np.mean(score.losses))
-        self.accuracy_mean = float(np.mean(score.accuracies))
-        self.accuracy_of_mean = score.accuracy_of_mean
-        if not math.isnan(self.accuracy_mean):
-            self.accuracy_history.append((time_s, self.accuracy_mean))
+        found = (score.losses, score.accuracies, score.validation_losses, score.validation_accuracies)
+        means = {f"{name}_mean": float(np.mean(values)) for name, values in zip(SCORES, found, strict=True)}
+        latest = order > self._newest
+        for name, values in zip(SCORES, found, strict=True):
+            for peer, value in zip(score.peers, values, strict=True):
+                if latest:
+                    self.scores[name][peer] = value
+                if name.endswith("loss") or not math.isnan(value):
+                    self.recorder.metric(time_s, peer, steps.get(peer, 0), name, value)
+        if latest:
+            self._newest = order
+            self.accuracy_of_mean = score.accuracy_of_mean
+            self.validation_accuracy_mean = means["validation_accuracy_mean"]
+            self.validation_accuracy_of_mean = score.validation_accuracy_of_mean
+        if score.index == 0:
+            self.loss_initial = means["loss_mean"]
+        if not math.isnan(means["accuracy_mean"]):
+            self._history.append((order, time_s, means["accuracy_mean"], means["validation_accuracy_mean"]))
         fleet = {
-            "accuracy_mean": self.accuracy_mean,
+            **means,
             "accuracy_of_mean": score.accuracy_of_mean,
-            "loss_mean": float(np.mean(score.losses)),
+            "validation_accuracy_of_mean": score.validation_accuracy_of_mean,
             "consensus_distance": score.consensus_distance,
             "bytes_sent": float(self._sent_at.pop(score.index, self.bytes_sent)),
         }
@@ -144,15 +153,16 @@ class Tally:
             if not math.isnan(value):
                 self.recorder.metric(time_s, FLEET, step, name, value)
 
-    def unscored(self, index: int) -> None:
-        """A snapshot that could not be scored in time."""
+    def unscored(self, task: Evaluate) -> None:
+        """A record whose weights could not be kept until there was time to score them: nobody knows how good they were."""
         self.left_out += 1
-        self._steps_at.pop(index, None)
-        self._sent_at.pop(index, None)
+        self._history.append((_order(task.index), task.time_ns / 1e9, math.nan, math.nan))
+        self._steps_at.pop(task.index, None)
+        self._sent_at.pop(task.index, None)
 
     def target_reached(self, accuracy: float, time_ns: int) -> str:
-        """The reason to give when the fleet's mean accuracy has come to where the run was to stop."""
-        return f"accuracy {accuracy:g} reached at {time_ns / 1e9:g} s ({self.accuracy_mean:.1%})"
+        """The reason to give when the fleet's mean validation accuracy has come to where the run was to stop."""
+        return f"validation accuracy {accuracy:g} reached at {time_ns / 1e9:g} s ({self.validation_accuracy_mean:.1%})"
 
     def lose(self, peer: int, why: str, **fields: Any) -> list[Evaluate]:
         """A peer is gone; returns what is complete now that nobody waits for it."""
@@ -181,8 +191,8 @@ class Tally:
                 "bytes_by_peer": self.bytes_by_peer,
                 "steps": self.steps,
                 "train_loss": self.train_loss,
-                "accuracy": self.accuracy,
-                "accuracy_mean": self.accuracy_mean,
+                "validation_accuracy": self.scores["validation_accuracy"],
+                "validation_accuracy_mean": self.validation_accuracy_mean,
                 "lost": self.lost,
                 "phase": self.phase,
                 "events": events,
@@ -209,10 +219,12 @@ class Tally:
             )
         if self.left_out:
             self.warn(
-                f"{self.left_out} of {self.records} records have no scores: this machine had no time for them; record less "
+                f"{self.left_out} of {self.records} records have no scores: this machine had neither time to score them nor "
+                "room to keep their weights until the end, and a time to accuracy that they may hide is left out; record less "
                 "often, or use fewer peers"
             )
         used = sum(count for _, count in self.staleness)
+        history = sorted(self._history)
         return Outcome(
             completed=completed,
             reason=reason,
@@ -222,10 +234,11 @@ class Tally:
             bytes_sent=self.bytes_sent,
             messages_sent=self.messages_sent,
             weights=weights,
-            accuracy=self.accuracy,
-            loss=self.loss,
+            **self.scores,
             accuracy_of_mean=self.accuracy_of_mean,
-            accuracy_history=self.accuracy_history,
+            validation_accuracy_of_mean=self.validation_accuracy_of_mean,
+            accuracy_history=[(time_s, share) for _, time_s, share, _ in history],
+            validation_accuracy_history=[(time_s, share) for _, time_s, _, share in history],
             staleness_steps_mean=sum(steps for steps, _ in self.staleness) / used if used else math.nan,
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
@@ -266,3 +279,8 @@ class Tally:
                     math.nan if seen is None else seen.delay_s,
                     math.nan if seen is None else seen.staleness_steps,
                 )
+
+
+def _order(index: int) -> float:
+    """Where a record stands among the others: the one at the end comes last."""
+    return math.inf if index == FINAL else float(index)

@@ -105,6 +105,22 @@ def test_a_stopped_process_does_not_hold_the_fleet_up_for_ever(fleets: type) -> 
     assert fleet.summary()["peers_lost"] == [1]
 
 
+def test_a_stopped_evaluator_is_noticed_and_nothing_is_lost(fleets: type) -> None:
+    fleet = fleets('time = "1 s"', "--set", "record.every=50 ms")
+    until(lambda: fleet.events("start"), "the start")
+    os.kill(fleet.events("start")[0]["evaluator"], signal.SIGSTOP)
+    assert fleet.wait(60) == 0
+    summary = fleet.summary()
+    assert summary["completed"]
+    assert [text for text in summary["warnings"] if "evaluator was lost: it gave no sign of life" in text]
+    fleet_rows = Result.read(fleet.out).metrics.query("peer == -1")
+    scored = fleet_rows[fleet_rows["name"] == "accuracy_mean"].sort_values("time_s")
+    assert set(np.arange(20) / 20) <= set(scored["time_s"].round(9))
+    assert summary["accuracy_mean"] == scored["value"].iloc[-1]
+    assert summary["validation_accuracy_mean"] is not None
+    until(lambda: not fleet.survivors(), "all processes gone")
+
+
 def test_tcp_carries_the_same_messages(fleets: type) -> None:
     fleet = fleets("steps = 20", "--set", "world.transport=tcp", "--set", "strategy.name=slices", "--set", "codec.name=int8")
     assert fleet.wait() == 0, fleet.process.stderr.read()

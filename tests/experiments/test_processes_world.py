@@ -23,6 +23,7 @@ from experiments.worlds import child as child_module
 from experiments.worlds import memory, messages, processes
 from experiments.worlds.child import _Pipe, may_run_realtime
 from experiments.worlds.launching import Child, WorldError
+from experiments.worlds.memory import Snapshots
 from experiments.worlds.processes import ProcessesWorld
 from experiments.worlds.tally import Tally
 from peer.sockets import Sockets
@@ -57,6 +58,7 @@ def make(tmp_path: Path) -> Any:
         world = ProcessesWorld(fleet, Tally(fleet, recorder, lambda status: None), Interrupt())
         world.peers = {peer: Stand(f"peer {peer}") for peer in range(2)}
         world.evaluator = Stand("evaluator")
+        world.scoring.snapshots = Snapshots(tmp_path, 2, fleet.problem.size, create=True)
         return world
 
     return build_world
@@ -75,7 +77,7 @@ def test_a_process_that_is_silent_at_the_very_end_is_named_too(make: Any, monkey
     assert world.tally.lost == [1]
     assert any("peer 1 was lost" in warning and "no sign of life" in warning for warning in world.tally.warnings)
     assert world.tally.complete(messages.FINAL) is None  # it was, once the loss was known
-    assert world._scores_due == 1
+    assert set(world.scoring.due) == {messages.FINAL}
 
 
 def test_who_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
@@ -96,20 +98,6 @@ def test_a_stop_waits_for_the_end_of_a_long_step(make: Any, monkeypatch: pytest.
     world._stop("accuracy 0.9 reached")
     assert world._stop_deadline_s is not None
     assert world._stop_deadline_s > 30
-
-
-def test_the_evaluators_end_is_told_and_the_run_is_not_called_complete(make: Any) -> None:
-    world = make(Stop(steps=5))
-    assert world.evaluator is not None
-    world.evaluator.speak(messages.Failed("Traceback\nValueError: a model of the wrong shape"))
-    world.evaluator.theirs.close()
-    for peer in world.peers:
-        world.peers[peer].speak(final(peer))
-    world._train()
-    world._score_the_end()
-    assert "a model of the wrong shape" in world.reason
-    assert not world.completed
-    assert [warning for warning in world.tally.warnings if "evaluator was lost" in warning] == world.tally.warnings
 
 
 def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,11 +28,11 @@ def _status(peers: int, **changes: Any) -> dict[str, Any]:
         "emulated_s": 12.34,
         "wall_s": 15.0,
         "bytes_sent": 2_500_000,
-        "accuracy_mean": 0.5,
+        "validation_accuracy_mean": 0.5,
         "lost": [],
         "phase": "training",
     }
-    each = {"steps": list(range(1000, 1000 + peers)), "train_loss": [0.25] * peers, "accuracy": [0.5] * peers}
+    each = {"steps": list(range(1000, 1000 + peers)), "train_loss": [0.25] * peers, "validation_accuracy": [0.5] * peers}
     return {**fleet, **each, **changes}
 
 
@@ -58,10 +58,13 @@ def test_bytes_by_peer_are_shown_where_they_are_known() -> None:
 
 
 def test_what_is_unknown_is_a_dash() -> None:
-    nothing = _status(2, train_loss=[math.nan] * 2, accuracy=[math.nan] * 2, accuracy_mean=math.nan, phase="starting")
+    unknown = [math.nan] * 2
+    nothing = _status(
+        2, train_loss=unknown, validation_accuracy=unknown, validation_accuracy_mean=math.nan, phase="starting"
+    )
     for terminal in (True, False):
         text = _shown(2, nothing, terminal=terminal)
-        assert "accuracy -" in text
+        assert "validation -" in text
         assert "nan" not in text
 
 

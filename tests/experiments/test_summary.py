@@ -95,6 +95,11 @@ def test_the_first_time_of_each_level_counts() -> None:
     assert set(time_to_accuracy_s([(1.0, math.nan)]).values()) == {None}
 
 
+def test_a_record_without_scores_hides_when_a_level_was_reached_for_the_first_time() -> None:
+    first = time_to_accuracy_s([(1.0, 0.55), (2.0, math.nan), (3.0, 0.95)])
+    assert (first["0.5"], first["0.6"], first["0.95"]) == (1.0, None, None)
+
+
 def test_what_was_never_measured_is_null_and_no_zero() -> None:
     summary = _summary(accuracy=(), loss=(), accuracy_of_mean=math.nan, accuracy_history=(), lateness_ms=(), wall_s=0.0,
                        staleness_steps_mean=math.nan, weights=np.empty((0, 0), np.float32))  # fmt: skip
@@ -235,6 +240,14 @@ def test_a_run_that_went_astray_says_that_the_learning_rate_is_too_high(changes:
 )
 def test_a_run_that_learnt_little_did_not_go_astray(changes: dict[str, Any]) -> None:
     assert _summary(lateness_ms=[0.5], **changes)["warnings"] == []
+
+
+@pytest.mark.parametrize("loss_initial", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_before_the_first_step_is_not_blamed_on_the_learning_rate(loss_initial: float) -> None:
+    weights = np.full_like(OUTCOME.weights, np.nan)
+    (warning,) = _summary(lateness_ms=[0.5], loss=[math.nan] * 3, loss_initial=loss_initial, weights=weights)["warnings"]
+    assert "before the first step already: data or model" in warning
+    assert "lower optimizer.learning_rate" not in warning
 
 
 def test_very_many_peers_are_counted() -> None:

@@ -71,7 +71,7 @@ def test_partitions_are_read_from_a_file() -> None:
         ('[task]\nname = "quadratic"\ntargets = [[1, 2], [1, 2]]\ndimension = 3', "disagree"),
         ('[task]\nname = "quadratic"\ntargets = []', "targets is empty"),
         ('[task]\nname = "quadratic"\ntargets = [[]]', "at least one number"),
-        ('[task]\nname = "quadratic"\ntargets = [nan]', "not finite"),
+        ('[task]\nname = "quadratic"\ntargets = [nan]', "must be finite"),
         ('[task]\nname = "quadratic"\ndimension = 0', "dimension = 0"),
         ('[task]\nname = "quadratic"\nbatch_size = -4', "batch_size = -4"),
     ],
@@ -105,17 +105,34 @@ def test_missing_scikit_learn_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_digits_are_split_the_same_for_every_seed() -> None:
     problems = [Digits().problem(4, Iid(), seed) for seed in (0, 1)]
-    for name in ("train_x", "train_y", "test_x", "test_y"):
+    parts = ("train", "validation", "test")
+    for name in (f"{part}_{axis}" for part in parts for axis in "xy"):
         assert np.array_equal(*(problem.arrays[name] for problem in problems))
-    train, test = problems[0].arrays["train_x"][:, :-1], problems[0].arrays["test_x"][:, :-1]
-    assert (train.shape, test.shape) == ((1437, 64), (360, 64))
+    train, validation, test = (problems[0].arrays[f"{part}_x"][:, :-1] for part in parts)
+    assert (train.shape, validation.shape, test.shape) == ((1437, 64), (180, 64), (180, 64))
     assert train.mean() == pytest.approx(0, abs=1e-5)
     assert train.std() == pytest.approx(1, rel=1e-5)
-    assert set(problems[0].arrays["test_y"]) == set(range(10))
-    assert not {row.tobytes() for row in train} & {row.tobytes() for row in test}
+    counts = [np.bincount(problems[0].arrays[f"{part}_y"], minlength=10) for part in ("validation", "test")]
+    assert np.abs(counts[0] - counts[1]).max() <= 1
+    rows = [{row.tobytes() for row in part} for part in (train, validation, test)]
+    assert not (rows[0] & rows[1] | rows[0] & rows[2] | rows[1] & rows[2])
     assert sum(problems[0].samples) == 1437
     assert problems[0].skew is not None
     assert problems[0].skew.sizes == problems[0].samples
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_validation_and_test_are_scored_each_on_its_own_samples(model: str) -> None:
+    """Where the two sets change places, so do the scores."""
+    problem, swapped = (Digits(model=model).problem(2, Iid(), 0) for _ in range(2))  # type: ignore[arg-type]
+    other = {"validation": "test", "test": "validation"}
+    arrays = {f"{other[part]}_{axis}": problem.arrays[f"{part}_{axis}"] for part in other for axis in "xy"}
+    swapped.attach({**problem.arrays, **arrays})
+    models = np.stack([problem.initial, 2 * problem.initial])
+    for data, moved in other.items():
+        for mine, yours in zip(problem.evaluate(models, data), swapped.evaluate(models, moved), strict=True):  # type: ignore[arg-type]
+            assert np.array_equal(mine, yours)
+    assert not np.array_equal(problem.evaluate(models, "validation")[0], problem.evaluate(models)[0])
 
 
 def test_neither_torch_nor_scikit_learn_is_loaded_for_the_perceptron() -> None:

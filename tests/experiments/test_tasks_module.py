@@ -12,8 +12,9 @@ from torch.utils.data import TensorDataset
 
 from experiments.tasks import Digits, Dirichlet, Iid, LearningProblem, Module, digits
 
-TRAIN_X, TRAIN_Y, TEST_X, TEST_Y = digits.split()
-TRAIN, TEST = (TRAIN_X, TRAIN_Y), (TEST_X, TEST_Y)
+PARTS = digits.split()
+TRAIN, VALIDATION, TEST = (PARTS[name] for name in ("train", "validation", "test"))
+(TRAIN_X, TRAIN_Y), (TEST_X, TEST_Y) = TRAIN, TEST
 
 
 class Net(nn.Module):
@@ -63,7 +64,8 @@ class Tied(nn.Module):
 
 
 def make(factory: object = Net, peers: int = 4, **fields: object) -> LearningProblem:
-    return Module(factory=factory, train=TRAIN, test=TEST, **fields).problem(peers, Iid(), 0)  # type: ignore[arg-type]
+    data: dict = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    return Module(factory=factory, **{**data, **fields}).problem(peers, Iid(), 0)  # type: ignore[arg-type]
 
 
 def train(problem: LearningProblem, steps: int, rate: float = 0.1) -> np.ndarray:
@@ -184,9 +186,61 @@ def test_arrays_tensors_and_data_sets_are_the_same_data() -> None:
     wanted = make().arrays
     pairs = Pairs([(x, int(y)) for x, y in zip(*TRAIN, strict=True)])
     for given in (tensors, TensorDataset(*tensors), pairs, list(TRAIN)):
-        problem = Module(factory=Net, train=given, test=TEST).problem(4, Iid(), 0)
+        problem = Module(factory=Net, train=given, validation=VALIDATION, test=TEST).problem(4, Iid(), 0)
         assert all(np.array_equal(problem.arrays[name], array) for name, array in wanted.items())
         assert all(problem.arrays[name].dtype == array.dtype for name, array in wanted.items())
+
+
+def test_without_validation_data_a_share_of_the_training_data_is_held_out() -> None:
+    problem, other_seed = (Module(factory=Net, train=TRAIN, test=TEST).problem(2, Iid(), seed) for seed in (0, 1))
+    left, held_out = problem.arrays["train_x"], problem.arrays["validation_x"]
+    assert (len(left), len(held_out)) == (1437 - 144, 144)
+    rows = np.concatenate([left, held_out])
+    assert np.array_equal(*(array[np.lexsort(array.T)] for array in (rows, TRAIN_X)))  # each sample once, nothing else
+    assert all(np.array_equal(problem.arrays[name], other_seed.arrays[name]) for name in ("train_x", "validation_x"))
+    half = make(validation=None, validation_share=0.5)
+    assert len(half.arrays["validation_y"]) == 718  # 718.5, rounded to even
+    assert sum(half.samples) == 719
+    least = Module(factory=Net, train=(TRAIN_X[:2], TRAIN_Y[:2]), test=TEST, validation_share=0.99).problem(1, Iid(), 0)
+    assert (least.samples, len(least.arrays["validation_y"])) == ([1], 1)
+
+
+def test_given_validation_data_leave_the_training_data_whole() -> None:
+    problem = make()
+    assert np.array_equal(problem.arrays["train_x"], TRAIN_X)
+    assert np.array_equal(problem.arrays["validation_x"], VALIDATION[0])
+    assert np.array_equal(problem.arrays["test_x"], TEST_X)
+
+
+def spoilt(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarray:
+    array = array.astype(np.float64)
+    array[index] = value
+    return array
+
+
+class Unset(Net):
+    """A parameter that nobody gave a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.constant_(self.head.bias, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"train": (spoilt(TRAIN_X, (7, 3), np.nan), TRAIN_Y)}, r"train x\[7, 3\] is nan .*1 of 91968 numbers"),
+        ({"test": (spoilt(TEST_X, (0, 63), np.inf), TEST_Y)}, r"test x\[0, 63\] is inf"),
+        ({"train": (spoilt(TRAIN_X, (2, 1), 1e300), TRAIN_Y)}, r"train x\[2, 1\] is inf .*as float32"),
+        ({"validation": (VALIDATION[0], spoilt(VALIDATION[1], (5,), np.nan))}, r"validation y\[5\] is nan"),
+        ({"factory": Unset}, "parameter head.bias holds nan or infinity as the factory built it"),
+        ({"loss": lambda output, y: nn.functional.cross_entropy(output, y) / 0}, "gives loss inf at its initial weights"),
+        ({"loss": lambda output, y: (output.sum() * 0) ** 0.5}, "a gradient that is not finite at its initial weights"),
+    ],
+)
+def test_what_is_no_number_is_refused_before_the_start(fields: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(**fields)
 
 
 class Pairs(torch.utils.data.Dataset):
