@@ -16,8 +16,8 @@ from experiments.config_errors import ConfigError, config_error
 from experiments.kernel_network import carried
 from experiments.script import planned
 from experiments.tasks import Problem
-from experiments.worlds.launching import files_allowed, files_needed
 from experiments.tasks.partitions import Partition, Spared
+from experiments.worlds.launching import files_allowed, files_needed
 from netem import Device, NetworkPlan
 from netem.units import duration_ns
 from topology import Figures, Schedule, ScheduleFigures, TimeVarying
@@ -312,8 +312,8 @@ def _refuse_too_few_files(experiment: Experiment, graph: nx.Graph) -> None:
     if needed > allowed:
         raise ConfigError(
             key="peers", value=experiment.peers,
-            problem=f"{experiment.peers} processes with up to {most} neighbours hold up to {needed:,} files open each, and this "
-            f"system permits {allowed:,}",
+            problem=f"{experiment.peers} processes with up to {most} neighbours hold up to {needed:,} files open each, and "
+            f"{allowed:,} are permitted here",
             cure=f'raise the limit (ulimit -n {needed}), or use fewer peers or neighbours, or world.name = "virtual"',
         )  # fmt: skip
 

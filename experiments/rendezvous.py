@@ -25,7 +25,7 @@ ANSWER_S = 10.0
 SILENT_S = 1.0
 """How long whoever has come may take to put a question."""
 GUESTS = 16
-"""How many may be silent at a time, and how many are let in at a time: another one takes the place of the one that came first."""
+"""How many may be silent at a time: for one more the one that came first has to go."""
 
 
 class Rendezvous:

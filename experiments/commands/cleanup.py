@@ -13,9 +13,9 @@ EXAMPLES = """\
   grapevine cleanup
   grapevine cleanup --json
 
-A run removes its folders in /dev/shm and TMPDIR itself, and with network.backend = "kernel" takes its namespaces down, however it
-ends, unless its launcher is killed (kill -9, out of memory). What such a launcher left is removed here, and nothing else: what
-belongs to a run that goes on, or to another user, stays. Run folders (--out) stay too.
+A run removes its folders in /dev/shm and TMPDIR itself, and with network.backend = "kernel" takes its namespaces down,
+however it ends, unless its launcher is killed (kill -9, out of memory). What such a launcher left is removed here, and
+nothing else: what belongs to a run that goes on, or to another user, stays. Run folders (--out) stay too.
 """
 SOURCE = "grapevine cleanup"
 

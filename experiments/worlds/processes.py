@@ -94,7 +94,11 @@ class ProcessesWorld:
                 open_table(room, self.shared, create=True)
             snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
             self._room = room
-            self._start(room)
+            try:
+                self._start(room)
+            except WorldError:
+                self._heed_interrupt()  # which broke the start off
+                raise
             started_s = time.monotonic()
             self._train()
             wall_s = time.monotonic() - started_s
