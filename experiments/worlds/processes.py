@@ -369,7 +369,10 @@ class ProcessesWorld:
             child.say(messages.Stop())
 
     def _reason_with_losses(self) -> str:
-        """Why the run ended, and whom it had lost by then without having been asked to."""
+        """Why the run ended, and whom it had lost by then without having been asked to; after an interrupt some need to be
+        ended, which says nothing."""
+        if self.reason == "interrupted":
+            return self.reason
         if not self.tally.finished:
             self.completed = False
             return f"{self.reason}; every peer was lost" if self.reason else "every peer was lost"

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,8 +20,8 @@ from experiments.build import build
 from experiments.config import Processes, Stop
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder
+from experiments.worlds import attention, folders, launching, memory, messages, processes
 from experiments.worlds import child as child_module
-from experiments.worlds import folders, launching, memory, messages, processes
 from experiments.worlds.child import _Pipe, may_run_realtime
 from experiments.worlds.launching import Child, WorldError
 from experiments.worlds.processes import ProcessesWorld
@@ -130,17 +129,17 @@ def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, mo
 def test_silence_counts_only_while_the_launcher_listens(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher that was stopped, or had no processor, has heard nobody; a minute of that is no silence of the peers."""
     now_s = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(attention, "time", SimpleNamespace(monotonic=lambda: now_s))
     world = make(Stop(steps=5))
     for _ in range(10):
         now_s += 60
         world._watch_time()  # the launcher may be stopped anywhere: here between listening and looking
-        world._listen(-1)
+        world._listen(0)
         world._watch_time()
     assert world._waiting_for() == [0, 1]
     while world._waiting_for() and now_s < 620:
         now_s += 0.1
-        world._listen(-1)
+        world._listen(0)
         world._watch_time()
     assert now_s < 600 + processes.SILENCE_S
     world._note_losses()
@@ -149,11 +148,11 @@ def test_silence_counts_only_while_the_launcher_listens(make: Any, monkeypatch: 
 
 def test_a_stop_gives_its_grace_in_time_of_a_launcher_that_listens(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(attention, "time", SimpleNamespace(monotonic=lambda: now_s))
     world = make(Stop(steps=5))
     world._stop("accuracy 0.9 reached")
     now_s = 60.0
-    world._listen(-1)
+    world._listen(0)
     world._watch_time()
     assert world._waiting_for() == [0, 1]
 
