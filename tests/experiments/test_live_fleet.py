@@ -114,12 +114,12 @@ def test_a_stopped_process_does_not_hold_the_fleet_up_for_ever(fleets: type) -> 
 
 def test_a_stopped_fork_server_does_not_keep_the_launcher_from_ending(fleets: type) -> None:
     """Nobody else can tell the launcher that a process has ended."""
-    fleet = fleets("steps = 40")
-    server = parent_of(fleet.training()[0])
-    os.kill(server, signal.SIGSTOP)
-    assert fleet.wait() == 0
+    fleet = fleets('time = "600 s"')
+    os.kill(parent_of(fleet.training()[0]), signal.SIGSTOP)
+    fleet.interrupt()
+    assert fleet.wait() == 130
     until(lambda: not fleet.survivors(), "all processes gone")
-    assert fleet.summary()["reason"] == "40 steps done"
+    assert fleet.summary()["reason"] == "interrupted"
     assert not folders_of(fleet.process.pid)
 
 
