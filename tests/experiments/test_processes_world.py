@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from experiments import Experiment
+from experiments import build as build_module
 from experiments.build import build
 from experiments.config import Processes, Stop
+from experiments.config_errors import ConfigError
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder
 from experiments.worlds import attention, folders, launching, memory, messages, processes
@@ -28,7 +30,7 @@ from experiments.worlds.processes import ProcessesWorld
 from experiments.worlds.tally import Tally
 from peer.sockets import Sockets
 from peer.strategies import Solo
-from topology.graphs import Complete
+from topology.graphs import Complete, Ring
 
 
 class Stand(Child):
@@ -189,6 +191,20 @@ def test_a_start_that_goes_well_leaves_the_fork_server_alone(monkeypatch: pytest
     with launching.bounded_start(lambda: False, 1e9):
         assert threading.active_count() > 1
     assert not ended.is_set()
+
+
+@pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
+def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = Experiment(peers=40, topology=graph, strategy=Solo(), world=Processes(), stop=Stop(steps=5))
+    monkeypatch.setattr(build_module, "files_allowed", lambda: needed)
+    build(experiment)
+    monkeypatch.setattr(build_module, "files_allowed", lambda: needed - 1)
+    with pytest.raises(ConfigError, match=rf"hold up to {needed} files open each, and {needed - 1} are permitted here"):
+        build(experiment, lambda: pytest.fail("something was started"))
+
+
+def test_a_peer_of_many_neighbours_needs_more_files_than_its_launcher() -> None:
+    assert launching.files_needed(10, 400) == launching.files_needed(2, 400) == 32 + 3 * 400
 
 
 def test_who_is_killed_during_the_start_is_named_with_the_signal(make: Any) -> None:
