@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import select
+import tempfile
 import time
 from typing import Any
 
@@ -42,11 +43,11 @@ def wire_bytes_per_s(message_bytes: int, total_bytes: int) -> float:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     messages = max(20, total_bytes // message_bytes)
-    name = f"ipc://@grapevine-benchmark-{time.monotonic_ns()}"
-    process = context.Process(target=_receive, args=(name, messages, theirs))
+    folder = tempfile.TemporaryDirectory()
+    process = context.Process(target=_receive, args=(f"ipc://{folder.name}/receiver", messages, theirs))
     process.start()
-    sockets, endpoint = Sockets(name + "-sender"), Endpoint(0, [1], LIMIT_BYTES)
-    sockets.connect(1, ours.recv())
+    sockets, endpoint = Sockets(f"ipc://{folder.name}/sender"), Endpoint(0, [1], LIMIT_BYTES)
+    sockets.connect({1: ours.recv()})
     endpoint.meters[1].acknowledged(0, 1 << 30, 1_000_000_000, 0)  # as after a first measurement: chunks of full size
     values = np.ones(message_bytes // 4, np.float32)
     for _ in range(messages):
@@ -56,4 +57,5 @@ def wire_bytes_per_s(message_bytes: int, total_bytes: int) -> float:
     rate = float(ours.recv())
     process.join()
     sockets.close()
+    folder.cleanup()
     return rate

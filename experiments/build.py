@@ -18,6 +18,7 @@ from experiments.kernel_network import carried
 from experiments.script import planned
 from experiments.tasks import Problem
 from experiments.tasks.partitions import Partition, Spared
+from experiments.worlds.launching import files_allowed, files_needed
 from netem import Device, NetworkPlan
 from netem.units import duration_ns
 from topology import Figures, Schedule, ScheduleFigures, TimeVarying
@@ -97,6 +98,7 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     _refuse_unstable(experiment, graph)
     _refuse_aggregator(experiment)
     _refuse_taken_ports(experiment)
+    _refuse_too_few_files(experiment, graph)
     plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))
     devices = _located("devices", lambda: experiment.devices.plan(experiment.peers, experiment.seed))
     plan, devices = planned(experiment, plan, devices, isinstance(experiment.world, Virtual))
@@ -307,6 +309,20 @@ def _refuse_taken_ports(experiment: Experiment) -> None:
                     key="world.port", value=world.port, problem=f"port {port} cannot be used: {error.strerror}",
                     cure="choose another first port, or 0 for any free ones",
                 ) from None  # fmt: skip
+
+
+def _refuse_too_few_files(experiment: Experiment, graph: nx.Graph) -> None:
+    if not isinstance(experiment.world, Processes):
+        return
+    most = max(degree for _, degree in graph.degree)
+    needed, allowed = files_needed(experiment.peers, most), files_allowed()
+    if needed > allowed:
+        raise ConfigError(
+            key="peers", value=experiment.peers,
+            problem=f"{experiment.peers} processes with up to {most} neighbours hold up to {needed:,} files open each, and "
+            f"{allowed:,} are permitted here",
+            cure=f'raise the limit (ulimit -n {needed}), or use fewer peers or neighbours, or world.name = "virtual"',
+        )  # fmt: skip
 
 
 def _refuse_endless(experiment: Experiment, devices: list[Device]) -> None:

@@ -10,6 +10,8 @@ import contextlib
 import os
 import socket
 import struct
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ FILE = "poke.sock"
 LIMIT_BYTES = 65_536
 ANSWER_S = 10.0
 """How long a question waits for its answer."""
-SLOW_S = 0.2
-"""How long the fleet waits for a question that was begun."""
+SILENT_S = 1.0
+"""How long whoever has come may take to put a question."""
+GUESTS = 16
+"""How many may be silent at a time: for one more the one that came first has to go."""
 
 
 class Rendezvous:
-    """The fleet's end.  `fd` can be waited on; `serve` answers whoever has come.
+    """The fleet's end.  `fds` can be waited on; `serve` answers whoever has asked by then, and waits for nobody.
 
     Raises OSError where the folder cannot hold a socket.
     """
@@ -38,30 +42,53 @@ class Rendezvous:
             with _short(folder) as address:
                 self._socket.bind(address)
                 os.chmod(self._path, 0o600)
-                self._socket.listen(8)
+                self._socket.listen(GUESTS)
         except OSError:
             self._socket.close()
             raise
         self._socket.setblocking(False)
-        self.fd = self._socket.fileno()
+        self._guests: deque[tuple[float, socket.socket]] = deque()  # (until when, who), the first that came first
+
+    @property
+    def fds(self) -> list[int]:
+        """What becomes readable when somebody comes, or asks."""
+        return [self._socket.fileno(), *(guest.fileno() for _, guest in self._guests)]
 
     def serve(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Answer the questions that wait; strangers and what is no question are turned away."""
-        while True:
+        """Answer the questions that are there; strangers, what is no question, and who asks none in time are turned away."""
+        self._let_in()
+        now_s, waiting = time.monotonic(), self._guests
+        self._guests = deque()
+        for place, (until_s, guest) in enumerate(waiting):
             try:
-                asking, _ = self._socket.accept()
-            except (BlockingIOError, ConnectionError):
-                return
-            with asking, contextlib.suppress(OSError):
-                asking.settimeout(SLOW_S)
-                if _user(asking) not in (os.geteuid(), 0):
+                guest.send(msgspec.json.encode(_answered(guest.recv(LIMIT_BYTES + 1), answer)))
+            except BlockingIOError:
+                if now_s < until_s and place >= len(waiting) - GUESTS:
+                    self._guests.append((until_s, guest))
                     continue
-                asking.send(msgspec.json.encode(_answered(asking.recv(LIMIT_BYTES + 1), answer)))
+            except OSError:
+                pass
+            guest.close()
+
+    def _let_in(self) -> None:
+        """Accept some of those who have come."""
+        for _ in range(GUESTS):
+            try:
+                guest, _ = self._socket.accept()
+            except OSError:
+                return
+            guest.setblocking(False)
+            if _user(guest) in (os.geteuid(), 0):
+                self._guests.append((time.monotonic() + SILENT_S, guest))
+            else:
+                guest.close()
 
     def close(self) -> None:
         """Nobody is heard any more."""
         self._path.unlink(missing_ok=True)
         self._socket.close()
+        for _, guest in self._guests:
+            guest.close()
 
 
 def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any]:

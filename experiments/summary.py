@@ -53,7 +53,7 @@ class Outcome:
     bytes_sent: int
     messages_sent: int
     weights: np.ndarray
-    """The last weights known of each peer, float32 [peers, size]; rows of lost peers may hold anything."""
+    """The last weights known of each peer, float32 [peers, size]; of a lost peer those of its last record."""
     accuracy: Sequence[float] = ()
     """Test accuracy of each peer's last weights, 0 to 1; nan = not evaluated."""
     loss: Sequence[float] = ()
@@ -74,6 +74,8 @@ class Outcome:
     lateness_ms: Sequence[float] = ()
     """How late things happened on the wall clock, in milliseconds: one value an occurrence, or a peer's 99th percentile."""
     peers_lost: Sequence[int] = ()
+    peers_lost_unasked: Sequence[int] = ()
+    """Those of them that the experiment's script did not end."""
     links: Sequence[LinkFigures] = ()
     uplinks: Sequence[float] = ()
     """What all links of each peer share when it sends, bytes/s (infinite = nothing); empty = nobody shares."""

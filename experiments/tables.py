@@ -23,6 +23,10 @@ class Processes(World, frozen=True, tag="processes"):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """With "tcp": the first port, one a peer follows; 0 = any free ones."""
 
+    realtime: bool = True
+    """Whether peers of a shaped network ask for real-time priority, which keeps their links exact beside busy cores and puts
+    other programs behind; never asked for by a fleet that is to be nice (`nice grapevine run ...`)."""
+
     def __post_init__(self) -> None:
         if self.port and self.transport != "tcp":
             raise ValueError(f'port = {self.port}: "ipc" has no ports; leave it out, or set transport = "tcp"')

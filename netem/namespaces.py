@@ -77,7 +77,7 @@ class Namespaces:
 
 def new_prefix() -> str:
     """What the names of one more network of this process begin with."""
-    return f"gv-{os.getpid()}-{_started(os.getpid())}-{next(_RUNS)}"
+    return f"gv-{os.getpid()}-{started(os.getpid())}-{next(_RUNS)}"
 
 
 def enter(name: str) -> None:
@@ -117,7 +117,7 @@ def leftovers() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(NAMES.iterdir()) if NAMES.is_dir() else ():
         match = _NAME.fullmatch(path.name)
-        if match and _started(int(match.group(2))) != match.group(3):
+        if match and started(int(match.group(2))) != match.group(3):
             found.setdefault(match.group(1), []).append(path.name)
     return found
 
@@ -188,7 +188,7 @@ def _words(stderr: str) -> str:
     return " ".join(line.strip() for line in stderr.splitlines() if not line.startswith("Command failed")).rstrip(".")
 
 
-def _started(process: int) -> str:
+def started(process: int) -> str:
     """When a process was started, in ticks since the machine was; "" where there is none (a zombie is none)."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

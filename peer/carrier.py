@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import select
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from peer.endpoint import Endpoint
 from peer.live import Clock, Doorbell, LivePeer
 from peer.realtime import schedule
 from peer.sockets import Sockets
+from peer.waiting import Waiter
 from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
 
 HELD_LIMIT_BYTES = 1 << 28  # what one peer holds for others before it leaves the rest in the sockets
@@ -96,6 +96,7 @@ class Carrier:
         self.on_control = on_control
         self.beat = beat
         self.doorbell = Doorbell()
+        self._control, self._all = Waiter(control_fd), Waiter(sockets.fd, self.doorbell.fd, control_fd)
         self.finished = False
         self.priority = priority
         self.ahead_limit_ns = AHEAD_LIMIT_NS
@@ -139,7 +140,7 @@ class Carrier:
 
     def _look_up(self) -> None:
         """Whoever floods this peer must not keep it from its launcher, nor everybody else from the processor."""
-        if select.select([self.control_fd], [], [], 0)[0]:
+        if self._control.wait(0):
             self.on_control(self)
         self._beat()
         if self.priority and time.monotonic_ns() - self._rested_ns > BUSY_NS:
@@ -264,7 +265,7 @@ class Carrier:
             deadlines.append(self.clock.now_ns() + RETRY_NS)
         self._asleep = True
         timeout = 0.0 if self.live.outbox else self.clock.seconds_until(min(deadlines))
-        ready = select.select([self.sockets.fd, self.doorbell.fd, self.control_fd], [], [], min(timeout, BEAT_NS / 1e9))[0]
+        ready = self._all.wait(min(timeout, BEAT_NS / 1e9))
         self._asleep = False
         if self.doorbell.fd in ready:
             self.doorbell.clear()

@@ -12,7 +12,6 @@ up the logical time is pulled along (never more than SLACK_NS behind) and the di
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -24,6 +23,7 @@ import numpy as np
 from peer.effects import Gradient, Receive, Send, Sleep
 from peer.endpoint import Arrival, Endpoint
 from peer.peer import Peer
+from peer.waiting import Waiter
 from peer.wire import WireError
 
 SLACK_NS = 20_000_000
@@ -96,6 +96,7 @@ class LivePeer:
         self.news: deque[News] = deque()  # from the I/O thread
         self.outbox: deque[Any] = deque()  # to the I/O thread: (target, chunk, now_ns)
         self.doorbell = Doorbell()
+        self._waiter = Waiter(self.doorbell.fd)
         self.ring_carrier: Callable[[], None] = lambda: None
         self.waiting = False  # for messages: then the I/O thread rings
         self.ended = False  # then it tells nothing any more
@@ -188,7 +189,7 @@ class LivePeer:
 
     def _sleep(self, until_ns: int) -> None:
         if not self.news:
-            select.select([self.doorbell.fd], [], [], self.clock.seconds_until(until_ns))
+            self._waiter.wait(self.clock.seconds_until(until_ns))
         self.doorbell.clear()
 
     def _pull_along(self) -> None:

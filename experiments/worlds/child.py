@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 from experiments.script import altered_device
 from experiments.summary import consensus_distance
 from experiments.worlds import messages
+from experiments.worlds.folders import remove_folder
 from experiments.worlds.memory import Snapshots, unspool
 from experiments.worlds.reports import Reporter, batch_generator, thinned
 from experiments.worlds.shared_lines import open_table
@@ -37,6 +39,7 @@ from peer.peer import Peer, message_limit_bytes
 from peer.realtime import Privilege
 from peer.sockets import Sockets
 
+LOCAL = "ipc://"
 IO_PRIORITY, STRATEGY_PRIORITY = 2, 1  # under the real-time policies, where they are permitted
 STRATEGIES_SHARE = 0.5  # of the machine, for all peers' strategies together: who computes more loses the real-time priority
 PEER_NICE = 10  # of peers as fast as the host: many of them must not starve the launcher, which has to see that one dies
@@ -61,8 +64,8 @@ class PeerSpec:
     room: Path
     address: str
     run: int
-    timed: bool
-    """Whether the network is shaped: only then are there instants to keep, and a reason to ask for real-time priority."""
+    realtime: bool
+    """Whether to ask for real-time priority, which has been found to be permitted."""
     dilation: float
     stop_ns: int | None
     every_ns: int
@@ -75,10 +78,16 @@ class PeerSpec:
 
 
 class _Pipe:
-    """The child's end of its pipe to the launcher; writing is safe from any thread."""
+    """The child's end of its pipe to the launcher; writing is safe from any thread.
 
-    def __init__(self, connection: Connection) -> None:
+    `folders` are the launcher's: whoever notices that it died removes them in its place.
+    """
+
+    def __init__(self, connection: Connection, folders: Sequence[Path] = ()) -> None:
         self.connection = connection
+        self.folders = folders
+        self._writable = select.poll()
+        self._writable.register(connection.fileno(), select.POLLOUT)
         self._lock = threading.Lock()
 
     def say(self, message: messages.Up) -> None:
@@ -90,7 +99,7 @@ class _Pipe:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if select.select([], [self.connection.fileno()], [], 0)[1]:
+            if self._writable.poll(0):
                 with contextlib.suppress(OSError):
                     self.connection.send_bytes(messages.encode(messages.Beat()))
         finally:
@@ -101,6 +110,8 @@ class _Pipe:
         try:
             return messages.decode_down(self.connection.recv_bytes())
         except (EOFError, OSError):
+            for folder in self.folders:
+                remove_folder(folder)
             os._exit(1)
 
 
@@ -131,9 +142,10 @@ class _PeerProcess:
         endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
         self.learner = _Learner(spec)
         self.live = LivePeer(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
-        priority = IO_PRIORITY if spec.timed and may_run_realtime() else 0
+        priority = IO_PRIORITY if spec.realtime else 0
         self.privilege: Privilege | None = None
-        self.sockets = Sockets(spec.address, priority)
+        self.folder = os.open(spec.room, os.O_RDONLY | os.O_DIRECTORY)
+        self.sockets = Sockets(self._in_full(spec.address), priority)
         self.shaper = _shaper(spec)
         self.carrier = Carrier(
             self.live,
@@ -150,11 +162,11 @@ class _PeerProcess:
 
     def run(self) -> None:
         """Meet the neighbours, wait for the start, train, report, and serve until the launcher says exit."""
-        self.pipe.say(messages.Ready(self.sockets.address))
-        addresses = self.pipe.hear()
-        assert isinstance(addresses, messages.Connect)
-        for neighbour, address in addresses.addresses.items():
-            self.sockets.connect(neighbour, address)
+        local = self.spec.address.startswith(LOCAL)
+        self.pipe.say(messages.Ready(self.spec.address if local else self.sockets.address))
+        told = self.pipe.hear()
+        assert isinstance(told, messages.Connect)
+        self.sockets.connect({neighbour: self._in_full(address) for neighbour, address in told.addresses.items()})
         self._warm_up()
         self.pipe.say(messages.Connected())
         start = self.pipe.hear()
@@ -173,6 +185,10 @@ class _PeerProcess:
         self.live.run(self.spec.strategy.run(self.peer))
         self.snapshot(messages.FINAL, self.peer.now_ns)
         thread.join()
+
+    def _in_full(self, address: str) -> str:
+        """A local name is one in the run's folder, by way of a descriptor: an address has at most 107 characters."""
+        return address.replace(LOCAL, f"{LOCAL}/proc/self/fd/{self.folder}/", 1)
 
     def snapshot(self, index: int, now_ns: int) -> None:
         """Hand over the weights, and what happened since the last time."""
@@ -233,14 +249,14 @@ def _shaper(spec: PeerSpec) -> Shaper | SharingShaper:
     return SharingShaper(spec.links, flows, *open_table(spec.room, spec.shared))
 
 
-def peer_main(spec: PeerSpec, connection: Connection) -> None:
-    """The life of a peer's process."""
+def peer_main(spec: PeerSpec, folders: Sequence[Path], connection: Connection) -> None:
+    """The life of a peer's process; `folders` are to be removed if the launcher dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _one_thread()
     os.nice(0 if spec.device.step_ns(1) else PEER_NICE)
-    pipe = _Pipe(connection)
+    pipe = _Pipe(connection, folders)
     try:
         if spec.namespace:
             enter(spec.namespace)  # before there is any other thread or socket: both stay where they are
@@ -252,7 +268,9 @@ def peer_main(spec: PeerSpec, connection: Connection) -> None:
     os._exit(0)  # sockets and mappings go with the process; nothing is left to say
 
 
-def evaluator_main(problem: Any, arrays: list[str], room: Path, peers: int, connection: Connection) -> None:
+def evaluator_main(
+    problem: Any, arrays: list[str], room: Path, peers: int, folders: Sequence[Path], connection: Connection
+) -> None:
     """The life of the evaluator: score snapshots, at the lowest priority, outside the peers' time.
 
     Beside that it beats: one score may take long, and the launcher must tell that from a process that stands still.
@@ -261,7 +279,7 @@ def evaluator_main(problem: Any, arrays: list[str], room: Path, peers: int, conn
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.nice(EVALUATOR_NICE)
     _one_thread()
-    pipe = _Pipe(connection)
+    pipe = _Pipe(connection, folders)
     threading.Thread(target=_beat_for_ever, args=(pipe,), name="beat", daemon=True).start()
     try:
         problem.attach(unspool(room, arrays))

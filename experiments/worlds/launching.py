@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import resource
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from multiprocessing import forkserver, resource_tracker
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver, resource_tracker, util
+from pathlib import Path
 from typing import Any
 
+from experiments.config_errors import ConfigError
 from experiments.worlds import messages
+from experiments.worlds.attention import Attention
+from experiments.worlds.folders import make_folder, places, remove_folder
 
 UNGUARDED = 77  # exit status of a child whose script starts a fleet on import
+UNKNOWN = 255  # what multiprocessing tells of a process whose fork server is gone
 FILES = 65_536
+FILES_AT_LEAST, FILES_A_CHILD, FILES_A_NEIGHBOUR = 32, 4, 3
+PLACE_LIMIT = 24  # characters: the fork server's address, 83 longer, may have 107
+INTERRUPTED_START_S = 1.0  # from an interrupt until a start that still waits for the fork server is broken off
+SHORT = f"give TMPDIR a folder that can be written to and whose path has at most {PLACE_LIMIT} characters"
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # peers share the cores: each computes in one thread
     "OPENBLAS_NUM_THREADS": "1",
@@ -35,7 +46,10 @@ class WorldError(Exception):
 
 
 def start_fork_server() -> None:
-    """Start the process that all peers are forked from; it imports torch meanwhile.  Call it early: it takes a while."""
+    """Start the process that all peers are forked from; it imports torch meanwhile.  Call it early: it takes a while.
+
+    Raises ConfigError where there is no place for the socket on which it listens.
+    """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(UNGUARDED)  # a peer's process imports its script, and the script starts a fleet: the launcher will say so
     context = multiprocessing.get_context("forkserver")
@@ -44,13 +58,72 @@ def start_fork_server() -> None:
     _allow_files()
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the launcher's business
+    temporary = tempfile.tempdir
     os.environ.update(_ENVIRONMENT)
     try:
+        tempfile.tempdir = str(server_folder())
         forkserver.ensure_running()
+    except OSError as error:
+        raise ConfigError("world", problem=f"the fork server has no place for its socket: {error}", cure=SHORT) from None
     finally:
+        tempfile.tempdir = temporary
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@functools.cache
+def server_folder() -> Path:
+    """The folder that holds the fork server's socket as long as this process runs.  Raises OSError where there is none."""
+    place = next((place for place in places() if len(str(place)) <= PLACE_LIMIT and os.access(place, os.W_OK)), None)
+    if place is None:
+        raise OSError(f"none of {', '.join(map(str, places()))} can be written to and is short enough")
+    folder = make_folder(place)
+    util.Finalize(None, remove_folder, args=(folder,), exitpriority=-200)  # after multiprocessing has removed what is in it
+    return folder
+
+
+def end_fork_server() -> None:
+    """Kill the fork server: whoever waits for a word from it goes on, and the next start makes another one."""
+    process = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    with contextlib.suppress(OSError, TypeError):
+        os.kill(process, signal.SIGKILL)
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # multiprocessing wants to take its status itself
+
+
+@contextlib.contextmanager
+def bounded_start(interrupted: Callable[[], bool], limit_s: float) -> Iterator[None]:
+    """While entered, a fork server that does not answer is waited for no longer than `limit_s`, and not after an interrupt."""
+    over = threading.Event()
+
+    def watch() -> None:
+        attention, last_s = Attention(), limit_s
+        while not over.wait(0.1):
+            attention.look()
+            if interrupted():
+                last_s = min(last_s, attention.s + INTERRUPTED_START_S)
+            if attention.s > last_s:
+                end_fork_server()
+                return
+
+    watcher = threading.Thread(target=watch, name="start", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def files_needed(peers: int, most_neighbours: int) -> int:
+    """How many files the launcher of so many peers, and a peer of so many neighbours, may have to hold open at a time."""
+    return FILES_AT_LEAST + max(FILES_A_CHILD * (peers + 1), FILES_A_NEIGHBOUR * most_neighbours)
+
+
+def files_allowed() -> float:
+    """How many files a process may hold open here, once it has asked for as many as it may."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return float("inf") if hard == resource.RLIM_INFINITY else hard
 
 
 def _allow_files() -> None:
@@ -92,10 +165,13 @@ class Child:
                     f"{name} cannot be given what came from Python: {error}; define it at the top level of a file, or use "
                     "the virtual world"
                 ) from None
+            except EOFError:
+                raise WorldError(f"{name} could not be started: the fork server has ended, or does not answer") from None
             except Exception as error:  # whatever else the transport of objects to a new process raises
                 raise WorldError(f"{name} could not be started: {error}") from None
         theirs.close()
-        self.heard_s = time.monotonic()
+        self.handle = _open_handle(self.process.pid or 0)
+        self.heard_s = 0.0
         self.last_words = ""
         self.why = ""
         self.alive = True
@@ -104,13 +180,28 @@ class Child:
         with contextlib.suppress(OSError):
             self.connection.send_bytes(messages.encode(message))
 
+    def kill(self) -> None:
+        """Kill the process, whether the fork server still knows of it or not."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+
     def end(self) -> None:
         """Forget the process; one that still runs is killed."""
         self.alive = False
+        self.kill()
+        with contextlib.suppress(OSError):
+            os.close(self.handle)
+        self.handle = -1
         with contextlib.suppress(OSError):
             self.connection.close()
-        if self.process.is_alive():
-            self.process.kill()
+
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        self.process.join(1.0)
+        code = self.process.exitcode
+        if code is None or code == UNKNOWN:
+            return "its process ended, and how is not known, since the fork server is stopped or gone"
+        return f"its process ended with status {code}" if code >= 0 else f"its process was ended by {_signal_name(-code)}"
 
     def read(self) -> list[messages.Up]:
         """What the child has said since; its end is noticed here."""
@@ -118,9 +209,23 @@ class Child:
         try:
             while self.alive and self.connection.poll():
                 heard.append(messages.decode_up(self.connection.recv_bytes()))
-                self.heard_s = time.monotonic()
                 if isinstance(heard[-1], messages.Failed):
                     self.last_words = heard[-1].text
         except (EOFError, OSError):
             self.end()
         return heard
+
+
+def _open_handle(process: int) -> int:
+    """A descriptor of a process, which never means another one; -1 where it is gone by now."""
+    try:
+        return os.pidfd_open(process)
+    except OSError:
+        return -1
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # one of the real-time signals, which have no names of their own

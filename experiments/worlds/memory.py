@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from experiments.worlds.folders import make_folder, places
 from experiments.worlds.messages import FINAL
 from netem.units import show_bytes
 
@@ -23,16 +24,11 @@ def make_room(needed_bytes: int = 0) -> Path:
 
     Raises OSError where there is none: a mapped file without room ends the process that writes to it.
     """
-    places = ["/dev/shm", tempfile.gettempdir()]
-    for base in places:
-        if Path(base).is_dir() and shutil.disk_usage(base).free >= needed_bytes:
-            return Path(tempfile.mkdtemp(prefix="grapevine-", dir=base))
-    raise OSError(f"the peers share {show_bytes(needed_bytes)}, and neither {' nor '.join(places)} has so much room: make some")
-
-
-def clear_room(room: Path) -> None:
-    """Remove the folder; what is still mapped stays readable for who mapped it."""
-    shutil.rmtree(room, ignore_errors=True)
+    for place in places():
+        if shutil.disk_usage(place).free >= needed_bytes and os.access(place, os.W_OK | os.X_OK):
+            return make_folder(place)
+    known = " nor ".join(str(place) for place in places())
+    raise OSError(f"the peers share {show_bytes(needed_bytes)}, and neither {known} has so much room: make some")
 
 
 def spool(room: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -85,10 +81,12 @@ class Snapshots:
         weights = np.array(self._array[slot][peers])
         return weights if np.all(self._stamps[slot][peers] == index) else None
 
-    def last(self) -> np.ndarray:
-        """All peers' last weights, a view, float32 [peers, size]; of a peer that never came to its end whatever was put
-        there at the start."""
-        return self._array[self.slots]
+    def last(self, initial: np.ndarray) -> np.ndarray:
+        """Every peer's last weights that were written whole, float32 [peers, size]: those of its end, else those of its last
+        record that is still here, else the initial ones, float32 [size]."""
+        newest = np.where(self._stamps[: self.slots].max(axis=0) >= 0, self._stamps[: self.slots].argmax(axis=0), UNWRITTEN)
+        slots = np.where(self._stamps[self.slots] == FINAL, self.slots, newest)
+        return np.stack([initial if slot == UNWRITTEN else self._array[slot, peer] for peer, slot in enumerate(slots)])
 
     def _slot(self, index: int) -> int:
         return self.slots if index == FINAL else index % self.slots

@@ -69,7 +69,7 @@ class Pokes:
     @property
     def fds(self) -> list[int]:
         """What to wait on for pokes."""
-        return [] if self._rendezvous is None else [self._rendezvous.fd]
+        return [] if self._rendezvous is None else self._rendezvous.fds
 
     def pause_s(self, most_s: float, dilation: float) -> float:
         """Real seconds until the script goes on, at most `most_s`."""

@@ -6,8 +6,8 @@ that dies or falls silent is named and its neighbours are told; an interrupt, an
 
 from __future__ import annotations
 
+import os
 import secrets
-import signal
 import time
 import traceback
 from collections.abc import Sequence
@@ -22,13 +22,23 @@ from experiments.build import Fleet
 from experiments.config import Processes
 from experiments.interrupt import Interrupt
 from experiments.script import kills
-from experiments.summary import Outcome
+from experiments.summary import Outcome, peers_text
 from experiments.worlds import messages
+from experiments.worlds.attention import Attention
 from experiments.worlds.child import PeerSpec, evaluator_main, may_run_realtime, peer_main, score
 from experiments.worlds.faults import told_fault
-from experiments.worlds.launching import UNGUARDED, Child, WorldError, start_fork_server
-from experiments.worlds.memory import Snapshots, clear_room, make_room, spool
-from experiments.worlds.pokes import Pokes
+from experiments.worlds.folders import remove_folder
+from experiments.worlds.launching import (
+    UNGUARDED,
+    Child,
+    WorldError,
+    bounded_start,
+    end_fork_server,
+    server_folder,
+    start_fork_server,
+)
+from experiments.worlds.memory import Snapshots, make_room, spool
+from experiments.worlds.pokes import BY_SCRIPT, Pokes
 from experiments.worlds.reports import make_peer
 from experiments.worlds.scoring import Scoring
 from experiments.worlds.shared_lines import open_table
@@ -36,10 +46,12 @@ from experiments.worlds.tally import Tally
 from netem.kernel_plan import address
 from netem.namespaces import NamespaceError, Namespaces
 
-SILENCE_S = 10.0  # without a sign of life for so long a process counts as lost
+SILENCE_S = 10.0  # without a sign of life for so long, while the launcher listens, a process counts as lost
 SETUP_S = 120.0
 STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
 INTERRUPT_GRACE_S = 0.7
+RAISED = 1  # exit status of a process that could not even begin: it cannot read what it is given
+KILLED_S = 3.0  # within which the fork server has told that the processes are gone that were killed
 REFRESH_S = 0.25
 
 
@@ -61,6 +73,7 @@ class ProcessesWorld:
         self.reason = ""
         self.failure = ""
         self.completed = True
+        self.attention = Attention()
         self.pokes = Pokes(fleet, tally, lambda: int(self._emulated_s() * 1e9), self._say, self._kill, self._waiting_for)
         self._stop_deadline_s: float | None = None
         self._step_s = 0.0  # the longest step, in real time: nobody can stop in the middle of one
@@ -70,6 +83,7 @@ class ProcessesWorld:
 
     def run(self) -> Outcome:
         """Start, train, end.  Raises WorldError where the fleet could not be started; no process survives this call."""
+        self._heed_interrupt()
         peers, problem = self.fleet.experiment.peers, self.fleet.problem
         arrays_bytes = sum(array.nbytes + 4096 for array in problem.arrays.values())
         try:
@@ -81,17 +95,20 @@ class ProcessesWorld:
             if self.shared.routes:
                 open_table(room, self.shared, create=True)
             snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
-            snapshots.last()[:] = self.fleet.problem.initial
             self.scoring.snapshots = snapshots
             self._room = room
-            self._start(room)
+            try:
+                self._start(room)
+            except WorldError:
+                self._heed_interrupt()  # which broke the start off
+                raise
             started_s = time.monotonic()
             self._train()
             wall_s = time.monotonic() - started_s
             self._score_the_end()
-            return self.tally.outcome(self.completed, self.reason, wall_s, np.array(snapshots.last()))
+            return self.tally.outcome(self.completed, self.reason, wall_s, snapshots.last(problem.initial))
         finally:
-            clear_room(room)
+            remove_folder(room)
             self._end_all()
             self._take_network_down()
 
@@ -102,23 +119,25 @@ class ProcessesWorld:
         start_fork_server()
         self._bring_network_up()
         names = list(self.fleet.problem.arrays)
-        for peer in range(experiment.peers):
-            spec = self._spec(peer, names, room, run)
-            self.peers[peer] = Child(f"peer {peer}", peer_main, (spec,))
-        self.evaluator = Child("evaluator", evaluator_main, (self.fleet.problem, names, room, experiment.peers))
-        self.scoring.heard_s = self.evaluator.heard_s
+        with bounded_start(lambda: self.interrupt.requested, SETUP_S):
+            for peer in range(experiment.peers):
+                self._heed_interrupt()
+                spec = self._spec(peer, names, room, run)
+                self.peers[peer] = Child(f"peer {peer}", peer_main, (spec, (room, server_folder())))
+            arguments = self.fleet.problem, names, room, experiment.peers, (room, server_folder())
+            self.evaluator = Child("evaluator", evaluator_main, arguments)
         import pyarrow.parquet  # noqa: F401 - while the peers set up, not while they train
 
         addresses = {peer: message.address for peer, message in self._hear_all(messages.Ready).items()}
         for peer, child in self.peers.items():
             child.say(messages.Connect({other: addresses[other] for other in self.fleet.graph.neighbors(peer)}))
         self._hear_all(messages.Connected)
-        if self._timed() and not may_run_realtime():
-            self.tally.event("note", text="SCHED_FIFO is not permitted here: releases may be late beside busy cores")
+        if self._timed() and (missing := self._without_realtime()):
+            self.tally.event("note", text=f"no real-time priority, since {missing}: releases may be late beside busy cores")
         self.epoch_ns = time.monotonic_ns() + 20_000_000 + 1_000_000 * experiment.peers
         for child in self.peers.values():
             child.say(messages.Start(self.epoch_ns))
-            child.heard_s = time.monotonic()  # it may have waited long for the others
+            child.heard_s = self.attention.s  # it may have waited long for the others
         self.tally.clock_s = self._emulated_s
         self.tally.phase = "training"
         pids = [child.process.pid for child in self.peers.values()]
@@ -127,7 +146,7 @@ class ProcessesWorld:
     def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
         fleet, experiment = self.fleet, self.fleet.experiment
         if self.world.transport == "ipc" and self.network is None:
-            listens = f"ipc://@grapevine-{secrets.token_hex(8)}-{peer}"  # not the run's number: names are public
+            listens = f"ipc://peer-{peer}"  # in the run's own folder
         else:
             host = "127.0.0.1" if self.network is None else address(peer)
             listens = f"tcp://{host}:{self.world.port + peer if self.world.port else '*'}"
@@ -146,7 +165,7 @@ class ProcessesWorld:
             address=listens,
             namespace="" if self.network is None else self.network.name(peer),
             run=run,
-            timed=self._timed(),
+            realtime=self._timed() and not self._without_realtime(),
             dilation=self.world.dilation,
             stop_ns=fleet.stop_ns,
             every_ns=fleet.every_ns,
@@ -173,14 +192,26 @@ class ProcessesWorld:
         links = any(spec.delay_ns or isfinite(spec.rate_bytes_per_s) for spec in plan.links.values())
         return links or bool(plan.cables) or any(isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
 
+    def _without_realtime(self) -> str:
+        """Why the peers ask for no real-time priority; "" where they do."""
+        if not self.world.realtime:
+            return "world.realtime is false"
+        if (niceness := os.getpriority(os.PRIO_PROCESS, 0)) > 0:
+            return f"the launcher is to be nice ({niceness})"
+        return "" if may_run_realtime() else "SCHED_FIFO is not permitted here"
+
+    def _heed_interrupt(self) -> None:
+        """Before the start barrier there is nothing to end in good order."""
+        if self.interrupt.requested:
+            raise KeyboardInterrupt
+
     def _hear_all(self, kind: type) -> dict[int, Any]:
         """One message of a kind from every peer, before anything may go wrong."""
         heard: dict[int, Any] = {}
-        deadline_s = time.monotonic() + SETUP_S
+        deadline_s = self.attention.s + SETUP_S
         while len(heard) < len(self.peers):
-            if self.interrupt.requested:
-                raise KeyboardInterrupt
-            if time.monotonic() > deadline_s:
+            self._heed_interrupt()
+            if self.attention.s > deadline_s:
                 missing = [child.name for peer, child in self.peers.items() if peer not in heard]
                 raise WorldError(f"{', '.join(missing)}: no answer within {SETUP_S:.0f} s of the start")
             for peer, child in self.peers.items():
@@ -192,24 +223,21 @@ class ProcessesWorld:
                 if not child.alive:
                     raise self._ended_early(child)
             wait([child.connection for peer, child in self.peers.items() if peer not in heard], 0.1)
+            self.attention.look()
         return heard
 
     def _ended_early(self, child: Child) -> WorldError:
         """Why a process ended before the start, as far as can be known."""
-        child.process.join(1.0)
+        ending = child.ending()
         if child.process.exitcode == UNGUARDED:
             return WorldError(
                 "the script starts its fleet when it is imported, and every peer's process imports it: put the call under "
                 '`if __name__ == "__main__":`'
             )
-        words = child.last_words.strip()
-        cure = (
-            "what comes from Python must be importable: define it at the top level of a file, or use the virtual world"
-            if not words
-            else ""
-        )
-        last = words.splitlines()[-1] if words else f"it said nothing; {cure}"
-        return WorldError(f"{child.name} ended while it was set up: {last}", words)
+        words, code = child.last_words.strip(), child.process.exitcode
+        cure = "what comes from Python must be importable: define it at the top level of a file, or use the virtual world"
+        silent = f"{ending}; {cure}" if code == RAISED else ending
+        return WorldError(f"{child.name} ended while it was set up: {words.splitlines()[-1] if words else silent}", words)
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -225,7 +253,7 @@ class ProcessesWorld:
         finally:
             self.pokes.close()
         self._note_losses()
-        self.reason = self.failure or self.reason or self._natural_end()
+        self.reason = self.failure or self._reason_with_losses()
         self.tally.phase = "evaluating"
         for child in self.peers.values():
             child.say(messages.Exit())
@@ -238,16 +266,18 @@ class ProcessesWorld:
             self.peers[peer].say(message)
 
     def _kill(self, peer: int, why: str) -> None:
-        if self.peers[peer].alive:
-            self.peers[peer].why = why
-            self.peers[peer].process.kill()
+        if peer not in self.tally.lost and peer not in self.tally.finished:
+            self.peers[peer].why = why  # it may be gone by now: who kills itself by the script is as fast as the launcher
+            self.peers[peer].kill()
 
     def _listen(self, timeout_s: float, also: Sequence[int] = ()) -> None:
         children = [child for child in (*self.peers.values(), self.evaluator) if child is not None and child.alive]
         wait([*(child.connection for child in children), *also], timeout_s)
         for child in children:
             for message in child.read():
+                child.heard_s = self.attention.s
                 self._take(child, message)
+        self.attention.look()
         self.pokes.look()  # first, since it knows why a peer is gone
         self._note_losses()
 
@@ -272,7 +302,7 @@ class ProcessesWorld:
         elif isinstance(message, messages.Unscored):
             self.scoring.answered(message.index, scored=False)
         elif isinstance(message, messages.Connected) and self._room is not None:
-            clear_room(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now
+            remove_folder(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now
             self._room = None
 
     def _evaluate(self, task: messages.Evaluate | None) -> None:
@@ -282,8 +312,6 @@ class ProcessesWorld:
 
     def _lose(self, peer: int, child: Child) -> None:
         """A peer's process is gone: name it, tell the others, go on."""
-        child.process.join(0.2)
-        code = child.process.exitcode
         if child.last_words:
             told = told_fault(child.last_words, self.fleet.experiment.strategy)
             self.tally.event("fault", peer=peer, text=child.last_words)
@@ -292,11 +320,9 @@ class ProcessesWorld:
             why = f"its strategy raised {told}"
         elif child.why:
             why = child.why
-        elif code is not None and code < 0:
-            why = f"its process was ended by {_signal_name(-code)}"
         else:
-            why = f"its process ended with status {code}"
-        for task in self.tally.lose(peer, why, pid=child.process.pid):
+            why = child.ending()
+        for task in self.tally.lose(peer, why, asked=child.why == BY_SCRIPT, pid=child.process.pid):
             self._evaluate(task)
         self.tally.warn(f"peer {peer} was lost: {why}; its neighbours went on without it")
         for other in self.peers.values():
@@ -306,10 +332,8 @@ class ProcessesWorld:
     def _lose_evaluator(self, child: Child) -> None:
         """Nobody scores beside the training any more: the run goes on, says so, and scores at its end."""
         self.evaluator = None
-        child.process.join(0.2)
         words = child.last_words.strip()
-        why = f"scoring raised {words.splitlines()[-1]}" if words else f"its process ended with status {child.process.exitcode}"
-        why = why if words else child.why or why
+        why = f"scoring raised {words.splitlines()[-1]}" if words else child.why or child.ending()
         self.tally.event("fault", text=words or why)
         target = self.fleet.experiment.stop.accuracy
         missed = "" if target is None or self.reason else f"; nothing could stop the run at accuracy {target:g} any more"
@@ -319,13 +343,13 @@ class ProcessesWorld:
     def _watch_evaluator(self) -> None:
         """End an evaluator that stands still: the launcher can do its work."""
         child = self.evaluator
-        if child is not None and child.alive and self.scoring.is_silent(child, time.monotonic()):
+        if child is not None and child.alive and self.scoring.is_silent(child, self.attention.s):
             child.why = f"it gave no sign of life for {SILENCE_S:.0f} s, and was ended"
             child.end()
 
     def _watch_time(self) -> None:
         """Nothing waits for ever: interrupts, the end of the time, silent and stuck processes."""
-        now_s = time.monotonic()
+        now_s = self.attention.s
         if self.interrupt.requested and self.reason != "interrupted":
             self.completed = False
             self._stop("interrupted", INTERRUPT_GRACE_S)
@@ -343,16 +367,24 @@ class ProcessesWorld:
 
     def _stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
         self.reason = reason
-        self._stop_deadline_s = time.monotonic() + grace_s
+        self._stop_deadline_s = self.attention.s + grace_s
         if reason != "interrupted":
             self._stop_deadline_s += 2 * self._step_s
         for child in self.peers.values():
             child.say(messages.Stop())
 
-    def _natural_end(self) -> str:
+    def _reason_with_losses(self) -> str:
+        """Why the run ended, and whom it had lost by then without having been asked to; after an interrupt some need to be
+        ended, which says nothing."""
+        if self.reason == "interrupted":
+            return self.reason
         if not self.tally.finished:
             self.completed = False
-            return "every peer was lost"
+            return f"{self.reason}; every peer was lost" if self.reason else "every peer was lost"
+        reason, unasked = self.reason or self._natural_end(), self.tally.lost_unasked
+        return f"{reason}; lost on the way: {peers_text(sorted(unasked))}" if unasked else reason
+
+    def _natural_end(self) -> str:
         stop = self.fleet.experiment.stop
         if stop.steps is not None and all(self.tally.steps[peer] >= stop.steps for peer in self.tally.finished):
             return f"{stop.steps} steps done"
@@ -402,8 +434,11 @@ class ProcessesWorld:
         for child in children:
             child.process.join(max(0.0, deadline_s - time.monotonic()))
             child.end()
+        deadline_s = time.monotonic() + KILLED_S
         for child in children:
-            child.process.join(1.0)
+            child.process.join(max(0.0, deadline_s - time.monotonic()))
+        if any(child.process.is_alive() for child in children):
+            end_fork_server()  # it is stopped: whoever waits for one of its processes would wait for ever
 
     def _refresh(self) -> None:
         if time.monotonic() - self._refreshed_s > REFRESH_S:
@@ -414,10 +449,3 @@ class ProcessesWorld:
         emulated_s = (time.monotonic_ns() - self.epoch_ns) / self.world.dilation / 1e9
         stop_ns = self.fleet.stop_ns
         return emulated_s if stop_ns is None else min(emulated_s, stop_ns / 1e9 + 1e-6)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # one of the real-time signals, which have no names of their own

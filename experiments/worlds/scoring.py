@@ -7,7 +7,6 @@ the weights at its own instant, however late.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,8 +22,6 @@ AT_A_TIME = 2
 """Snapshots that the evaluator is given before it has answered."""
 KEPT_LIMIT_BYTES = 1 << 30
 """Weights that are kept on disk at most; and never more than half of what is free there."""
-LOOK_S = 1.0
-"""A pause between two looks counts as silence up to this: a longer one was the launcher's own."""
 
 
 class Kept:
@@ -88,16 +85,11 @@ class Scoring:
     def __init__(self, silence_s: float, setup_s: float) -> None:
         self.snapshots: Snapshots | None = None
         """Set once the run has made its files."""
-        self.heard_s = math.inf
-        """When the evaluator was heard last; when it was started, before it has said anything."""
         self.kept = Kept()
         self.due: dict[int, messages.Evaluate] = {}
         self.given: set[int] = set()
         """Which of them the evaluator has and has not answered."""
         self._silence_s, self._setup_s = silence_s, setup_s
-        self._looked_s: float | None = None
-        self._started = False
-        self._silent_s = 0.0
 
     def take(self, task: messages.Evaluate, evaluator: Child | None) -> None:
         """A record is complete: give it to the evaluator, or keep its weights before they are written over."""
@@ -125,18 +117,11 @@ class Scoring:
         self.given.clear()
 
     def is_silent(self, evaluator: Child, now_s: float) -> bool:
-        """Whether the evaluator gives no sign of life; seconds in which the launcher itself did not listen do not count.
+        """Whether the evaluator gives no sign of life; times are those of the launcher's attention (`Attention.s`).
 
         One that has said nothing yet may take as long as any process to be set up.
         """
-        passed_s = 0.0 if self._looked_s is None else min(now_s - self._looked_s, LOOK_S)
-        self._looked_s = now_s
-        if evaluator.heard_s > self.heard_s:
-            self._started, self._silent_s = True, 0.0
-        else:
-            self._silent_s += passed_s
-        self.heard_s = evaluator.heard_s
-        return self._silent_s > (self._silence_s if self._started else self._setup_s)
+        return now_s - evaluator.heard_s > (self._silence_s if evaluator.heard_s else self._setup_s)
 
     def left(self) -> Iterator[tuple[messages.Evaluate, np.ndarray | None]]:
         """What is still due, the end first, with its weights (float32 [k, size]; None where there was no room for them)."""

@@ -44,6 +44,7 @@ class Tally:
         self.staleness = [(0, 0)] * peers
         self.errors: dict[int, dict[str, int]] = {}
         self.lost: list[int] = []
+        self.lost_unasked: list[int] = []  # those of them that the experiment's script did not end
         self.finished: set[int] = set()
         self.warnings: list[str] = []
         self.emulated_s = 0.0
@@ -164,9 +165,11 @@ class Tally:
         """The reason to give when the fleet's mean validation accuracy has come to where the run was to stop."""
         return f"validation accuracy {accuracy:g} reached at {time_ns / 1e9:g} s ({self.validation_accuracy_mean:.1%})"
 
-    def lose(self, peer: int, why: str, **fields: Any) -> list[Evaluate]:
-        """A peer is gone; returns what is complete now that nobody waits for it."""
+    def lose(self, peer: int, why: str, asked: bool = False, **fields: Any) -> list[Evaluate]:
+        """A peer is gone, `asked` where the script says so; returns what is complete now that nobody waits for it."""
         self.lost.append(peer)
+        if not asked:
+            self.lost_unasked.append(peer)
         self.event("lost", peer=peer, text=why, **fields)
         tasks = [self.complete(index) for index in sorted(self._open)]
         return [task for task in tasks if task is not None]
@@ -242,6 +245,7 @@ class Tally:
             staleness_steps_mean=sum(steps for steps, _ in self.staleness) / used if used else math.nan,
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
+            peers_lost_unasked=sorted(self.lost_unasked),
             links=[self._as_asked(link) for link in self.recorder.link_figures()],
             uplinks=self.fleet.plan.uplinks,
             downlinks=self.fleet.plan.downlinks,

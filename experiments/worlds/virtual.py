@@ -281,9 +281,9 @@ class VirtualWorld:
         told = told_fault(text, self.fleet.experiment.strategy)
         self.completed = False
         self.failure = self.failure or f"peer {identity} failed: {told}; events.jsonl has the whole traceback"
-        self._die(identity, f"its strategy raised {told}")
+        self._die(identity, f"its strategy raised {told}", asked=False)
 
-    def _die(self, identity: int, why: str = "killed by the experiment") -> None:
+    def _die(self, identity: int, why: str = "killed by the experiment", asked: bool = True) -> None:
         """A peer dies; its neighbours hear of it at once."""
         dead = self.members[identity]
         if not dead.alive:
@@ -291,7 +291,7 @@ class VirtualWorld:
         dead.alive = False
         dead.strategy.close()
         self.tally.emulated_s = self.now_ns / 1e9
-        self.tally.lose(identity, why)
+        self.tally.lose(identity, why, asked)
         self.tally.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         for neighbour in list(dead.peer.mixing):
             member = self.members[neighbour]

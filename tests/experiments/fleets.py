@@ -51,16 +51,17 @@ def until(look: Callable[[], T | None], what: str, deadline_s: float = 30.0) -> 
 
 
 class LiveFleet:
-    """One `grapevine run` in a process group of its own."""
+    """One `grapevine run` in a process group of its own; `environment` changes what it is started in."""
 
-    def __init__(self, folder: Path, stop: str, *arguments: str) -> None:
+    def __init__(self, folder: Path, stop: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.out = folder / "run"
         file = folder / "small.toml"
         file.write_text(SMALL.format(stop=stop))
         command = [sys.executable, "-m", "experiments", "run", str(file), "--out", str(self.out), "--quiet", *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )  # fmt: skip
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """The events written so far."""

@@ -7,12 +7,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from experiments import Result
 from experiments.summary import KEYS
+from experiments.worlds.folders import places
 from tests.experiments.fleets import LiveFleet, until
 
 FILES = {
@@ -26,8 +28,8 @@ def fleets(tmp_path: Path) -> Iterator[type]:
     """Makes live fleets, and sees to it that none outlives the test."""
     started: list[LiveFleet] = []
 
-    def start(stop: str, *arguments: str) -> LiveFleet:
-        started.append(LiveFleet(tmp_path, stop, *arguments))
+    def start(stop: str, *arguments: str, **options: Any) -> LiveFleet:
+        started.append(LiveFleet(tmp_path, stop, *arguments, **options))
         return started[-1]
 
     yield start  # type: ignore[misc]
@@ -85,13 +87,18 @@ def test_ctrl_c_ends_everything_and_leaves_a_complete_folder(fleets: type) -> No
     assert len(Result.read(fleet.out).metrics) > 0
 
 
-def test_no_orphan_survives_the_launchers_own_death(fleets: type) -> None:
-    fleet = fleets('time = "600 s"')
+def test_neither_orphan_nor_folder_survives_the_launchers_own_death(fleets: type, tmp_path: Path) -> None:
+    """Its folder for temporary files has a longer path than a socket may have."""
+    temporary = tmp_path / ("long" * 30)
+    temporary.mkdir()
+    fleet = fleets('time = "600 s"', environment={"TMPDIR": str(temporary)})
     fleet.training()
+    assert folders_of(fleet.process.pid)
     until(lambda: (fleet.out / "metrics.parquet").exists() or None, "the first tables")
     os.kill(fleet.process.pid, signal.SIGKILL)
     fleet.wait()
     until(lambda: not fleet.survivors(), "all processes gone")
+    assert [*folders_of(fleet.process.pid), *temporary.iterdir()] == []
     assert fleet.summary()["reason"] == "running"
     assert len(Result.read(fleet.out).metrics) > 0
 
@@ -119,6 +126,39 @@ def test_a_stopped_evaluator_is_noticed_and_nothing_is_lost(fleets: type) -> Non
     assert summary["accuracy_mean"] == scored["value"].iloc[-1]
     assert summary["validation_accuracy_mean"] is not None
     until(lambda: not fleet.survivors(), "all processes gone")
+
+def test_a_stopped_fork_server_does_not_keep_the_launcher_from_ending(fleets: type) -> None:
+    """Nobody else can tell the launcher that a process has ended."""
+    fleet = fleets('time = "600 s"')
+    os.kill(parent_of(fleet.training()[0]), signal.SIGSTOP)
+    fleet.interrupt()
+    assert fleet.wait() == 130
+    until(lambda: not fleet.survivors(), "all processes gone")
+    assert fleet.summary()["reason"] == "interrupted"
+    assert not folders_of(fleet.process.pid)
+
+
+def test_a_killed_fork_server_leaves_no_orphan(fleets: type) -> None:
+    """Not even a stopped one, which cannot see that the launcher is gone; its last weights are those of its last record."""
+    fleet = fleets('time = "600 s"')
+    pids = fleet.training()
+    os.kill(parent_of(pids[1]), signal.SIGKILL)
+    os.kill(pids[1], signal.SIGSTOP)
+    fleet.interrupt()
+    assert fleet.wait() == 130
+    until(lambda: not fleet.survivors(), "all processes gone")
+    assert fleet.summary()["reason"] == "interrupted"
+    assert 1 in fleet.summary()["peers_lost"]
+    assert len(np.unique(Result.read(fleet.out).weights[:2], axis=0)) == 2  # not those with which both began
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def folders_of(pid: int) -> list[Path]:
+    """What a launcher has outside its run folder."""
+    return [path for place in places() for path in place.glob(f"grapevine-*-{pid}-*")]
 
 
 def test_tcp_carries_the_same_messages(fleets: type) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from experiments import Result
+from experiments import rendezvous as rendezvous_module
 from experiments.__main__ import main
 from experiments.build import build
 from experiments.config import Experiment, Stop
 from experiments.events import CutEvent, Event, HealEvent, KillEvent, RateEvent
 from experiments.record import Recorder
-from experiments.rendezvous import FILE, LIMIT_BYTES, Rendezvous, ask
+from experiments.rendezvous import FILE, GUESTS, LIMIT_BYTES, SILENT_S, Rendezvous, ask
 from experiments.worlds import messages
 from experiments.worlds.pokes import Pokes
 from experiments.worlds.tally import Tally
@@ -44,11 +45,14 @@ def meeting(tmp_path: Path) -> Iterator[tuple[Path, Rendezvous]]:
 
 
 def serving(rendezvous: Rendezvous) -> threading.Thread:
-    """Answers one question with itself."""
+    """Answers with what was asked, for as long as it takes to let one come, ask and go."""
 
     def serve() -> None:
-        select.select([rendezvous.fd], [], [], 10)
-        rendezvous.serve(lambda question: {"heard": question})
+        for _ in range(2):
+            select.select(rendezvous.fds, [], [], 10)
+            rendezvous.serve(lambda question: {"heard": question})
+            if len(rendezvous.fds) == 1:
+                return
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -76,6 +80,39 @@ def test_what_is_no_question_is_turned_away(meeting: tuple[Path, Rendezvous], qu
         assert words in json.loads(asking.recv(1000))["refused"]
     os.close(descriptor)
     thread.join()
+
+
+def silent(folder: Path) -> socket.socket:
+    """Somebody who comes and says nothing."""
+    guest = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    descriptor = os.open(folder, os.O_RDONLY)
+    guest.connect(f"/proc/self/fd/{descriptor}/{FILE}")
+    os.close(descriptor)
+    return guest
+
+
+def test_who_says_nothing_holds_nobody_up_and_goes(
+    meeting: tuple[Path, Rendezvous], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher that answers pokes is the one that listens to the peers."""
+    folder, met = meeting
+    now_s = 0.0
+    monkeypatch.setattr(rendezvous_module.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(socket.socket, "settimeout", None)  # nobody waits for anybody
+    guests = []
+    for _ in range(3 * GUESTS):
+        guests.append(silent(folder))
+        met.serve(lambda question: {"heard": question})
+        assert len(met.fds) <= 1 + GUESTS
+    guests[-1].send(b'{"a": 1}')
+    met.serve(lambda question: {"heard": question})
+    assert json.loads(guests[-1].recv(1000)) == {"heard": {"a": 1}}
+    now_s = SILENT_S
+    met.serve(lambda question: {"heard": question})
+    assert len(met.fds) == 1
+    assert guests[-2].recv(1000) == b""  # turned away
+    for guest in guests:
+        guest.close()
 
 
 def test_a_socket_that_outlived_its_fleet_does_not_hold_anybody_up(tmp_path: Path) -> None:

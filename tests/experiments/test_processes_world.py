@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-import zmq
 
 from experiments import Experiment
+from experiments import build as build_module
 from experiments.build import build
 from experiments.config import Processes, Stop
+from experiments.config_errors import ConfigError
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder
+from experiments.worlds import attention, folders, launching, memory, messages, processes
 from experiments.worlds import child as child_module
-from experiments.worlds import memory, messages, processes
 from experiments.worlds.child import _Pipe, may_run_realtime
 from experiments.worlds.launching import Child, WorldError
 from experiments.worlds.memory import Snapshots
@@ -28,7 +31,7 @@ from experiments.worlds.processes import ProcessesWorld
 from experiments.worlds.tally import Tally
 from peer.sockets import Sockets
 from peer.strategies import Solo
-from topology.graphs import Complete
+from topology.graphs import Complete, Ring
 
 
 class Stand(Child):
@@ -40,6 +43,7 @@ class Stand(Child):
         self.process: Any = SimpleNamespace(
             pid=1, exitcode=exitcode, join=lambda *_: None, is_alive=lambda: False, kill=lambda: None
         )
+        self.handle = -1
         self.heard_s = 0.0
         self.last_words = self.why = ""
         self.alive = True
@@ -71,6 +75,7 @@ def final(peer: int) -> messages.Report:
 def test_a_process_that_is_silent_at_the_very_end_is_named_too(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """When all others are done nothing else would look for it, and the final scores would wait for it for ever."""
     world = make(Stop(steps=5))
+    world.attention.s = processes.SILENCE_S + 1
     world.peers[0].heard_s = 2**40  # heard just now, for ever
     world.peers[0].speak(final(0))
     world._train()
@@ -86,14 +91,13 @@ def test_who_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
         child.heard_s = 2**40
     world.peers[0].speak(final(0))
     world._stop("accuracy 0.9 reached")
-    world._stop_deadline_s = 0.0
+    world._stop_deadline_s = -1.0
     world._train()
     assert any("had not stopped in time" in warning for warning in world.tally.warnings)
 
 
-def test_a_stop_waits_for_the_end_of_a_long_step(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_waits_for_the_end_of_a_long_step(make: Any) -> None:
     world = make(Stop(steps=5))
-    monkeypatch.setattr(processes.time, "monotonic", lambda: 0.0)
     world._take(world.peers[0], messages.Report(0, 0, 10**9, 5, 1.0, 30e9, [], [], [], 0, 0, {}))
     world._stop("accuracy 0.9 reached")
     assert world._stop_deadline_s is not None
@@ -106,9 +110,172 @@ def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, mo
     monkeypatch.setattr(processes, "Child", lambda *_: stands.pop(0))
     monkeypatch.setattr(processes, "start_fork_server", lambda: None)
     monkeypatch.setattr(world, "_hear_all", lambda kind: {peer: messages.Ready("") for peer in range(2)})
+    world.attention.s = 100.0
     world._start(Path())
     world._watch_time()
     assert [child.alive for child in world.peers.values()] == [True, True]
+
+
+def test_silence_counts_only_while_the_launcher_listens(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that was stopped, or had no processor, has heard nobody; a minute of that is no silence of the peers."""
+    now_s = 0.0
+    monkeypatch.setattr(attention, "time", SimpleNamespace(monotonic=lambda: now_s))
+    world = make(Stop(steps=5))
+    for _ in range(10):
+        now_s += 60
+        world._watch_time()  # the launcher may be stopped anywhere: here between listening and looking
+        world._listen(0)
+        world._watch_time()
+    assert world._waiting_for() == [0, 1]
+    while world._waiting_for() and now_s < 620:
+        now_s += 0.1
+        world._listen(0)
+        world._watch_time()
+    assert now_s < 600 + processes.SILENCE_S
+    world._note_losses()
+    assert world.tally.lost == [0, 1]
+
+
+def test_a_stop_gives_its_grace_in_time_of_a_launcher_that_listens(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(attention, "time", SimpleNamespace(monotonic=lambda: now_s))
+    world = make(Stop(steps=5))
+    world._stop("accuracy 0.9 reached")
+    now_s = 60.0
+    world._listen(0)
+    world._watch_time()
+    assert world._waiting_for() == [0, 1]
+
+
+def test_an_interrupt_is_heard_between_two_starts(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, started = make(Stop(steps=5)), []
+
+    def start(name: str, *_: Any) -> Stand:
+        started.append(name)
+        world.interrupt.requested = True
+        return Stand(name)
+
+    monkeypatch.setattr(processes, "Child", start)
+    monkeypatch.setattr(processes, "start_fork_server", lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        world._start(Path())
+    assert started == ["peer 0"]
+
+
+@pytest.mark.parametrize(("interrupted", "limit_s"), [(True, 1e9), (False, 0.0)])
+def test_a_start_waits_for_no_fork_server_that_is_stopped(
+    interrupted: bool, limit_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(launching, "end_fork_server", ended.set)
+    monkeypatch.setattr(launching, "INTERRUPTED_START_S", 0.0)
+    with launching.bounded_start(lambda: interrupted, limit_s):
+        assert ended.wait(10)
+
+
+def test_a_start_that_goes_well_leaves_the_fork_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(launching, "end_fork_server", ended.set)
+    with launching.bounded_start(lambda: False, 1e9):
+        assert threading.active_count() > 1
+    assert not ended.is_set()
+
+
+@pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
+def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = Experiment(peers=40, topology=graph, strategy=Solo(), world=Processes(), stop=Stop(steps=5))
+    monkeypatch.setattr(build_module, "files_allowed", lambda: needed)
+    build(experiment)
+    monkeypatch.setattr(build_module, "files_allowed", lambda: needed - 1)
+    with pytest.raises(ConfigError, match=rf"hold up to {needed} files open each, and {needed - 1} are permitted here"):
+        build(experiment, lambda: pytest.fail("something was started"))
+
+
+def test_a_peer_of_many_neighbours_needs_more_files_than_its_launcher() -> None:
+    assert launching.files_needed(10, 400) == launching.files_needed(2, 400) == 32 + 3 * 400
+
+
+def test_who_is_killed_during_the_start_is_named_with_the_signal(make: Any) -> None:
+    world = make(Stop(steps=5))
+    words = str(world._ended_early(Stand("peer 3", -signal.SIGKILL)))
+    assert words == "peer 3 ended while it was set up: its process was ended by SIGKILL"
+    assert "must be importable" in str(world._ended_early(Stand("peer 3", 1)))
+
+
+def test_how_a_process_ended_is_not_guessed_where_the_fork_server_is_gone(make: Any) -> None:
+    world = make(Stop(steps=5))
+    world.peers[0].process.exitcode, world.peers[1].process.exitcode = launching.UNKNOWN, None
+    for peer in range(2):
+        world._lose(peer, world.peers[peer])
+        assert "how is not known, since the fork server is stopped or gone" in world.tally.warnings[-1]
+
+
+def test_who_was_lost_unasked_is_told_apart_and_belongs_to_the_reason(make: Any) -> None:
+    """One survivor's accuracy is not the fleet's."""
+    world = make(Stop(steps=5))
+    world.peers[1].process.exitcode = -signal.SIGSEGV
+    world.peers[1].theirs.close()
+    world.peers[0].speak(final(0))
+    world.reason = "accuracy 0.9 reached at 5 s (91.0%)"
+    world._train()
+    outcome = world.tally.outcome(world.completed, world.reason, 1.0, np.zeros((2, 3), np.float32))
+    assert (outcome.peers_lost, outcome.peers_lost_unasked) == ([1], [1])
+    assert outcome.reason == "accuracy 0.9 reached at 5 s (91.0%); lost on the way: peer 1"
+    assert outcome.completed
+
+
+def test_who_kills_itself_as_the_script_says_was_asked_to(make: Any) -> None:
+    """Its end may be noticed before the launcher itself comes to that line of the script."""
+    world = make(Stop(steps=5))
+    world.peers[1].process.exitcode = -signal.SIGKILL
+    world.peers[1].theirs.close()
+    assert world.peers[1].read() == []  # its end is known
+    world._kill(1, "killed by the script")
+    world.peers[0].speak(final(0))
+    world._train()
+    outcome = world.tally.outcome(world.completed, world.reason, 1.0, np.zeros((2, 3), np.float32))
+    assert (outcome.peers_lost, outcome.peers_lost_unasked) == ([1], [])
+    assert outcome.reason == "5 steps done"
+
+
+def test_a_fleet_that_lost_everybody_is_not_complete_whatever_it_had_reached(make: Any) -> None:
+    world = make(Stop(steps=5))
+    for child in world.peers.values():
+        child.theirs.close()
+    world.reason = "accuracy 0.9 reached at 5 s (91.0%)"
+    world._train()
+    assert not world.completed
+    assert world.reason == "accuracy 0.9 reached at 5 s (91.0%); every peer was lost"
+
+
+def test_the_last_weights_are_those_that_were_written_whole(tmp_path: Path) -> None:
+    """Of a lost peer those of its last record, not those with which it began."""
+    snapshots = memory.Snapshots(tmp_path, 4, 2, create=True)
+    for index in range(snapshots.slots + 2):  # the first two are written over
+        for peer in range(3):
+            snapshots.write(index, peer, np.full(2, 10 * index + peer, np.float32))
+    snapshots.write(messages.FINAL, 0, np.full(2, -1, np.float32))
+    newest = snapshots.slots + 1
+    snapshots._stamps[newest % snapshots.slots, 2] = memory.UNWRITTEN  # peer 2 died while it wrote
+    last = snapshots.last(np.full(2, 7, np.float32))
+    assert last[:, 0].tolist() == [-1, 10 * newest + 1, 10 * (newest - 1) + 2, 7]
+    assert last.dtype == np.float32
+
+
+def test_real_time_priority_is_not_asked_for_by_who_is_nice_or_told_not_to(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(Stop(steps=5))
+    monkeypatch.setattr(processes, "may_run_realtime", lambda: True)
+    monkeypatch.setattr(processes.os, "getpriority", lambda *_: 0)
+    assert world._without_realtime() == ""
+    monkeypatch.setattr(processes.os, "getpriority", lambda *_: 5)
+    assert "nice (5)" in world._without_realtime()
+    monkeypatch.setattr(processes.os, "getpriority", lambda *_: 0)
+    world.world = Processes(realtime=False)
+    assert "world.realtime is false" in world._without_realtime()
+    monkeypatch.setattr(world, "_timed", lambda: True)
+    assert not world._spec(0, [], Path(), 7).realtime
 
 
 def test_a_death_by_a_signal_without_a_name_has_words(make: Any) -> None:
@@ -120,8 +287,8 @@ def test_a_death_by_a_signal_without_a_name_has_words(make: Any) -> None:
 
 def test_shared_files_go_where_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mapped file on a full file system ends the process that writes to it, without a word."""
-    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
-    room = {"/dev/shm": 1_000, str(tmp_path): 1_000_000}
+    monkeypatch.setattr(folders.tempfile, "tempdir", str(tmp_path))
+    room = {"/dev/shm": 1_000, str(tmp_path): 1_000_000, "/tmp": 1_000}
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda place: SimpleNamespace(free=room[str(place)]))
     made = memory.make_room(500_000)
     assert made.parent == tmp_path
@@ -171,29 +338,17 @@ def test_trying_leaves_the_priority_as_it_was() -> None:
     assert os.sched_getscheduler(0) == before
 
 
-def test_a_public_address_does_not_tell_the_number_that_marks_the_frames(make: Any) -> None:
-    """Names of abstract sockets can be read by everybody on the machine."""
-    world, run = make(Stop(steps=5)), 0x1234567890ABCDEF
-    assert f"{run:x}" not in world._spec(0, [], Path(), run).address
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_other_users_of_the_machine_cannot_reach_a_peer() -> None:
-    sockets = Sockets(f"ipc://@grapevine-test-{os.getpid()}")
-    heard = {}
-    for user in (65534, os.getuid()):
-        if (pid := os.fork()) == 0:
-            os.setuid(user)
-            dealer = zmq.Context().socket(zmq.DEALER)
-            dealer.connect(sockets.address)
-            dealer.send(b"x")
-            dealer.poll(300)
-            os._exit(0)
-        os.waitpid(pid, 0)
-        heard[user] = sockets.drain()
-    assert not heard[65534]
-    assert heard[os.getuid()]
+def test_local_names_lie_in_the_runs_own_folder_however_long_its_path_is(make: Any, tmp_path: Path) -> None:
+    """Nobody else may enter it, while names outside of any folder are everybody's as soon as their owner is dead."""
+    assert make(Stop(steps=5))._spec(1, [], Path(), 7).address == "ipc://peer-1"
+    folder = tmp_path / ("long" * 40)
+    folder.mkdir()
+    peer: Any = SimpleNamespace(folder=os.open(folder, os.O_RDONLY))
+    sockets = Sockets(child_module._PeerProcess._in_full(peer, "ipc://peer-1"))
+    assert [path.name for path in folder.iterdir()] == ["peer-1"]
+    assert child_module._PeerProcess._in_full(peer, "tcp://127.0.0.1:5") == "tcp://127.0.0.1:5"
     sockets.close()
+    os.close(peer.folder)
 
 
 def test_a_peer_that_serves_and_holds_no_data_has_nothing_to_warm_up() -> None:

@@ -249,3 +249,28 @@ def test_frames_that_no_honest_neighbour_sends_are_counted_and_change_nothing(ri
     rig.round()
     assert rig.carrier.errors == {"foreign": 6, "stamp": 2}
     assert not rig.live.news
+
+
+def test_how_late_a_frame_is_handed_on_is_recorded(rig: Rig) -> None:
+    """The figure by which a run says how true it was: against the instant of the emulated link."""
+    for source, due_ns in ((0, 10_000), (2, 40_000)):
+        rig.wires.incoming.append(encode(Chunk(source, 0, 0, 0, 8, due_ns, 5, b"head", bytes(8)), RUN))
+    rig.round()
+    assert rig.carrier.lateness_ns == []  # neither is due
+    rig.clock.time_ns = 10_250
+    rig.round()
+    assert rig.carrier.lateness_ns == [250]
+    rig.clock.time_ns = 40_000
+    rig.round()
+    assert rig.carrier.lateness_ns == [250]  # the other one came in time
+    rig.wires.incoming.append(encode(Chunk(2, 1, 0, 0, 8, 39_000, 5, b"head", bytes(8)), RUN))
+    rig.round()
+    assert rig.carrier.lateness_ns == [250, 1_000]  # it was late when it reached this process
+    assert [arrival.arrived_ns for arrival in rig.news("arrival")] == [10_000, 40_000, 39_000]
+
+
+def test_a_link_that_takes_no_time_is_never_late(rig: Rig) -> None:
+    rig.wires.incoming.extend(frames_from(0))
+    rig.round()
+    assert rig.news("arrival")
+    assert rig.carrier.lateness_ns == []

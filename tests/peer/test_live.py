@@ -6,6 +6,7 @@ import numpy as np
 
 from peer.endpoint import Endpoint
 from peer.live import Clock, LivePeer
+from peer.peer import Peer
 from peer.strategies import Solo
 from tests.helpers import LIMIT_BYTES, make_peer
 
@@ -50,3 +51,64 @@ def test_the_end_of_the_time_does_not_wait_for_the_end_of_a_step() -> None:
     assert peer.step == 0
     assert records == [0, 1, 2, 3]
     assert live.ended
+
+
+class Host(Clock):
+    """Stands where a test puts it; whoever waits for an instant finds that it has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_ns = 0
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    def seconds_until(self, emulated_ns: int) -> float:
+        self.at_ns = max(self.at_ns, emulated_ns)
+        return 0.0
+
+
+class Device:
+    """A step takes a second; 0 = as long as the host takes, which is 3 ms."""
+
+    def __init__(self, host: Host, step_ns: int) -> None:
+        self.host, self.step_ns = host, step_ns
+
+    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
+        self.host.at_ns += 3_000_000
+        return 1.0, np.ones_like(weights)
+
+    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
+        return self.step_ns
+
+
+def times(step_ns: int, *held_up_ns: int) -> list[int]:
+    """A peer's logical time after each of its steps; before each the host holds its strategy up for so long."""
+    seen: list[int] = []
+    peer, host = make_peer(0, {}), Host()
+
+    async def strategy(peer: Peer) -> None:
+        for length_ns in held_up_ns:
+            host.at_ns += length_ns
+            await peer.gradient()
+            seen.append(peer.now_ns)
+
+    live = LivePeer(peer, Endpoint(0, [], LIMIT_BYTES), Device(host, step_ns), host, None, 10**15, lambda index, _: None)
+    live.run(strategy(peer))
+    return seen
+
+
+def test_logical_time_passes_over_what_holds_the_host_up_for_less_than_the_slack() -> None:
+    """Decision 1: up to 20 ms of the host's cost no emulated time; beyond, the peer is never more than 20 ms behind."""
+    ms = 1_000_000
+    assert times(SECOND_NS, 0, 19 * ms, 5 * ms) == [SECOND_NS, 2 * SECOND_NS, 3 * SECOND_NS]
+    late_ns = 1_000 * ms  # the host stands still for two seconds: the step that takes one ends a second late
+    assert times(SECOND_NS, 0, 2 * SECOND_NS, 0) == [
+        SECOND_NS,
+        2 * SECOND_NS + late_ns + 3 * ms - 20 * ms,
+        3 * SECOND_NS + late_ns + 3 * ms - 20 * ms,
+    ]
+
+
+def test_where_a_step_takes_what_the_host_takes_there_is_no_slack() -> None:
+    assert times(0, 0, 7_000_000) == [3_000_000, 13_000_000]

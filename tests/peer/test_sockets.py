@@ -1,0 +1,82 @@
+"""Sockets of a peer: who is heard, and what becomes of a neighbour's address once the neighbour is dead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from peer.sockets import Sockets
+
+DEADLINE_MS = 10_000
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sockets]:
+    sockets = Sockets(f"ipc://{tmp_path}/peer-1" if request.param == "ipc" else "tcp://127.0.0.1:*")
+    yield sockets
+    if not sockets.context.closed:
+        sockets.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Sockets]:
+    sockets = Sockets(f"ipc://{tmp_path}/peer-0")
+    yield sockets
+    sockets.close()
+
+
+def test_who_takes_a_dead_neighbours_address_hears_nothing(listening: Sockets, own: Sockets) -> None:
+    own.connect({1: listening.address})
+    assert own.send(1, [b"weights"])
+    assert listening.router.poll(DEADLINE_MS)
+    listening.close()
+    stranger = zmq.Context().socket(zmq.ROUTER)
+    stranger.setsockopt(zmq.LINGER, 0)
+    stranger.bind(listening.address)
+    for _ in range(300):  # for longer than zmq waits before it connects again
+        own.send(1, [b"weights"])
+        assert not stranger.poll(1)
+    assert not own.send(1, [b"weights"])
+    stranger.close(0)
+
+
+def test_connecting_ends_when_everybody_has_answered(listening: Sockets, own: Sockets) -> None:
+    """Whatever is sent then arrives, although the name is gone from the folder."""
+    own.connect({1: listening.address})
+    if listening.address.startswith("ipc"):
+        Path(listening.address.removeprefix("ipc://")).unlink()
+    assert own.send(1, [b"weights"])
+    assert listening.router.poll(DEADLINE_MS)
+    assert [bytes(part) for part in listening.drain()[0]] == [b"weights"]
+
+
+def test_a_neighbour_that_does_not_answer_is_named(own: Sockets, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match=r"peer 7 has not answered within 0\.05 s"):
+        own.connect({7: f"ipc://{tmp_path}/nobody"}, 0.05)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_other_users_of_the_machine_cannot_reach_a_peer(tmp_path: Path) -> None:
+    """Not even where the folder lets them in."""
+    folder = f"/proc/self/fd/{os.open(tmp_path, os.O_RDONLY)}"  # the way to pytest's folder is closed to others
+    sockets = Sockets(f"ipc://{folder}/peer-0")
+    (tmp_path / "peer-0").chmod(0o777)
+    heard = {}
+    for user in (65534, os.getuid()):
+        if (pid := os.fork()) == 0:
+            os.setuid(user)
+            dealer = zmq.Context().socket(zmq.DEALER)
+            dealer.connect(sockets.address)
+            dealer.send(b"x")
+            dealer.poll(300)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        heard[user] = sockets.drain()
+    assert not heard[65534]
+    assert heard[os.getuid()]
+    sockets.close()
+    os.close(int(folder.rpartition("/")[2]))
