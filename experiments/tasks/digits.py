@@ -54,13 +54,16 @@ class Digits(Task, frozen=True, tag="digits"):
         make: Callable[[Mapping[str, np.ndarray]], Learner]
         if self.model == "cnn":
             shape, start, make, needs = _as_images, cnn.initial(rng), cnn.learner, cnn.NEEDS
+            layout = cnn.layout()
         else:
             widths = self._widths()
             shape, start, needs = _with_ones, perceptron.initial(widths, rng), perceptron.__name__
             make = functools.partial(perceptron.Perceptron, widths)
+            layout = perceptron.layout(widths)
         data = {"train_x": shape(train_x), "train_y": train_y, "test_x": shape(test_x), "test_y": test_y}
         return LearningProblem(
-            initial=start, data=data, make=make, partition=partition, peers=peers, seed=seed, preload=(needs,)
+            initial=start, layout=layout, data=data, make=make, partition=partition, peers=peers, seed=seed,
+            preload=(needs,),
         )
 
     def _widths(self) -> tuple[int, ...]:

@@ -56,9 +56,11 @@ class Module(Task, frozen=True, eq=False, tag="module"):
         (train_x, train_y), (test_x, test_y) = _pair(self.train, "train"), _pair(self.test, "test")
         data = {"train_x": train_x, "train_y": train_y, "test_x": test_x, "test_y": test_y}
         make = _Maker(self.factory, self.loss, seed)
-        initial = autograd.flat(autograd.build(self.factory, seed))
+        module = autograd.build(self.factory, seed)
+        initial = autograd.flat(module)
         problem = LearningProblem(
             initial=initial,
+            layout=autograd.layout(module),
             data=data,
             make=make,
             partition=partition,
