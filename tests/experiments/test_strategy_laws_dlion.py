@@ -47,7 +47,6 @@ def test_a_transfer_counts_no_gradient_twice_and_loses_none(
     early = [message for message in given if message.step < 200]
     assert len(early) > 5 * (peers - 1)
     expected = -0.02 / peers * sum(made)
-    print(len(given), len(early), [float(np.abs(peer.weights - expected).max()) for peer in found], np.abs(expected).max())
     for peer in found:
         np.testing.assert_allclose(peer.weights, expected, atol=2e-4)
 
