@@ -136,7 +136,11 @@ def _problem(experiment: Experiment) -> Problem:
     servers = experiment.strategy.hubs
     if 0 < servers < experiment.peers:
         partition = Spared(partition=partition, servers=servers)
-    return _located("partition", lambda: experiment.task.problem(experiment.peers, partition, experiment.seed))
+    problem = _located("partition", lambda: experiment.task.problem(experiment.peers, partition, experiment.seed))
+    share = experiment.strategy.held_out_share
+    if share:
+        _located("partition", lambda: problem.hold_out(share, experiment.seed))
+    return problem
 
 
 def _laid_after(experiment: Experiment) -> str:

@@ -71,7 +71,7 @@ class Ledger:
         """The whole debt to a neighbour, float64 [size]."""
         return self.total - self.paid[neighbour]
 
-    def take(self, neighbour: int, pick: Pick) -> Payload:
+    def take(self, neighbour: int, pick: Pick) -> Dense | Sparse:
         """Pay a part of the debt: the picked elements leave the debt and are returned, float32.
 
         With `Next` the part never wraps: at the end of the vector it is shorter, and the next one starts at zero.
@@ -100,6 +100,11 @@ class Ledger:
         if neighbour in self.paid:  # it may have been lost while it was sent to
             self.paid[neighbour][payload.where()] -= payload.values.astype(np.float64) - read
 
+    def credit(self, neighbour: int, where: slice, amount: np.ndarray) -> None:
+        """Take an amount (float64) off the debt to a neighbour, which has got it in another way than by `take`."""
+        if neighbour in self.paid:
+            self.paid[neighbour][where] += amount
+
     def turn(self, neighbour: int, start: int) -> None:
         """Let a neighbour's round (`Next`) go on at an element."""
         self._next[neighbour] = start % len(self.total)
@@ -115,6 +120,6 @@ class Ledger:
         self._next.pop(neighbour, None)
 
     @staticmethod
-    def _pay(paid: np.ndarray, payload: Payload) -> Payload:
+    def _pay(paid: np.ndarray, payload: Dense | Sparse) -> Dense | Sparse:
         paid[payload.where()] += payload.values
         return payload

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from peer.effects import Gradient, Receive, Send, Sleep
+from peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
 from peer.endpoint import Arrival, Endpoint
 from peer.peer import Peer
 from peer.waiting import Waiter
@@ -64,6 +64,9 @@ class Learner(Protocol):
 
     def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
         """(loss, gradient float32 [size]) over the peer's next minibatch."""
+
+    def held_out_loss(self, weights: np.ndarray) -> float:
+        """The loss over the samples that the peer keeps apart."""
 
     def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
         """The emulated time of the step with this number, begun now; 0 = as long as this machine takes."""
@@ -133,18 +136,21 @@ class LivePeer:
         if isinstance(effect, Send):
             return self._send(effect)
         if isinstance(effect, Gradient):
-            return self._gradient(effect)
+            return self._compute(effect.batch_size, lambda: self.learner.gradient(self.peer.weights, effect.batch_size))
+        if isinstance(effect, HeldOutLoss):
+            return self._compute(effect.cost_samples, lambda: self.learner.held_out_loss(self.peer.weights))
         if isinstance(effect, Receive):
             return self._receive(effect)
         if isinstance(effect, Sleep):
             return self._wait(effect.until_ns)
         raise TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only")
 
-    def _gradient(self, effect: Gradient) -> tuple[float, np.ndarray]:
+    def _compute(self, samples: int, work: Callable[[], Any]) -> Any:
+        """Do work that takes the device as long as a gradient over so many samples."""
         start_ns = self.peer.now_ns
-        result = self.learner.gradient(self.peer.weights, effect.batch_size)
+        result = work()
         if self._emulated:
-            end_ns = start_ns + self.learner.duration_ns(effect.batch_size, start_ns, self.peer.speed.steps)
+            end_ns = start_ns + self.learner.duration_ns(samples, start_ns, self.peer.speed.steps)
             self.overrun_ns.append(max(0, self.clock.now_ns() - end_ns))
             self._wait(end_ns)
         else:

@@ -11,12 +11,13 @@ import numpy as np
 
 from peer.aggregators import Aggregator, Mean, add_scaled
 from peer.codecs import Codec, Float32
-from peer.effects import Gradient, Receive, Send, Sleep
+from peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
 from peer.endpoint import PIECE_LEAST_BYTES, Arrival
+from peer.layout import Layout, lay
 from peer.ledger import Ledger, Pick
 from peer.meter import MEASURING_BYTES, LinkMeter, SpeedMeter
 from peer.optimizers import Optimizer, Sgd
-from peer.payloads import Dense, Head, Payload, decode, decode_head, encode
+from peer.payloads import Dense, Head, Payload, Sparse, decode, decode_head, encode
 from peer.wire import HEADER_BYTES, WireError
 
 OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
@@ -69,8 +70,9 @@ class Peer:
     neighbour; the rest of the row is the peer's own weight.  Where `rounds` are given, `neighbours` and `mixing` are all whom
     the peer ever has a link with, and `targets`, `sources` and `weight` tell whom it talks to at a step.  With `push_sum` W
     does not keep the mean by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
-    `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known);
-    `notes` is where a strategy says what it has decided last, by name.
+    `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known),
+    `held_out_samples` how many it keeps apart from them.  `layout` names the tensors that `weights` is made of, in order and
+    without gaps; it never changes.  `notes` is where a strategy says what it has decided last, by name.
     """
 
     def __init__(
@@ -88,6 +90,8 @@ class Peer:
         data_samples: int = 0,
         rounds: Rounds | None = None,
         push_sum: bool = False,
+        layout: Layout | None = None,
+        held_out_samples: int = 0,
     ) -> None:
         self.id = identity
         self.peers = peers
@@ -95,6 +99,7 @@ class Peer:
         self.mixing = dict(mixing)
         self.weights = weights
         self.size = len(weights)
+        self.layout: Layout = layout or lay([("weights", (self.size,))])
         self.batch_size = batch_size
         self.codec: Codec = codec or Float32()
         self.aggregator: Aggregator = aggregator or Mean()
@@ -103,6 +108,7 @@ class Peer:
         self.steps_limit = steps_limit
         self.rng = rng or np.random.default_rng([0, identity])
         self.data_samples = data_samples
+        self.held_out_samples = held_out_samples
         self.rounds = rounds
         self.mass: float | None = 1.0 if push_sum else None
         self._kept_mass = 1.0
@@ -229,6 +235,15 @@ class Peer:
         self.samples += self.batch_size
         return gradient
 
+    async def held_out_loss(self) -> float:
+        """The loss at the present weights over the samples that this peer keeps apart, with which it never trains.
+
+        Takes a third of the device's time for a gradient over as many samples.  Raises ValueError where none are kept apart.
+        """
+        if not self.held_out_samples:
+            raise ValueError("this peer keeps no samples apart: let the strategy's held_out_share be above 0")
+        return await HeldOutLoss(self.held_out_samples)
+
     async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
         """Queue a message to a neighbour; returns its values as they will be read there (float32)."""
         self._count(CALLS_OF_A_SEND)
@@ -255,13 +270,15 @@ class Peer:
         self._kept_mass = self.mass / (1 + len(self.targets))
         return await self.broadcast(Dense(self.weights), (self._kept_mass,))
 
-    async def pay(self, neighbour: int, pick: Pick, scalars: tuple[float, ...] = ()) -> Payload:
-        """Send a neighbour a part of what the ledger owes it; what the codec's rounding loses stays owed."""
+    async def pay(self, neighbour: int, pick: Pick, scalars: tuple[float, ...] = ()) -> Dense | Sparse:
+        """Send a neighbour a part of what the ledger owes it, and return it as it will be read there; what the codec's
+        rounding loses stays owed."""
         assert self.ledger is not None, "call new_ledger first"
         payload = self.ledger.take(neighbour, pick)
         read = await self.send(neighbour, payload, scalars)
         if not self.codec.lossless:
             self.ledger.refund(neighbour, payload, read)
+            payload.values = read
         return payload
 
     async def sleep(self, duration_ns: int) -> None:

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from experiments.tasks.base import HeldOut
 from experiments.tasks.buffers import Vectors
 from experiments.tasks.learning import Batch
+from peer.layout import Layout, lay
 
 Loss = Callable[[Any, Tensor], Tensor]
 
@@ -60,6 +61,11 @@ def build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
 def flat(module: nn.Module) -> np.ndarray:
     """The trainable parameters of a module: float32 [size]."""
     return np.concatenate([p.detach().numpy().reshape(-1) for p in module.parameters() if p.requires_grad])
+
+
+def layout(module: nn.Module) -> Layout:
+    """Where the trainable parameters of a module lie in that vector, by their names in the module."""
+    return lay((name, tuple(p.shape)) for name, p in module.named_parameters() if p.requires_grad)
 
 
 class ModuleLearner:
@@ -116,6 +122,26 @@ class ModuleLearner:
                 return answer
         return self._one_by_one(weights, batches)
 
+    def loss(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> float:
+        """The loss of one model over chosen training samples, as it is used: without dropout.
+
+        Batch normalisation takes its running statistics from samples of `trained_on`.
+        """
+        self._module.eval()
+        try:
+            with torch.no_grad():
+                np.copyto(self._weights, weights)
+                self._settle(np.resize(trained_on, max(2, len(trained_on))))  # of one value there is no deviation
+                loss = 0.0
+                for start in range(0, len(indices), _SCORED_AT_ONCE):
+                    chunk = indices[start : start + _SCORED_AT_ONCE]
+                    x, y = self._samples(chunk)
+                    loss += self._loss(self._module(x), y).item() * len(chunk)
+        finally:
+            self._module.train()
+            self._restore()
+        return loss / len(indices)
+
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
         """The loss and accuracy of k models on the validation or the test set.
 
@@ -165,7 +191,7 @@ class ModuleLearner:
 
     def _score(self, weights: np.ndarray, data: HeldOut) -> tuple[float, float]:
         np.copyto(self._weights, weights)
-        self._settle()
+        self._settle(np.arange(len(self._arrays["train_y"])))
         count, loss, right = len(self._arrays[f"{data}_y"]), 0.0, 0.0
         for start in range(0, count, _SCORED_AT_ONCE):
             chunk = np.arange(start, min(count, start + _SCORED_AT_ONCE))
@@ -175,12 +201,11 @@ class ModuleLearner:
             right += _right(output, y) * len(chunk)
         return loss / count, right / count
 
-    def _settle(self) -> None:
-        """Give batch normalisation the running statistics that belong to the present weights."""
+    def _settle(self, samples: np.ndarray) -> None:
+        """Give batch normalisation the running statistics that belong to the present weights, from some of these samples."""
         if not self._normalised:
             return
-        count = len(self._arrays["train_y"])
-        sample = np.random.default_rng(0).permutation(count)[:_STATISTICS]
+        sample = np.random.default_rng(0).permutation(samples)[:_STATISTICS]
         before = [layer.momentum for layer in self._normalised]
         for layer in self._normalised:
             layer.reset_running_stats()

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from experiments.tasks.partitions import Partition
+from peer.layout import Layout
 
 MOST_SAMPLES = 1_000_000
 HeldOut = Literal["validation", "test"]
@@ -49,8 +50,12 @@ class Problem(Protocol):
 
     size: int
     """Number of parameters."""
+    layout: Layout
+    """The tensors that the parameters are made of, in order and without gaps."""
     samples: list[int]
     """Training samples of each peer."""
+    held_out: list[int]
+    """Samples that each peer keeps apart from its training: none before `hold_out`."""
     arrays: dict[str, np.ndarray]
     """The big data, read-only in use, by name."""
     preload: tuple[str, ...]
@@ -64,6 +69,15 @@ class Problem(Protocol):
 
     def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Give the arrays back after the trip to another process; memory-mapped ones will do."""
+
+    def hold_out(self, share: float, seed: int) -> None:
+        """Let every peer that has samples keep a share of them apart from its training, at least one; before any sampler.
+
+        Which ones is drawn from the seed.  Raises ValueError where a peer would have nothing left to train with.
+        """
+
+    def held_out_loss(self, peer: int, weights: np.ndarray) -> float:
+        """The loss of weights float32 [size] over the samples that a peer keeps apart."""
 
     def sampler(self, peer: int, rng: np.random.Generator) -> Sampler:
         """Make the source of one peer's batches, with randomness of its own."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from peer.layout import Layout, lay
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -32,6 +34,17 @@ def network() -> "nn.Module":
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(second * 16, _CLASSES),
+    )
+
+
+def layout() -> Layout:
+    """Name the network's tensors as torch does, but without torch."""
+    first, second = _CHANNELS
+    weights = {"0": (first, 1, 3, 3), "1": (first,), "3": (second, first, 3, 3), "4": (second,), "7": (_CLASSES, second * 16)}
+    return lay(
+        (f"{name}.{kind}", shape[: 1 if kind == "bias" else None])
+        for name, shape in weights.items()
+        for kind in ("weight", "bias")
     )
 
 

@@ -54,15 +54,18 @@ class Digits(Task, frozen=True, tag="digits"):
         make: Callable[[Mapping[str, np.ndarray]], Learner]
         if self.model == "cnn":
             shape, start, make, needs = _as_images, cnn.initial(rng), cnn.learner, cnn.NEEDS
+            layout = cnn.layout()
         else:
             widths = self._widths()
             shape, start, needs = _with_ones, perceptron.initial(widths, rng), perceptron.__name__
             make = functools.partial(perceptron.Perceptron, widths)
+            layout = perceptron.layout(widths)
         data: dict[str, np.ndarray] = {}
         for part, (pixels, labels) in parts.items():
             data |= {f"{part}_x": shape(pixels), f"{part}_y": labels}
         return LearningProblem(
-            initial=start, data=data, make=make, partition=partition, peers=peers, seed=seed, preload=(needs,)
+            initial=start, layout=layout, data=data, make=make, partition=partition, peers=peers, seed=seed,
+            preload=(needs,),
         )
 
     def _widths(self) -> tuple[int, ...]:

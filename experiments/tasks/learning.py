@@ -1,12 +1,15 @@
 """A model learnt from data that are split among the peers: `LearningProblem`, and what it asks of a `Learner`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from experiments.tasks.base import HeldOut
 from experiments.tasks.partitions import Partition, Skew, count_labels, skew
+from peer.layout import Layout
+
+_STREAM = 0x4E1D  # keeps the draws of `hold_out` apart from everything else that is drawn from the experiment's seed
 
 
 class Batch(NamedTuple):
@@ -25,6 +28,8 @@ class Learner(Protocol):
 
     def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]: ...
 
+    def loss(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> float: ...
+
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]: ...
 
 
@@ -40,6 +45,7 @@ class LearningProblem:
         self,
         *,
         initial: np.ndarray,
+        layout: Layout,
         data: Mapping[str, np.ndarray],
         make: Callable[[Mapping[str, np.ndarray]], Learner],
         partition: Partition,
@@ -50,7 +56,10 @@ class LearningProblem:
         labels = data["train_y"]
         shards = partition.split(labels, peers, seed)
         self.size: int = len(initial)
+        self.layout = layout
         self.samples: list[int] = [len(shard) for shard in shards]
+        self.held_out: list[int] = [0] * peers
+        self._ends: dict[str, np.ndarray] = {"shards": np.cumsum(self.samples)}
         self.skew: Skew | None = skew(labels, shards)
         self.label_counts: np.ndarray | None = count_labels(labels, shards)
         self.arrays = read_only({**data, "initial": initial, "shards": np.concatenate(shards)})
@@ -58,7 +67,6 @@ class LearningProblem:
         self.notes: list[str] = []
         self._make = make
         self._learner: Learner | None = None
-        self._starts: np.ndarray | None = None
 
     @property
     def initial(self) -> np.ndarray:
@@ -72,9 +80,33 @@ class LearningProblem:
 
     def sampler(self, peer: int, rng: np.random.Generator) -> "Epochs":
         """Make the source of one peer's batches."""
-        if self._starts is None:
-            self._starts = np.concatenate([[0], np.cumsum(self.samples)])
-        return Epochs(self.arrays["shards"][self._starts[peer] : self._starts[peer + 1]], rng)
+        return Epochs(self._shard(peer), rng)
+
+    def hold_out(self, share: float, seed: int) -> None:
+        """Let every peer keep a share of its samples apart; all copies of a sample that it holds more than once go together."""
+        kept, trained = [], []
+        for peer, shard in enumerate(np.split(self.arrays["shards"], self._ends["shards"][:-1])):
+            own = np.unique(shard)
+            if len(own) == 1:
+                raise ValueError(
+                    f"peer {peer} has 1 training sample, and the strategy keeps a part of each peer's samples apart: "
+                    "every peer needs 2 or more, so use fewer peers, or a partition with a larger minimum"
+                )
+            count = max(1, round(share * len(own))) if len(own) else 0
+            apart = np.isin(shard, np.random.default_rng([seed, _STREAM, peer]).choice(own, count, replace=False))
+            kept.append(shard[apart])
+            trained.append(shard[~apart])
+        self.samples, self.held_out = [len(part) for part in trained], [len(part) for part in kept]
+        self._ends = {"shards": np.cumsum(self.samples), "held_out": np.cumsum(self.held_out)}
+        self.arrays = read_only({**self.arrays, "shards": np.concatenate(trained), "held_out": np.concatenate(kept)})
+
+    def held_out_loss(self, peer: int, weights: np.ndarray) -> float:
+        """The loss of one model over the samples that a peer keeps apart."""
+        return (self._learner or self._learn()).loss(weights, self._shard(peer, "held_out"), self._shard(peer))
+
+    def _shard(self, peer: int, which: Literal["shards", "held_out"] = "shards") -> np.ndarray:
+        ends = self._ends[which]
+        return self.arrays[which][ends[peer - 1] if peer else 0 : ends[peer]]
 
     def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
         """One peer's loss and gradient; it may be kept, its memory is used again only once nobody holds it."""

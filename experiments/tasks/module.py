@@ -65,9 +65,11 @@ class Module(Task, frozen=True, eq=False, tag="module"):
         for part, pair in self._parts().items():
             data |= {f"{part}_x": pair[0], f"{part}_y": pair[1]}
         make = _Maker(self.factory, self.loss, seed)
-        initial = autograd.flat(autograd.build(self.factory, seed))
+        module = autograd.build(self.factory, seed)
+        initial = autograd.flat(module)
         problem = LearningProblem(
             initial=initial,
+            layout=autograd.layout(module),
             data=data,
             make=make,
             partition=partition,

@@ -18,6 +18,7 @@ import numpy as np
 from experiments.tasks.base import HeldOut
 from experiments.tasks.buffers import Vectors
 from experiments.tasks.learning import Batch
+from peer.layout import Layout, lay
 
 _CHUNK_FLOATS = 1 << 19  # a chunk of peers works within 2 MB or so: it stays in the cache
 
@@ -39,6 +40,15 @@ def layers(widths: Sequence[int]) -> list[Layer]:
         laid.append(Layer(start, stop, inputs + 1, outputs))
         start = stop
     return laid
+
+
+def layout(widths: Sequence[int]) -> Layout:
+    """Name the tensors: of each layer the weights [inputs, outputs], then the bias, which is the last row of its matrix."""
+    return lay(
+        (f"{number}.{name}", shape)
+        for number, layer in enumerate(layers(widths))
+        for name, shape in (("weight", (layer.rows - 1, layer.columns)), ("bias", (layer.columns,)))
+    )
 
 
 def initial(widths: Sequence[int], rng: np.random.Generator) -> np.ndarray:
@@ -91,6 +101,10 @@ class Perceptron:
             losses[start:stop] = self._step(space, self._parts(weights[start:stop]), indices, self._parts(out[start:stop]))
             start = stop
         return losses, out
+
+    def loss(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> float:
+        """The loss of one model over chosen training samples."""
+        return self.gradient(weights, Batch(indices, 0))[0]
 
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
         """The loss and accuracy of k models on the validation or the test set."""

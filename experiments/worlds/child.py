@@ -122,9 +122,13 @@ class _Learner:
         self.problem = spec.problem
         self.device = spec.device
         self.sampler = spec.problem.sampler(spec.peer.id, batch_generator(spec.seed, spec.peer.id))
+        self.peer = spec.peer.id
 
     def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
         return self.problem.gradient(weights, self.sampler.draw(batch_size))
+
+    def held_out_loss(self, weights: np.ndarray) -> float:
+        return self.problem.held_out_loss(self.peer, weights)
 
     def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
         return self.device.step_ns(batch_size, now_ns, step)

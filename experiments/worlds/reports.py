@@ -112,4 +112,6 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         int(fleet.problem.samples[identity]),
         fleet.rounds,
         mixing_rule(experiment) == "push-sum",
+        fleet.problem.layout,
+        fleet.problem.held_out[identity],
     )

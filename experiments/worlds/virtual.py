@@ -32,7 +32,7 @@ from experiments.worlds.reports import Reporter, batch_generator, make_peer
 from experiments.worlds.tally import Tally
 from experiments.worlds.threads import one_thread
 from netem.interventions import FAR_NS, cut_for_good_ns
-from peer.effects import Gradient, Receive, Send, Sleep
+from peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
 from peer.peer import Peer
 
 NEVER_NS = 2**62
@@ -219,11 +219,10 @@ class VirtualWorld:
                 self.carriage.send(member, effect, self.now_ns)
             elif kind is Gradient:
                 self._awaited[peer.id] = member.sampler.draw(effect.batch_size)
-                self._at(
-                    self.now_ns + member.device.step_ns(effect.batch_size, self.now_ns, peer.speed.steps),
-                    self._gradient_due,
-                    member,
-                )
+                self._after(member, effect.batch_size, self._gradient_due)
+                return
+            elif kind is HeldOutLoss:
+                self._after(member, effect.cost_samples, self._held_out_due)
                 return
             elif kind is Receive:
                 member.receives += 1
@@ -244,6 +243,14 @@ class VirtualWorld:
         if member.waiting == number:
             member.waiting = 0
             self._resume(member, None)
+
+    def _after(self, member: Member, samples: int, due: Callable[[Member], None]) -> None:
+        """Let something fall due when a peer's device has computed as long as for a gradient over so many samples."""
+        step_ns = member.device.step_ns(samples, self.now_ns, member.peer.speed.steps)
+        self._at(self.now_ns + step_ns, due, member)
+
+    def _held_out_due(self, member: Member) -> None:
+        self._resume(member, self.fleet.problem.held_out_loss(member.peer.id, member.peer.weights))
 
     def _gradient_due(self, member: Member) -> None:
         identity = member.peer.id

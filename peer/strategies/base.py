@@ -32,6 +32,11 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         """How many peers, from peer 0 on, everybody talks to; they serve, train nothing, and hold no data."""
         return 0
 
+    @property
+    def held_out_share(self) -> float:
+        """Which share of its samples every peer keeps apart from training, at least one, for `peer.held_out_loss`; 0 = none."""
+        return 0.0
+
     async def run(self, peer: Peer) -> None:
         """Train until `peer.running` is false."""
         raise AssertionError("a strategy runs")

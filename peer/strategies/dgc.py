@@ -1,11 +1,15 @@
 """DGC: deep gradient compression (Lin et al., ICLR 2018, arXiv 1712.01887, sections 3.1 to 3.3).
 
 When: every step, synchronously.  What: the (1 - sparsity) share of the accumulated velocity with the largest absolute values.
-Whom: everybody.  How: momentum correction (velocities accumulate, not gradients), clipping before that by the threshold over
-sqrt(n), momentum factor masking (the velocity of what was sent starts anew), a warm-up of rising sparsity; every peer applies
-the mean of all sparse vectors by plain SGD, so all peers hold the same weights.
+Whom: everybody.  How: momentum correction (velocities accumulate, not gradients), clipping of the local gradient before that,
+momentum factor masking (the velocity of what was sent starts anew), a warm-up of rising sparsity; every peer applies the mean
+of all sparse vectors by plain SGD, so all peers hold the same weights.
 
     u <- m u + g;  v <- v + u;  send the largest of v;  there v <- 0 and u <- 0
+
+Clipping: the paper's local gradient is G_k = 1/(N b) sum over the batch, clipped to the norm thr / sqrt(N), and the N of them
+are added up.  Here g = N G_k, the mean over the batch, and the N of them are averaged, so that N clip(G_k, thr / sqrt(N)) =
+clip(g, thr sqrt(N)) is what goes in.  N independent gradients that are all clipped then have a mean of norm thr.
 
 Departures: the largest are taken over the whole vector, exactly, not a tensor at a time by a sampled threshold.  A stage of
 the warm-up is counted in steps (the paper: epochs), because a peer's strategy knows no epochs.  Where nothing is held back
@@ -40,7 +44,7 @@ class DGC(Strategy, frozen=True, tag="dgc"):
     nesterov: bool = False
     """Nesterov's momentum, as in the authors' code."""
     clip: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
-    """Largest norm of a gradient, over sqrt(n) for each of n peers; 0 = no clipping."""
+    """thr: each of n peers clips the mean gradient of its batch to the norm clip x sqrt(n); 0 = no clipping; >= 0."""
     warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 25
     """Steps of each stage of the warm-up (an epoch in the paper): 75 %, 93.75 %, 98.4375 %, ...; 0 = no warm-up."""
 
@@ -78,5 +82,5 @@ class DGC(Strategy, frozen=True, tag="dgc"):
         return min(self.sparsity, 1 - 0.25 ** (1 + step // self.warmup_steps))
 
     def _clipped(self, gradient: np.ndarray, peers: int) -> np.ndarray:
-        norm, most = float(np.linalg.norm(gradient)), self.clip / sqrt(peers)
+        norm, most = float(np.linalg.norm(gradient)), self.clip * sqrt(peers)
         return gradient * np.float32(most / norm) if self.clip and norm > most else gradient

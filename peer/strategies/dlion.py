@@ -4,50 +4,73 @@ When: every step, asynchronously.  What: the largest gradients that fit the link
 off:
 (a) weighted dynamic batching: a global batch that grows, dealt out so that all steps take equally long;
 (b) weighted update: a gradient counts by the batch it was made of, relative to the receiver's;
-(c) per-link prioritized exchange ("Max N"): per link as many of the largest entries as its room holds, and at least all within
-    N_min percent of the largest where there is any room; the rest is kept for later, or dropped;
-(d) direct knowledge transfer: now and then the peer with the lowest recent loss hands its weights to the others.
+(c) per-link prioritized exchange ("Max N"): per link and tensor the entries within N percent of the largest, by the largest N
+    that the link's room holds, and at least by N_min where there is any room; the rest is kept for later, or dropped;
+(d) direct knowledge transfer: now and then the peer with the lowest loss hands its weights to the others.
 
 The three techniques are the papers'.  Their formulas and constants are not verified against the papers' text, so these are
 ours:
     global batch   every `adjust_every` steps G += G_0 up to `warm_share` of the data, then G *= `growth` up to `full_share`
     local batch    LBS_i = (t - a_i) / b_i with one t for all such that the sum is G, from each peer's measured line a + b LBS
-    update         x_k <- x_k - eta / n sum_j (LBS_j / LBS_k) g_j, or LBS_j / mean LBS ("normalised")
+    update         x_k <- x_k - eta / n sum_j (LBS_j / LBS_k) g_j, or LBS_j / mean LBS ("normalised"); n the peers alive
     N_min          0.85;  transfer every 100 steps;  x <- x - lambda (x - x_best), lambda 0.75
 
-Departures: entries are ranked over the whole vector, not a tensor at a time.  Batches change only, the learning rate does
-not. Weights are handed over in slices as the link has room, before gradients.  With (c) off, a link gets the whole
-accumulated gradient whenever the last one has arrived.
+Departures: batches change only, the learning rate does not.  The best model is the one with the lowest loss on a tenth of its
+own peer's samples that the peer keeps apart, measured at every transfer (the paper: the average of recent training losses,
+which do not tell how good a model is); a peer asks once everybody has told its loss of the same round, or of a later one.
+Weights are handed over in slices as the link has room, at least an eighth of them at a time, and meanwhile no gradients go
+there.  The gradients that are still owed are settled (`takeover.py`), or they would count twice; what was dropped
+(`keep = false`) nobody owes.  With (c) off, a link gets the whole accumulated gradient whenever the last one has arrived.
 """
 
 from __future__ import annotations
 
-from math import inf
+from math import ceil
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import numpy as np
 
-from peer.ledger import All, Largest, Ledger
+from peer.ledger import All, Chosen, Pick
 from peer.payloads import Dense
 from peer.peer import Message, Peer
 from peer.strategies.base import Strategy
+from peer.strategies.max_n import MaxN
+from peer.strategies.takeover import Books
 
-_GRADIENT, _ASK, _WEIGHTS = 0.0, 1.0, 2.0
+_GRADIENT, _ASK, _WEIGHTS, _GAVE, _TOOK = 0.0, 1.0, 2.0, 3.0, 4.0
 _NOTHING = np.zeros(0, np.float32)
-_LOSS_MEMORY = 0.9
+_SLICES = 8  # the most into which weights are cut: third peers hear of every one
+_HELD_OUT = 0.1
+_LOSS_MOST = 1e30
 _Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Profile(msgspec.Struct, frozen=True, array_like=True):
-    """What a peer tells of itself in every message."""
+    """What every message tells: of its sender, and (from `giver` on) of weights that the sender gave or took."""
 
     kind: float
+    """0 gradients, 1 ask for weights, 2 weights, 3 "I gave", 4 "I took"."""
     batch: float
+    """Samples of a gradient, >= 1."""
     overhead_ns: float
+    """Measured fixed time of a step, >= 0."""
     sample_ns: float
+    """Measured time of one more sample, >= 0."""
     data_samples: float
+    """Training samples, >= 0."""
     loss: float
+    """On the samples kept apart, -1e30 to 1e30 (1e30 where it is not a number); 0 before it was measured."""
+    taken: float
+    """The step of the newest gradients or weights of the receiver's that were taken in, -1 = none yet."""
+    other: float
+    """Of 3: the taker; of 4: the giver, a peer's number."""
+    given: float
+    """Of 3 and 4: the giver's step, >= 0."""
+    start: float
+    """Of 3 and 4: the first element of the slice, 0 to the size."""
+    stop: float
+    """Of 3 and 4: the element after its last one, 0 to the size."""
 
 
 class DLion(Strategy, frozen=True, tag="dlion"):
@@ -82,23 +105,31 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     transfer_to: Literal["all", "worst"] = "all"
     """(d) Who asks the best peer for its weights: all others, or the one with the highest loss."""
 
+    @property
+    def held_out_share(self) -> float:
+        """A tenth, to judge models by, where knowledge is transferred at all."""
+        return _HELD_OUT if self.transfer_every else 0.0
+
     async def run(self, peer: Peer) -> None:
-        ledger = peer.new_ledger()
-        state = _State(peer)
+        state = _State(peer, self.transfer_rate)
         while peer.running:
             if self.batching:
                 peer.batch_size = self._local_batch(peer, state)
             gradient = await peer.gradient()
             state.measure(peer)
-            ledger.add(gradient)
-            update = gradient * np.float32(self._weight(peer, state, peer.id) / peer.peers)
+            state.ledger.add(gradient)
+            update = gradient * self._weight(peer, state, peer.id)
             for message in peer.arrived():
-                self._take_in(peer, state, message, update)
+                await self._take_in(peer, state, message, update)
             peer.apply(update)
-            for neighbour in list(peer.neighbours):
-                await self._hand_over(peer, state, neighbour)
-                await self._share(peer, ledger, neighbour, state)
             if self.transfer_every and peer.step % self.transfer_every == 0:
+                state.loss = _bounded(await peer.held_out_loss())
+            for neighbour in list(peer.neighbours):
+                if neighbour in state.transfers:
+                    await self._hand_over(peer, state, neighbour)
+                else:
+                    await self._share(peer, state, neighbour)
+            if self.transfer_every:
                 await self._ask_the_best(peer, state)
 
     # ---- (a) weighted dynamic batching ----------------------------------------------------------------------------
@@ -134,87 +165,138 @@ class DLion(Strategy, frozen=True, tag="dlion"):
 
     # ---- (b) weighted update --------------------------------------------------------------------------------------
 
-    def _weight(self, peer: Peer, state: _State, source: int) -> float:
-        """What a gradient of a peer counts here."""
-        batches = {member: profile.batch for member, profile in state.profiles.items()}
-        if self.weighting == "none" or source not in batches:
-            return 1.0
-        if self.weighting == "relative":
-            return batches[source] / peer.batch_size
-        return batches[source] * len(batches) / sum(batches.values())
+    def _weight(self, peer: Peer, state: _State, source: int) -> np.float32:
+        """What a gradient of a peer counts here, divided by the number of peers alive."""
+        living = (peer.id, *peer.neighbours)
+        batches = {member: state.profiles[member].batch for member in living if member in state.profiles}
+        weight = 1.0
+        if source in batches and self.weighting == "relative":
+            weight = batches[source] / peer.batch_size
+        elif source in batches and self.weighting == "normalised":
+            weight = batches[source] * len(batches) / sum(batches.values())
+        return np.float32(weight / len(living))
 
-    def _take_in(self, peer: Peer, state: _State, message: Message, update: np.ndarray) -> None:
-        profile = state.told(message)
-        if profile.kind == _WEIGHTS:
-            peer.blend(message, self.transfer_rate)
-        elif profile.kind == _ASK:
-            state.transfers[message.source] = 0
-        else:
-            weight = np.float32(self._weight(peer, state, message.source) / peer.peers)
-            update[message.payload.where()] += weight * message.payload.values
+    async def _take_in(self, peer: Peer, state: _State, message: Message, update: np.ndarray) -> None:
+        """Use a message; `update` is what this step will apply, and gradients join it."""
+        if message.source not in peer.mixing:  # lost while others were told of weights
+            return
+        told, source = state.told(message), message.source
+        part = slice(int(told.start), int(told.stop))
+        if told.kind == _GRADIENT:
+            state.books.take_in(source, message.step)
+            update[message.payload.where()] += self._weight(peer, state, source) * message.payload.values
+        elif told.kind == _WEIGHTS and isinstance(message.payload, Dense):
+            await self._take_over(peer, state, message, update)
+        elif told.kind == _ASK:
+            state.transfers[source] = 0
+        elif told.kind == _GAVE:
+            state.books.gave(source, int(told.other), message.step, part)
+        elif told.kind == _TOOK:
+            state.books.took(int(told.other), source, int(told.given), part)
 
     # ---- (c) per-link prioritized exchange ------------------------------------------------------------------------
 
-    async def _share(self, peer: Peer, ledger: Ledger, neighbour: int, state: _State) -> None:
+    async def _share(self, peer: Peer, state: _State, neighbour: int) -> None:
+        """Send a neighbour what its link takes of what it is owed."""
         if neighbour not in peer.mixing:
             return
-        about = state.profile(peer, _GRADIENT)
+        pick: Pick | None = None
         if not self.prioritized:
-            if peer.idle(neighbour):
-                await peer.pay(neighbour, All(), about)
+            pick = All() if peer.idle(neighbour) else None
         elif peer.room(neighbour, self.fill) >= peer.size:
-            await peer.pay(neighbour, All(), about)
+            pick = All()
         elif room := peer.room(neighbour, self.fill, index_bytes=4):
-            owed = np.abs(ledger.owed(neighbour))
-            floor = int(np.count_nonzero(owed >= (1 - self.n_least / 100) * owed.max()))
-            await peer.pay(neighbour, Largest(max(room, floor)), about)
+            pick = Chosen(state.max_n.choose(state.ledger.owed(neighbour), room, self.n_least))
+        if pick is not None:
+            payload = await peer.pay(neighbour, pick, state.profile(peer, _GRADIENT, neighbour))
+            state.books.pay(neighbour, peer.step, payload)
         if not self.keep:
-            ledger.settle(neighbour)
+            state.ledger.settle(neighbour)
 
     # ---- (d) direct knowledge transfer ----------------------------------------------------------------------------
 
     async def _ask_the_best(self, peer: Peer, state: _State) -> None:
-        losses = {member: state.profiles[member].loss for member in (peer.id, *peer.neighbours) if member in state.profiles}
+        """Ask for weights, once in a round of transfers: when everybody has told its loss of that round, or of a later one."""
+        told = min([peer.step, *(state.steps.get(neighbour, 0) for neighbour in peer.neighbours)]) // self.transfer_every
+        if told <= state.asked:
+            return
+        state.asked = told
+        losses = {peer.id: state.loss} | {neighbour: state.profiles[neighbour].loss for neighbour in peer.neighbours}
         best = min(losses, key=lambda member: losses[member])
         worst = max(losses, key=lambda member: losses[member])
         if best != peer.id and (self.transfer_to == "all" or worst == peer.id):
-            await peer.send(best, Dense(_NOTHING), state.profile(peer, _ASK))
+            await peer.send(best, Dense(_NOTHING), state.profile(peer, _ASK, best))
 
     async def _hand_over(self, peer: Peer, state: _State, neighbour: int) -> None:
-        """The next slice of the weights for a neighbour that has asked, as large as there is room."""
-        start = state.transfers.get(neighbour)
-        if start is None or not (room := peer.room(neighbour, self.fill)):
+        """The next slice of the weights for a neighbour that has asked, once there is room for it."""
+        start = state.transfers[neighbour]
+        room = peer.room(neighbour, self.fill, least=min(ceil(peer.size / _SLICES), peer.size - start))
+        if not room:
             return
-        stop = min(start + room, peer.size)
-        if stop < peer.size:
-            state.transfers[neighbour] = stop
-        else:
+        part = slice(start, min(start + room, peer.size))
+        state.transfers[neighbour] = part.stop
+        if part.stop == peer.size:
             del state.transfers[neighbour]
-        await peer.send(neighbour, Dense(peer.weights[start:stop], start), state.profile(peer, _WEIGHTS))
+        await peer.send(neighbour, Dense(peer.weights[part], start), state.profile(peer, _WEIGHTS, neighbour))
+        if self.keep:
+            state.books.give(neighbour, peer.step, part)
+            await state.tell_others(peer, _GAVE, neighbour, peer.step, part)
+
+    async def _take_over(self, peer: Peer, state: _State, message: Message, update: np.ndarray) -> None:
+        """Move towards a slice of another's weights: what is about to be applied belongs to what is moved."""
+        giver, part = message.source, message.payload.where()
+        assert isinstance(part, slice)
+        state.books.take_in(giver, message.step)
+        peer.blend(message, self.transfer_rate)
+        update[part] *= np.float32(1.0 - self.transfer_rate)
+        if self.keep:
+            update[part] += self._weight(peer, state, peer.id) * state.books.lost(giver, part)
+            await state.tell_others(peer, _TOOK, giver, message.step, part)
 
 
 class _State:
-    """What a peer remembers: profiles by peer (its own included), and whom it hands its weights to, from which element on."""
+    """What a peer remembers: profiles and steps by peer (its own included), accounts, and whom it hands its weights to, from
+    which element on."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, rate: float) -> None:
         self.first_batch = peer.batch_size
         self.balanced = False
-        self.loss = inf
+        self.loss = 0.0
+        self.asked = 0  # the last round of transfers in which this peer chose whom to ask
         self.profiles: dict[int, Profile] = {}
+        self.steps: dict[int, int] = {}
         self.transfers: dict[int, int] = {}
+        self.ledger = peer.new_ledger()
+        self.books = Books(self.ledger, rate)
+        self.max_n = MaxN(peer.layout)
 
     def measure(self, peer: Peer) -> None:
         """A gradient was computed: renew this peer's own profile."""
-        self.loss = peer.loss if self.loss == inf else _LOSS_MEMORY * self.loss + (1 - _LOSS_MEMORY) * peer.loss
-        self.profiles[peer.id] = Profile(*self.profile(peer, _GRADIENT))
+        self.profiles[peer.id] = Profile(*self.profile(peer, _GRADIENT, peer.id))
 
-    def profile(self, peer: Peer, kind: float) -> tuple[float, ...]:
-        """What a message tells of this peer."""
-        speed = peer.speed
-        return (kind, float(peer.batch_size), speed.overhead_ns, speed.sample_ns, float(peer.data_samples), self.loss)
+    def profile(
+        self, peer: Peer, kind: float, target: int, about: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    ) -> tuple[float, ...]:
+        """What a message to a neighbour tells of this peer, and about whose weights."""
+        speed, taken = peer.speed, float(self.books.taken(target))
+        of_me = (float(peer.batch_size), speed.overhead_ns, speed.sample_ns, float(peer.data_samples), self.loss)
+        return (kind, *of_me, taken, *about)
 
     def told(self, message: Message) -> Profile:
         """What a neighbour's message tells of it."""
         profile = Profile(*message.scalars)
         self.profiles[message.source] = profile
+        self.steps[message.source] = max(message.step, self.steps.get(message.source, 0))
+        self.books.heard(message.source, int(profile.taken))
         return profile
+
+    async def tell_others(self, peer: Peer, kind: float, other: int, given: int, part: slice) -> None:
+        """Tell third peers that a slice of weights was given to, or taken from, another."""
+        about = (float(other), float(given), float(part.start), float(part.stop))
+        for third in list(peer.neighbours):
+            if third != other:
+                await peer.send(third, Dense(_NOTHING), self.profile(peer, kind, third, about))
+
+
+def _bounded(loss: float) -> float:
+    return float(np.clip(np.nan_to_num(loss, nan=_LOSS_MOST), -_LOSS_MOST, _LOSS_MOST))

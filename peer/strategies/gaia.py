@@ -8,11 +8,14 @@ receiver does not begin a step while announced values are missing.  The mirror c
 
 Here a peer is what a data centre is in the paper: it holds a whole copy, with no servers and workers inside.
 
-Departures: updates are scaled by 1/n (the authors' code adds them up), so that the learning rate means the same for any
-number of peers.  Bandwidth adaptation in the authors' code steps the threshold by 0.005 where the bytes sent lie more than a
-tenth off a limit that is *told*; the rule here steps by the same amount, where the significant elements lie more than a tenth
-off the room of each link as *measured*, and its bound `adapt` is ours.  Elements are announced as far as half of the room
-holds them, the rest later.  Overlay and hubs between groups of data centres are left out.
+Departures: updates are scaled by 1/n, n the peers alive when they are made (the authors' code adds them up), so that the
+learning rate means the same for any number of peers.  The authors' code sends every significant element, and queues it while
+an earlier sending is under way; here, where more qualifies than the link has room for, what goes now (is announced, is paid)
+is drawn at random, by the peer's own generator, so that no element has to wait for ever.  Bandwidth adaptation in the authors'
+code steps the threshold by 0.005 where the bytes sent lie more than a tenth off a limit that is *told*; the rule here steps
+by the same amount, where the significant elements lie more than a tenth off the room of each link as *measured*, and its bound
+`adapt` is ours.  Elements are announced as far as half of the room holds them, the rest later.  Overlay and hubs between
+groups of data centres are left out.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
             gradient = await peer.gradient()
             before = peer.weights.copy()
             peer.apply(gradient)
-            update = (peer.weights - before) / np.float32(peer.peers)
+            update = (peer.weights - before) / np.float32(1 + len(peer.neighbours))
             np.add(before, update, out=peer.weights)
             ledger.add(update)
             for message in peer.arrived():
@@ -96,13 +99,13 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
         if self.adapt:
             mirror.adapt(count, room, self.adapt)
         if count > room and self.barrier:
-            fresh = np.flatnonzero(significant & ~mirror.announced)[: room // 2].astype(np.uint32)
+            fresh = _some(peer, significant & ~mirror.announced, room // 2)
             if len(fresh):
                 await peer.send(neighbour, Marks(fresh))
                 mirror.announced[fresh] = True
                 room -= -(-len(fresh) // 2)
             wanted = mirror.announced
-        await _pay(peer, neighbour, mirror, np.flatnonzero(wanted)[: max(0, room)])
+        await _pay(peer, neighbour, mirror, _some(peer, wanted, room))
 
 
 class _Mirror:
@@ -122,17 +125,28 @@ class _Mirror:
             self.raised = max(self.raised - _STEP_OF_ADAPTATION, 0.0)
 
 
+def _some(peer: Peer, qualified: np.ndarray, most: int) -> np.ndarray:
+    """The indices (uint32, ascending) of the elements that qualify (bool [size]); where they are more than `most`, so many
+    of them, each equally likely."""
+    indices = np.flatnonzero(qualified).astype(np.uint32)
+    if len(indices) > most:
+        indices = np.sort(peer.rng.choice(indices, max(0, most), replace=False))
+    return indices
+
+
 async def _pay(peer: Peer, neighbour: int, mirror: _Mirror, indices: np.ndarray) -> None:
+    if neighbour not in peer.mixing:
+        return
     mirror.announced[indices] = False
-    await peer.pay(neighbour, Chosen(indices.astype(np.uint32)))
+    await peer.pay(neighbour, Chosen(indices))
 
 
 async def _keep_promises(peer: Peer, mirrors: dict[int, _Mirror]) -> None:
     """Send announced values as far as there is room now."""
     for neighbour in list(peer.neighbours):
-        indices = np.flatnonzero(mirrors[neighbour].announced)
-        if len(indices) and (room := peer.room(neighbour, index_bytes=4)):
-            await _pay(peer, neighbour, mirrors[neighbour], indices[:room])
+        mirror = mirrors[neighbour]
+        if mirror.announced.any() and (room := peer.room(neighbour, index_bytes=4)):
+            await _pay(peer, neighbour, mirror, _some(peer, mirror.announced, room))
 
 
 def _promised(peer: Peer, mirrors: dict[int, _Mirror]) -> bool:

@@ -1,0 +1,38 @@
+"""Max N: which entries of a gradient go when only some can (DLion, HPDC 2021)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from peer.layout import Layout
+
+
+class MaxN:
+    """Chooses, of every tensor of the model, the entries within N percent of its largest absolute value.
+
+    In the paper's words, for each weight variable the entries with |g| >= (1 - N / 100) max |g|; N = 100 are all.  N is the
+    same for all tensors, and for each link the largest at which what is chosen fits.  Departure: an entry that is 0 is not
+    sent at N = 100 either.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        filled = [tensor for tensor in layout if tensor.stop > tensor.start]
+        self._starts = np.array([tensor.start for tensor in filled])
+        self._lengths = np.array([tensor.stop - tensor.start for tensor in filled])
+
+    def choose(self, vector: np.ndarray, room: int, n_least: float) -> np.ndarray:
+        """The indices (uint32, ascending) of at most `room` (>= 0) entries of a vector float64 [size], by the largest N that
+        fits; but at least those by N = `n_least` (0 to 100), which may be more than fit."""
+        relative = self._relative(vector)
+        chosen = relative > 0
+        if np.count_nonzero(chosen) > room:
+            first_too_many = np.partition(relative, len(relative) - room - 1)[len(relative) - room - 1]
+            chosen &= (relative > first_too_many) | (relative >= 1 - n_least / 100)
+        return np.flatnonzero(chosen).astype(np.uint32)
+
+    def _relative(self, vector: np.ndarray) -> np.ndarray:
+        """|g| over the largest |g| of the tensor, float64 [size]; 0 in a tensor of zeros."""
+        sizes = np.abs(vector)
+        largest = np.repeat(np.maximum.reduceat(sizes, self._starts), self._lengths)
+        with np.errstate(invalid="ignore"):  # a diverged gradient is no error here
+            return np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
