@@ -98,7 +98,7 @@ def batch_generator(seed: int, peer: int) -> np.random.Generator:
 def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
     """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
     experiment = fleet.experiment
-    return Peer(
+    peer = Peer(
         identity,
         experiment.peers,
         fleet.mixing_of(identity),
@@ -113,3 +113,5 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         fleet.rounds,
         mixing_rule(experiment) == "push-sum",
     )
+    peer.expected = experiment.strategy.expects(peer)
+    return peer

@@ -21,6 +21,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from peer.expected import Expected
 from peer.ledger import All, Largest, Ledger
 from peer.peer import Peer
 from peer.strategies.base import Strategy
@@ -43,6 +44,9 @@ class DGC(Strategy, frozen=True, tag="dgc"):
     """Largest norm of a gradient, over sqrt(n) for each of n peers; 0 = no clipping."""
     warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 25
     """Steps of each stage of the warm-up (an epoch in the paper): 75 %, 93.75 %, 98.4375 %, ...; 0 = no warm-up."""
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        return Expected("chosen"), Expected("whole")
 
     async def run(self, peer: Peer) -> None:
         ledger = Ledger(peer.size, [peer.id])  # one account: everybody gets the same

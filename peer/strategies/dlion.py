@@ -28,6 +28,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from peer.expected import COUNT, Expected
 from peer.ledger import All, Largest, Ledger
 from peer.payloads import Dense
 from peer.peer import Message, Peer
@@ -36,6 +37,7 @@ from peer.strategies.base import Strategy
 _GRADIENT, _ASK, _WEIGHTS = 0.0, 1.0, 2.0
 _NOTHING = np.zeros(0, np.float32)
 _LOSS_MEMORY = 0.9
+_PROFILE = ((1.0, COUNT[1]), COUNT, COUNT, COUNT, (-inf, inf))  # after the kind, in the order of Profile
 _Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
@@ -81,6 +83,10 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     """(d) How far a peer moves towards the best one's weights, 0 to 1."""
     transfer_to: Literal["all", "worst"] = "all"
     """(d) Who asks the best peer for its weights: all others, or the one with the highest loss."""
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        gradient, ask, weights = (((kind, kind), *_PROFILE) for kind in (_GRADIENT, _ASK, _WEIGHTS))
+        return Expected("chosen", gradient), Expected("whole", gradient), Expected("none", ask), Expected("part", weights)
 
     async def run(self, peer: Peer) -> None:
         ledger = peer.new_ledger()
