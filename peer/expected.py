@@ -22,9 +22,9 @@ class Expected(NamedTuple):
     """One form that a message may have.
 
     `payload`: "whole" is every element of the vector, "part" one range of it, "chosen" some elements by index, "marks" indices
-    alone (each of them at least one element), "none" no element at all.  `scalars` gives the bounds of each scalar in turn, both
-    inclusive; nan is never within them.  `sources` are the peers that may send it, `elements` the one range that it may hold
-    (None = any).
+    alone (each of them at least one element), "none" no element at all.  `scalars` gives the bounds of each scalar in turn,
+    both inclusive; nan is never within them.  `sources` are the peers that may send it, `elements` the one range that it may
+    hold (None = any).
     """
 
     payload: Literal["whole", "part", "chosen", "marks", "none"]

@@ -298,8 +298,8 @@ class Peer:
     async def gather(self, step: int) -> list[Message]:
         """One message of this step from each of its `sources` that still lives, in order of neighbour, waiting for them.
 
-        Earlier ones are dropped as too late, later ones stay for their own step.  One that is not as expected counts as missing:
-        nobody waits for another, and its sender's weight stays with this peer for the step.
+        Earlier ones are dropped as too late, later ones stay for their own step.  One that is not as expected counts as
+        missing: nobody waits for another, and its sender's weight stays with this peer for the step.
         """
         found: dict[int, Message | None] = {}
         inbox = self._inbox
@@ -307,7 +307,7 @@ class Peer:
         while True:
             for _ in range(len(inbox)):
                 item = inbox.popleft()
-                message = item if type(item) is Message else self._decoded(item)
+                message = item if isinstance(item, Message) else self._decoded(item)
                 if message is None or message.step < step:
                     continue
                 if message.step == step and message.source not in found:

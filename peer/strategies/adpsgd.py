@@ -1,14 +1,14 @@
 """AD-PSGD: asynchronous decentralized parallel SGD (Lian et al., ICML 2018, arXiv 1710.06952, algorithm 1).
 
-When: every step, without any barrier.  What: the whole model.  Whom: one neighbour, all of them equally likely.  How: both go half
-of the way towards each other, x_i, x_j <- (x_i + x_j) / 2, and each applies its own gradient, which was computed before that at
-its older model.  What one gains the other gives: the sum over all peers moves by gradients alone.
+When: every step, without any barrier.  What: the whole model.  Whom: one neighbour, all of them equally likely.  How: both go
+half of the way towards each other, x_i, x_j <- (x_i + x_j) / 2, and each applies its own gradient, which was computed before
+that at its older model.  What one gains the other gives: the sum over all peers moves by gradients alone.
 
-A peer hands its model to a neighbour, computes its gradient, and waits for the answer.  Meanwhile it answers one other peer that
-asks, and declines the rest, who then make their step without a meeting: so nobody waits for somebody who waits.  Each adds half
-of the difference of the two models that were exchanged; with at most one other meeting in between, that leaves every model
-a convex combination of models.  Where two have asked each other, the one of the lower number declines: one meeting, not two
-that would make them change places.
+A peer hands its model to a neighbour, computes its gradient, and waits for the answer.  Meanwhile it answers one other peer
+that asks, and declines the rest, who then make their step without a meeting: so nobody waits for somebody who waits.  Each
+adds half of the difference of the two models that were exchanged; with at most one other meeting in between, that leaves every
+model a convex combination of models.  Where two have asked each other, the one of the lower number declines: one meeting, not
+two that would make them change places.
 
 Where the graph changes from round to round a peer asks one of those to whom it sends at its present step.  Where that link goes
 one way the peer is answered against it, and both go a quarter of the way, since there everybody may ask and be asked in one
@@ -16,8 +16,8 @@ step, and peers in a circle would only hand their models round.
 
 Departures: the paper wants a bipartite graph, whose one side asks and whose other side answers, and so never meets a peer of
 its own side.  Here everybody asks and answers on any graph, and every edge is used; a peer that has met another while it
-waited averages a model that is older by that meeting.  The paper answers in a thread of its own; here a peer answers between two
-of its steps, so that another may wait for as long as such a step takes.
+waited averages a model that is older by that meeting.  The paper answers in a thread of its own; here a peer answers between
+two of its steps, so that another may wait for as long as such a step takes.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class _Meetings:
             await self._ask()
             gradient = await peer.gradient()
             arrived = peer.arrived()
-            peer.rng.shuffle(arrived)  # whoever asked: no neighbour is met more often than another  # type: ignore[arg-type]
-            for message in sorted(arrived, key=lambda message: message.source != self.partner):  # the answer first
-                await self._take_in(message)
+            order = peer.rng.permutation(len(arrived))  # so that no neighbour is met more often because it asks first
+            for place in sorted(order, key=lambda place: arrived[place].source != self.partner):  # the answer before requests
+                await self._take_in(arrived[place])
             while self.waits:
                 await self._take_in_next()
             peer.apply(gradient)

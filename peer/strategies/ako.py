@@ -6,19 +6,20 @@ what a neighbour was not sent yet accumulates, so every gradient element reaches
 late; a receiver adds what has arrived to its own next gradient.
 
 Computing and sending are decoupled, as in the paper: while a part leaves, the peer trains on, and what it does not send
-accumulates.  The schedule says where p comes from.  "rates", the default: p = ceil(m gamma / B) for each link, from the measured
-gradients a second (gamma) and bytes a second (B), with m bytes a model; the paper's formula (not verified against its text)
-is p = ceil(m gamma (n - 1) / B) for one network card that all links share, here it is read per link.  "fixed": p = `parts`, whatever
-the links do; a list gives each peer its own, as TFAKO's "p = various".  What then happens where a part has not left before
-the next one is due says `when_busy`: "skip", the peer trains on and that neighbour gets its part later; "wait", the step lasts
-until the part has left, as in the TFAKO group's code, whose sends block; "queue", the next part is sent all the same, and a link
-that is too slow falls behind for ever.  "room", ours: a part is as large as the link's measured room, which comes to the same p
-where the rate is constant and follows it where it is not.
+accumulates.  The schedule says where p comes from.  "rates", the default: p = ceil(m gamma / B) for each link, from the
+measured gradients a second (gamma) and bytes a second (B), with m bytes a model; the paper's formula (not verified against its
+text) is p = ceil(m gamma (n - 1) / B) for one network card that all links share, here it is read per link.  "fixed": p =
+`parts`, whatever the links do; a list gives each peer its own, as TFAKO's "p = various".  What then happens where a part has
+not left before the next one is due says `when_busy`: "skip", the peer trains on and that neighbour gets its part later;
+"wait", the step lasts until the part has left, as in the TFAKO group's code, whose sends block; "queue", the next part is sent
+all the same, and a link that is too slow falls behind for ever.  "room", ours: a part is as large as the link's measured room,
+which comes to the same p where the rate is constant and follows it where it is not.
 
 What is owed is the update itself, g / n with n the peers that live when the gradient is made, and a peer applies to its own
 weights exactly what it owes to the others.  So, with plain SGD, once everything is delivered all peers stand at
-x_0 - eta sum_j sum_t g_j(t) / n(t).  After a loss new gradients are divided by the survivors' number; what was made before keeps
-its divisor whenever it is delivered, else peers would drift apart by it.  What a lost peer had delivered to some only stays so.
+x_0 - eta sum_j sum_t g_j(t) / n(t).  After a loss new gradients are divided by the survivors' number; what was made before
+keeps its divisor whenever it is delivered, else peers would drift apart by it.  What a lost peer had delivered to some only
+stays so.
 
 Departures: where p changes, a part goes on where the last one ended, so that the bound of p - 1 rounds holds for the largest
 p of any sequence; a part that wraps round the end of the vector travels as two messages.  Updates are scaled by 1/n (the code
