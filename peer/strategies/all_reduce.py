@@ -88,7 +88,7 @@ class _Ring:
                 return False
             part = (part - 1) % n
             where = parts[part]
-            if message.payload.where() != where:
+            if not isinstance(message.payload, Dense) or message.payload.where() != where:
                 unknown.add(part)
             elif turn < n - 1:
                 total[where] += message.payload.values

@@ -32,9 +32,10 @@ from tests.experiments.strategy_fleets import asked, make_world
 
 SIZE = 24
 MENU = [
-    Solo(), DPSGD(), DPSGD(order="adapt-then-combine"), Full(), AllReduce(), ParameterServer(), ParameterServer(servers=2, mode="ssp"),
-    ParameterServer(mode="asp", overlap=True), FedAvg(), FedAvg(fraction=0.5, deadline_s=0.1), ADPSGD(), Ako(), Ako(schedule="room"),
-    Ako(schedule="fixed"), TFAko(), DLion(transfer_every=4, adjust_every=3), Gaia(), DGC(warmup_steps=2), Slices(),
+    Solo(), DPSGD(), DPSGD(order="adapt-then-combine"), Full(), AllReduce(), ParameterServer(),
+    ParameterServer(servers=2, mode="ssp"), ParameterServer(mode="asp", overlap=True), FedAvg(),
+    FedAvg(fraction=0.5, deadline_s=0.1), ADPSGD(), Ako(), Ako(schedule="room"), Ako(schedule="fixed"),
+    TFAko(), DLion(transfer_every=4, adjust_every=3), Gaia(), DGC(warmup_steps=2), Slices(),
 ]  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_no_message_breaks_a_strategy(tmp_path: Path, strategy: Any) -> None:
 
 @pytest.mark.parametrize("strategy", MENU, ids=lambda strategy: type(strategy).__name__)
 def test_training_that_diverges_ends_and_is_called_so(tmp_path: Path, strategy: Any) -> None:
-    """A far too high learning rate: nobody waits for ever for a message without finite values, and the run says who made them."""
+    """A far too high learning rate: nobody waits for ever for values that are not finite, and the run says who made them."""
     experiment = asked(
         5, task=Quadratic(targets=(3.0, -1.0, 4.0, 1.0, -5.0), dimension=SIZE), strategy=strategy, stop=Stop(steps=60),
         optimizer=Sgd(learning_rate=1e6),

@@ -218,14 +218,15 @@ def test_federations_survive(tmp_path: Path, lost: list[int], deadline_s: float)
 
 
 def test_rounds_never_shrink_below_their_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of six clients are slow and late from their first round on: every average is still made of the goal's four reports."""
+    """Three of six clients are late from their first round on: every average is still made of the goal's four reports."""
     made: list[int] = []
     average = fedavg._average
     monkeypatch.setattr(fedavg, "_average", lambda peer, reports: made.append(len(reports)) or average(peer, reports))
     speeds = ("100 samples/s", *["100 samples/s"] * 3, *["7 samples/s"] * 3)
     task = Quadratic(targets=VECTORS[:7])
     strategy = FedAvg(fraction=0.66, over_selection=1.3)
-    make_world(tmp_path, asked(7, task=task, strategy=strategy, devices=MixedDevices(speeds=speeds), stop=Stop(time="3 s"))).run()
+    devices = MixedDevices(speeds=speeds)
+    make_world(tmp_path, asked(7, task=task, strategy=strategy, devices=devices, stop=Stop(time="3 s"))).run()
     assert len(made) > 5
     assert set(made) == {4}
 
@@ -260,4 +261,4 @@ def test_overlap_hides_the_way_to_the_server(tmp_path: Path, mode: Any) -> None:
         assert world.run().completed
         steps[overlap] = world.members[1].peer.step
     assert steps[False] == pytest.approx(10 / 0.19, rel=0.05)
-    assert steps[True] == pytest.approx(10 / (0.1 if mode == "asp" else 0.145), rel=0.3)
+    assert steps[True] == pytest.approx(10 / 0.1, rel=0.05)

@@ -102,7 +102,9 @@ FORMS = (Expected("whole", ((0.0, 2.0),)), Expected("part", (), (1,), slice(2, 4
         (2, Sparse(np.zeros(0, np.uint32), np.zeros(0, np.float32)), (), ""),
     ],
 )
-def test_a_message_is_held_against_what_is_expected(source: int, payload: Payload, scalars: tuple[float, ...], word: str) -> None:
+def test_a_message_is_held_against_what_is_expected(
+    source: int, payload: Payload, scalars: tuple[float, ...], word: str
+) -> None:
     assert misfit(source, payload, scalars, 8, FORMS) == word
 
 
