@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peer.payloads import Dense, Payload, Sparse
+from peer.payloads import Dense, Payload, Sparse, all_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Ledger:
         self._next = {neighbour: place * size // len(self.paid) for place, neighbour in enumerate(self.paid)}
 
     def add(self, update: np.ndarray) -> None:
-        """Owe every neighbour one more update (float32 or float64 [size])."""
-        self.total += update
+        """Owe every neighbour one more update (float32 or float64 [size]); elements that are not finite are owed to nobody."""
+        self.total += update if all_finite(update) else np.where(np.isfinite(update), update, 0.0)
 
     def owed(self, neighbour: int) -> np.ndarray:
         """The whole debt to a neighbour, float64 [size]."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any
 
 import msgspec
@@ -18,14 +19,36 @@ _DENSE, _SPARSE, _MARKS = 0, 1, 2
 _UInt = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
 
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no element is nan or infinite, in one pass and without memory (float32 or float64 [count]).
+
+    The sum of squares is finite only if all elements are; where it is not, it may have overflowed: then each is looked at.
+    """
+    with np.errstate(all="ignore"):
+        return isfinite(values.dot(values)) or bool(np.isfinite(values).all())
+
+
 class Dense:
     """The elements start .. start + len(values) of a flat vector; values float32."""
 
-    __slots__ = ("start", "values")
+    __slots__ = ("_finite", "start", "values")
 
     def __init__(self, values: np.ndarray, start: int = 0) -> None:
         self.values = values
         self.start = start
+        self._finite: bool | None = None
+
+    @property
+    def count(self) -> int:
+        """How many elements."""
+        return len(self.values)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values are finite; found out once, however many peers share the payload."""
+        if self._finite is None:
+            self._finite = all_finite(self.values)
+        return self._finite
 
     @property
     def stop(self) -> int:
@@ -39,11 +62,24 @@ class Dense:
 class Sparse:
     """Chosen elements of a flat vector: indices uint32, strictly ascending, and their values float32."""
 
-    __slots__ = ("indices", "values")
+    __slots__ = ("_finite", "indices", "values")
 
     def __init__(self, indices: np.ndarray, values: np.ndarray) -> None:
         self.indices = indices
         self.values = values
+        self._finite: bool | None = None
+
+    @property
+    def count(self) -> int:
+        """How many elements."""
+        return len(self.indices)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values are finite; found out once, however many peers share the payload."""
+        if self._finite is None:
+            self._finite = all_finite(self.values)
+        return self._finite
 
     def where(self) -> np.ndarray:
         """The elements as an index into the flat vector."""
@@ -54,9 +90,15 @@ class Marks:
     """Elements of a flat vector that are named without their values: indices uint32, strictly ascending."""
 
     __slots__ = ("indices",)
+    finite = True  # nothing that could be otherwise
 
     def __init__(self, indices: np.ndarray) -> None:
         self.indices = indices
+
+    @property
+    def count(self) -> int:
+        """How many elements."""
+        return len(self.indices)
 
     @property
     def values(self) -> np.ndarray:

@@ -13,11 +13,12 @@ from peer.aggregators import Aggregator, Mean, add_scaled
 from peer.codecs import Codec, Float32
 from peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
 from peer.endpoint import PIECE_LEAST_BYTES, Arrival
+from peer.expected import Expected, misfit
 from peer.layout import Layout, lay
 from peer.ledger import Ledger, Pick
 from peer.meter import MEASURING_BYTES, LinkMeter, SpeedMeter
 from peer.optimizers import Optimizer, Sgd
-from peer.payloads import Dense, Head, Payload, Sparse, decode, decode_head, encode
+from peer.payloads import Dense, Head, Parcel, Payload, Sparse, decode, decode_head, encode
 from peer.wire import HEADER_BYTES, WireError
 
 OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
@@ -30,6 +31,7 @@ CALLS_OF_A_SEND = 100
 """As how many of them a message counts: it takes memory until it has left."""
 CALLS_OF_A_NEIGHBOUR = 1_000
 """How many more of them each neighbour gives."""
+SENT_EMPTY = "sent-empty"  # under which `errors` counts messages whose values this peer itself made not finite
 LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
 
 
@@ -72,7 +74,9 @@ class Peer:
     does not keep the mean by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
     `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known),
     `held_out_samples` how many it keeps apart from them.  `layout` names the tensors that `weights` is made of, in order and
-    without gaps; it never changes.  `notes` is where a strategy says what it has decided last, by name.
+    without gaps; it never changes.  `notes` is where a strategy says what it has decided last, by name.  `expected` are the
+    forms of message that the strategy declares (None = any with an element, finite values and finite scalars): what has none
+    of them is dropped before the strategy sees it, and counted in `errors`.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class Peer:
         self.meters: dict[int, LinkMeter] = {}
         self.staleness: dict[int, Staleness] = {neighbour: Staleness() for neighbour in self.neighbours}
         self.errors: Counter[str] = Counter()
+        self.expected: Sequence[Expected] | None = None
         self.ledger: Ledger | None = None
         self._inbox: deque[Arrival | Message] = deque()
 
@@ -245,16 +250,19 @@ class Peer:
         return await HeldOutLoss(self.held_out_samples)
 
     async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
-        """Queue a message to a neighbour; returns its values as they will be read there (float32)."""
+        """Queue a message to a neighbour; returns its values as they will be read there (float32).
+
+        Values that are not finite never leave: the message goes without elements, and what was given is returned.
+        """
         self._count(CALLS_OF_A_SEND)
-        parcel, read = encode(payload, self.codec, self.step, scalars)
+        parcel, read = self._parcel(payload, scalars)
         await Send((neighbour,), parcel)
         return read
 
     async def broadcast(self, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
-        """Queue one message to all of `targets`, encoded once; returns its values as they will be read there (float32)."""
+        """Queue one message to all of `targets`, encoded once; as `send`."""
         self._count(CALLS_OF_A_SEND)
-        parcel, read = encode(payload, self.codec, self.step, scalars)
+        parcel, read = self._parcel(payload, scalars)
         targets = self.targets
         if targets:
             await Send(tuple(targets), parcel)
@@ -339,27 +347,28 @@ class Peer:
     async def gather(self, step: int) -> list[Message]:
         """One message of this step from each of its `sources` that still lives, in order of neighbour, waiting for them.
 
-        Earlier ones are dropped as too late, later ones stay for their own step.
+        Earlier ones are dropped as too late, later ones stay for their own step.  One that is not as expected counts as
+        missing: nobody waits for another, and its sender's weight stays with this peer for the step.
         """
         self._count()
-        found: dict[int, Message] = {}
+        found: dict[int, Message | None] = {}
         inbox = self._inbox
         sources = self.sources(step)
         while True:
             for _ in range(len(inbox)):
                 item = inbox.popleft()
-                message = item if type(item) is Message else self._open(item)
+                message = item if isinstance(item, Message) else self._decoded(item)
                 if message is None or message.step < step:
                     continue
                 if message.step == step and message.source not in found:
-                    found[message.source] = message
+                    found[message.source] = message if self._fits(message) else None
                 else:
                     inbox.append(message)
             missing = [source for source in sources if source not in found and source in self.mixing]
             if not missing:
                 break
             await Receive(least=len(missing))
-        messages = [found[source] for source in sources if source in found]
+        messages = [message for source in sources if (message := found.get(source)) is not None]
         for message in messages:
             self._used(message)
         return messages
@@ -444,10 +453,25 @@ class Peer:
                 "takes time; await peer.gradient(), peer.receive() or peer.sleep(...) in this loop"
             )
 
+    def _parcel(self, payload: Payload, scalars: tuple[float, ...]) -> tuple[Parcel, np.ndarray]:
+        """A message in bytes, and its values as they will be read.
+
+        Where training has diverged nobody could use the values: the message says so by holding none, and those who wait for it
+        need not wait on.
+        """
+        if payload.finite:
+            return encode(payload, self.codec, self.step, scalars)
+        self.errors[SENT_EMPTY] += 1
+        parcel, _ = encode(Dense(np.zeros(0, np.float32)), self.codec, self.step, scalars)
+        return parcel, payload.values
+
     def _open(self, parcel: Arrival | Message) -> Message | None:
-        """Decode a message on its first use; one that does not decode, or from a lost neighbour, is dropped and counted."""
-        if isinstance(parcel, Message):
-            return parcel if parcel.source in self.mixing else None
+        """A message on its first use; what does not decode, is not as expected, or is from a lost neighbour is dropped."""
+        message = parcel if isinstance(parcel, Message) else self._decoded(parcel)
+        return message if message is not None and message.source in self.mixing and self._fits(message) else None
+
+    def _decoded(self, parcel: Arrival) -> Message | None:
+        """Read a message's bytes; what cannot be read is dropped and counted."""
         if parcel.source not in self.mixing:
             return None
         try:
@@ -457,6 +481,13 @@ class Peer:
             self.errors[error.kind] += 1
             return None
         return Message(parcel.source, head.step, payload, head.scalars, parcel.arrived_ns)
+
+    def _fits(self, message: Message) -> bool:
+        """Whether a message is as the strategy expects; else it is counted."""
+        word = misfit(message.source, message.payload, message.scalars, self.size, self.expected)
+        if word:
+            self.errors[word] += 1
+        return not word
 
     def _fitting(self, room_bytes: float, index_bytes: int) -> int:
         """How many elements fit into so many bytes, each with its index."""

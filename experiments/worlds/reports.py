@@ -98,7 +98,7 @@ def batch_generator(seed: int, peer: int) -> np.random.Generator:
 def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
     """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
     experiment = fleet.experiment
-    return Peer(
+    peer = Peer(
         identity,
         experiment.peers,
         fleet.mixing_of(identity),
@@ -115,3 +115,5 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         fleet.problem.layout,
         fleet.problem.held_out[identity],
     )
+    peer.expected = experiment.strategy.expects(peer)
+    return peer

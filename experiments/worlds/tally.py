@@ -13,8 +13,10 @@ import numpy as np
 from experiments.build import Fleet
 from experiments.record import FLEET, Recorder
 from experiments.result import LinkFigures
-from experiments.summary import Outcome
+from experiments.summary import Outcome, peers_text
 from experiments.worlds.messages import FINAL, Evaluate, Report, Score
+from peer.expected import NOT_FINITE
+from peer.peer import SENT_EMPTY
 
 LATENESS_KEPT = 200_000
 SCORES = ("loss", "accuracy", "validation_loss", "validation_accuracy")
@@ -215,11 +217,7 @@ class Tally:
         """How the run ended.  `wall_s` counts from the start barrier; `weights` float32 [peers, size]."""
         for index in sorted(self._open):  # what not every peer has reported is true all the same
             self._write_links(self._open[index])
-        refused = sum((Counter(errors) for errors in self.errors.values()), Counter())
-        if refused:
-            self.warn(
-                f"{sum(refused.values())} frames were refused: " + ", ".join(f"{k} {n}" for k, n in sorted(refused.items()))
-            )
+        self._warn_of_refusals()
         if self.left_out:
             self.warn(
                 f"{self.left_out} of {self.records} records have no scores: this machine had neither time to score them nor "
@@ -253,6 +251,23 @@ class Tally:
             loss_initial=self.loss_initial,
             warnings=self.warnings,
         )
+
+    def _warn_of_refusals(self) -> None:
+        """Say what peers did not take in, and which peers' own values were no longer finite."""
+        refused = sum((Counter(errors) for errors in self.errors.values()), Counter())
+        empty = refused.pop(SENT_EMPTY, 0)
+        if empty:
+            names = peers_text([peer for peer, errors in sorted(self.errors.items()) if errors.get(SENT_EMPTY)])
+            self.warn(
+                f"training diverged: {empty} messages went without elements because the sender's own values ({names}) were not "
+                "finite; lower optimizer.learning_rate"
+            )
+        if refused:
+            self.warn(
+                f"{sum(refused.values())} frames or messages were refused: "
+                + ", ".join(f"{word} {count}" for word, count in sorted(refused.items()))
+                + (", whose values a sender outside this run, or a fault, made not finite" if refused[NOT_FINITE] else "")
+            )
 
     def _as_asked(self, link: LinkFigures) -> LinkFigures:
         """A link that was poked was not asked to be any one thing over the whole run."""

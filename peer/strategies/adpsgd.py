@@ -1,22 +1,23 @@
 """AD-PSGD: asynchronous decentralized parallel SGD (Lian et al., ICML 2018, arXiv 1710.06952, algorithm 1).
 
-When: every step, without any barrier.  What: the whole model.  Whom: one neighbour drawn at random.  How: both set x_i, x_j
-<- (x_i + x_j) / 2 at one and the same moment, and each applies its own gradient, which was computed before that at its older
-model.  The sum over all peers moves by gradients alone.
+When: every step, without any barrier.  What: the whole model.  Whom: one neighbour, all of them equally likely.  How: both go
+half of the way towards each other, x_i, x_j <- (x_i + x_j) / 2, and each applies its own gradient, which was computed before
+that at its older model.  What one gains the other gives: the sum over all peers moves by gradients alone.
 
-No deadlock: peers are active or passive.  An active peer hands its model to a passive neighbour before it computes its
-gradient and keeps its weights until the answer is there; a passive peer only ever answers and waits for nobody.
+A peer hands its model to a neighbour, computes its gradient, and waits for the answer.  Meanwhile it answers one other peer
+that asks, and declines the rest, who then make their step without a meeting: so nobody waits for somebody who waits.  Each
+adds half of the difference of the two models that were exchanged; with at most one other meeting in between, that leaves every
+model a convex combination of models.  Where two have asked each other, the one of the lower number declines: one meeting, not
+two that would make them change places.
 
-Where the graph changes from round to round no two sides serve all rounds.  There every peer asks one of those to whom it sends
-at its present step (of two that send to each other the one of the lower number asks), and whoever waits for an answer answers
-others meanwhile: so again nobody waits for somebody who waits.  Each adds half of the difference of the two models that were
-exchanged, or a quarter where the link goes one way, since there everybody may both ask and be asked in one step: the sum over
-all peers still moves by gradients alone, and no round takes two peers to each other's places.
+Where the graph changes from round to round a peer asks one of those to whom it sends at its present step.  Where that link goes
+one way the peer is answered against it, and both go a quarter of the way, since there everybody may ask and be asked in one
+step, and peers in a circle would only hand their models round.
 
-Departures: the paper wants a bipartite graph.  Here sides are found at the start: where everyone hears everyone by the
-number's parity, else they spread from peer 0 on, neighbour by neighbour, each taking the other side of whom it heard first.
-Edges between peers of one side stay idle; those that are left join all peers.  The paper answers in a thread of its own; here
-a passive peer answers between two of its steps, so an active one may wait for as long as a step of its partner takes.
+Departures: the paper wants a bipartite graph, whose one side asks and whose other side answers, and so never meets a peer of
+its own side.  Here everybody asks and answers on any graph, and every edge is used; a peer that has met another while it
+waited averages a model that is older by that meeting.  The paper answers in a thread of its own; here a peer answers between
+two of its steps, so that another may wait for as long as such a step takes.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from peer.expected import COUNT, Expected
 from peer.payloads import Dense
 from peer.peer import Message, Peer
 from peer.strategies.base import Strategy
 
 _NOTHING = np.zeros(0, np.float32)
-_ACTIVE, _PASSIVE = 0, 1
-_MODEL, _DONE, _SIDE, _DEGREE, _ANSWER = 0.0, 1.0, 2.0, 3.0, 4.0
+_REQUEST, _ANSWER, _DECLINED, _DONE = 0.0, 1.0, 2.0, 3.0
 
 
 class ADPSGD(Strategy, frozen=True, tag="ad-psgd"):
@@ -39,132 +40,90 @@ class ADPSGD(Strategy, frozen=True, tag="ad-psgd"):
 
     follows_rounds: ClassVar[bool] = True
 
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        request, answer, declined, done = (((kind, kind), COUNT) for kind in (_REQUEST, _ANSWER, _DECLINED, _DONE))
+        return (
+            Expected("whole", request), Expected("whole", answer), Expected("none", declined), Expected("none", done),
+            Expected("none", request), Expected("none", answer),  # of a peer whose own weights are not finite any more
+        )  # fmt: skip
+
     async def run(self, peer: Peer) -> None:
-        if peer.rounds is not None:
-            await _run_rounds(peer)
-            return
-        sides, requests = await _choose_sides(peer)
-        if sides[peer.id] == _ACTIVE:
-            await _run_active(peer, [neighbour for neighbour in peer.neighbours if sides[neighbour] == _PASSIVE])
-        else:
-            await _run_passive(peer, {neighbour for neighbour in peer.neighbours if sides[neighbour] == _ACTIVE}, requests)
+        await _Meetings(peer).run()
 
 
-async def _run_rounds(peer: Peer) -> None:
-    working = set(peer.neighbours)
-    while peer.running:
-        partners = [target for target in peer.targets if peer.id < target or not _both_ways(peer, target, peer.step)]
-        partner = partners[int(peer.rng.integers(len(partners)))] if partners else None
-        own = _NOTHING if partner is None else await peer.send(partner, Dense(peer.weights), (_MODEL,))
-        gradient = await peer.gradient()
-        news = peer.arrived()
-        while True:
-            for message in news:
-                if message.scalars == (_ANSWER,):
-                    if message.source == partner:
-                        _meet(peer, message, own, peer.step)
-                        partner = None
-                else:
-                    await _answer(peer, message, working)
-            if partner not in peer.mixing:  # it has answered, or is lost, or there is none
-                break
-            late = await peer.receive()
-            news = [] if late is None else [late]
-        peer.apply(gradient)
-    for neighbour in list(peer.neighbours):
-        await peer.send(neighbour, Dense(_NOTHING), (_DONE,))
-    await _serve(peer, working)
+class _Meetings:
+    """One peer's meetings.  Messages carry (kind, step of the request)."""
 
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.working = set(peer.neighbours)
+        self.partner: int | None = None  # whom this peer has asked and not yet heard of
+        self.asked = _NOTHING  # this peer's model as it went out
+        self.met = False  # whether it has answered another since
 
-async def _serve(peer: Peer, working: set[int]) -> None:
-    """Answer those who still work, until none does."""
-    while working & peer.mixing.keys():
-        late = await peer.receive()
-        if late is not None:
-            await _answer(peer, late, working)
+    @property
+    def waits(self) -> bool:
+        """Whether an answer is still to come."""
+        return self.partner in self.peer.mixing
 
+    async def run(self) -> None:
+        peer = self.peer
+        while peer.running:
+            await self._ask()
+            gradient = await peer.gradient()
+            arrived = peer.arrived()
+            order = peer.rng.permutation(len(arrived))  # so that no neighbour is met more often because it asks first
+            for place in sorted(order, key=lambda place: arrived[place].source != self.partner):  # the answer before requests
+                await self._take_in(arrived[place])
+            while self.waits:
+                await self._take_in_next()
+            peer.apply(gradient)
+        for neighbour in list(peer.neighbours):
+            await peer.send(neighbour, Dense(_NOTHING), (_DONE, 0.0))
+        while self.working & peer.mixing.keys():  # others may still ask
+            await self._take_in_next()
 
-async def _run_active(peer: Peer, partners: list[int]) -> None:
-    while peer.running:
-        partners = [partner for partner in partners if partner in peer.mixing]
-        if not partners:
-            peer.apply(await peer.gradient())
-            continue
-        partner = partners[int(peer.rng.integers(len(partners)))]
-        own = await peer.send(partner, Dense(peer.weights), (_MODEL,))
-        gradient = await peer.gradient()
-        answer = None
-        while answer is None and partner in peer.mixing:
-            answer = await peer.expect(partner)
-        if answer is not None:
-            _meet(peer, answer, own, peer.step)
-        peer.apply(gradient)
-    await peer.broadcast(Dense(_NOTHING), (_DONE,))
+    async def _ask(self) -> None:
+        """Hand the model to one neighbour, all equally likely."""
+        peer = self.peer
+        self.partner, self.met = None, False
+        if targets := peer.targets:
+            self.partner = targets[int(peer.rng.integers(len(targets)))]
+            self.asked = await peer.send(self.partner, Dense(peer.weights), (_REQUEST, float(peer.step)))
 
-
-async def _run_passive(peer: Peer, actives: set[int], requests: list[Message]) -> None:
-    while peer.running:
-        gradient = await peer.gradient()
-        for message in requests + peer.arrived():
-            await _answer(peer, message, actives)
-        requests = []
-        peer.apply(gradient)
-    await _serve(peer, actives)
-
-
-async def _answer(peer: Peer, message: Message, actives: set[int]) -> None:
-    """Average with a neighbour that asks; the answer is this peer's model before that."""
-    if message.scalars == (_DONE,):
-        actives.discard(message.source)
-    elif message.scalars == (_MODEL,):
-        own = await peer.send(message.source, Dense(peer.weights), (_ANSWER,))
-        _meet(peer, message, own, message.step)
-
-
-def _meet(peer: Peer, message: Message, own: np.ndarray, step: int) -> None:
-    """Go towards the other's model from this peer's own, as both were read on the wire: half of the way."""
-    if len(message.payload.values) != peer.size:
-        peer.errors["range"] += 1
-        return
-    share = 0.5 if _both_ways(peer, message.source, step) else 0.25
-    peer.weights += (message.payload.values - own) * np.float32(share)
-
-
-def _both_ways(peer: Peer, neighbour: int, step: int) -> bool:
-    """Whether each of the two sends to the other at a step."""
-    rounds = peer.rounds
-    return rounds is None or (peer.id in rounds.targets(step, neighbour) and neighbour in rounds.targets(step, peer.id))
-
-
-async def _choose_sides(peer: Peer) -> tuple[dict[int, int], list[Message]]:
-    """The side of this peer and of every neighbour, and what active neighbours have asked meanwhile."""
-    sides: dict[int, int] = {}
-    requests: list[Message] = []
-    begun_with = len(peer.mixing)
-    if await _everybody_hears_everybody(peer) or peer.id == 0 or len(peer.mixing) < begun_with:
-        sides[peer.id] = peer.id % 2  # this peer need not, or may not, hear of a side from peer 0 on
-        await peer.broadcast(Dense(_NOTHING), (_SIDE, float(sides[peer.id])))
-    while not sides.keys() >= {peer.id, *peer.neighbours}:
-        message = await peer.receive()
-        if message is not None and message.scalars[:1] != (_SIDE,):
-            requests.append(message)
-            continue
+    async def _take_in_next(self) -> None:
+        message = await self.peer.receive()
         if message is not None:
-            sides[message.source] = int(message.scalars[1])
-        if peer.id not in sides:  # heard for the first time, or lost whom it would have heard
-            sides[peer.id] = 1 - sides[message.source] if message is not None else peer.id % 2
-            await peer.broadcast(Dense(_NOTHING), (_SIDE, float(sides[peer.id])))
-    return sides, requests
+            await self._take_in(message)
 
+    async def _take_in(self, message: Message) -> None:
+        kind, step = message.scalars
+        if kind == _DONE:
+            self.working.discard(message.source)
+        elif kind == _REQUEST:
+            await self._answer(message)
+        elif message.source == self.partner and step == self.peer.step:
+            self.partner = None
+            if kind == _ANSWER:
+                self._meet(message, self.asked)
 
-async def _everybody_hears_everybody(peer: Peer) -> bool:
-    """Whether the graph is complete: then all agree on it, because else each peer has a neighbour that misses somebody."""
-    everybody = peer.peers - 1
-    complete = len(peer.mixing) == everybody
-    await peer.broadcast(Dense(_NOTHING), (_DEGREE, float(len(peer.mixing))))
-    for neighbour in list(peer.neighbours):
-        message: Message | None = None
-        while message is None and neighbour in peer.mixing:
-            message = await peer.expect(neighbour)
-        complete = complete and message is not None and message.scalars[1] == everybody
-    return complete
+    async def _answer(self, message: Message) -> None:
+        """Average with a neighbour that asks, or decline; the answer is this peer's model before that."""
+        peer, source, step = self.peer, message.source, message.scalars[1]
+        if self.waits and (self.met or (source == self.partner and peer.id < source)):
+            await peer.send(source, Dense(_NOTHING), (_DECLINED, step))
+            return
+        self.met = True
+        own = await peer.send(source, Dense(peer.weights), (_ANSWER, step))
+        self._meet(message, own)
+
+    def _meet(self, message: Message, own: np.ndarray) -> None:
+        """Go towards the other's model from this peer's own, as both were read on the wire."""
+        if message.payload.count:  # else the other's weights are not finite any more
+            share = 0.5 if self._both_ways(message.source, int(message.scalars[1])) else 0.25
+            self.peer.weights += (message.payload.values - own) * np.float32(share)
+
+    def _both_ways(self, neighbour: int, step: int) -> bool:
+        """Whether each of the two sends to the other at a step."""
+        rounds, identity = self.peer.rounds, self.peer.id
+        return rounds is None or (identity in rounds.targets(step, neighbour) and neighbour in rounds.targets(step, identity))

@@ -5,14 +5,21 @@ accumulated gradient.  Whom: every peer, each a different part: in round t the q
 what a neighbour was not sent yet accumulates, so every gradient element reaches every peer exactly once, at most p - 1 rounds
 late; a receiver adds what has arrived to its own next gradient.
 
-The schedule says where p comes from.  "fixed": p = `parts`, whatever the links do; a list gives each peer its own, as TFAKO's
-"p = various".  What then happens where a part has not left before the next one is due says `when_busy`: "wait", the step
-lasts until it has, as in the TFAKO group's code, whose sends block; "skip", the peer trains on and what it does not send
-accumulates, as where computing and sending are decoupled (the paper); "queue", it is sent all the same, and a link that is
-too slow falls behind for ever.  "rates": p = ceil(m gamma / B) for each
-link, from the measured gradients a second and bytes a second (m bytes a model; the formula, read per link instead of per
-network card, is not verified against the paper, so it is ours).  "room", ours and the default: a part is as large as the
-link's measured room, which comes to the same p where the rate is constant and follows it where it is not.
+Computing and sending are decoupled, as in the paper: while a part leaves, the peer trains on, and what it does not send
+accumulates.  The schedule says where p comes from.  "rates", the default: p = ceil(m gamma / B) for each link, from the
+measured gradients a second (gamma) and bytes a second (B), with m bytes a model; the paper's formula (not verified against its
+text) is p = ceil(m gamma (n - 1) / B) for one network card that all links share, here it is read per link.  "fixed": p =
+`parts`, whatever the links do; a list gives each peer its own, as TFAKO's "p = various".  What then happens where a part has
+not left before the next one is due says `when_busy`: "skip", the peer trains on and that neighbour gets its part later;
+"wait", the step lasts until the part has left, as in the TFAKO group's code, whose sends block; "queue", the next part is sent
+all the same, and a link that is too slow falls behind for ever.  "room", ours: a part is as large as the link's measured room,
+which comes to the same p where the rate is constant and follows it where it is not.
+
+What is owed is the update itself, g / n with n the peers that live when the gradient is made, and a peer applies to its own
+weights exactly what it owes to the others.  So, with plain SGD, once everything is delivered all peers stand at
+x_0 - eta sum_j sum_t g_j(t) / n(t).  After a loss new gradients are divided by the survivors' number; what was made before
+keeps its divisor whenever it is delivered, else peers would drift apart by it.  What a lost peer had delivered to some only
+stays so.
 
 Departures: where p changes, a part goes on where the last one ended, so that the bound of p - 1 rounds holds for the largest
 p of any sequence; a part that wraps round the end of the vector travels as two messages.  Updates are scaled by 1/n (the code
@@ -27,7 +34,9 @@ from math import ceil, inf
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
+import numpy as np
 
+from peer.expected import Expected
 from peer.ledger import Next
 from peer.peer import Peer
 from peer.strategies.base import Strategy
@@ -36,7 +45,7 @@ _Parts = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Ako(Strategy, frozen=True, tag="ako"):
-    """Accumulated partial gradients, a different part to each peer, sized by measured room (SoCC 2016)."""
+    """Accumulated partial gradients, a different part to each peer, sized by measured rates (SoCC 2016)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
 
@@ -44,14 +53,17 @@ class Ako(Strategy, frozen=True, tag="ako"):
     """Share of a link's measured room that gradients may use, 0 < fill <= 1; not with the schedule "fixed"."""
     least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1 / 64
     """Smallest part worth a message, as a share of the model; below it the peer skips a step (schedule "room")."""
-    schedule: Literal["room", "rates", "fixed"] = "room"
-    """Where the size of a part comes from: the link's room, p from measured rates, or p = parts."""
+    schedule: Literal["rates", "fixed", "room"] = "rates"
+    """Where the size of a part comes from: p from measured rates, p = parts, or the link's room."""
     parts: _Parts | Annotated[tuple[_Parts, ...], msgspec.Meta(min_length=1)] = 4
     """p of the schedule "fixed": into how many parts the gradient is cut, >= 1; or a list of them, cycled over the peers."""
-    when_busy: Literal["wait", "skip", "queue"] = "wait"
-    """By the schedule "fixed", while the last part for a neighbour has not left: wait for it, skip that neighbour, or queue."""
+    when_busy: Literal["skip", "wait", "queue"] = "skip"
+    """By the schedule "fixed", while the last part for a neighbour has not left: skip that neighbour, wait for it, or queue."""
     accumulate: bool = True
     """Whether what was not sent yet is kept; false is the ablation that drops it."""
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        return (Expected("part"),)
 
     async def run(self, peer: Peer) -> None:
         ledger = peer.new_ledger()
@@ -59,16 +71,15 @@ class Ako(Strategy, frozen=True, tag="ako"):
             for place, neighbour in enumerate(peer.neighbours):
                 ledger.turn(neighbour, place % self.parts_of(peer.id) * ceil(peer.size / self.parts_of(peer.id)))
         while peer.running:
-            gradient = await peer.gradient()
-            ledger.add(gradient)
+            update = await peer.gradient() / np.float32(1 + len(peer.neighbours))
+            ledger.add(update)
             for neighbour in list(peer.neighbours):
                 if not self._skips or peer.free(neighbour):
                     await pay_round(peer, neighbour, self._count(peer, neighbour))
                 if not self.accumulate:
                     ledger.settle(neighbour)
-            update = gradient / peer.peers
             for message in peer.arrived():
-                update[message.payload.where()] += message.payload.values / peer.peers
+                update[message.payload.where()] += message.payload.values
             peer.apply(update)
             if self.schedule == "fixed" and self.when_busy == "wait":
                 for neighbour in list(peer.neighbours):
@@ -104,8 +115,8 @@ def parts_for(peer: Peer, neighbour: int, steps: int = 1) -> int:
     return max(1, ceil(peer.codec.body_bytes(peer.size) / sendable_bytes))
 
 
-async def pay_round(peer: Peer, neighbour: int, count: int, scalars: tuple[float, ...] = ()) -> None:
+async def pay_round(peer: Peer, neighbour: int, count: int) -> None:
     """Send a neighbour its next `count` elements, round the end of the vector where they reach it."""
     while count > 0 and neighbour in peer.mixing:
-        payload = await peer.pay(neighbour, Next(count), scalars)
+        payload = await peer.pay(neighbour, Next(count))
         count -= len(payload.values)

@@ -7,7 +7,9 @@ weights and walk as one machine with an n times larger batch.
 
 Departures (ours): where a peer is lost, the survivors tell each other how far they are; those that had not finished the step
 take the weights of one that had (at most one step lies between them), or all begin it anew in a smaller ring; that needs a
-complete graph.  A codec that rounds does so at every hop; what a peer sends in the all-gather it keeps itself, as read.
+complete graph.  A codec that rounds does so at every hop; what a peer sends in the all-gather it keeps itself, as read.  A
+part to which some peer's gradient adds a value that is not finite travels on without elements: in that step nobody moves it,
+and all weights stay equal.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from peer.payloads import Dense
+from peer.expected import COUNT, Expected
+from peer.payloads import Dense, all_finite
 from peer.peer import Message, Peer
 from peer.strategies.base import Strategy
 
@@ -28,6 +31,14 @@ class AllReduce(Strategy, frozen=True, tag="all-reduce"):
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "complete"
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        members = (0.0, float(peer.peers))
+        lead = (members, COUNT, (1.0, 1.0))
+        return (
+            Expected("part", (members,)), Expected("none", (members,)), Expected("none", (members, COUNT)),
+            Expected("whole", lead), Expected("none", lead),
+        )  # fmt: skip
 
     async def run(self, peer: Peer) -> None:
         ring = _Ring(peer)
@@ -57,23 +68,35 @@ class _Ring:
         return len(self.peer.neighbours) + 1 == len(self.members)
 
     async def reduce(self, total: np.ndarray) -> bool:
-        """Sum `total` over all members, in place; False where a member is lost."""
+        """Sum `total` over all members, in place, 0 where a member's values are not finite; False where a member is lost."""
         peer, n = self.peer, len(self.members)
         place = self.members.index(peer.id)
         following, preceding = self.members[(place + 1) % n], self.members[place - 1]
-        bounds = [part * peer.size // n for part in range(n + 1)]
+        parts = [slice(part * peer.size // n, (part + 1) * peer.size // n) for part in range(n)]
+        unknown: set[int] = set()
         for turn in range(2 * (n - 1)):
             part = (place - turn) % n  # reduce-scatter first; from turn n - 1 on the part sent is whole: all-gather
-            start, stop = bounds[part], bounds[part + 1]
-            total[start:stop] = await peer.send(following, Dense(total[start:stop], start), (float(n),))
+            where = parts[part]
+            payload = Dense(total[where], where.start) if part not in unknown else Dense(_NOTHING)
+            read = await peer.send(following, payload, (float(n),))
+            if not payload.finite:
+                unknown.add(part)
+            elif part not in unknown:
+                total[where] = read
             message = await self._next(preceding)
             if message is None:
                 return False
-            where = message.payload.where()
-            if turn < n - 1:
+            part = (part - 1) % n
+            where = parts[part]
+            if not isinstance(message.payload, Dense) or message.payload.where() != where:
+                unknown.add(part)
+            elif turn < n - 1:
                 total[where] += message.payload.values
             else:
                 total[where] = message.payload.values
+        for part in range(n):
+            if part in unknown or not all_finite(total[parts[part]]):
+                total[parts[part]] = 0
         return self.whole
 
     async def _next(self, source: int) -> Message | None:
@@ -124,7 +147,8 @@ class _Ring:
             return True
         while (message := await peer.expect(leader)) is not None:
             if len(message.scalars) == 3:
-                peer.weights[:] = message.payload.values
+                if message.payload.count:  # else the leader's own weights are not finite any more
+                    peer.weights[:] = message.payload.values
                 peer.step = furthest
                 return True
             if len(message.scalars) == 2:

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from peer.expected import Expected
 from peer.peer import Peer
 
 
@@ -36,6 +37,16 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     def held_out_share(self) -> float:
         """Which share of its samples every peer keeps apart from training, at least one, for `peer.held_out_loss`; 0 = none."""
         return 0.0
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...] | None:
+        """The forms of message that this strategy sends, as a peer may receive them; whatever has none of them is dropped and
+        counted before `run` sees it.
+
+        None declares nothing: then a message needs an element, finite values and finite scalars.  Messages without elements
+        must be declared (`Expected("none", ...)`), also where a peer has to hear that another, whose own values are no longer
+        finite, sends none.
+        """
+        return None
 
     async def run(self, peer: Peer) -> None:
         """Train until `peer.running` is false."""

@@ -25,6 +25,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from peer.expected import Expected
 from peer.ledger import All, Largest, Ledger
 from peer.peer import Peer
 from peer.strategies.base import Strategy
@@ -47,6 +48,9 @@ class DGC(Strategy, frozen=True, tag="dgc"):
     """thr: each of n peers clips the mean gradient of its batch to the norm clip x sqrt(n); 0 = no clipping; >= 0."""
     warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 25
     """Steps of each stage of the warm-up (an epoch in the paper): 75 %, 93.75 %, 98.4375 %, ...; 0 = no warm-up."""
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        return Expected("chosen"), Expected("whole")
 
     async def run(self, peer: Peer) -> None:
         ledger = Ledger(peer.size, [peer.id])  # one account: everybody gets the same

@@ -31,6 +31,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from peer.expected import COUNT, Bounds, Expected
 from peer.ledger import All, Chosen, Pick
 from peer.payloads import Dense
 from peer.peer import Message, Peer
@@ -109,6 +110,15 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     def held_out_share(self) -> float:
         """A tenth, to judge models by, where knowledge is transferred at all."""
         return _HELD_OUT if self.transfer_every else 0.0
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        of_sender: tuple[Bounds, ...] = ((1.0, COUNT[1]), COUNT, COUNT, COUNT, (-_LOSS_MOST, _LOSS_MOST), (-1.0, COUNT[1]))
+        of_others: tuple[Bounds, ...] = ((0.0, peer.peers - 1.0), COUNT, (0.0, peer.size), (0.0, peer.size))
+        gradient, ask, weights, gave, took = (
+            ((kind, kind), *of_sender, *of_others) for kind in (_GRADIENT, _ASK, _WEIGHTS, _GAVE, _TOOK)
+        )
+        empty = (Expected("none", scalars) for scalars in (ask, gave, took))
+        return Expected("chosen", gradient), Expected("whole", gradient), Expected("part", weights), *empty
 
     async def run(self, peer: Peer) -> None:
         state = _State(peer, self.transfer_rate)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from peer.expected import LARGEST, Expected
 from peer.peer import Peer
 from peer.strategies.base import Strategy
 
@@ -30,6 +31,9 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
 
     order: Literal["combine-then-adapt", "adapt-then-combine"] = "combine-then-adapt"
     """Which comes first: "combine-then-adapt" as published, or "adapt-then-combine"."""
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        return (Expected("whole", () if peer.mass is None else ((0.0, LARGEST),)),)
 
     async def run(self, peer: Peer) -> None:
         while peer.running:

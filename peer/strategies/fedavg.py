@@ -4,9 +4,10 @@ When: in rounds; a client reports after E local epochs.  What: the whole model, 
 trains nothing itself; a random share C of the clients takes part in a round.  How: the server's model becomes the mean of the
 reported ones, weighted by how many training samples each client owns.
 
-Over-selection and the reporting deadline are those of Bonawitz et al. (MLSys 2019): more clients are chosen than are needed,
-the first that report make the round, stragglers are ignored; at the deadline the round is made of what is there, or abandoned
-where that is too little.
+Goal, over-selection and deadlines are those of Bonawitz et al. (MLSys 2019): a round needs as many reports as its goal says, C
+times the clients.  It begins when at least so many clients are idle, more are chosen than are needed, the first that report
+make the round, and stragglers are ignored.  Where chosen clients are lost, idle ones take their place.  At the deadline, which
+each of selection and reporting has, a round goes on with what is there, or is abandoned where that is too little.
 
 Departures: the optimizer's state begins anew in every round.  Clients that lose the server train alone.  A client leaves when
 it has made its number of steps, the server when all have left.
@@ -20,6 +21,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from peer.expected import COUNT, Expected
 from peer.payloads import Dense
 from peer.peer import Message, Peer
 from peer.strategies.base import Strategy
@@ -39,16 +41,24 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
     """C: share of the clients whose reports make a round, 0 to 1; at least one client."""
     epochs: Annotated[float, msgspec.Meta(gt=0.0)] = 1.0
     """E: passes over its own data that a client makes in a round, > 0; at least one step."""
+    batch: Literal["task", "all"] = "task"
+    """B: "task" for minibatches of `task.batch_size`, "all" for a client's whole data as one batch (B = infinity)."""
     over_selection: Annotated[float, msgspec.Meta(ge=1.0)] = 1.0
     """So many times as many clients are chosen as are needed, >= 1; 1.3 in Bonawitz et al."""
     deadline_s: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
-    """Emulated seconds after which a round ends with the reports that are there; 0 = never."""
+    """Emulated seconds after which selection ends with the clients, and a round with the reports, that are there; 0 = never."""
     least: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
-    """Share of the needed reports below which a round is abandoned at its deadline, 0 to 1."""
+    """Share of the goal below which a round does not begin, or is abandoned, at its deadline, 0 to 1."""
 
     @property
     def hubs(self) -> int:
         return 1
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        if peer.id != _SERVER:
+            return (Expected("whole", ((_MODEL, _MODEL), COUNT), (_SERVER,)),)
+        report = ((_REPORT, _REPORT), COUNT, COUNT)
+        return Expected("whole", report), Expected("none", report), Expected("none", ((_BYE, _BYE), COUNT, COUNT))
 
     async def run(self, peer: Peer) -> None:
         if peer.id == _SERVER:
@@ -59,43 +69,55 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
     # ---- the server -----------------------------------------------------------------------------------------------
 
     async def _serve(self, peer: Peer) -> None:
-        idle = set(peer.neighbours)
-        left: set[int] = set()
-        while clients := set(peer.neighbours) - left:
-            idle &= clients
-            if not idle:
-                message = await peer.receive()
-                if message is not None:
-                    (left if message.scalars[0] == _BYE else idle).add(message.source)
+        clients = _Clients(peer)
+        while clients.living:
+            if not await self._select(clients):
                 continue
-            needed = max(1, round(self.fraction * len(clients)))
-            count = min(len(idle), ceil(needed * self.over_selection))
-            chosen = {int(client) for client in peer.rng.choice(sorted(idle), count, replace=False)}
-            idle -= chosen
-            reports = await self._round(peer, chosen, min(needed, count), idle, left)
-            if len(reports) >= max(1, ceil(self.least * min(needed, count))):
+            goal = self._goal(clients)
+            reports = await self._round(clients, goal)
+            if len(reports) >= max(1, ceil(self.least * goal)):
                 _average(peer, reports)
             peer.step += 1
 
-    async def _round(self, peer: Peer, chosen: set[int], needed: int, idle: set[int], left: set[int]) -> dict[int, Message]:
-        """Hand out the model and collect reports: until enough are there, or no more can come, or the time is over."""
-        deadline_ns = peer.now_ns + round(self.deadline_s * 1e9) if self.deadline_s else None
-        for client in sorted(chosen):
-            await peer.send(client, Dense(peer.weights), (_MODEL, float(peer.step)))
+    def _goal(self, clients: _Clients) -> int:
+        """How many reports make a round."""
+        return max(1, round(self.fraction * len(clients.living)))
+
+    async def _select(self, clients: _Clients) -> bool:
+        """Wait until as many clients as the goal are idle, or, at the deadline, enough for a smaller round."""
+        deadline_ns = self._deadline_ns(clients.peer)
+        while len(clients.idle & clients.living) < self._goal(clients):
+            if not clients.living:
+                return False
+            if deadline_ns is not None and clients.peer.now_ns >= deadline_ns:
+                return len(clients.idle & clients.living) >= max(1, ceil(self.least * self._goal(clients)))
+            await clients.hear(deadline_ns)
+        return True
+
+    async def _round(self, clients: _Clients, goal: int) -> dict[int, Message]:
+        """Hand out the model and collect reports: until the goal is reached, or no more can come, or the time is over."""
+        peer, deadline_ns = clients.peer, self._deadline_ns(clients.peer)
+        chosen: set[int] = set()
         reports: dict[int, Message] = {}
-        while len(reports) < needed and (chosen & peer.mixing.keys()) - left - reports.keys():
-            message = await peer.receive(deadline_ns=deadline_ns)
-            if message is None:
-                if deadline_ns is not None and peer.now_ns >= deadline_ns:
-                    break
+        while len(reports) < goal:
+            due = (chosen & clients.living) - clients.idle
+            missing = goal - len(reports) - len(due)
+            fresh = sorted((clients.idle & clients.living) - chosen)
+            if missing > 0 and fresh:
+                count = min(len(fresh), missing if chosen else ceil(goal * self.over_selection))
+                picked = {int(client) for client in peer.rng.choice(fresh, count, replace=False)}
+                chosen |= picked
+                await clients.hand_out(picked)
                 continue
-            if message.scalars[0] == _BYE:
-                left.add(message.source)
-                continue
-            idle.add(message.source)
-            if int(message.scalars[1]) == peer.step:  # else of an earlier round: too late
+            if not due or (deadline_ns is not None and peer.now_ns >= deadline_ns):
+                break
+            message = await clients.hear(deadline_ns)
+            if message is not None and message.payload.count and message.scalars[1] == peer.step:  # else too late, or diverged
                 reports[message.source] = message
         return reports
+
+    def _deadline_ns(self, peer: Peer) -> int | None:
+        return peer.now_ns + round(self.deadline_s * 1e9) if self.deadline_s else None
 
     # ---- a client -------------------------------------------------------------------------------------------------
 
@@ -108,6 +130,8 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
                 continue
             peer.weights[:] = model.payload.values
             peer.stepper = peer.optimizer.start(peer.size)
+            if self.batch == "all":
+                peer.batch_size = max(1, peer.data_samples)
             for _ in range(max(1, ceil(self.epochs * peer.data_samples / peer.batch_size))):
                 if peer.running:
                     peer.apply(await peer.gradient())
@@ -115,7 +139,37 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
             if _SERVER in peer.mixing:
                 await peer.send(_SERVER, Dense(peer.weights), report)
         if _SERVER in peer.mixing:
-            await peer.send(_SERVER, Dense(_NOTHING), (_BYE,))
+            await peer.send(_SERVER, Dense(_NOTHING), (_BYE, 0.0, 0.0))
+
+
+class _Clients:
+    """The server's clients: who is idle, and who has left for good."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.idle = set(peer.neighbours)
+        self.left: set[int] = set()
+
+    @property
+    def living(self) -> set[int]:
+        return self.peer.mixing.keys() - self.left
+
+    async def hand_out(self, chosen: set[int]) -> None:
+        """Send the model to clients, which are idle no longer."""
+        self.idle -= chosen
+        for client in sorted(chosen):
+            await self.peer.send(client, Dense(self.peer.weights), (_MODEL, float(self.peer.step)))
+
+    async def hear(self, deadline_ns: int | None) -> Message | None:
+        """The next report, without elements where a client's weights are not finite any more; None where none has come."""
+        message = await self.peer.receive(deadline_ns=deadline_ns)
+        if message is None:
+            return None
+        if message.scalars[0] == _BYE:
+            self.left.add(message.source)
+            return None
+        self.idle.add(message.source)
+        return message
 
 
 def _average(peer: Peer, reports: dict[int, Message]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from peer.expected import Expected
 from peer.payloads import Dense
 from peer.peer import Peer
 from peer.strategies.base import Strategy
@@ -20,6 +21,9 @@ class Full(Strategy, frozen=True, tag="full"):
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
     aggregates: ClassVar[bool] = True
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        return (Expected("whole"),)
 
     async def run(self, peer: Peer) -> None:
         while peer.running:

@@ -26,6 +26,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from peer.expected import Expected
 from peer.ledger import Chosen, Ledger
 from peer.payloads import Marks
 from peer.peer import Message, Peer
@@ -51,6 +52,9 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
     """Whether updates that have to wait for room are announced, and waited for."""
     slack: Annotated[int, msgspec.Meta(ge=0)] = 1
     """How many steps a peer may be ahead of the slowest when it begins a step; >= 0."""
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        return Expected("chosen"), Expected("marks"), Expected("none")
 
     async def run(self, peer: Peer) -> None:
         ledger = peer.new_ledger()

@@ -7,9 +7,13 @@ model. Whom: the first `servers` peers, which hold an equal range of the vector 
 gradient is a step of its own and a worker begins step c only when c - (the slowest worker's clock) <= slack (Ho et al. 2013);
 "asp" no waiting at all.
 
+With `overlap` a pull is asked for before a gradient and taken in after it: communication and computing share the step, and
+every gradient is computed at weights that are one pull older.
+
 Departures: gradients of "ssp" and "asp" are scaled by 1/n, so that the learning rate means the same in all modes.  Workers
 take no steps of their own between pulls.  Where there are several servers, each tells the others its range after every round,
-so that each holds a whole model to be scored.  Workers train the range of a server that is lost by themselves.
+so that each holds a whole model to be scored.  Workers train the range of a server that is lost by themselves.  A worker whose
+gradient is not finite pushes nothing: the round goes on without it.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from peer.expected import COUNT, Expected
 from peer.payloads import Dense
 from peer.peer import Message, Peer
 from peer.strategies.base import Strategy
@@ -43,6 +48,8 @@ class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
     """Steps between two pushes, >= 1."""
     pull_every: _Count = 1
     """Steps between two pulls, >= 1; in "bsp" the same as push_every."""
+    overlap: bool = False
+    """Whether the answer to a pull is waited for after the next gradient instead of before it."""
     backup: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Backup workers: so many of the latest gradients of a round are not waited for ("bsp"), >= 0."""
 
@@ -58,6 +65,21 @@ class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
     @property
     def hubs(self) -> int:
         return self.servers
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        servers, workers = range(self.servers), range(self.servers, peer.peers)
+        if peer.id >= self.servers:
+            answer = ((_WEIGHTS, _WEIGHTS), COUNT)
+            ranges = [self.range_of(server, peer.size) for server in servers]
+            parts = [Expected("part", answer, range(i, i + 1), where) for i, where in enumerate(ranges)]
+            return *parts, Expected("none", answer, servers)
+        push, *rest = (((kind, kind), COUNT, COUNT) for kind in (_PUSH, _PULL, _TICK, _BYE))
+        news = ((_MIRROR, _LAST_MIRROR),)
+        return (
+            Expected("part", push, workers, self.range_of(peer.id, peer.size)), Expected("none", push, workers),
+            *(Expected("none", scalars, workers) for scalars in rest),
+            Expected("part", news, servers), Expected("none", news, servers),
+        )  # fmt: skip
 
     async def run(self, peer: Peer) -> None:
         if peer.id < self.servers:
@@ -78,7 +100,7 @@ class _Server:
         self.stepper = peer.optimizer.start(self.range.stop - self.range.start)
         self.version = 0  # rounds done ("bsp")
         self.clocks = {worker: 0 for worker in peer.neighbours if worker >= config.servers}
-        self.pushes: dict[int, dict[int, np.ndarray]] = {}
+        self.pushes: dict[int, dict[int, np.ndarray]] = {}  # of a round, by worker; without elements = no finite gradient
         self.waiting: dict[int, tuple[float, int, int]] = {}
         self.finished: set[int] = set()  # other servers that have no workers left
 
@@ -112,10 +134,10 @@ class _Server:
         clock, turn = int(message.scalars[1]), int(message.scalars[2])
         if kind != _PUSH:
             self.waiting[source] = (kind, clock, turn)
-        elif self.config.mode != "bsp":
+        elif self.config.mode != "bsp" and message.payload.count:
             part = self.peer.weights[self.range]
             self.stepper.step(part, message.payload.values / np.float32(len(self.workers)))
-        elif turn >= self.version:  # else a backup worker's, too late
+        elif self.config.mode == "bsp" and turn >= self.version:  # else a backup worker's, too late
             self.pushes.setdefault(turn, {})[source] = message.payload.values
         if source in self.clocks:
             self.clocks[source] = max(self.clocks[source], clock)
@@ -125,8 +147,9 @@ class _Server:
         slowest = min((self.clocks[worker] for worker in self.workers), default=0)
         advanced = self.config.mode != "bsp" and slowest > self.peer.step
         while len(rows := self._round()) >= self._enough():
-            mean = np.mean(rows[: self._enough()], axis=0, dtype=np.float64)
-            self.stepper.step(self.peer.weights[self.range], np.asarray(mean, np.float32))
+            if finite := [row for row in rows[: self._enough()] if len(row)]:
+                mean = np.mean(finite, axis=0, dtype=np.float64)
+                self.stepper.step(self.peer.weights[self.range], np.asarray(mean, np.float32))
             self.pushes.pop(self.version, None)
             self.version += 1
             advanced = True
@@ -140,7 +163,7 @@ class _Server:
             await self._mirror(_MIRROR)
 
     def _round(self) -> list[np.ndarray]:
-        """What living workers have pushed for the present round, first come first."""
+        """What living workers have pushed for the present round, first come first; each the range, or nothing."""
         found = self.pushes.get(self.version, {})
         return [values for worker, values in found.items() if worker in self.workers]
 
@@ -170,9 +193,12 @@ class _Worker:
         """Train with what was pulled, push what came of it."""
         config, peer = self.config, self.peer
         while peer.running:
-            if peer.step:
-                await self._synchronise(peer.step % config.pull_every == 0)
+            asked = await self._ask(peer.step % config.pull_every == 0) if peer.step else []
+            if not config.overlap:
+                await self._hear(asked)
             gradient = await peer.gradient()
+            if config.overlap:
+                await self._hear(asked)
             self.total += gradient
             self.count += 1
             peer.step += 1
@@ -183,9 +209,9 @@ class _Worker:
             if peer.step % config.push_every == 0:
                 await self._push()
         await self._push()
-        await self._synchronise(True)
+        await self._hear(await self._ask(True))
         for server in self._servers():
-            await peer.send(server, Dense(_NOTHING), (_BYE,))
+            await peer.send(server, Dense(_NOTHING), self._about(_BYE))
 
     async def _push(self) -> None:
         """Send every server its range of the mean gradient since the last time."""
@@ -199,13 +225,17 @@ class _Worker:
         self.count = 0
         self.turn += 1
 
-    async def _synchronise(self, pull: bool) -> None:
-        """Ask every server for its weights, or for leave to go on, and wait for the answers."""
+    async def _ask(self, pull: bool) -> list[int]:
+        """Ask every server for its weights, or for leave to go on; the servers that were asked."""
         if not pull and self.config.mode != "ssp":
-            return
+            return []
         asked = self._servers()
         for server in asked:
             await self.peer.send(server, Dense(_NOTHING), self._about(_PULL if pull else _TICK))
+        return asked
+
+    async def _hear(self, asked: list[int]) -> None:
+        """Wait for the servers' answers."""
         for server in asked:
             answer: Message | None = None
             while answer is None and server in self.peer.mixing:

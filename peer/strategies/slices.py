@@ -25,6 +25,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from peer.expected import Expected
 from peer.meter import relative_speeds
 from peer.payloads import Dense
 from peer.peer import Message, Peer
@@ -46,6 +47,9 @@ class Slices(Strategy, frozen=True, tag="slices"):
     scaling: bool = True
     """Whether a slice counts by its sender's samples per second and by its age; false: by the mixing weight alone."""
 
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        return (Expected("part", ((0.0, inf),)),)
+
     async def run(self, peer: Peer) -> None:
         degree = max(1, len(peer.neighbours))
         following = {neighbour: place * peer.size // degree for place, neighbour in enumerate(peer.neighbours)}
@@ -54,7 +58,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
             peer.apply(await peer.gradient())
             speeds[peer.id] = peer.speed.samples_per_s or inf
             for message in peer.arrived():
-                speeds[message.source] = message.scalars[0] if message.scalars else inf
+                speeds[message.source] = message.scalars[0]
                 peer.blend(message, self._weight(peer, message, speeds))
             for neighbour in list(peer.targets):
                 enough = self._enough(peer, neighbour)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from peer.expected import Expected
 from peer.peer import Peer
 from peer.strategies.base import Strategy
 
@@ -15,6 +16,9 @@ class Solo(Strategy, frozen=True, tag="solo"):
     """No exchange: every peer trains alone (the floor)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "nothing"
+
+    def expects(self, peer: Peer) -> tuple[Expected, ...]:
+        return ()
 
     async def run(self, peer: Peer) -> None:
         while peer.running:

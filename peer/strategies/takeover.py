@@ -32,7 +32,8 @@ from peer.ledger import Ledger
 from peer.payloads import Payload
 
 _Sent = tuple[int, slice | np.ndarray, np.ndarray]
-_HandingOver = tuple[int, int, int]  # giver, taker, the giver's step
+_HandingOver = tuple[int, int, int, int, int]  # giver, taker, the giver's step, the part's first element and the one after it
+_MOST_HALF_TOLD = 32  # of one giver and one taker: a neighbour must not make this peer remember without end
 
 
 class Books:
@@ -74,20 +75,24 @@ class Books:
 
     def gave(self, giver: int, taker: int, step: int, part: slice) -> None:
         """A neighbour says that it has given a part of its weights to another, at its step."""
-        self._tell((giver, taker, step), part, self._had(giver, part))
+        self._tell((giver, taker, step, part.start, part.stop), self._had(giver, part))
 
     def took(self, giver: int, taker: int, step: int, part: slice) -> None:
         """A neighbour says that it has taken over a part of another's weights, which that has sent at its step."""
-        self._tell((giver, taker, step), part, -self._had(taker, part))
+        self._tell((giver, taker, step, part.start, part.stop), -self._had(taker, part))
 
-    def _tell(self, about: _HandingOver, part: slice, had: np.ndarray) -> None:
+    def _tell(self, about: _HandingOver, had: np.ndarray) -> None:
         """Of both sides of a handing over one is told after the other: credit the taker with the difference."""
         if about in self._half_told:
+            part = slice(*about[3:])
             self._ledger.credit(about[1], part, self._rate * (had + self._half_told.pop(about)))
-        else:
-            living = self._ledger.paid
-            self._half_told = {key: half for key, half in self._half_told.items() if key[0] in living and key[1] in living}
-            self._half_told[about] = had
+            return
+        living = self._ledger.paid
+        self._half_told = {key: half for key, half in self._half_told.items() if key[0] in living and key[1] in living}
+        alike = [key for key in self._half_told if key[:2] == about[:2]]
+        if len(alike) >= _MOST_HALF_TOLD:
+            del self._half_told[alike[0]]
+        self._half_told[about] = had
 
     def _had(self, neighbour: int, part: slice) -> np.ndarray:
         """What a neighbour had in a part of its weights of this peer's gradients when it sent its last message: float64."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from peer.peer import Peer
 from peer.strategies.adpsgd import ADPSGD
 from peer.strategies.all_reduce import AllReduce
 from peer.wire import HEADER_BYTES
-from tests.experiments.strategy_fleets import RATE, TARGETS, asked, carried_out, gradients, listen
+from tests.experiments.strategy_fleets import RATE, TARGETS, asked, carried_out, gradients, listen, make_world
 from topology.graphs import Complete, ErdosRenyi, Ring, Torus
 
 VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 50)))
@@ -121,6 +123,43 @@ def test_adpsgd_moves_the_sum_by_gradients_alone(tmp_path: Path, monkeypatch: py
     found, _ = carried_out(tmp_path, asked(8, topology=Ring(), strategy=ADPSGD(), task=Quadratic(targets=VECTORS)))
     total = sum(peer.weights.astype(float) for peer in found)
     np.testing.assert_allclose(total, -RATE * sum(sum(each) for each in made.values()), atol=1e-4)
+
+
+@pytest.mark.parametrize(("graph", "peers", "edges"), [(Complete(), 4, 6), (Ring(), 5, 5)], ids=["complete", "ring"])
+@pytest.mark.parametrize("speeds", [("100 samples/s",), ("100 samples/s", "70 samples/s", "310 samples/s")], ids=len)
+def test_adpsgd_meets_along_every_edge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: Any, peers: int, edges: int, speeds: tuple[str, ...]
+) -> None:
+    """Also on an odd ring, and between peers that a bipartition would put on one side; no edge twice as often as another."""
+    said = listen(monkeypatch)
+    devices = MixedDevices(speeds=speeds)
+    carried_out(tmp_path, asked(peers, 2, topology=graph, devices=devices, strategy=ADPSGD(), stop=Stop(steps=200)))
+    met = Counter(frozenset(message[:2]) for message in said if message.scalars[0] == 1.0)
+    assert len(met) == edges
+    assert max(met.values()) < 2 * min(met.values())
+    assert sum(met.values()) > 200 * peers / 3
+
+
+def test_adpsgd_keeps_the_sum_and_the_hull_where_nobody_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Averaging alone, from unequal models: whoever meets whom while it waits, sums stay and all models stay between them."""
+    gradient = Peer.gradient
+
+    async def none(peer: Peer) -> np.ndarray:
+        return np.zeros_like(await gradient(peer))
+
+    monkeypatch.setattr(Peer, "gradient", none)
+    start = np.random.default_rng(3).normal(size=(6, 5)).astype(np.float32)
+    for seed in range(20):
+        speeds = tuple(f"{speed} samples/s" for speed in np.random.default_rng(seed).integers(20, 500, 6))
+        world = make_world(
+            tmp_path,
+            asked(6, 5, seed=seed, devices=MixedDevices(speeds=speeds), strategy=ADPSGD(), stop=Stop(steps=8)),
+        )
+        world.weights[:] = start
+        assert world.run().completed
+        np.testing.assert_allclose(world.weights.sum(axis=0), start.sum(axis=0), atol=1e-5)
+        assert (world.weights <= start.max(axis=0) + 1e-6).all()
+        assert (world.weights >= start.min(axis=0) - 1e-6).all()
 
 
 def test_adpsgd_ends_in_a_thousand_schedules(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from experiments import ConfigError
 from experiments.build import build
 from experiments.config import Stop
 from experiments.tasks import Digits, Quadratic
-from netem import MixedDevices, Uniform
+from netem import MixedDevices, Uniform, UniformDevices
 from peer.optimizers import Sgd
 from peer.peer import Peer
+from peer.strategies import fedavg
 from peer.strategies.fedavg import FedAvg
 from peer.strategies.parameter_server import ParameterServer
 from tests.experiments.strategy_fleets import RATE, asked, carried_out, gradients, listen, make_world
@@ -166,7 +167,10 @@ def test_fedavg_weighs_by_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_over_selection_and_deadline_ignore_stragglers(tmp_path: Path) -> None:
-    """Of 9 clients one is very slow: rounds wait for it only where neither over-selection nor a deadline helps."""
+    """Of 9 clients one is very slow: rounds wait for it only where neither over-selection nor a deadline helps.
+
+    The deadline of 0.2 s is waited for once a round, when clients are selected: the chosen ones all report in time.
+    """
     speeds = ("100 samples/s", *["100 samples/s"] * 8, "1 samples/s")
     targets = (*VECTORS, *VECTORS[:2])
     rounds = {}
@@ -189,7 +193,7 @@ def test_over_selection_and_deadline_ignore_stragglers(tmp_path: Path) -> None:
         rounds[name] = world.members[0].peer.step
     assert rounds["all"] <= 5
     assert rounds["over"] > 60
-    assert rounds["deadline"] > 20
+    assert 15 < rounds["deadline"] <= 25
 
 
 def test_a_fraction_of_the_clients_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,3 +215,50 @@ def test_federations_survive(tmp_path: Path, lost: list[int], deadline_s: float)
     found, outcome = carried_out(tmp_path, asked(6, task=Quadratic(targets=VECTORS[:6]), strategy=strategy), losses)
     assert sorted(outcome.peers_lost) == sorted(lost)
     assert all(peer.step == 30 for peer in found if peer.id not in (0, *lost))
+
+
+def test_rounds_never_shrink_below_their_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of six clients are late from their first round on: every average is still made of the goal's four reports."""
+    made: list[int] = []
+    average = fedavg._average
+    monkeypatch.setattr(fedavg, "_average", lambda peer, reports: made.append(len(reports)) or average(peer, reports))
+    speeds = ("100 samples/s", *["100 samples/s"] * 3, *["7 samples/s"] * 3)
+    task = Quadratic(targets=VECTORS[:7])
+    strategy = FedAvg(fraction=0.66, over_selection=1.3)
+    devices = MixedDevices(speeds=speeds)
+    make_world(tmp_path, asked(7, task=task, strategy=strategy, devices=devices, stop=Stop(time="3 s"))).run()
+    assert len(made) > 5
+    assert set(made) == {4}
+
+
+def test_one_epoch_over_whole_batches_is_gradient_descent(tmp_path: Path) -> None:
+    """FedSGD (E = 1, B = infinity, C = 1): a round is one step along the gradient over all clients' data together."""
+    experiment = asked(4, task=Digits(batch_size=8), strategy=FedAvg(batch="all"), stop=Stop(steps=3),
+                       optimizer=Sgd(learning_rate=0.5), network=Uniform(rate="100 Mbit/s"))  # fmt: skip
+    found, _ = carried_out(tmp_path, experiment)
+    problem = build(experiment).problem
+    owned = np.array(problem.samples[1:], float)
+    weights = np.array(problem.initial, np.float32)
+    samplers = [problem.sampler(peer, np.random.default_rng(peer)) for peer in (1, 2, 3)]
+    for _ in range(3):
+        rows = [problem.gradient(weights, each.draw(int(count)))[1] for each, count in zip(samplers, owned, strict=True)]
+        weights = weights - 0.5 * np.tensordot(owned / owned.sum(), np.array(rows, float), 1).astype(np.float32)
+    np.testing.assert_allclose(found[0].weights, weights, atol=1e-5)
+    assert [peer.batch_size for peer in found[1:]] == list(owned)
+
+
+@pytest.mark.parametrize("mode", ["bsp", "asp"])
+def test_overlap_hides_the_way_to_the_server(tmp_path: Path, mode: Any) -> None:
+    """Steps of 100 ms, about 90 ms to the server and back: with overlap a step takes as long as the longer of both."""
+    steps = {}
+    for overlap in (False, True):
+        world = make_world(
+            tmp_path,
+            asked(4, task=Quadratic(targets=VECTORS[:4]), strategy=ParameterServer(mode=mode, overlap=overlap),
+                  stop=Stop(time="10 s"), devices=UniformDevices(speed="10 samples/s"),
+                  network=Uniform(rate="100 Mbit/s", delay="45 ms")),
+        )  # fmt: skip
+        assert world.run().completed
+        steps[overlap] = world.members[1].peer.step
+    assert steps[False] == pytest.approx(10 / 0.19, rel=0.05)
+    assert steps[True] == pytest.approx(10 / 0.1, rel=0.05)

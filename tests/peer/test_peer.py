@@ -8,8 +8,9 @@ import pytest
 from peer.codecs import Int8
 from peer.effects import Gradient, Receive, Send, Sleep
 from peer.endpoint import Arrival, piece_bytes
+from peer.expected import Expected, misfit
 from peer.ledger import All
-from peer.payloads import Dense, Payload, Sparse, encode
+from peer.payloads import Dense, Marks, Payload, Sparse, encode
 from peer.peer import Message, Peer
 from tests.helpers import make_peer, run_until_blocked
 
@@ -39,6 +40,72 @@ def test_gather_waits_for_every_neighbour_and_keeps_later_steps() -> None:
     arrival(peer, 1, model(6), step=5)
     _, messages, _ = run_until_blocked(peer.gather(step=5))
     assert [message.payload.values[0] for message in messages] == [6.0, 5.0]
+
+
+def test_gather_forgets_messages_of_past_steps() -> None:
+    """However many come too late, the inbox does not grow."""
+    peer = make_peer(0, {1: 0.3, 2: 0.3})
+    for step in range(1, 6):
+        for late in range(step):
+            arrival(peer, 1, model(9), step=late)
+        for source in (1, 2):
+            arrival(peer, source, model(source), step=step)
+        _, messages, ended = run_until_blocked(peer.gather(step=step))
+        assert ended
+        assert [message.step for message in messages] == [step, step]
+        assert len(peer._inbox) == 0
+
+
+@pytest.mark.parametrize("bad", [np.full(8, np.nan), np.r_[np.zeros(7), np.inf], np.zeros(0)], ids=["nan", "inf", "empty"])
+def test_gather_counts_a_message_that_does_not_fit_as_missing(bad: np.ndarray) -> None:
+    """Nobody waits for another, and the sender's weight stays with the receiver."""
+    peer = make_peer(0, {1: 0.3, 2: 0.3})
+    work = peer.gather(step=0)
+    arrival(peer, 2, model(5))
+    arrival(peer, 1, Dense(bad.astype(np.float32)))
+    _, messages, ended = run_until_blocked(work)
+    assert ended
+    assert [message.source for message in messages] == [2]
+    assert peer.errors == {"not-finite" if len(bad) else "empty": 1}
+    peer.mix(messages, own=peer.weights.copy())
+    np.testing.assert_allclose(peer.weights, 0.3 * 5)
+
+
+def test_values_that_are_not_finite_never_leave() -> None:
+    peer = make_peer(0, {1: 0.3})
+    peer.weights[3] = np.nan
+    effects, read, _ = run_until_blocked(peer.send(1, Dense(peer.weights)))
+    assert isinstance(effects[0], Send)
+    assert effects[0].parcel.payload.count == 0
+    assert np.isnan(read[3])
+    assert peer.errors == {"sent-empty": 1}
+
+
+FORMS = (Expected("whole", ((0.0, 2.0),)), Expected("part", (), (1,), slice(2, 4)), Expected("chosen"), Expected("none"))
+
+
+@pytest.mark.parametrize(
+    ("source", "payload", "scalars", "word"),
+    [
+        (2, model(1), (2.0,), ""),
+        (2, model(1), (2.5,), "unexpected"),
+        (2, model(1), (float("nan"),), "unexpected"),
+        (2, model(1), (1.0, 1.0), "unexpected"),
+        (2, model(1, size=7), (1.0,), "unexpected"),
+        (2, model(1, size=0), (1.0,), "empty"),
+        (1, Dense(np.ones(2, np.float32), 2), (), ""),
+        (2, Dense(np.ones(2, np.float32), 2), (), "unexpected"),
+        (1, Dense(np.ones(2, np.float32), 3), (), "unexpected"),
+        (2, Sparse(np.array([7], np.uint32), np.array([2], np.float32)), (), ""),
+        (2, Sparse(np.array([7], np.uint32), np.array([-np.inf], np.float32)), (), "not-finite"),
+        (2, Marks(np.array([7], np.uint32)), (), "unexpected"),
+        (2, Sparse(np.zeros(0, np.uint32), np.zeros(0, np.float32)), (), ""),
+    ],
+)
+def test_a_message_is_held_against_what_is_expected(
+    source: int, payload: Payload, scalars: tuple[float, ...], word: str
+) -> None:
+    assert misfit(source, payload, scalars, 8, FORMS) == word
 
 
 def test_gather_goes_on_without_a_lost_neighbour() -> None:

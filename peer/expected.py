@@ -1,0 +1,68 @@
+"""What a strategy expects to arrive, and the check of every message against it before the strategy sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from math import isfinite
+from sys import float_info
+from typing import Literal, NamedTuple
+
+from peer.payloads import Dense, Marks, Payload, Sparse
+
+Bounds = tuple[float, float]
+LARGEST = float_info.max
+FINITE: Bounds = (-LARGEST, LARGEST)
+COUNT: Bounds = (0.0, 2.0**53)
+"""Bounds of a scalar that counts something: beyond 2^53 a float64 no longer holds every whole number."""
+NOT_FINITE, EMPTY, UNEXPECTED = "not-finite", "empty", "unexpected"
+"""The words under which `Peer.errors` counts the messages that are dropped here."""
+
+
+class Expected(NamedTuple):
+    """One form that a message may have.
+
+    `payload`: "whole" is every element of the vector, "part" one range of it, "chosen" some elements by index, "marks" indices
+    alone (each of them at least one element), "none" no element at all.  `scalars` gives the bounds of each scalar in turn,
+    both inclusive; nan is never within them.  `sources` are the peers that may send it, `elements` the one range that it may
+    hold (None = any).
+    """
+
+    payload: Literal["whole", "part", "chosen", "marks", "none"]
+    scalars: tuple[Bounds, ...] = ()
+    sources: Container[int] | None = None
+    elements: slice | None = None
+
+    def fits(self, source: int, payload: Payload, scalars: Sequence[float], size: int) -> bool:
+        """Whether a message of a peer has this form; `size` is the length of the whole vector."""
+        if len(scalars) != len(self.scalars) or (self.sources is not None and source not in self.sources):
+            return False
+        for scalar, (least, most) in zip(scalars, self.scalars, strict=True):
+            if not least <= scalar <= most:
+                return False
+        if self.payload == "none" or not payload.count:
+            return self.payload == "none" and not payload.count
+        if isinstance(payload, Dense):
+            if self.elements is not None and payload.where() != self.elements:
+                return False
+            return self.payload == "part" or (self.payload == "whole" and payload.count == size)
+        return (self.payload == "chosen" and isinstance(payload, Sparse)) or (
+            self.payload == "marks" and isinstance(payload, Marks)
+        )
+
+
+def misfit(source: int, payload: Payload, scalars: Sequence[float], size: int, expected: Sequence[Expected] | None) -> str:
+    """In one word what is wrong with a message, "" where nothing is.
+
+    Every value must be finite, and the message must have one of the expected forms.  Where none are declared (None) it must
+    hold at least one element, and its scalars must be finite.
+    """
+    if not payload.finite:
+        return NOT_FINITE
+    if expected is None:
+        if not payload.count:
+            return EMPTY
+        return "" if all(map(isfinite, scalars)) else UNEXPECTED
+    for form in expected:
+        if form.fits(source, payload, scalars, size):
+            return ""
+    return UNEXPECTED if payload.count else EMPTY
