@@ -2,10 +2,10 @@
 
 Each condition's messages are replayed in order, with the pauses between them, many times where packets are lost; the error is
 that of the mean transfer time of each size of 64 KB and more. The observations are real Linux TCP over packet-level emulated
-links; the files in tests/netem/data say how. Those of tcp_observations.json (made by benchmarks.tcp_observe) hold every pause, and
-a part of them was not looked at while the model was made. Those of tcp_transfers.json do not hold the single pauses, only
-that they were 0.6 to 1.05 s, at round trips of 20 to 200 ms: they are spread so over the round trips; `--pause uniform`
-draws them instead.
+links; the files in tests/netem/data say how. Those of tcp_observations.json (made by benchmarks.tcp_observe) hold every
+pause, and a part of them was not looked at while the model was made. Those of tcp_transfers.json do not hold the single
+pauses, only that they were 0.6 to 1.05 s, at round trips of 20 to 200 ms: they are spread so over the round trips;
+`--pause uniform` draws them instead.
 """
 
 from __future__ import annotations

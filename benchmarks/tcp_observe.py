@@ -1,10 +1,11 @@
-"""Observe real TCP over an emulated link, for benchmarks.tcp_model to be held against: `python -m benchmarks.tcp_observe out.json`.
+"""Observe real TCP over an emulated link, to hold benchmarks.tcp_model against: `python -m benchmarks.tcp_observe out.json`.
 
-For each condition two processes with a network namespace each talk over one TCP connection; a third carries every IP packet from
-the one's TUN device to the other's, with a rate, a droptail queue of max(BDP, 50 ms), loss of each packet by itself and a delay,
-in both directions. Needs root and /dev/net/tun; nothing leaves the namespaces, and they end with their processes. The messages'
+For each condition two processes, each in a network namespace, talk over one TCP connection; a third carries every IP packet
+between their TUN devices, with a rate, a droptail queue of max(BDP, 50 ms), loss of each packet by itself and a delay, in
+both directions. Needs root and /dev/net/tun; nothing leaves the namespaces, and they end with their processes. The messages'
 sizes come in turn, the pauses between them are drawn from a range. Of each message the time from its first byte's sending to
-its last byte's arrival is kept, and the pause before it, so that a model can replay it.
+its last byte's arrival is kept, and the pause before it, so that a model can replay it. Conditions under which the third
+process was too late to be believed (LATE_SHARE) are left out, and named.
 """
 
 from __future__ import annotations
@@ -36,15 +37,21 @@ QUEUE_S = 0.05
 PORT = 5000
 ADDRESSES = ("10.0.0.1", "10.0.0.2")
 SIZES = (30_000, 64_000, 150_000, 400_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)
+RTTS = (0.01, 0.03, 0.05, 0.06, 0.1, 0.12, 0.15, 0.25)
+RATES = tuple(megabit * 1e6 for megabit in (5, 8, 15, 30, 50, 80, 150, 200))
 MESSAGE_AT_MOST_S = 4.0
 QUIET_SHARE = 0.25  # of the time, for links that lose nothing: their times vary less
 MSS_BYTES = 1448
 CLONE_NEWNET = 0x40000000
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 WHAT = (
-    "One-way seconds to the last byte of a message over real Linux TCP (persistent connection) on a packet-level emulated link: "
-    "droptail queue max(1 BDP, 50 ms), Bernoulli loss per packet in both directions. obs = [bytes, seconds, seconds of pause before]."
+    "Real Linux TCP (persistent connection) on a packet-level emulated link: droptail queue max(1 BDP, 50 ms), Bernoulli loss "
+    "per packet in both directions. Messages of `sizes` (bytes) in turn, from the connection's first on; of each `took_ms`, "
+    "one way to its last byte, and `pause_ms` before it. rtt in s, rate in bit/s at IP level, late_ms: 99th percentile of the "
+    "emulator's lateness."
 )
+LATE_SHARE = 0.05
+"""Of the round trip: how late the emulator may be (99th percentile)."""
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -65,7 +72,7 @@ def conditions(seed: int, each: int) -> list[Condition]:
     for control in ("cubic", "bbr"):
         for loss in (0.0, 0.001, 0.005, 0.01):
             for _ in range(each):
-                rtt, rate = rng.choice((0.01, 0.03, 0.05, 0.06, 0.1, 0.12, 0.15, 0.25)), rng.choice((5, 8, 15, 30, 50, 80, 150, 200)) * 1e6
+                rtt, rate = rng.choice(RTTS), rng.choice(RATES)
                 reached = rate
                 if control == "cubic" and loss:
                     reached = min(rate, 1.22 * 8 * MSS_BYTES / (rtt * math.sqrt(loss)))
@@ -78,8 +85,9 @@ def conditions(seed: int, each: int) -> list[Condition]:
 def observe(condition: Condition, lasts_s: float, seed: int) -> dict[str, Any]:
     """Send messages for so long (s); the condition with its observations, drops, and the emulator's 99 % lateness in ms."""
     command = [sys.executable, "-m", "benchmarks.tcp_observe", "--one", msgspec.json.encode(condition).decode()]
-    done = subprocess.run([*command, str(lasts_s), str(seed)], capture_output=True, text=True, check=True, timeout=lasts_s + 120)
-    return msgspec.to_builtins(condition) | json.loads(done.stdout)
+    command += [str(lasts_s), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=lasts_s + 120)
+    return {**msgspec.to_builtins(condition), **json.loads(done.stdout)}
 
 
 # ---- one condition, in three processes ----------------------------------------------------------------------------------
@@ -100,7 +108,8 @@ def _observe_here(condition: Condition, lasts_s: float, seed: int) -> dict[str, 
                 os.kill(pid, 9)
             os.waitpid(pid, 0)
     late_ms = 1e3 * sorted(late_s)[int(0.99 * len(late_s))] if late_s else 0.0
-    return {"drops": drops, "late_ms": round(late_ms, 3), "obs": json.loads(told)}
+    took_ms, pause_ms = zip(*json.loads(told), strict=True)
+    return {"drops": drops, "late_ms": round(late_ms, 3), "took_ms": took_ms, "pause_ms": pause_ms}
 
 
 def _endpoint(work: Any, which: int) -> tuple[int, int]:
@@ -164,7 +173,7 @@ def _send(condition: Condition, lasts_s: float, seed: int, ready: int, answers: 
                 connection.sendall(struct.pack("!q", size) + bytes(size - 8))
                 pause_s = began_s - arrived_s
                 arrived_s = struct.unpack("!d", os.read(answers, 8))[0]
-                found.append((size, round(arrived_s - began_s, 4), round(pause_s, 3)))
+                found.append((round(1e3 * (arrived_s - began_s), 1), round(1e3 * pause_s)))
     with open(results, "w") as file:
         print(json.dumps(found), file=file)
 
@@ -231,11 +240,12 @@ def _packets(device: int) -> Iterator[bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("out", type=Path, nargs="?", default=Path("tcp_observations.json"))
     parser.add_argument("--each", type=int, default=4, help="conditions of every congestion control and loss")
     parser.add_argument("--lasts", type=float, default=60.0, help="seconds of each")
     parser.add_argument("--at-once", type=int, default=4, help="conditions at one time")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of the conditions, pauses and losses")
+    parser.add_argument("--held-out", action="store_true", help="mark them as not looked at while a model is made")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -247,7 +257,11 @@ def main() -> None:
         seeds = range(1000 * options.seed, 1000 * options.seed + len(chosen))
         lasts_s = [options.lasts * (1.0 if condition.loss else QUIET_SHARE) for condition in chosen]
         found = list(pool.map(observe, chosen, lasts_s, seeds))
-    text = ",\n".join(json.dumps(condition, separators=(",", ":")) for condition in found)
+    sound = [each for each in found if each["late_ms"] <= 1e3 * LATE_SHARE * each["rtt"]]
+    for each in found:
+        if each not in sound:
+            print(f"left out, late by {each['late_ms']} ms: {each['cc']} {each['rtt']} s {each['rate'] / 1e6:g} Mbit/s")
+    text = ",\n".join(json.dumps({**each, "held_out": options.held_out}, separators=(",", ":")) for each in sound)
     options.out.write_text(f'{{"what": {json.dumps(WHAT)},\n"conditions": [\n{text}\n]}}\n')
 
 

@@ -34,8 +34,8 @@ Rules, in units of segments (1448 bytes of payload in 1500 bytes on the line), w
 are lost is drawn as gaps in the stream. So chunks of a message that are offered one after another leave and arrive as the whole
 would, and `first` (a message begins) is needed only because a new message begins a new segment.
 
-Left out: timeouts with several segments outstanding, tail loss probes, timeouts' backoff during an outage, BBR's draining phases
-and its probes of the round trip, congestion window validation, the sender's and the receiver's buffers.
+Left out: timeouts with several segments outstanding, tail loss probes, timeouts' backoff during an outage, BBR's draining
+phases and its probes of the round trip, congestion window validation, the sender's and the receiver's buffers.
 """
 
 import math
