@@ -1,14 +1,17 @@
 """How far models of TCP are from observed transfers: `python -m benchmarks.tcp_model`.
 
 Each condition's messages are replayed in order, with the pauses between them, many times where packets are lost; the error is
-that of the mean transfer time of each size of 64 KB and more. The observations are real Linux TCP over a packet-level
-emulated link (tests/netem/data/tcp_transfers.json says how). They do not hold the single pauses, only that they were 0.6 to
-1.05 s, at round trips of 20 to 200 ms: PAUSE spreads them so over the round trips; `--pause uniform` draws them instead.
+that of the mean transfer time of each size of 64 KB and more. The observations are real Linux TCP over packet-level emulated
+links; the files in tests/netem/data say how. Those of tcp_observations.json (made by benchmarks.tcp_observe) hold every
+pause, and a part of them was not looked at while the model was made. Those of tcp_transfers.json do not hold the single
+pauses, only that they were 0.6 to 1.05 s, at round trips of 20 to 200 ms: they are spread so over the round trips;
+`--pause uniform` draws them instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from collections import defaultdict
@@ -25,7 +28,13 @@ from netem.losses import Losses
 from netem.plan import LinkSpec
 from netem.tcp import Tcp
 
-OBSERVED = Path(__file__).parents[1] / "tests" / "netem" / "data" / "tcp_transfers.json"
+DATA = Path(__file__).parents[1] / "tests" / "netem" / "data"
+SETS: dict[str, tuple[str, bool | None]] = {
+    "transfers": ("tcp_transfers.json", None),
+    "seen": ("tcp_observations.json", False),
+    "held out": ("tcp_observations.json", True),
+}
+"""The sets of observations: their file, and of its conditions those held out or those not."""
 LEAST_BYTES = 64_000
 REPLAYS = 40
 
@@ -65,22 +74,23 @@ def rounds(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) ->
     losses = Losses(condition["loss"], rng) if condition["loss"] else None
     tcp = Tcp(condition["cc"], 2 * delay_ns, losses)
     now_ns, took_s = 0.0, []
-    for size_bytes, _ in condition["obs"]:
+    for size_bytes, _, *before_s in condition["obs"]:
+        now_ns += before_s[0] * 1e9 if before_s else 0
         in_ns = tcp.send(line, now_ns, size_bytes).done_ns + delay_ns
         took_s.append((in_ns - now_ns) / 1e9)
-        now_ns = in_ns + pause(condition["rtt"], rng) * 1e9
+        now_ns = in_ns if before_s else in_ns + pause(condition["rtt"], rng) * 1e9
     return took_s
 
 
 def plain(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
     """Delay + size / rate."""
-    return [condition["rtt"] / 2 + size * 8 / condition["rate"] for size, _ in condition["obs"]]
+    return [condition["rtt"] / 2 + size * 8 / condition["rate"] for size, *_ in condition["obs"]]
 
 
 def mathis(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
     """Delay + size / the rate that Mathis' formula leaves: what a network does without a TCP model."""
     spec = LinkSpec(condition["rate"] / 8, round(condition["rtt"] * 5e8), 0, condition["loss"])
-    return [condition["rtt"] / 2 + size / spec.effective_rate_bytes_per_s for size, _ in condition["obs"]]
+    return [condition["rtt"] / 2 + size / spec.effective_rate_bytes_per_s for size, *_ in condition["obs"]]
 
 
 MODELS = {"rounds (netem.tcp)": rounds, "delay + size / rate": plain, "the same, Mathis cap": mathis}
@@ -88,22 +98,37 @@ GROUPS: dict[str, Callable[[Error], bool]] = {
     "all": lambda error: True,
     "cubic, no loss": lambda error: error.control == "cubic" and error.loss == 0,
     "cubic, 0.1 %": lambda error: error.control == "cubic" and error.loss == 0.001,
+    "cubic, 0.5 %": lambda error: error.control == "cubic" and error.loss == 0.005,
     "cubic, 1 %": lambda error: error.control == "cubic" and error.loss == 0.01,
     "bbr, no loss": lambda error: error.control == "bbr" and error.loss == 0,
     "bbr, 0.1 %": lambda error: error.control == "bbr" and error.loss == 0.001,
+    "bbr, 0.5 %": lambda error: error.control == "bbr" and error.loss == 0.005,
     "bbr, 1 %": lambda error: error.control == "bbr" and error.loss == 0.01,
 }
 
 
-def errors(model: Callable[..., list[float]], pause: Pause = spread_pause, replays: int = REPLAYS) -> list[Error]:
-    """The errors of a model, one for each condition and size."""
+def observations(name: str) -> list[dict[str, Any]]:
+    """The conditions of a set, each with `obs`: [bytes, seconds] or [bytes, seconds, seconds of pause before], in order."""
+    file, held_out = SETS[name]
+    conditions: list[dict[str, Any]] = json.loads((DATA / file).read_text())["conditions"]
+    for condition in conditions:
+        if "sizes" in condition:
+            turns = zip(itertools.cycle(condition["sizes"]), condition["took_ms"], condition["pause_ms"], strict=False)
+            condition["obs"] = [[size, took_ms / 1e3, pause_ms / 1e3] for size, took_ms, pause_ms in turns]
+    return [condition for condition in conditions if held_out is None or condition["held_out"] == held_out]
+
+
+def errors(
+    model: Callable[..., list[float]], name: str = "transfers", pause: Pause = spread_pause, replays: int = REPLAYS
+) -> list[Error]:
+    """The errors of a model on a set of observations, one for each condition and size."""
     found = []
-    for number, condition in enumerate(json.loads(OBSERVED.read_text())["conditions"]):
+    for number, condition in enumerate(observations(name)):
         times = replays if model is rounds else 1
         took_s = np.mean([model(condition, np.random.default_rng([seed, number]), pause) for seed in range(times)], axis=0)
         observed: dict[int, list[float]] = defaultdict(list)
         modelled: dict[int, list[float]] = defaultdict(list)
-        for (size, seconds), expected in zip(condition["obs"], took_s, strict=True):
+        for (size, seconds, *_), expected in zip(condition["obs"], took_s, strict=True):
             observed[size].append(seconds)
             modelled[size].append(float(expected))
         kind = condition["cc"], condition["loss"], condition["rtt"], condition["rate"]
@@ -128,16 +153,18 @@ def main() -> None:
     options = parser.parse_args()
     pause = spread_pause if options.pause == "spread" else uniform_pause
     table = Table(title="relative error of the mean transfer time, messages of 64 KB and more: median / 90th percentile")
-    for column in ("model", *GROUPS):
+    for column in ("model", "observations", *GROUPS):
         table.add_column(column, justify="right")
     for name, model in MODELS.items():
-        found = errors(model, pause)
-        shown = (figures(found, group) for group in GROUPS)
-        table.add_row(name, *(f"{median:.1%} / {tail:.0%}" for median, tail in shown))
-        for error in found if options.each and model is rounds else ():
-            print(f"{error.control} {error.loss:g} {error.rtt_s:g} s {error.rate_bit_per_s / 1e6:g} Mbit/s "
-                  f"{error.size_bytes} B: {error.observed_s:.3f} s, {error.relative:+.1%}")  # fmt: skip
-    Console(width=140).print(table)
+        for chosen in SETS:
+            found = errors(model, chosen, pause)
+            shown = (figures(found, group) for group in GROUPS)
+            cells = ("-" if math.isnan(median) else f"{median:.1%} / {tail:.0%}" for median, tail in shown)
+            table.add_row(name, chosen, *cells)
+            for error in found if options.each and model is rounds else ():
+                print(f"{chosen}: {error.control} {error.loss:g} {error.rtt_s:g} s {error.rate_bit_per_s / 1e6:g} Mbit/s "
+                      f"{error.size_bytes} B: {error.observed_s:.3f} s, {error.relative:+.1%}")  # fmt: skip
+    Console(width=190).print(table)
 
 
 if __name__ == "__main__":

@@ -61,12 +61,16 @@ class Losses:
 
     def pass_packets(self, count: int) -> int:
         """How many of the next `count` packets are lost."""
-        lost = 0
-        while count >= self._gap:
-            count -= int(self._gap)
+        return len(self.lost_among(count))
+
+    def lost_among(self, count: int) -> list[int]:
+        """Which of the next `count` packets are lost, numbered from 0."""
+        lost, passed = [], 0
+        while count - passed >= self._gap:
+            passed += int(self._gap)
             self._gap = self._draw()
-            lost += 1
-        self._gap -= count
+            lost.append(passed - 1)
+        self._gap -= count - passed
         return lost
 
     def tries(self) -> int:

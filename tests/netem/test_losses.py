@@ -31,6 +31,17 @@ def test_packets_may_pass_in_any_portions():
     assert sum(one.pass_packets(int(portion)) for portion in portions) == other.pass_packets(int(portions.sum()))
 
 
+def test_which_packets_are_lost_does_not_depend_on_the_portions():
+    one, other = (Losses(0.03, np.random.default_rng(7), burst=2) for _ in range(2))
+    places, passed = [], 0
+    for portion in np.random.default_rng(8).integers(0, 300, 400).tolist():
+        places += [passed + place for place in one.lost_among(portion)]
+        passed += portion
+    assert places == other.lost_among(passed)
+    assert places == sorted(set(places))
+    assert len(places) == pytest.approx(0.03 * passed, rel=0.2)
+
+
 def test_nothing_is_lost_at_none_and_a_new_share_holds_from_then_on():
     losses = Losses(0.0, np.random.default_rng(6))
     assert losses.pass_packets(10**9) == 0
