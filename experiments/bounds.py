@@ -14,7 +14,7 @@ from netem.units import duration_ns, show_bytes
 MOST_RECORDS = 1_000_000
 LONGEST_NS = duration_ns("315576000 s")  # ten years
 SLOWEST_BYTES_PER_S = 1 / 8
-PROCESS_BYTES, MEMBER_BYTES = 20_000_000, 10_000  # what a peer takes besides its model, as a process and in virtual time
+PROCESS_BYTES, MEMBER_BYTES = 5_000_000, 10_000  # what a peer takes besides its model, as a process and in virtual time
 COPIES_VIRTUAL, COPIES_LIVE = 2, 4
 """The least copies of all models that a world holds: the peers' and the outcome's; live also gradients and snapshots."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +18,10 @@ from msgspec import inspect
 
 from experiments.config import ConfigError, Experiment, Processes, Record, Stop, Virtual
 from experiments.config_errors import config_error, nearest, show_value
+from experiments.fields import LEAST, MOST
 from experiments.menus import FROM_PYTHON, MENUS
 from experiments.tasks import Dirichlet, Module, Quadratic
+from experiments.terminal import printable
 from netem import MixedDevices, Regions, Uniform
 from peer.optimizers import Adam, Sgd
 from peer.peer import Peer
@@ -138,14 +139,14 @@ def test_any_experiment_of_the_menus_reads_back_equal(data: st.DataObject) -> No
         key: data.draw(st.sampled_from(list(menu.members.values())).flatmap(_instances), label=key)
         for key, menu in MENUS.items()
     }
-    name = data.draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+    name = data.draw(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=200))
     experiment = Experiment(name=name, seed=data.draw(st.integers(0, 2**63 - 1)), peers=data.draw(st.integers(1, 999)), **parts)
     assert Experiment.parse(experiment.to_toml()) == experiment
 
 
 def test_awkward_values_survive_the_trip() -> None:
-    task = Quadratic(targets=[[1.5, 2], [1e-300, -0.0]], start=[3, 4])
-    experiment = Experiment(name='a "b" \\ \n\t\x7f\x00 é', task=task, peers=2, network=Regions(places=["Sao Paulo"]))
+    task = Quadratic(targets=[[1.5, 2], [1e-12, -0.0]], start=[3, 4])
+    experiment = Experiment(name='a "b" \\ é', task=task, peers=2, network=Regions(places=["Sao Paulo"]))
     again = Experiment.parse(experiment.to_toml())
     assert again == experiment
     assert again.name == experiment.name
@@ -300,7 +301,7 @@ WRONG: list[tuple[str, str, str, str]] = [
     ('[network]\nname = "uniform"\ndelay = 0.04', "network.delay", "0.04 has no unit", 'write for example "80 ms"'),
     ('[network]\nname = "uniform"\nrate = "20"', "network.rate", "'20' is no rate", "for example '20 Mbit/s'"),
     ('[network]\nname = "uniform"\nrate = "20 mbps"', "network.rate", "no such unit 'mbps'", "(bit/s, kbit/s, Mbit/s"),
-    ('[network]\nname = "uniform"\nrate = "0 Mbit/s"', "network.rate", "'0 Mbit/s' is no rate", "more than 0"),
+    ('[network]\nname = "uniform"\nrate = "0 Mbit/s"', "network.rate", "'0 Mbit/s' is no rate", "1 bit/s to 1e6 Gbit/s"),
     ('[network]\nname = "uniform"\ndelay = "-4 ms"', "network.delay", "'-4 ms' is no duration", "for example '80 ms'"),
     ('[network]\nname = "uniform"\ndelay = ["4 ms"]', "network.delay", '["4 ms"] will not do', "a duration such as"),
     ('[network]\nname = "uniform"\nloss = 1', "network.loss", "1 will not do", "expected a number of at least 0 and below 1"),
@@ -358,7 +359,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for name, problem in wrong.items():
         with pytest.raises(ConfigError) as caught:
             Experiment.read(f"{tmp_path}/{name}")
-        assert str(caught.value).startswith(f"{tmp_path}/{name}: ")
+        assert str(caught.value).startswith(printable(f"{tmp_path}/{name}: "))
         assert problem in str(caught.value)
         assert caught.value.cure
 
@@ -466,8 +467,9 @@ def _values(info: inspect.Type, extra: dict[str, Any] | None = None) -> st.Searc
             return st.integers(info.ge if info.ge is not None else 1, info.le if info.le is not None else 9)
         case inspect.FloatType():
             low, high = info.ge if info.gt is None else info.gt, info.le if info.lt is None else info.lt
-            low, high = 0.0 if low is None else low, math.inf if high is None else high
-            return st.floats(low, high, exclude_min=info.gt is not None, exclude_max=high == math.inf or info.lt is not None)
+            low, high = 0.0 if low is None else low, MOST if high is None else high
+            numbers = st.floats(low, high, exclude_min=info.gt is not None, exclude_max=info.lt is not None)
+            return numbers.map(lambda number: number if number == 0 else max(number, LEAST))
         case inspect.ListType() | inspect.VarTupleType():
             return st.lists(_values(info.item_type), min_size=info.min_length or 0, max_size=3).map(tuple)
         case inspect.StructType():
