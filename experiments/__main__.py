@@ -11,18 +11,17 @@ from typing import NoReturn
 
 from experiments.commands import check, cleanup, list, poke, probe, report, run, sweep, topology
 from experiments.config_errors import ConfigError
+from experiments.exit_status import TOLD, ExitStatus
 
-DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   grapevine run ring.toml                                   one experiment, with live progress
   grapevine run ring.toml --set strategy.name=ako --json    another strategy, the summary alone as JSON
   grapevine check ring.toml                                 what would happen, without running it
   grapevine list strategies                                 what can be chosen, with every option
 
-exit status: 0 done; 1 the run ended early (its summary says why); 2 bad input; 130 interrupted
-"""
+exit status (a sweep has the worst of its runs):
+{TOLD}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,17 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not (sys.argv[1:] if argv is None else argv):
             _parser().print_help(sys.stderr)
-            return BAD_INPUT
+            return ExitStatus.BAD_INPUT
         arguments = _parser().parse_args(argv)
         return arguments.execute(arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
-        return BAD_INPUT
+        return ExitStatus.BAD_INPUT
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return ExitStatus.DONE
     except SystemExit as ending:  # --help and --version
         return int(ending.code or 0)
 

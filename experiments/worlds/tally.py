@@ -13,6 +13,7 @@ import numpy as np
 from experiments.build import Fleet
 from experiments.record import FLEET, Recorder
 from experiments.result import LinkFigures
+from experiments.script import kills
 from experiments.summary import Outcome
 from experiments.worlds.messages import FINAL, Evaluate, Report, Score
 
@@ -42,6 +43,7 @@ class Tally:
         self.staleness = [(0, 0)] * peers
         self.errors: dict[int, dict[str, int]] = {}
         self.lost: list[int] = []
+        self.lost_unasked: list[int] = []
         self.finished: set[int] = set()
         self.warnings: list[str] = []
         self.emulated_s = 0.0
@@ -157,6 +159,8 @@ class Tally:
     def lose(self, peer: int, why: str, **fields: Any) -> list[Evaluate]:
         """A peer is gone; returns what is complete now that nobody waits for it."""
         self.lost.append(peer)
+        if not any(victim == peer and at_ns / 1e9 <= self.clock_s() for at_ns, victim in kills(self.fleet.experiment.events)):
+            self.lost_unasked.append(peer)
         self.event("lost", peer=peer, text=why, **fields)
         tasks = [self.complete(index) for index in sorted(self._open)]
         return [task for task in tasks if task is not None]
@@ -229,6 +233,8 @@ class Tally:
             staleness_steps_mean=sum(steps for steps, _ in self.staleness) / used if used else math.nan,
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
+            peers_lost_unasked=sorted(self.lost_unasked),
+            records_unscored=self.left_out,
             links=[self._as_asked(link) for link in self.recorder.link_figures()],
             uplinks=self.fleet.plan.uplinks,
             downlinks=self.fleet.plan.downlinks,

@@ -24,12 +24,17 @@ from peer.strategies.base import Strategy
 class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     """Synchronous averaging of whole models with all neighbours, every step (Lian et al. 2017)."""
 
+    synchronous: ClassVar[bool] = True
     aggregates: ClassVar[bool] = True
     follows_rounds: ClassVar[bool] = True
     pushes_sums: ClassVar[bool] = True
 
     order: Literal["combine-then-adapt", "adapt-then-combine"] = "combine-then-adapt"
     """Which comes first: "combine-then-adapt" as published, or "adapt-then-combine"."""
+
+    @property
+    def sends_first(self) -> bool:  # type: ignore[override]  # it depends on a field
+        return self.order == "combine-then-adapt"
 
     async def run(self, peer: Peer) -> None:
         while peer.running:

@@ -19,6 +19,7 @@ class Full(Strategy, frozen=True, tag="full"):
     """Everyone sends its whole gradient to everyone each step (the all-to-all baseline)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    synchronous: ClassVar[bool] = True
     aggregates: ClassVar[bool] = True
 
     async def run(self, peer: Peer) -> None:

@@ -59,6 +59,10 @@ class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
     def hubs(self) -> int:
         return self.servers
 
+    @property
+    def synchronous(self) -> bool:  # type: ignore[override]  # it depends on a field
+        return self.mode == "bsp"
+
     async def run(self, peer: Peer) -> None:
         if peer.id < self.servers:
             await _Server(self, peer).run()
