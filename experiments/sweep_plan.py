@@ -16,7 +16,7 @@ from experiments import toml_text
 from experiments.config import Experiment
 from experiments.config_errors import ConfigError
 from experiments.settings import SOURCE, anchor_settings, concerns
-from experiments.sweep_axes import SEED, Axis, Choice, read_blocks
+from experiments.sweep_axes import SEED, Axis, Choice, Options, read_blocks
 from experiments.sweep_tune import DEFAULT_TARGET, Tune, read_tune
 
 MOST_RUNS = 10_000
@@ -71,6 +71,9 @@ class Sweep:
     tune: Tune | None
     target: float
     """The mean accuracy whose time is told."""
+    options: Options = Options()
+    left_out: tuple[str, ...] = ()
+    """The combinations that the file asks to leave out since they cannot be built, each with why, in words."""
 
     @property
     def points(self) -> list[Point]:
@@ -91,7 +94,7 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
     """
     source = str(path)
     document = toml_text.read_document(path, source)
-    blocks = read_blocks(document.pop("sweep", None), source)
+    blocks, options = read_blocks(document.pop("sweep", None), source)
     tune = read_tune(document.pop("tune", None), {key for axes in blocks for key in _keys(axes)}, source)
     combinations = [combination for axes in blocks for combination in _combinations(axes)]
     tries = len(tune.candidates) if tune else 0
@@ -105,7 +108,8 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
         points.setdefault(point.cell, []).append((point, laid))
     cells = [_cell(group, tune, reader) for group in points.values()]
     target = tune.target if tune and tune.target else cells[0].points[0].experiment.stop.accuracy or DEFAULT_TARGET
-    sweep = Sweep(tuple(_named_trials(cells, source)), tuple(a.name for a in blocks[0] if a.name != SEED), tune, target)
+    axes = tuple(axis.name for axis in blocks[0] if axis.name != SEED)
+    sweep = Sweep(tuple(_named_trials(cells, source)), axes, tune, target, options)
     if tune and tune.seed in (seeds := {point.experiment.seed for point in sweep.points}):
         problem = f"{tune.seed} is one of the measured seeds ({', '.join(map(str, sorted(seeds)[:8]))})"
         cure = f"tune on another: set tune.seed = {max(seeds) + 1}"
