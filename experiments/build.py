@@ -87,8 +87,8 @@ def build(
     """Make an experiment concrete.  Raises ConfigError, naming key, value and cure, where its parts do not fit.
 
     `meanwhile` is called once all that is cheap to check was accepted, before the task's data are loaded: whoever has
-    something slow to start in the background starts it there.  `make_problem` takes the place of `problem_of`: whoever builds many
-    alike may keep what it answers.
+    something slow to start in the background starts it there.  `make_problem` takes the place of `problem_of`:
+    whoever builds many alike may keep what it answers.
     """
     make_problem = make_problem or problem_of
     problem = make_problem(experiment) if _laid_after(experiment) == "data" else None

@@ -44,9 +44,10 @@ class Axis:
 
 
 def read_blocks(given: Any, source: str) -> tuple[list[list[Axis]], Options]:
-    """The axes of a `[sweep]` table and its options; of several, `[[sweep]]`, each has its own axes and all vary the same names.
+    """The axes of a `[sweep]` table and its options; of several tables each has its own axes, and all vary the same names.
 
-    Options may stand in any of several tables, and are for the whole sweep.  Raises ConfigError, with the cure, for what is no list, two choices alike, and keys that two axes would set.
+    Options may stand in any of several tables, and are for the whole sweep.  Raises ConfigError, with the cure, for what is no
+    list, two choices alike, and keys that two axes would set.
     """
     tables = given if isinstance(given, list) else [given]
     options = Options()

@@ -27,7 +27,7 @@ REPEATED = 2
 MOST_TRIED = 8
 """Kinds of runs that are timed; others are taken to be like the nearest of them."""
 START_S, START_LIVE_S = 1.8, 3.3
-"""Real seconds of a process's own start, and its end, in virtual and in real time: measured with 4 peers and 1 step on two cores."""
+"""Real seconds of a run's start and end, in virtual and in real time: measured with 4 peers and 1 step on two cores."""
 SCORED_AT_ONCE = 16
 
 
@@ -49,7 +49,7 @@ class Invalid:
 def invalid_cells(sweep: Sweep, look: Callable[[Cell, Fleet], None] = lambda cell, fleet: None) -> Mapping[int, Invalid]:
     """Build every run of a sweep as `grapevine run` does: the cells, by their place, of which one cannot be built, with why.
 
-    What optimizer, name and record alone set apart is built once.  `look` is shown the first fleet of each cell that can be built.
+    What optimizer, name and record alone set apart is built once.  `look` is shown the first fleet of each good cell.
     """
     builder = _Builder()
     found: dict[int, Invalid] = {}
@@ -106,7 +106,8 @@ class Timing:
         if key not in self._seconds and len(self._seconds) < MOST_TRIED:
             _step_s(fleet, 1)  # what is made at the first use does not count
             steps = max(3, TRIED_STEPS // experiment.peers)
-            self._seconds[key] = min(_step_s(fleet, steps) for _ in range(REPEATED)), min(_score_s(fleet) for _ in range(REPEATED))
+            tries = range(REPEATED)
+            self._seconds[key] = min(_step_s(fleet, steps) for _ in tries), min(_score_s(fleet) for _ in tries)
         near = min(self._seconds, key=lambda other: (other[1] != key[1], abs(other[0] - key[0])))
         return self._seconds[near]
 
@@ -124,12 +125,11 @@ def _step_s(fleet: Fleet, steps: int) -> float:
     experiment = fleet.experiment
     stop = Stop(time=experiment.stop.time, steps=steps)
     tried = replace(fleet, experiment=experiment.replace(world=Virtual(), stop=stop, events=(), record=Record(report=False)))
-    with tempfile.TemporaryDirectory() as folder, Interrupt() as interrupt:
-        with Recorder(Path(folder) / "run", "", {}, False) as recorder:
-            world = VirtualWorld(tried, Tally(tried, recorder, lambda status: None), interrupt)
-            began_s = time.perf_counter()
-            world.train(records=False)
-            spent_s = time.perf_counter() - began_s
+    with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder) / "run", "", {}, False) as recorder:
+        world = VirtualWorld(tried, Tally(tried, recorder, lambda status: None), Interrupt())
+        began_s = time.perf_counter()
+        world.train(records=False)
+        spent_s = time.perf_counter() - began_s
     return spent_s / max(1, sum(member.peer.step for member in world.members))
 
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,15 @@ class Cell:
     trials: tuple[Point, ...] = ()
     """One run a candidate, on the tuning seed."""
 
+    def widened(self, candidate: Mapping[str, Any]) -> Cell:
+        """The cell with one more candidate and its trial; ConfigError where a field does not allow the value."""
+        experiments = tuple(_set(choices[0], candidate) for choices in self.candidates)
+        values = {**self.values, **candidate}
+        trial = experiments[0].replace(seed=self.trials[0].experiment.seed)
+        point = Point(_with_digest(_plain_name(values), toml_text.dump_value(values)), values, trial, dict(candidate))
+        both = zip(self.candidates, experiments, strict=True)
+        return replace(self, candidates=tuple((*choices, one) for choices, one in both), trials=(*self.trials, point))
+
     def settled(self, candidate: int) -> tuple[Point, ...]:
         """The measured runs with the candidate that tuning chose."""
         tuned = self.trials[candidate].tuned
@@ -71,7 +80,7 @@ class Sweep:
     tune: Tune | None
     target: float
     """The mean accuracy whose time is told."""
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     left_out: tuple[str, ...] = ()
     """The combinations that the file asks to leave out since they cannot be built, each with why, in words."""
 
@@ -186,14 +195,28 @@ def _names(combinations: list[dict[str, Any]], source: str) -> list[str]:
     twice = [text for text, count in Counter(exact).items() if count > 1]
     if twice:
         raise ConfigError(source, "sweep", problem=f"the same run comes twice: {twice[0]}", cure="name each value once")
-    plain = [",".join(f"{key}={_slug(value)}" for key, value in values.items()) for values in combinations]
+    plain = [_plain_name(values) for values in combinations]
     counts = Counter(name.lower() for name in plain)
     names = []
     for name, text in zip(plain, exact, strict=True):
         if len(name) > LONGEST_NAME or counts[name.lower()] > 1:
-            name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+            name = _with_digest(name, text)
         names.append(name)
     return names
+
+
+def _plain_name(values: Mapping[str, Any]) -> str:
+    return ",".join(f"{key}={_slug(value)}" for key, value in values.items())
+
+
+def _with_digest(name: str, text: str) -> str:
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _set(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    for key, value in values.items():
+        experiment = experiment.set(key, toml_text.dump_value(value))
+    return experiment
 
 
 def _slug(value: Any) -> str:

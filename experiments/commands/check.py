@@ -26,7 +26,6 @@ EXAMPLES = """\
   grapevine check ring.toml --set peers=64 --set topology.name=hypercube
   grapevine check fill.toml         a file with a [sweep] table: its runs, those that cannot be, about how long they take
 """
-_STEPS_TOLD = "a few steps of some runs"
 SHOWN = 8
 """Links listed: those that take the longest."""
 
@@ -103,14 +102,14 @@ def _print_sweep(sweep: Sweep, invalid: list[Invalid], seconds: float, doubts: l
     shorter = any(point.experiment.stop.accuracy for point in sweep.points)
     least = "; lists that widen take longer" if sweep.trials else ""
     less = "; less where an accuracy ends runs early" if shorter else ""
-    console.print(
-        f"estimated: {show_left(seconds)}, one run at a time (from {_STEPS_TOLD} on this machine, now){less}{least}", markup=False
-    )
+    how = "one run at a time, from a few steps of some runs on this machine now"
+    console.print(f"estimated: {show_left(seconds)} ({how}{less}{least})", markup=False)
     if invalid:
-        what = "are left out, as the file says" if sweep.options.skip_invalid else "stop the sweep"
-        cure = "" if sweep.options.skip_invalid else "; take them out, or write skip_invalid = true below [sweep] to leave them out"
+        what = "stop the sweep; take them out, or write skip_invalid = true below [sweep] to leave them out"
+        what = "are left out, as the file says" if sweep.options.skip_invalid else what
         count = sum(each.runs for each in invalid)
-        console.print(f"{len(invalid):,} combinations ({count:,} runs) cannot be built, and {what}{cure}:", style="bold red", markup=False)
+        told = f"{len(invalid):,} combinations ({count:,} runs) cannot be built, and {what}:"
+        console.print(told, style="bold red", markup=False)
         for each in invalid:
             console.print(f"  {each}", markup=False)
     else:
