@@ -12,21 +12,21 @@ from typing import Any, NoReturn
 
 from experiments.commands import check, cleanup, list, poke, probe, report, run, sweep, topology
 from experiments.config_errors import ConfigError
+from experiments.exit_status import TOLD, ExitStatus
 from experiments.terminal import Outlet, printable
 
-INCOMPLETE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 READER_GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 """Why writing fails where the output's reader, or the terminal, is no longer there."""
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   grapevine run ring.toml                                   one experiment, with live progress
   grapevine run ring.toml --set strategy.name=ako --json    another strategy, the summary alone as JSON
   grapevine check ring.toml                                 what would happen, without running it
   grapevine list strategies                                 what can be chosen, with every option
 
-exit status: 0 done; 1 the run ended early (its summary says why); 2 bad input; 130 interrupted
-"""
+exit status (a sweep has the worst of its runs):
+{TOLD}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.flush()
         if isinstance(out.error, OSError) and out.error.errno not in READER_GONE:
             print(f"grapevine: the output could not be written: {out.error.strerror}", file=sys.stderr)
-            status = status or INCOMPLETE
+            status = status or ExitStatus.INCOMPLETE
         told.flush()
     out.close_the_broken()
     told.close_the_broken()
@@ -53,22 +53,22 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     try:
         if not (sys.argv[1:] if argv is None else argv):
             _parser().print_help(sys.stderr)
-            return BAD_INPUT
+            return ExitStatus.BAD_INPUT
         arguments = _parser().parse_args(argv)
         return arguments.execute(arguments)
     except ConfigError as error:
         print(printable(str(error)), file=sys.stderr)
-        return BAD_INPUT
+        return ExitStatus.BAD_INPUT
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     except MemoryError as error:
         told = " ".join(str(error).split()) or "no more could be had"
         print(printable(f"grapevine: out of memory ({told}); use fewer peers or a smaller model"), file=sys.stderr)
-        return INCOMPLETE
+        return ExitStatus.INCOMPLETE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(printable(f"grapevine: {where}{error.strerror or error}"), file=sys.stderr)
-        return INCOMPLETE
+        return ExitStatus.INCOMPLETE
     except SystemExit as ending:  # --help and --version
         return int(ending.code or 0)
 

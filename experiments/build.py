@@ -82,14 +82,20 @@ class Fleet:
         return topology.analyse(self.graph, rule)
 
 
-def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) -> Fleet:
+def build(
+    experiment: Experiment,
+    meanwhile: Callable[[], None] = lambda: None,
+    make_problem: Callable[[Experiment], Problem] | None = None,
+) -> Fleet:
     """Make an experiment concrete.  Raises ConfigError, naming key, value and cure, where its parts do not fit.
 
     `meanwhile` is called once all that is cheap to check was accepted, before the task's data are loaded: whoever has
-    something slow to start in the background starts it there.
+    something slow to start in the background starts it there.  `make_problem` takes the place of `problem_of`:
+    whoever builds many alike may keep what it answers.
     """
     refuse_too_many(experiment)
-    problem = _problem(experiment) if _laid_after(experiment) == "data" else None
+    make_problem = make_problem or problem_of
+    problem = make_problem(experiment) if _laid_after(experiment) == "data" else None
     laid = _located("topology", lambda: _laid(experiment, problem))
     graph = _located("topology", lambda: laid.reach) if isinstance(laid, Schedule) else laid
     graph = nx.Graph(graph) if graph.is_directed() else graph
@@ -106,7 +112,7 @@ def build(experiment: Experiment, meanwhile: Callable[[], None] = lambda: None) 
     _refuse_endless(experiment, devices)
     shares, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
     meanwhile()
-    problem = problem or _problem(experiment)
+    problem = problem or make_problem(experiment)
     refuse_too_large(experiment, problem.size)
     return Fleet(experiment, graph, shares, plan, devices, problem, rounds)
 
@@ -130,7 +136,7 @@ def strategy_name(experiment: Experiment) -> str:
     return str(type(experiment.strategy).__struct_config__.tag)
 
 
-def _problem(experiment: Experiment) -> Problem:
+def problem_of(experiment: Experiment) -> Problem:
     """The task, its data split among the peers that train; peers that serve hold nothing."""
     partition: Partition = experiment.partition
     servers = experiment.strategy.hubs

@@ -18,7 +18,6 @@ from netem.units import show_duration
 from peer.meter import LinkMeter
 from peer.optimizers import Sgd
 from peer.payloads import Dense, encode
-from peer.strategies import AllReduce
 from peer.wire import HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -109,8 +108,7 @@ def forecast(fleet: Fleet) -> Forecast:
 def timeless(fleet: Fleet) -> str | None:
     """The warning that steps take no virtual time while messages do, which no asynchronous strategy was made for."""
     strategy = fleet.experiment.strategy
-    waits = strategy.aggregates or strategy.shares == "nothing" or isinstance(strategy, AllReduce)
-    waits |= getattr(strategy, "mode", "") == "bsp"
+    waits = strategy.synchronous or strategy.shares == "nothing"
     if waits or isinstance(fleet.experiment.world, Processes) or not _untimed(fleet) or not _shaped(fleet):
         return None
     return (
@@ -194,8 +192,7 @@ def _round_ns(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> 
     if not strategy.aggregates or not links:
         return slowest
     exchange = max(link.transfer_ns for link in links)
-    at_once = getattr(strategy, "order", "") == "combine-then-adapt"  # models travel while the gradient is computed
-    return max(slowest, exchange) if at_once else slowest + exchange
+    return max(slowest, exchange) if strategy.sends_first else slowest + exchange
 
 
 def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_ns: list[float]) -> list[float]:

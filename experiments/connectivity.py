@@ -47,8 +47,12 @@ class Place:
 
     def reached(self, level: float, over: str) -> Estimate | None:
         """Mean and interval over the runs of where they reach a level; None unless all do."""
-        found = [curve.reached(level, over) for curve in self.curves]
-        return estimate(found) if found and all(map(math.isfinite, found)) else None
+        every = [curve.reached(level, over) for curve in self.curves]
+        found = [each for each in every if each is not None]
+        if len(found) < len(every):
+            return None
+        mean = estimate([each.value for each in found])
+        return mean._replace(grain=max(each.grain for each in found)) if mean else None
 
     @cached_property
     def consensus(self) -> Estimate:

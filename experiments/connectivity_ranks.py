@@ -36,8 +36,8 @@ class Verdict(NamedTuple):
     outcome: Outcome
     single: Mapping[tuple[tuple[str, ...], str], Correlation]
     """By panel and measure."""
-    overall: Mapping[str, tuple[float, float]]
-    """By measure: the mean over the panels, and half of its interval over the graphs."""
+    overall: Mapping[str, Correlation]
+    """By measure: of one panel its correlation; of several their mean, with an interval over the graphs."""
     best: Measure | None
     second: Measure | None
     panels: int
@@ -129,6 +129,7 @@ def connectivity_rows(study: Connectivity) -> list[dict[str, Any]]:
                 found[f"{over}_to_target"] = place.reached(panel.level, over) if panel.level is not None else None
             for name, each in found.items():
                 row |= {f"{name}.mean": each.mean if each else None, f"{name}.half": each.half if each else None}
+                row[f"{name}.grain"] = each.grain if each else None
             rows.append(row)
     return rows
 
@@ -141,15 +142,24 @@ def _verdict(study: Connectivity, outcome: Outcome) -> Verdict:
         for measure, case in cases.items()
         for values, pairs in case.pairs.items()
     }
-    overall = {measure.key: jackknife(study.graphs, case.mean) for measure, case in cases.items()}
-    known = [measure for measure in cases if not math.isnan(overall[measure.key][0])]
-    order = sorted(known, key=lambda measure: -abs(overall[measure.key][0]))
+    overall = {measure.key: _overall(study, case, single) for measure, case in cases.items()}
+    known = [measure for measure in cases if not math.isnan(overall[measure.key].rho)]
+    order = sorted(known, key=lambda measure: -abs(overall[measure.key].rho))
     panels = max((sum(map(bool, case.pairs.values())) for case in cases.values()), default=0)
     if len(order) < 2:
         return Verdict(outcome, single, overall, order[0] if order else None, None, panels, (math.nan, math.nan))
     one, two = cases[order[0]], cases[order[1]]
     lead = jackknife(study.graphs, lambda graphs: abs(one.mean(graphs)) - abs(two.mean(graphs)))
     return Verdict(outcome, single, overall, order[0], order[1], panels, lead)
+
+
+def _overall(study: Connectivity, case: _Case, single: Mapping[tuple[tuple[str, ...], str], Correlation]) -> Correlation:
+    """Of one panel what is told of it anyway, so that one correlation has one interval; of several their mean."""
+    panels = [values for values, pairs in case.pairs.items() if pairs]
+    if len(panels) == 1:
+        return single[panels[0], case.measure.key]
+    rho, half = jackknife(study.graphs, case.mean)
+    return Correlation(rho, max(-1.0, rho - half), min(1.0, rho + half), len(study.graphs))
 
 
 def _lost(pair: tuple[float, float]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import inspect
 
 from experiments.config_errors import ConfigError, config_error, show_value, unknown_key
@@ -47,6 +48,27 @@ def read_struct(cls: type[S], table: Mapping[str, Any], key: str, owner: str, hi
         return cls(**values)
     except ValueError as error:
         raise _located(error, table, fields, key) from None
+
+
+def check_struct(part: msgspec.Struct, key: str) -> None:
+    """Raise ConfigError for a field of a value given from Python that its annotation (`Meta`) does not allow.
+
+    `key` is the part's place in an experiment. Numbers of numpy count as numbers; a field whose annotation msgspec cannot
+    read has no range, and passes.
+    """
+    try:
+        fields = msgspec.structs.fields(type(part))
+    except NameError:  # annotations with names that only the function knows in which the class was defined
+        return
+    for field in fields:
+        value, place = getattr(part, field.name), _join(key, field.encode_name)
+        if isinstance(value, msgspec.Struct):
+            check_struct(value, place)
+            continue
+        try:
+            read_field(field.type, value.item() if isinstance(value, np.generic) else value, place)
+        except TypeError:
+            continue
 
 
 def read_field(type_: Any, value: Any, key: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,37 @@ from experiments.result import Result
 
 LAST = 0.2
 """The share of a run's steps, at its end, over which the consensus distance is averaged."""
+
+
+class Reached(NamedTuple):
+    """Where on an axis a level was reached, and how exactly that is known."""
+
+    value: float
+    """At the first record at which the mean was at the level or above."""
+    grain: float
+    """How much later that is than the record before: somewhere in between it was reached.  0 at the first record of all."""
+
+
+def first_reached(line: Sequence[tuple[float, float]], level: float) -> Reached | None:
+    """Where a line of (place on an axis, mean), record by record, first is at `level` or above; None where it never is.
+
+    The only definition of "time to an accuracy" there is: of tables, pages, tuning, studies of connectivity and `summary.json`.
+    """
+    before: float | None = None
+    for place, mean in line:
+        if mean >= level:
+            return Reached(place, 0.0 if before is None else place - before)
+        before = place
+    return None
+
+
+def over_time(result: Result, name: str) -> list[tuple[float, float]]:
+    """(emulated seconds, value) of a figure of the whole fleet, record by record."""
+    import pyarrow.compute as pc
+
+    table = result.table("metrics.parquet")
+    fleet = table.filter(pc.and_(pc.equal(table["name"], name), pc.equal(table["peer"], FLEET)))
+    return sorted(zip(fleet["time_s"].to_pylist(), fleet["value"].to_pylist(), strict=True))
 
 
 class Curve(NamedTuple):
@@ -25,17 +56,9 @@ class Curve(NamedTuple):
     """Mean over the peers; nan for a task that has none."""
     consensus: np.ndarray
 
-    def reached(self, level: float, over: str) -> float:
-        """Where on the axis `over` the accuracy first is `level`, on a straight line between records; infinite if never."""
-        axis = getattr(self, over)
-        at = np.flatnonzero(self.accuracy >= level)
-        if not len(at):
-            return math.inf
-        i = int(at[0])
-        if i == 0:
-            return float(axis[0])
-        share = (level - self.accuracy[i - 1]) / (self.accuracy[i] - self.accuracy[i - 1])
-        return float(axis[i - 1] + share * (axis[i] - axis[i - 1]))
+    def reached(self, level: float, over: str) -> Reached | None:
+        """Where on the axis `over` the accuracy is `level` or more at the first record; None if never."""
+        return first_reached(list(zip(getattr(self, over).tolist(), self.accuracy.tolist(), strict=True)), level)
 
     def settled(self, values: np.ndarray) -> float:
         """The mean of one value a record over the last fifth of the steps."""

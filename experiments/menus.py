@@ -15,7 +15,7 @@ import msgspec
 
 from experiments.config_errors import ConfigError, show_value, unknown_name
 from experiments.events import AnyEvent
-from experiments.fields import expectation, read_struct
+from experiments.fields import check_struct, expectation, read_struct
 from experiments.settings import anchor_table
 from experiments.tables import AnyWorld
 from experiments.tasks import AnyTask
@@ -71,7 +71,7 @@ class Menu:
         return read_struct(self.members[name], rest, key, name, self._home)
 
     def check(self, part: Any) -> Any:
-        """The part as a file would give it (lists, paths), so that equal parts are equal; a user's own as it is.
+        """The part as a file would give it (lists, paths), so that equal parts are equal; what no file can hold, as it is.
 
         Raises ConfigError for what is no part of this family, and for fields out of their range.
         """
@@ -79,6 +79,7 @@ class Menu:
             raise self._foreign(part)
         table = self.table(part)
         if table is None:
+            check_struct(part, self.key)
             return part
         return self.read(anchor_table({name: value for name, value in table.items() if value is not None}, Path()))
 

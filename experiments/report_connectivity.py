@@ -49,16 +49,16 @@ def sentence(verdict: Verdict) -> str:
     """Which measure orders the graphs best by an outcome, how well, and whether another does as well."""
     best, second, title = verdict.best, verdict.second, _capital(verdict.outcome.title)
     assert best is not None
-    rho, half = verdict.overall[best.key]
-    found = f"rank correlation {_range(rho, half)}"
+    told = verdict.overall[best.key]
+    found = f"rank correlation {_interval(told)}"
     found += f", mean over {verdict.panels} panels" if verdict.panels > 1 else ""
-    if abs(rho) < WEAK or abs(rho) <= half:
+    if abs(told.rho) < WEAK or told.low <= 0.0 <= told.high:
         return f"{title}: no figure tells much; the closest is the {best.title}, {found}."
-    way = "the higher, the less" if rho < 0 else "the higher, the more"
+    way = "the higher, the less" if told.rho < 0 else "the higher, the more"
     text = f"{title}: best told by the {best.title}, {found}: {way}."
     if second is None:
         return text
-    other = f"the {second.title}, {_range(*verdict.overall[second.key])}"
+    other = f"the {second.title}, {_interval(verdict.overall[second.key])}"
     return f"{text} {'Clearly ahead of' if verdict.clear else 'Not clearly better than'} the next, {other}."
 
 
@@ -83,13 +83,16 @@ def _ranks(study: Connectivity, found: Sequence[Verdict], command: str) -> str:
     for verdict in found:
         cells = "".join(_rank(verdict, measure) for measure in shown)
         lines.append(f"<tr><th>{escape(_capital(verdict.outcome.title))}</th>{cells}</tr>")
+    several = len(study.panels) > 1
+    how = "mean over the panels, with its 95 % interval (jackknife over the topologies)"
+    how = how if several else "with its 95 % interval (Bonett and Wright 2000)"
     text = (
-        "Spearman's rank correlation over the topologies, mean over the panels, with its 95 % interval (jackknife over the "
-        f"topologies). In bold: the largest. A target that not all runs of a topology reach ranks last.{_targets(study)} "
+        f"Spearman's rank correlation over the topologies, {how}. In bold: the largest. "
+        f"A target that not all runs of a topology reach ranks last.{_targets(study)} "
     )
     table = f'<table class="runs"><tr><th></th>{head}</tr>{"".join(lines)}</table>'
     title = f'<h2>Which figure tells best?</h2><p class="how">{escape(text)}<code>{escape(command)}</code></p>'
-    table = f'<div class="scroll">{table}</div>{_each_panel(study, found, shown)}'
+    table = f'<div class="scroll">{table}</div>{_each_panel(study, found, shown) if several else ""}'
     return f'<section class="card">{title}{table}</section>'
 
 
@@ -122,9 +125,9 @@ def _each_panel(study: Connectivity, found: Sequence[Verdict], shown: Sequence[M
 
 
 def _rank(verdict: Verdict, measure: Measure) -> str:
-    if measure.key not in verdict.overall or math.isnan(verdict.overall[measure.key][0]):
+    if measure.key not in verdict.overall or math.isnan(verdict.overall[measure.key].rho):
         return "<td>-</td>"
-    text = escape(_range(*verdict.overall[measure.key]))
+    text = escape(_interval(verdict.overall[measure.key]))
     return f"<td><b>{text}</b></td>" if verdict.best is measure else f"<td>{text}</td>"
 
 
@@ -240,13 +243,6 @@ def _interval(found: Correlation | None) -> str:
     if math.isnan(found.low):
         return f"{found.rho:.2f}"
     return f"{found.rho:.2f} ({found.low:.2f} to {found.high:.2f})"
-
-
-def _range(rho: float, half: float) -> str:
-    """ "-0.86 (-1.00 to -0.67)": a correlation is never beyond 1."""
-    if math.isnan(rho) or math.isnan(half):
-        return "-" if math.isnan(rho) else f"{rho:.2f}"
-    return f"{rho:.2f} ({max(-1.0, rho - half):.2f} to {min(1.0, rho + half):.2f})"
 
 
 def _capital(text: str) -> str:

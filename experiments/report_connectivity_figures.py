@@ -143,13 +143,13 @@ def _dots(dots: Sequence[tuple[Place, float, float, float]], symbol: str, key: K
 
 
 def _reached(panel: Panel, network: str, measure: Measure, over: str) -> list[tuple[Place, float, float, float]]:
-    """Of each topology whose runs all reach the target: the measure, the mean, half of its interval."""
+    """Of each topology whose runs all reach the target: the measure, the mean, how far off it may be."""
     dots = []
     for place in panel.on(network):
         found = place.reached(panel.level, over) if panel.level is not None else None
         x = measure.of(panel, place)
         if found is not None and x > 0:
-            dots.append((place, x, found.mean, found.half or 0.0))
+            dots.append((place, x, found.mean, found.within or 0.0))
     return dots
 
 

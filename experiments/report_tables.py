@@ -98,6 +98,8 @@ def key_figures(runs: Sequence[Run]) -> str:
     for run in runs:
         summary = run.result.summary
         ended = str(summary["reason"]) if summary["completed"] else f"early: {summary['reason']}"
+        if summary["completed"] and (unasked := summary.get("peers_lost_unasked")):
+            ended = f"with losses ({peers_text(unasked)}): {ended}"
         figures = _figures(summary)
         cells = "".join(f"<td>{escape(figures[at][1])}</td>" for at in known)
         name = f'<th><i style="background:{run.colour}"></i>{escape(run.label)}</th>'

@@ -14,6 +14,7 @@ import numpy as np
 from experiments.build import Fleet, build, strategy_name, topology_name
 from experiments.check import timeless
 from experiments.config import ConfigError, Experiment, Processes
+from experiments.exit_status import ExitStatus
 from experiments.fair_shares import SharedLines
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder, default_folder, describe_machine
@@ -25,7 +26,6 @@ from netem.namespaces import congestion_control
 if TYPE_CHECKING:
     from experiments.worlds.tally import Tally
 
-DONE, INCOMPLETE, INTERRUPTED = 0, 1, 130
 NPY_HEADER_BYTES = 128
 """What stands before the numbers in a .npy file."""
 
@@ -38,7 +38,7 @@ def run(experiment: Experiment, out: str | Path | None = None, quiet: bool = Tru
     return run_experiment(experiment, None if out is None else Path(out), quiet)[0]
 
 
-def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool = False) -> tuple[Result, int]:
+def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool = False) -> tuple[Result, ExitStatus]:
     """As `run`, with the live view on stderr unless `quiet`; returns the result and the exit status of the contract."""
     with Interrupt() as interrupt:
         with interrupt.breaking_off(), one_thread():
@@ -70,7 +70,7 @@ def _preparation(experiment: Experiment) -> Any:
     return start_fork_server
 
 
-def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> int:
+def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> ExitStatus:
     from experiments.progress import Progress
     from experiments.worlds.launching import WorldError
     from experiments.worlds.tally import Tally
@@ -78,7 +78,7 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
     experiment = fleet.experiment
     if recorder.failure:
         recorder.finish(unfinished(text, recorder.failure))
-        return INCOMPLETE
+        return ExitStatus.INCOMPLETE
     with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
         tally = Tally(fleet, recorder, progress.update)
         tally.refresh(0.0)
@@ -92,22 +92,24 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
         except WorldError as error:
             tally.event("fault", text=error.details or str(error))
             recorder.finish(unfinished(text, f"the fleet could not be started: {error}"), _untrained(fleet))
-            return INCOMPLETE
+            return ExitStatus.INCOMPLETE
         except KeyboardInterrupt:
             recorder.finish(unfinished(text, "interrupted"), _untrained(fleet))
-            return INCOMPLETE if recorder.failure else INTERRUPTED
+            return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED
         except MemoryError as error:
             reason = f"out of memory ({error or 'no more could be had'}); use fewer peers or a smaller model"
             recorder.finish(unfinished(text, reason), getattr(world, "weights", None))
-            return INCOMPLETE
+            return ExitStatus.INCOMPLETE
         tally.phase = "writing"
         tally.refresh(tally.emulated_s)
         _finish(fleet, recorder, tally, outcome)
     if recorder.failure:
-        return INCOMPLETE
+        return ExitStatus.INCOMPLETE
     if interrupt.requested:
-        return INTERRUPTED
-    return DONE if outcome.completed else INCOMPLETE
+        return ExitStatus.INTERRUPTED
+    if not outcome.completed:
+        return ExitStatus.INCOMPLETE
+    return ExitStatus.LOST if outcome.peers_lost_unasked else ExitStatus.DONE
 
 
 def _untrained(fleet: Fleet) -> np.ndarray:

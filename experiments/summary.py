@@ -76,6 +76,8 @@ class Outcome:
     peers_lost: Sequence[int] = ()
     peers_lost_unasked: Sequence[int] = ()
     """Those of them that the experiment's script did not end."""
+    records_unscored: int = 0
+    """Records that have no scores: their weights could not be kept until there was time to score them."""
     links: Sequence[LinkFigures] = ()
     uplinks: Sequence[float] = ()
     """What all links of each peer share when it sends, bytes/s (infinite = nothing); empty = nobody shares."""
@@ -129,6 +131,8 @@ def summarise(
         "consensus_distance": consensus_distance(weights),
         "staleness_steps_mean": outcome.staleness_steps_mean, "spectral_gap": spectral_gap,
         "peers_lost": sorted(int(peer) for peer in outcome.peers_lost),
+        "peers_lost_unasked": sorted(int(peer) for peer in outcome.peers_lost_unasked),
+        "records_unscored": outcome.records_unscored,
         "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
         **fidelity(outcome), "network_backend": network_backend,
         "record_every_s": record_every_s, "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
@@ -154,8 +158,8 @@ def unfinished(experiment_toml: str, reason: str) -> dict[str, Any]:
         part = experiment.get(table)
         known[table] = part.get("name") if isinstance(part, dict) else part
     return {**dict.fromkeys(KEYS), **clean(known), "completed": False, "reason": reason, "peers_lost": [],
-            "time_to_accuracy_s": dict.fromkeys(LEVELS), "time_to_validation_accuracy_s": dict.fromkeys(LEVELS),
-            "warnings": []}  # fmt: skip
+            "peers_lost_unasked": [], "time_to_accuracy_s": dict.fromkeys(LEVELS),
+            "time_to_validation_accuracy_s": dict.fromkeys(LEVELS), "warnings": []}  # fmt: skip
 
 
 def consensus_distance(weights: np.ndarray) -> float:
@@ -199,9 +203,11 @@ def describe(summary: Mapping[str, Any], report: Path | None = None) -> Text:
     from rich.text import Text
 
     text = Text()
-    done = summary["completed"]
+    ending, style = ("done", "bold green") if summary["completed"] else ("ended early", "bold red")
+    if summary["completed"] and summary.get("peers_lost_unasked"):
+        ending, style = "done, but peers were lost", "bold yellow"
     text.append(f"{summary['name']}: ", style="bold")
-    text.append("done" if done else "ended early", style="bold green" if done else "bold red")
+    text.append(ending, style=style)
     text.append(f" ({summary['reason']})\n")
     for title, line in _lines(summary):
         text.append(f"  {title:<11}", style="bold yellow" if title == "warning" else "dim").append(f"{_hang(line)}\n")
@@ -274,7 +280,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     stale = "" if summary["staleness_steps_mean"] is None else f", staleness {told['staleness_steps_mean']} steps"
     yield "steps", f"{told['steps_total']} in all, {told['steps_per_wall_s']} per second{stale}"
     yield "sent", f"{show_bytes(summary['bytes_sent'] or 0)} in {told['messages_sent']} messages"
-    yield "lost", peers_text(summary["peers_lost"])
+    unasked = summary.get("peers_lost_unasked")
+    yield "lost", peers_text(summary["peers_lost"]) + (f"; the file did not ask for {peers_text(unasked)}" if unasked else "")
     if told["lateness_p99_ms"] != "-":
         yield "lateness", f"{told['lateness_p99_ms']} ms (99th percentile)"
     if summary.get("network_backend") == "kernel":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,6 +13,16 @@ from experiments.config_errors import ConfigError, show_value
 
 LABEL = "label"
 SEED = "seed"
+SKIP_INVALID, BASELINE = "skip_invalid", "baseline"
+
+
+class Options(NamedTuple):
+    """What a `[sweep]` table says besides its lists."""
+
+    skip_invalid: bool = False
+    """Whether combinations that cannot be built are left out; else they stop the sweep before it begins."""
+    baseline: str = ""
+    """What the first axis calls the row that all others are compared with; "" = the best of each place."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,17 @@ class Axis:
     choices: tuple[Choice, ...]
 
 
-def read_blocks(given: Any, source: str) -> list[list[Axis]]:
-    """The axes of a `[sweep]` table; of several, `[[sweep]]`, each has its own and all vary the same names.
+def read_blocks(given: Any, source: str) -> tuple[list[list[Axis]], Options]:
+    """The axes of a `[sweep]` table and its options; of several tables each has its own axes, and all vary the same names.
 
-    Raises ConfigError, with the cure, for what is no list, two choices alike, and keys that two axes would set.
+    Options may stand in any of several tables, and are for the whole sweep.  Raises ConfigError, with the cure, for what is no
+    list, two choices alike, and keys that two axes would set.
     """
     tables = given if isinstance(given, list) else [given]
+    options = Options()
+    if all(isinstance(table, Mapping) for table in tables):
+        options = _options(tables, source)
+        tables = [{key: value for key, value in table.items() if key not in Options._fields} for table in tables]
     if not tables or not all(isinstance(table, Mapping) and table for table in tables):
         cure = 'add [sweep] and below it lists, such as "strategy.fill" = [0.5, 0.9]; for a single run use `grapevine run`'
         raise ConfigError(source, "sweep", problem="is missing or empty", cure=cure)
@@ -51,7 +66,36 @@ def read_blocks(given: Any, source: str) -> list[list[Axis]]:
     for axes in blocks:
         _refuse_two_of_a_key(axes, source)
     order = [axis.name for axis in blocks[0]]
-    return [sorted(axes, key=lambda axis: order.index(axis.name)) for axes in blocks]
+    blocks = [sorted(axes, key=lambda axis: order.index(axis.name)) for axes in blocks]
+    _refuse_unknown_baseline(options.baseline, blocks, source)
+    return blocks, options
+
+
+def _options(tables: list[Mapping[str, Any]], source: str) -> Options:
+    found: dict[str, Any] = {}
+    for name, kind, cure in ((SKIP_INVALID, bool, "true or false"), (BASELINE, str, 'text, such as "solo"')):
+        for value in (table[name] for table in tables if name in table):
+            if not isinstance(value, kind):
+                raise ConfigError(source, f"sweep.{name}", value, f"{show_value(value)} will not do", f"write {cure}")
+            if found.setdefault(name, value) != value:
+                cure = "write it once, in any of the tables"
+                raise ConfigError(source, f"sweep.{name}", problem="two [[sweep]] tables differ in it", cure=cure)
+    return Options(**found)
+
+
+def _refuse_unknown_baseline(baseline: str, blocks: list[list[Axis]], source: str) -> None:
+    first = next((axis.name for axis in blocks[0] if axis.name != SEED), "")
+    shown = [
+        choice.shown if isinstance(choice.shown, str) else show_value(choice.shown)
+        for axes in blocks
+        for axis in axes
+        if axis.name == first
+        for choice in axis.choices
+    ]
+    if baseline and baseline not in shown:
+        problem = f"{show_value(baseline)} is none of the choices of the first axis{f', {first}' if first else ''}"
+        cure = f"name one of: {', '.join(dict.fromkeys(shown))}" if shown else "leave it out"
+        raise ConfigError(source, f"sweep.{BASELINE}", problem=problem, cure=cure)
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

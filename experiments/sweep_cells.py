@@ -11,13 +11,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.fleet_curves import first_reached, over_time
 from experiments.result import Result
 from experiments.sweep import Attempt, Carried
 from experiments.sweep_plan import Sweep
-from experiments.sweep_tune import Score, accuracy_over_time, best, plain, reached_s
+from experiments.sweep_tune import Score, best, plain
 from experiments.terminal_table import in_unit
 
 LEVEL = 0.95
+DOUBTS = ("warnings", "records_unscored", "lateness_p99_ms")
+"""Figures that make others less worth: columns only where a run has them."""
+LEFT_OUT = " *"
+"""Beside the figures of a cell of which runs were left out, since they lost peers that the file did not ask to lose."""
+COARSE = " †"
+"""Beside an interval that is no spread of the runs but what a time is known to: the time between two records."""
+MARKS = {
+    LEFT_OUT: "without the runs that lost peers which the file did not ask to lose",
+    COARSE: "known to the time between two records, by more than which the runs do not differ",
+}
 GRID_POINTS = 200
 BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
 
@@ -30,6 +41,18 @@ class Estimate(NamedTuple):
     """Half the width of the 95 % interval of Student's t; None for fewer than two runs."""
     n: int
     """Runs that have a value."""
+    grain: float = 0.0
+    """What a single value is known to, such as the time between two records; 0 = it is exact."""
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the runs differ by less than what a single value is known to, so that only that can be told."""
+        return self.grain > (self.half or 0.0)
+
+    @property
+    def within(self) -> float | None:
+        """How far off the mean may be: half the interval, or what a value is known to where that is more."""
+        return self.grain if self.coarse else self.half
 
 
 class Measure(NamedTuple):
@@ -50,12 +73,16 @@ class CellResult:
     """What was chosen on each axis."""
     attempts: tuple[Attempt, ...]
     folders: tuple[Path, ...]
-    """Of the complete runs."""
+    """Of the complete runs that lost no peer unasked: all figures are theirs."""
     target: float
     tuned: Mapping[str, Any]
     """What tuning chose; empty where nothing is tuned, or where no trial was completed."""
     scores: tuple[Score | None, ...]
     """Of its trials."""
+    tried: tuple[Mapping[str, Any], ...] = ()
+    """What each trial tried."""
+    lost_unasked: int = 0
+    """Peers that its damaged runs lost unasked."""
 
     @cached_property
     def results(self) -> list[Result]:
@@ -67,13 +94,34 @@ class CellResult:
         """The numbers of each complete run: those of its summary, and what is worked out of them."""
         return [figures_of(result, self.target) for result in self.results]
 
+    @property
+    def damaged(self) -> list[Attempt]:
+        """The complete runs that lost peers unasked."""
+        return [attempt for attempt in self.attempts if attempt.damaged]
+
     def estimate(self, key: str) -> Estimate | None:
         """Mean and interval of a figure over the runs; None where no run has it."""
-        return estimate([run[key] for run in self.runs if key in run])
+        found = estimate([run[key] for run in self.runs if key in run])
+        grain = max((run.get(f"{key}.grain", 0.0) for run in self.runs), default=0.0)
+        return found._replace(grain=grain) if found else None
+
+    def ahead_of(self, other: CellResult, key: str) -> Estimate | None:
+        """The mean difference, other less this, over the seeds that both have; None where one of these runs lacks the figure.
+
+        Runs of the same seed share their luck (partition, initial weights, jitter), so that their difference varies less than
+        they do: the interval is that of the differences.
+        """
+        own, others = ({run["seed"]: run for run in cell.runs if "seed" in run} for cell in (self, other))
+        pairs = [(own[seed], others[seed]) for seed in own if seed in others]
+        if not pairs or any(key not in run for pair in pairs for run in pair):
+            return None
+        found = estimate([theirs[key] - mine[key] for mine, theirs in pairs])
+        grain = max(run.get(f"{key}.grain", 0.0) for pair in pairs for run in pair)
+        return found._replace(grain=grain) if found else None
 
     def accuracy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The mean accuracy over time: [times], mean over the runs [times], half interval [times] (nan for a single run)."""
-        lines = [accuracy_over_time(result) for result in self.results]
+        lines = [over_time(result, "accuracy_mean") for result in self.results]
         lines = [line for line in lines if line]
         if not lines:
             return np.empty(0), np.empty(0), np.empty(0)
@@ -87,7 +135,13 @@ class CellResult:
         return times, stacked.mean(axis=0), half
 
     def shown(self, measure: Measure) -> str:
-        """A figure as a table has it: "82.1 ± 0.9"; a target that not all runs reach: "2 of 3"."""
+        """A figure as a table has it: "82.1 ± 0.9"; a target that not all runs reach: "2 of 3".
+
+        The mark says that runs with losses were left out.
+        """
+        return self._shown(measure) + (LEFT_OUT if self.damaged else "")
+
+    def _shown(self, measure: Measure) -> str:
         found, n = self.estimate(measure.key), len(self.runs)
         if found is None:
             return f"0 of {n}" if measure.key == "time_to_target_s" and n else "-"
@@ -100,24 +154,35 @@ def cells_of(sweep: Sweep, carried: Carried, out: Path) -> list[CellResult]:
     """The cells of a sweep that was carried out under `out`, in the order of the plan."""
     attempts = {attempt.point.name: attempt for attempt in carried.attempts}
     cells = []
-    for cell, scores in zip(sweep.cells, carried.scores, strict=True):
+    for cell, scores in zip(carried.cells, carried.scores, strict=True):
         own = tuple(attempts[point.name] for point in cell.points)
         folders = tuple(out / attempt.point.name for attempt in own if attempt.done)
         chosen = best(scores)
         tuned = cell.trials[chosen].tuned if chosen is not None else {}
-        cells.append(CellResult(cell.values, own, folders, sweep.target, tuned, tuple(scores)))
+        tried = tuple(trial.tuned for trial in cell.trials)
+        cells.append(CellResult(cell.values, own, folders, sweep.target, tuned, tuple(scores), tried, _lost_unasked(own, out)))
     return cells
 
 
+def _lost_unasked(attempts: Sequence[Attempt], out: Path) -> int:
+    damaged = [out / attempt.point.name for attempt in attempts if attempt.damaged]
+    return sum(len(Result.read(folder).summary["peers_lost_unasked"]) for folder in damaged)
+
+
 def figures_of(result: Result, target: float) -> dict[str, float]:
-    """Every number of a run's summary, the first time at `target`, and the spread of the peers' accuracies."""
+    """Every number of a run's summary, how many warnings and lost peers, the first time at `target`, the spread of the peers'
+    accuracies.
+
+    `KEY.grain` is what KEY is known to, where it is not exact.
+    """
     summary = result.summary
     figures = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
     figures.pop("completed", None)
+    figures |= {key: float(len(summary.get(key) or ())) for key in ("warnings", "peers_lost")}
     if summary.get("accuracy_max") is not None and summary.get("accuracy_min") is not None:
         figures["accuracy_spread"] = summary["accuracy_max"] - summary["accuracy_min"]
-    if (time_s := reached_s(result, target)) is not None:
-        figures["time_to_target_s"] = time_s
+    if (reached := first_reached(over_time(result, "accuracy_mean"), target)) is not None:
+        figures |= {"time_to_target_s": reached.value, "time_to_target_s.grain": reached.grain}
     return figures
 
 
@@ -144,47 +209,60 @@ def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
         Measure("consensus_distance", "consensus distance", "", 1.0),
         Measure("bytes_sent", "sent", sent, scale),
         Measure("steps_total", "steps", "", 1.0),
+        Measure("warnings", "warnings", "a run", 1.0),
+        Measure("records_unscored", "records without scores", "a run", 1.0),
+        Measure("lateness_p99_ms", "late (99th percentile)", "ms", 1.0),
     ]
+    idle = {key for key in DOUBTS if not any(run.get(key) for cell in cells for run in cell.runs)}
     with_accuracy = "accuracy_mean" in known
-    hidden = ("loss_mean", "consensus_distance") if with_accuracy else ("time_to_target_s",)
+    hidden = idle | ({"loss_mean", "consensus_distance"} if with_accuracy else {"time_to_target_s"})
     return [m for m in listed if m.key not in hidden and (m.key in known or (m.key == "time_to_target_s" and with_accuracy))]
 
 
 def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]:
     """One row a cell: what was chosen, what was tuned, and of every figure the mean, half the interval, and n where some runs
     lack it."""
-    keys = sorted({key for cell in cells for run in cell.runs for key in run} - {"seed"})
+    keys = sorted({key for cell in cells for run in cell.runs for key in run if not key.endswith(".grain")} - {"seed"})
     rows = []
     for cell in cells:
         row: dict[str, Any] = {axis: plain(cell.values[axis]) for axis in sweep.axes} | {"n": len(cell.runs)}
+        row |= {"runs_damaged": len(cell.damaged), "peers_lost_unasked": cell.lost_unasked}
+        row |= {"runs_missing": sum(not (a.done or a.damaged) for a in cell.attempts)}
         if sweep.tune:
             row |= {f"tuned.{key}": cell.tuned.get(key) for key in sweep.tune.candidates[0]}
-            row["trials"] = len(cell.scores)
+            row |= {"trials": len(cell.scores), "widened": sum(bool(sweep.tune.widened(each)) for each in cell.tried)}
+            row["at_an_end"] = bool(cell.tuned) and bool(sweep.tune.at_an_end(cell.tuned, cell.tried))
         for key in keys:
             found = cell.estimate(key)
             row |= {f"{key}.mean": found.mean if found else None, f"{key}.half": found.half if found else None}
         reached = cell.estimate("time_to_target_s")
         row["time_to_target_s.n"] = reached.n if reached else 0
+        row["time_to_target_s.grain"] = reached.grain if reached else None
+        late = [run["lateness_p99_ms"] for run in cell.runs if "lateness_p99_ms" in run]
+        row["lateness_p99_ms.max"] = max(late, default=None)
         rows.append(row)
     return rows
 
 
 def trial_rows(sweep: Sweep, cells: Sequence[CellResult], trials: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """One row a run of the tuning: what it tried, what came of it, and whether it was chosen."""
+    """One row a run of the tuning: what it tried, what came of it, whether it widened a list, and whether it was chosen."""
     rows, left = [], iter(trials)
     for cell in cells:
         chosen = best(cell.scores)
         for place, score in enumerate(cell.scores):
             attempt = next(left)
             figures = score._asdict() if score else dict.fromkeys(Score._fields)
-            row = {"run": attempt.point.name, "state": attempt.state, "reason": attempt.reason}
+            row: dict[str, Any] = {"run": attempt.point.name, "state": attempt.state, "reason": attempt.reason}
             row |= {axis: plain(cell.values[axis]) for axis in sweep.axes} | dict(attempt.point.tuned)
-            rows.append({**row, **figures, "chosen": place == chosen})
+            widened = sweep.tune is not None and bool(sweep.tune.widened(attempt.point.tuned))
+            rows.append({**row, **figures, "widened": widened, "chosen": place == chosen})
     return rows
 
 
 def interval(found: Estimate, scale: float = 1.0) -> str:
-    """ "82.1 ± 0.9": as many decimals as the interval deserves."""
+    """ "82.1 ± 0.9": as many decimals as the interval deserves; "12 ± 1 †" where a value is known to 1 only."""
+    if found.coarse:
+        return f"{in_unit(found.mean / scale, 1.0)} ± {in_unit(found.grain / scale, 1.0)}{COARSE}"
     mean, half = found.mean / scale, None if found.half is None else found.half / scale
     if not math.isfinite(mean):
         return "-"

@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from experiments import toml_text
 from experiments.config import Experiment
 from experiments.config_errors import ConfigError
 from experiments.settings import SOURCE, anchor_settings, concerns
-from experiments.sweep_axes import SEED, Axis, Choice, read_blocks
+from experiments.sweep_axes import SEED, Axis, Choice, Options, read_blocks
 from experiments.sweep_tune import DEFAULT_TARGET, Tune, read_tune
 
 MOST_RUNS = 10_000
@@ -54,6 +54,15 @@ class Cell:
     trials: tuple[Point, ...] = ()
     """One run a candidate, on the tuning seed."""
 
+    def widened(self, candidate: Mapping[str, Any]) -> Cell:
+        """The cell with one more candidate and its trial; ConfigError where a field does not allow the value."""
+        experiments = tuple(_set(choices[0], candidate) for choices in self.candidates)
+        values = {**self.values, **candidate}
+        trial = experiments[0].replace(seed=self.trials[0].experiment.seed)
+        point = Point(_with_digest(_plain_name(values), toml_text.dump_value(values)), values, trial, dict(candidate))
+        both = zip(self.candidates, experiments, strict=True)
+        return replace(self, candidates=tuple((*choices, one) for choices, one in both), trials=(*self.trials, point))
+
     def settled(self, candidate: int) -> tuple[Point, ...]:
         """The measured runs with the candidate that tuning chose."""
         tuned = self.trials[candidate].tuned
@@ -71,6 +80,9 @@ class Sweep:
     tune: Tune | None
     target: float
     """The mean accuracy whose time is told."""
+    options: Options = field(default_factory=Options)
+    left_out: tuple[str, ...] = ()
+    """The combinations that the file asks to leave out since they cannot be built, each with why, in words."""
 
     @property
     def points(self) -> list[Point]:
@@ -91,7 +103,7 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
     """
     source = str(path)
     document = toml_text.read_document(path, source)
-    blocks = read_blocks(document.pop("sweep", None), source)
+    blocks, options = read_blocks(document.pop("sweep", None), source)
     tune = read_tune(document.pop("tune", None), {key for axes in blocks for key in _keys(axes)}, source)
     combinations = [combination for axes in blocks for combination in _combinations(axes)]
     tries = len(tune.candidates) if tune else 0
@@ -105,7 +117,8 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
         points.setdefault(point.cell, []).append((point, laid))
     cells = [_cell(group, tune, reader) for group in points.values()]
     target = tune.target if tune and tune.target else cells[0].points[0].experiment.stop.accuracy or DEFAULT_TARGET
-    sweep = Sweep(tuple(_named_trials(cells, source)), tuple(a.name for a in blocks[0] if a.name != SEED), tune, target)
+    axes = tuple(axis.name for axis in blocks[0] if axis.name != SEED)
+    sweep = Sweep(tuple(_named_trials(cells, source)), axes, tune, target, options)
     if tune and tune.seed in (seeds := {point.experiment.seed for point in sweep.points}):
         problem = f"{tune.seed} is one of the measured seeds ({', '.join(map(str, sorted(seeds)[:8]))})"
         cure = f"tune on another: set tune.seed = {max(seeds) + 1}"
@@ -182,14 +195,28 @@ def _names(combinations: list[dict[str, Any]], source: str) -> list[str]:
     twice = [text for text, count in Counter(exact).items() if count > 1]
     if twice:
         raise ConfigError(source, "sweep", problem=f"the same run comes twice: {twice[0]}", cure="name each value once")
-    plain = [",".join(f"{key}={_slug(value)}" for key, value in values.items()) for values in combinations]
+    plain = [_plain_name(values) for values in combinations]
     counts = Counter(name.lower() for name in plain)
     names = []
     for name, text in zip(plain, exact, strict=True):
         if len(name) > LONGEST_NAME or counts[name.lower()] > 1:
-            name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+            name = _with_digest(name, text)
         names.append(name)
     return names
+
+
+def _plain_name(values: Mapping[str, Any]) -> str:
+    return ",".join(f"{key}={_slug(value)}" for key, value in values.items())
+
+
+def _with_digest(name: str, text: str) -> str:
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _set(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    for key, value in values.items():
+        experiment = experiment.set(key, toml_text.dump_value(value))
+    return experiment
 
 
 def _slug(value: Any) -> str:

@@ -43,10 +43,13 @@ def write_table(rows: Sequence[Mapping[str, Any]], out: Path, name: str = "table
 
 
 def write_comparison(attempts: Sequence[Attempt], out: Path) -> Path | None:
-    """Write `report.html` over all complete runs; None where there is none. Raises ValueError where it cannot be drawn."""
+    """Write `report.html` over all complete runs, those that lost peers included (the page says so); None where there is none.
+
+    Raises ValueError where it cannot be drawn.
+    """
     from experiments.report import write_report
 
-    folders = [out / attempt.point.name for attempt in attempts if attempt.done]
+    folders = [out / attempt.point.name for attempt in attempts if attempt.done or attempt.damaged]
     if not folders:
         return None
     write_report(folders, out / "report.html")
@@ -67,7 +70,7 @@ def _figures(folder: Path, attempt: Attempt) -> dict[str, Any]:
             continue
         if key == "time_to_accuracy_s":
             figures |= {f"{key}.{level}": time_s for level, time_s in (value or {}).items()}
-        elif key == "peers_lost":
+        elif key in ("peers_lost", "peers_lost_unasked", "warnings"):
             figures[key] = len(value or ())
         elif not isinstance(value, list | dict):
             figures[key] = value

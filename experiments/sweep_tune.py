@@ -10,10 +10,15 @@ from typing import Any, NamedTuple
 
 from experiments.config import Experiment
 from experiments.config_errors import ConfigError, show_value, unknown_key
+from experiments.fleet_curves import first_reached, over_time
 from experiments.result import Result
 from experiments.sweep_axes import SEED, flat, read_list
 
 TARGET = "target"
+MOST_WIDENED = 3
+"""Values by which a list is widened at most at each of its ends."""
+VALIDATION = "validation_accuracy_mean"
+"""In a summary and, record by record, in `metrics.parquet`: what trials are judged by."""
 DEFAULT_TARGET = 0.9
 DEFAULT_SEED = 1000
 
@@ -28,30 +33,66 @@ class Tune:
     target: float | None
     """The mean accuracy that is to be reached first, 0 to 1; None = that of `[stop]`, or else 0.9."""
 
-    def told(self, chosen: Mapping[str, Any]) -> str:
-        """In words: "learning rate 0.2, best of 5"."""
+    def told(self, chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:
+        """In words: "learning rate 0.2, best of 5", or "learning rate 0.8, widened to 0.8 and 1.6, best of 7"."""
         words = ", ".join(f"{key.rpartition('.')[2].replace('_', ' ')} {plain(value)}" for key, value in chosen.items())
-        return f"{words}, best of {len(self.candidates)}"
+        added = [candidate[key] for candidate in tried for key in self.widened(candidate)]
+        widened = f", widened to {' and '.join(map(plain, added))}" if added else ""
+        return f"{words}{widened}, best of {len(tried)}"
 
-    def at_an_end(self, chosen: Mapping[str, Any]) -> list[str]:
-        """The tuned keys whose choice is the lowest or the highest of three or more numbers: a wider list may do better."""
-        return [key for key, value in chosen.items() if value in self._ends(key)]
+    def widened(self, candidate: Mapping[str, Any]) -> list[str]:
+        """The keys of a candidate whose value was in no list of the file."""
+        return [key for key, value in candidate.items() if value not in self._values(key)]
 
-    def _ends(self, key: str) -> tuple[Any, ...]:
-        tried = {candidate[key] for candidate in self.candidates}
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried)
-        return (min(tried), max(tried)) if numbers and len(tried) > 2 else ()
+    def at_an_end(self, chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The tuned keys whose choice is the lowest or the highest number of those tried: a wider list may do better."""
+        return [key for key in chosen if self._end(key, chosen, tried)]
+
+    def wider(self, chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What to try next where a choice lies at an end of what was tried: the choice with the next value beyond that end.
+
+        The list goes on by its own ratio there (0.2, 0.4 -> 0.8; whole numbers stay whole), by at most `MOST_WIDENED` values at
+        each end.  Empty where the choice lies inside, where values are no positive numbers, or where the list was widened so
+        often already.  The same rule for every cell.
+        """
+        found = []
+        for key, value in chosen.items():
+            end = self._end(key, chosen, tried)
+            listed = self._values(key)
+            beyond = {each[key] for each in tried if each[key] < min(listed)} if end < 0 else set()
+            beyond |= {each[key] for each in tried if each[key] > max(listed)} if end > 0 else set()
+            if not end or len(beyond) >= MOST_WIDENED or min(listed) <= 0:
+                continue
+            ratio = listed[1] / listed[0] if end < 0 else listed[-1] / listed[-2]
+            following = float(f"{value * ratio**end:.6g}")  # 0.1 x 2 and no 0.20000000000000001
+            if all(isinstance(each, int) for each in listed):
+                following = round(following)
+            if following > 0 and following != value:
+                found.append({**chosen, key: following})
+        return found
+
+    def _end(self, key: str, chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> int:
+        """-1 where the choice is the lowest number that was tried, 1 where it is the highest, else 0."""
+        if len(self._values(key)) < 2:
+            return 0
+        values = [each[key] for each in tried]
+        return -1 if chosen[key] == min(values) else 1 if chosen[key] == max(values) else 0
+
+    def _values(self, key: str) -> list[Any]:
+        """The numbers of a key's list in the file, in order; empty where it holds anything else."""
+        listed = {candidate[key] for candidate in self.candidates if _is_number(candidate[key])}
+        return sorted(listed) if all(_is_number(candidate[key]) for candidate in self.candidates) else []
 
 
 class Score(NamedTuple):
     """What a run is judged by; what it does not have is None."""
 
     reached_s: float | None
-    """Emulated seconds until the first record at which the mean accuracy over the peers was the target or more."""
+    """Emulated seconds until the first record at which the mean validation accuracy over the peers was the target or more."""
     accuracy: float | None
-    """Mean over the peers at the end."""
+    """Mean validation accuracy over the peers at the end."""
     loss: float | None
-    """Mean test loss over the peers at the end."""
+    """Mean loss over the peers at the end, of a task without accuracy; None of any other."""
 
 
 def read_tune(table: Any, swept: set[str], source: str) -> Tune | None:
@@ -87,24 +128,17 @@ def read_tune(table: Any, swept: set[str], source: str) -> Tune | None:
 
 
 def score_of(result: Result, target: float) -> Score:
-    """What a run is judged by."""
+    """What a trial is judged by: its validation samples, never those of the test set, which what is measured is told by.
+
+    Raises ValueError where its summary has no such figures.
+    """
     summary = result.summary
-    return Score(reached_s(result, target), summary.get("accuracy_mean"), summary.get("loss_mean"))
-
-
-def reached_s(result: Result, target: float) -> float | None:
-    """Emulated seconds until the first record at which the mean accuracy over the peers was `target` or more."""
-    times = [time_s for time_s, accuracy in accuracy_over_time(result) if accuracy >= target]
-    return times[0] if times else None
-
-
-def accuracy_over_time(result: Result) -> list[tuple[float, float]]:
-    """(emulated seconds, mean accuracy over the peers), record by record."""
-    import pyarrow.compute as pc
-
-    table = result.table("metrics.parquet")
-    fleet = table.filter(pc.equal(table["name"], "accuracy_mean"))
-    return sorted(zip(fleet["time_s"].to_pylist(), fleet["value"].to_pylist(), strict=True))
+    if VALIDATION not in summary:
+        path = result.folder / "summary.json"
+        raise ValueError(f"{path}: lacks {VALIDATION}, which tuning chooses by; it is an older program's: run it again")
+    accuracy = summary[VALIDATION]
+    reached = first_reached(over_time(result, VALIDATION), target)
+    return Score(reached.value if reached else None, accuracy, summary.get("loss_mean") if accuracy is None else None)
 
 
 def best(scores: Sequence[Score | None]) -> int | None:
@@ -130,6 +164,10 @@ def _rank(score: Score) -> tuple[float, ...]:
 
 def _or_last(value: float | None) -> float:
     return math.inf if value is None or math.isnan(value) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def trials_told(candidates: Iterable[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""`grapevine check`: whether an experiment can run, and what will happen when it does."""
+"""`grapevine check`: whether an experiment, or each run of a sweep, can run, and what will happen when it does."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment
+from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment, settings_of
+from experiments.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from experiments.build import Fleet
     from experiments.check import Forecast
+    from experiments.sweep_check import Invalid
+    from experiments.sweep_plan import Sweep
 
 EXAMPLES = """\
   grapevine check ring.toml
   grapevine check ring.toml --set peers=64 --set topology.name=hypercube
+  grapevine check fill.toml         a file with a [sweep] table: its runs, those that cannot be, about how long they take
 """
 SHOWN = 8
 """Links listed: those that take the longest."""
@@ -33,7 +38,12 @@ def add(commands: Commands) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print the forecast."""
+    """Print the forecast; of a sweep which of its runs cannot be built, and about how long all take."""
+    from experiments import toml_text
+
+    path = Path(arguments.file)
+    if "sweep" in toml_text.read_document(path, str(path)):
+        return _check_sweep(arguments, path)
     experiment = read_experiment(arguments)
     with errors_from(arguments):
         from experiments.build import build, mixing_rule
@@ -55,6 +65,58 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     _print(fleet, told, graph)
     return 0
+
+
+def _check_sweep(arguments: argparse.Namespace, path: Path) -> int:
+    """Build every run; nothing is started."""
+    from experiments.sweep_check import Timing, invalid_cells, no_solo
+    from experiments.sweep_plan import read_sweep
+
+    sweep = read_sweep(path, settings_of(arguments))
+    timing, seconds = Timing(), list[float]()
+    invalid = invalid_cells(
+        sweep, lambda cell, fleet: seconds.append(timing.run_s(fleet) * (len(cell.points) + len(cell.trials)))
+    )
+    doubts = [doubt for doubt in (no_solo(sweep),) if doubt]
+    if arguments.json:
+        told = {
+            "cells": len(sweep.cells), "runs": len(sweep.points), "trials": len(sweep.trials), "estimated_s": sum(seconds),
+            "invalid": [asdict(each) for each in invalid.values()], "skip_invalid": sweep.options.skip_invalid,
+            "warnings": doubts,
+        }  # fmt: skip
+        print(json.dumps(told, indent=2))
+    else:
+        _print_sweep(sweep, list(invalid.values()), sum(seconds), doubts)
+    return ExitStatus.BAD_INPUT if invalid and not sweep.options.skip_invalid else ExitStatus.DONE
+
+
+def _print_sweep(sweep: Sweep, invalid: list[Invalid], seconds: float, doubts: list[str]) -> None:
+    from rich.console import Console
+
+    from experiments.sweep_time import show_left
+
+    console = Console(highlight=False, soft_wrap=True)
+    runs, cells = len(sweep.points), len(sweep.cells)
+    trials = f", and {len(sweep.trials):,} trials before them" if sweep.trials else ""
+    console.print(f"{cells:,} combinations, {runs:,} runs{trials}", markup=False)
+    shorter = any(point.experiment.stop.accuracy for point in sweep.points)
+    least = "; lists that widen take longer" if sweep.trials else ""
+    less = "; less where an accuracy ends runs early" if shorter else ""
+    how = "one run at a time, from a few steps of some runs on this machine now"
+    console.print(f"estimated: {show_left(seconds)} ({how}{less}{least})", markup=False)
+    if invalid:
+        what = "stop the sweep; take them out, or write skip_invalid = true below [sweep] to leave them out"
+        what = "are left out, as the file says" if sweep.options.skip_invalid else what
+        count = sum(each.runs for each in invalid)
+        told = f"{len(invalid):,} combinations ({count:,} runs) cannot be built, and {what}:"
+        console.print(told, style="bold red", markup=False)
+        for each in invalid:
+            console.print(f"  {each}", markup=False)
+    else:
+        console.print("all of them can be built", markup=False)
+    for doubt in doubts:
+        console.print("[bold yellow]warning[/bold yellow]", end=" ")
+        console.print(doubt, markup=False)
 
 
 def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.commands.source import Commands, add_command, add_experiment, settings_of
+from experiments.config_errors import ConfigError
 from experiments.terminal import printable
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ in fill.toml, besides what an experiment has:
   network = [{name = "uniform", rate = "5 Mbit/s"}, {name = "lan"}]
   variant = [{label = "p = 4", "strategy.parts" = 4}, {label = "p = 1", "strategy.parts" = 1}]
   seed = [0, 1, 2]
+  baseline = "p = 4"            what every other row of the first axis is compared with
+  skip_invalid = true           combinations that cannot be built are left out; else they stop the sweep
 
   [tune]
   "optimizer.learning_rate" = [0.05, 0.1, 0.2]
@@ -44,13 +47,13 @@ def add(commands: Commands) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run what is not complete, write tables and report, and say which runs failed."""
+    """Build every run, then run what is not complete, write tables and report, and say which runs failed."""
     from experiments.sweep import carry_out
     from experiments.sweep_cells import cell_rows, cells_of, trial_rows
     from experiments.sweep_plan import read_sweep
     from experiments.sweep_table import rows_of, write_table
 
-    sweep = read_sweep(Path(arguments.file), settings_of(arguments))
+    sweep = _checked(read_sweep(Path(arguments.file), settings_of(arguments)), arguments.file)
     out = arguments.out or Path("runs") / f"{Path(arguments.file).stem}-sweep"
     with _Progress(arguments.quiet) as progress:
         carried = carry_out(sweep, out, arguments.jobs, watch=progress.update)
@@ -70,8 +73,22 @@ def execute(arguments: argparse.Namespace) -> int:
         files += pages
     except ValueError as error:
         print(printable(f"no report: {error}"), file=sys.stderr)
+    said += [f"left out, as the file says: {each}" for each in sweep.left_out]
     _print(*table, said, [*carried.trials, *carried.attempts], files)
     return carried.status
+
+
+def _checked(sweep: Sweep, file: str) -> Sweep:
+    """The sweep, less the combinations that cannot be built where its file says so; ConfigError that lists them elsewhere."""
+    from experiments.sweep_check import invalid_cells, without
+
+    invalid = invalid_cells(sweep)
+    if not invalid or (sweep.options.skip_invalid and len(invalid) < len(sweep.cells)):
+        return without(sweep, invalid)
+    count = f"{len(invalid)} of {len(sweep.cells)} combinations cannot be built, and nothing was started"
+    listed = "".join(f"\n  {each}" for each in invalid.values())
+    cure = f"take them out, or write skip_invalid = true below [sweep] to leave them out:{listed}"
+    raise ConfigError(file, "sweep", problem=count, cure=cure if len(invalid) < len(sweep.cells) else f"mend the file:{listed}")
 
 
 def repeated(sweep: Sweep) -> bool:
@@ -120,7 +137,7 @@ class _Progress:
         self.console = open_console(stderr=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
         self.told: set[str] = set()
-        self.tuning = False
+        self.batch: tuple[str, int] = "", 0
         self.line = ""
 
     def __enter__(self) -> _Progress:
@@ -136,14 +153,14 @@ class _Progress:
         """Tell what is new."""
         if self.quiet:
             return
-        if bool(standing.later) != self.tuning:
-            self.tuning = bool(standing.later)
+        if self.batch != (standing.phase, standing.runs) or len(standing.attempts) < len(self.told):
+            self.batch = standing.phase, standing.runs
             self.told.clear()
         for attempt in standing.attempts:
             if attempt.point.name not in self.told:
                 self.told.add(attempt.point.name)
                 reason = f" ({attempt.reason})" if attempt.reason else ""
-                phase = "tuning " if self.tuning else ""
+                phase = f"{standing.phase} " if standing.phase else ""
                 left = "" if self.live else _left(standing)
                 line = f"{phase}{len(self.told)}/{standing.runs} {attempt.point.name}: {attempt.state}{reason}{left}"
                 self.console.print(line, markup=False, soft_wrap=True)
@@ -153,10 +170,12 @@ class _Progress:
 
 
 def _line(standing: Standing) -> str:
-    failed = sum(not attempt.done for attempt in standing.attempts)
+    failed = sum(not attempt.done and not attempt.damaged for attempt in standing.attempts)
+    damaged = sum(attempt.damaged for attempt in standing.attempts)
     going = ", ".join(point.name for point in standing.running)
+    lost = f", {damaged} lost peers" if damaged else ""
     what = f"{standing.runs} trials" if standing.later else f"{standing.runs} runs"
-    return f"{len(standing.attempts)} of {what} done, {failed} failed{_left(standing)}; running {going or 'none'}"
+    return f"{len(standing.attempts)} of {what} done, {failed} failed{lost}{_left(standing)}; running {going or 'none'}"
 
 
 def _left(standing: Standing) -> str:
@@ -181,7 +200,15 @@ def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[l
         "wall_s": ("real\ns", lambda value: in_unit(value, 1.0, 3)),
         "consensus_distance": ("consensus\ndistance", lambda value: "-" if value is None else f"{value:.2g}"),
     }
+    doubts = {
+        "peers_lost_unasked": ("peers\nlost", figure),
+        "warnings": ("warn-\nings", figure),
+        "records_unscored": ("records\nunscored", figure),
+        "lateness_p99_ms": ("late p99\nms", figure),
+    }
     known = [key for key in figures if any(row.get(key) is not None for row in rows)]
+    known = [*(key for key in doubts if any(row.get(key) for row in rows)), *known]
+    figures |= doubts
     titles += ["state", *(figures[key][0] for key in known)]
     lines = [
         [*(str(row[key]) for key in swept), row["state"], *(figures[key][1](row.get(key)) for key in known)] for row in rows
@@ -196,11 +223,13 @@ def _cell_columns(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[list[str],
 
     shown = measures(cells, sweep.target)
     keys = list(sweep.tune.candidates[0]) if sweep.tune else []
-    tuned = [f"{title.replace('_', ' ')}\nbest of {len(cells[0].scores)}" for title in _short(keys)]
+    tuned = [f"{title.replace('_', ' ')}\ntuned" for title in _short(keys)] + (["trials"] if keys else [])
     titles = [*_short(sweep.axes), *tuned, "runs", *(f"{measure.title}\n{measure.unit}".rstrip() for measure in shown)]
     lines = []
     for cell in cells:
-        chosen = [plain(cell.tuned[key]) if cell.tuned else "-" for key in keys]
+        widened = sweep.tune.widened(cell.tuned) if sweep.tune else []
+        chosen = [f"{'widened to ' * (key in widened)}{plain(cell.tuned[key])}" if cell.tuned else "-" for key in keys]
+        chosen += [str(len(cell.scores))] if keys else []
         done = f"{len(cell.runs)} of {len(cell.attempts)}" if len(cell.runs) < len(cell.attempts) else str(len(cell.runs))
         lines.append([*(plain(cell.values[axis]) for axis in sweep.axes), *chosen, done, *map(cell.shown, shown)])
     return titles, lines
@@ -220,7 +249,8 @@ def _print(
     attempts: Sequence[Attempt],
     files: Sequence[Path],
 ) -> None:
-    """The table in short, what it says in words, what failed and why, and where all of it is."""
+    """The table in short, what its marks mean, what it says in words, what failed and why, and where all of it is."""
+    from experiments.sweep_cells import MARKS
     from experiments.terminal import open_console
     from experiments.terminal_table import print_columns
 
@@ -229,6 +259,9 @@ def _print(
     if left_out:
         more = "1 more column does" if left_out == 1 else f"{left_out} more columns do"
         console.print(f"[dim]{more} not fit this terminal: see {files[0]}[/dim]")
+    for mark, meaning in MARKS.items():
+        if any(cell.endswith(mark) or f"{mark} " in cell for line in lines for cell in line):
+            console.print(f"{mark.strip()} {meaning}", markup=False)
     for sentence in said:
         console.print(f"- {sentence}", markup=False)
     for attempt in attempts:

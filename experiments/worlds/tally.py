@@ -244,6 +244,7 @@ class Tally:
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
             peers_lost_unasked=sorted(self.lost_unasked),
+            records_unscored=self.left_out,
             links=[self._as_asked(link) for link in self.recorder.link_figures()],
             uplinks=self.fleet.plan.uplinks,
             downlinks=self.fleet.plan.downlinks,

@@ -30,6 +30,7 @@ class AllReduce(Strategy, frozen=True, tag="all-reduce"):
     """The exact mean gradient every step, parts passed round a ring; 2 m (n - 1) / n bytes a peer (BSP)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    synchronous: ClassVar[bool] = True
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "complete"
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:

@@ -15,6 +15,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
 
     `shares` says what it puts on the wire, which decides on which graphs it is stable: "parameters" contract the distance
     between peers on any connected graph, "gradients" do so only where everyone hears everyone, "nothing" never does.
+    `synchronous` says that no step ends before the contributions of that step have come, so that nobody runs ahead;
+    `sends_first` that what a step waits for travels while the gradient is computed.
     `aggregates` says whether whole contributions of one round come together, so that the aggregator has a choice to make.
     `needs` says what graph its roles take: any that is "connected", a "complete" one, or one where the first `hubs` peers
     are neighbours of everybody.  `follows_rounds` says that it asks for `peer.targets`, `peer.sources` and `peer.weight`, so
@@ -23,6 +25,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
+    synchronous: ClassVar[bool] = False
+    sends_first: ClassVar[bool] = False
     aggregates: ClassVar[bool] = False
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "connected"
     follows_rounds: ClassVar[bool] = False

@@ -37,6 +37,7 @@ class DGC(Strategy, frozen=True, tag="dgc"):
     """The largest accumulated velocities of every peer, every step, with momentum correction (Lin et al. 2018)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    synchronous: ClassVar[bool] = True
 
     sparsity: _Share = 0.999
     """Share of the elements that are held back, 0 <= sparsity < 1."""

@@ -25,6 +25,7 @@ from peer.strategies.base import Strategy
 class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     """Synchronous averaging of whole models with all neighbours, every step (Lian et al. 2017)."""
 
+    synchronous: ClassVar[bool] = True
     aggregates: ClassVar[bool] = True
     follows_rounds: ClassVar[bool] = True
     pushes_sums: ClassVar[bool] = True
@@ -34,6 +35,10 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("whole", () if peer.mass is None else ((0.0, LARGEST),)),)
+
+    @property
+    def sends_first(self) -> bool:  # type: ignore[override]  # it depends on a field
+        return self.order == "combine-then-adapt"
 
     async def run(self, peer: Peer) -> None:
         while peer.running:

@@ -34,6 +34,7 @@ _SERVER = 0
 class FedAvg(Strategy, frozen=True, tag="fed-avg"):
     """Local epochs on a random share of the clients, averaged by the server, peer 0 (McMahan et al. 2017)."""
 
+    synchronous: ClassVar[bool] = True
     aggregates: ClassVar[bool] = True
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "hubs"
 

@@ -20,6 +20,7 @@ class Full(Strategy, frozen=True, tag="full"):
     """Everyone sends its whole gradient to everyone each step (the all-to-all baseline)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    synchronous: ClassVar[bool] = True
     aggregates: ClassVar[bool] = True
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:

@@ -81,6 +81,10 @@ class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
             Expected("part", news, servers), Expected("none", news, servers),
         )  # fmt: skip
 
+    @property
+    def synchronous(self) -> bool:  # type: ignore[override]  # it depends on a field
+        return self.mode == "bsp"
+
     async def run(self, peer: Peer) -> None:
         if peer.id < self.servers:
             await _Server(self, peer).run()

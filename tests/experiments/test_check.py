@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,9 +21,22 @@ from netem import HostDevices, MixedDevices, Uniform, UniformDevices, Unshaped
 from peer.codecs import Float32, Int8
 from peer.optimizers import Adam, Sgd
 from peer.payloads import Dense, encode
-from peer.strategies import DPSGD, Ako, AllReduce, FedAvg, Full, ParameterServer, Slices, Solo, Strategy
+from peer.peer import Peer
+from peer.strategies import DGC, DPSGD, Ako, AllReduce, FedAvg, Full, ParameterServer, Slices, Solo, Strategy
 from peer.wire import HEADER_BYTES
 from topology.graphs import Complete, Star
+
+
+class InStep(Strategy, frozen=True, tag="in-step"):
+    """A synchronous strategy of one's own."""
+
+    synchronous: ClassVar[bool] = True
+
+    async def run(self, peer: Peer) -> None:
+        while peer.running:
+            peer.apply(await peer.gradient())
+            await peer.gather(step=peer.step)
+
 
 SIZE = 1000
 MODEL_BYTES = 4 * SIZE
@@ -116,6 +130,7 @@ def test_steps_without_virtual_time_between_links_that_take_it(strategy: Strateg
     for changes in (
         {"devices": UniformDevices(speed="1000 samples/s")}, {"network": Unshaped()}, {"world": Processes()},
         {"strategy": DPSGD()}, {"strategy": Solo()}, {"strategy": AllReduce()}, {"strategy": ParameterServer(mode="bsp")},
+        {"strategy": DGC()}, {"strategy": InStep()},
     ):  # fmt: skip
         assert timeless(build(fleet.replace(**changes))) is None, changes
 

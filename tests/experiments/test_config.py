@@ -6,7 +6,7 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import networkx as nx
@@ -73,11 +73,22 @@ every = "500 ms"
 class Mine(Strategy, frozen=True):
     """A user's own strategy."""
 
-    pace: float = 0.5
+    pace: Annotated[float, msgspec.Meta(le=1.0)] = 0.5
+    inner: msgspec.Struct | None = None
 
     async def run(self, peer: Peer) -> None:
         while peer.running:
             peer.apply(await peer.gradient())
+
+
+def test_the_ranges_of_a_part_of_ones_own_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"^strategy\.pace: 3\.0 will not do; expected a number at most 1$"):
+        Experiment(strategy=Mine(pace=3.0))
+    with pytest.raises(ConfigError, match=r"^strategy\.inner\.pace: 2\.0 will not do"):
+        Experiment(strategy=Mine(inner=Mine(pace=2.0)))
+    with pytest.raises(ConfigError, match=r"^strategy\.fill: 3\.0 will not do"):  # no file can hold a number of numpy
+        Experiment(strategy=Ako(fill=np.float64(3.0)))
+    assert Experiment(strategy=Mine(pace=np.float64(0.25))).strategy.pace == 0.25  # type: ignore[attr-defined]
 
 
 # -- what is read

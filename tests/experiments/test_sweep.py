@@ -13,7 +13,7 @@ from typing import Any
 import pandas
 import pytest
 
-from experiments import sweep
+from experiments import sweep, sweep_runs
 from experiments.__main__ import main
 from experiments.commands.sweep import _columns
 from experiments.config import ConfigError, Experiment
@@ -59,18 +59,24 @@ if experiment["seed"] == 77:
     done = False
 summary = {"name": experiment["name"], "completed": done, "reason": "50 steps" if done else "out of luck", "wall_s": 2.0,
            "accuracy_mean": experiment["seed"] / 10, "peers_lost": [1], "digest": None, "time_to_accuracy_s": {"0.5": 1.5},
-           "warnings": ["x"], "seed": experiment["seed"]}
+           "warnings": ["x"], "seed": experiment["seed"], "validation_accuracy_mean": experiment["seed"] / 10,
+           "peers_lost_unasked": [1] if experiment["seed"] == 4 and not (file.parent / "well").exists() else [],
+           "lateness_p99_ms": 3.5, "records_unscored": 2}
 (folder / "summary.json").write_text(json.dumps(summary))
 rate = experiment.get("optimizer", {}).get("learning_rate")
 found = [place for place in (pathlib.Path(sys.argv[3]) / f"{rate}.parquet", pathlib.Path(sys.argv[3]) / "0.1.parquet")]
 shutil.copy(next(place for place in found if place.exists()), folder / "metrics.parquet")
-sys.exit(130 if stopped else 0 if done else 1)
+(folder / "events.jsonl").write_text(json.dumps({"time_s": 1.5, "kind": "lost", "peer": 1, "text": "ended by SIGKILL"}) + "\\n")
+sys.exit(130 if stopped else 3 if summary["peers_lost_unasked"] else 0 if done else 1)
 """
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[[Path, Path], list[str]]:
-    """What stands in for `grapevine run`: bad input for seed 13, a crash for 9, an early end for 5, no end for 77."""
+    """What stands in for `grapevine run`: bad input for seed 13, a crash for 9, an early end for 5, no end for 77.
+
+    Seed 4 loses a peer unasked, until there is a file `inputs/well`.
+    """
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
     measured(tmp_path, 0.1, [0.2, 0.6])
@@ -79,7 +85,8 @@ def command(tmp_path: Path) -> Callable[[Path, Path], list[str]]:
 
 def measured(folder: Path, learning_rate: float, accuracies: list[float]) -> None:
     """What a stand-in's fleet is said to reach with a learning rate: a mean accuracy at 1 s, 2 s, ..."""
-    rows = [(float(at), -1, at, "accuracy_mean", value) for at, value in enumerate(accuracies, start=1)]
+    names = ("accuracy_mean", "validation_accuracy_mean")
+    rows = [(float(at), -1, at, name, value) for at, value in enumerate(accuracies, start=1) for name in names]
     pandas.DataFrame(rows, columns=list(METRIC_COLUMNS)).to_parquet(folder / f"{learning_rate}.parquet")
 
 
@@ -227,7 +234,7 @@ def test_a_run_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.M
     deaf = "import signal, pathlib, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     deaf += "pathlib.Path(sys.argv[1]).touch(); signal.pause()"
     up = tmp_path / "up"
-    monkeypatch.setattr(sweep, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(sweep_runs, "PATIENCE_S", 0.1)
 
     def watch(standing: Standing) -> None:
         if standing.running and up.exists():
@@ -259,7 +266,7 @@ def test_the_table_has_a_row_a_run(tmp_path: Path, command: Any) -> None:
     assert rows[0]["time_to_accuracy_s.0.5"] == 1.5
     assert rows[0]["peers_lost"] == 1
     assert rows[2]["strategy"] == '{name = "ako"}'
-    assert "warnings" not in rows[0]
+    assert [rows[0][key] for key in ("warnings", "peers_lost_unasked", "lateness_p99_ms", "records_unscored")] == [1, 0, 3.5, 2]
     files = write_table(rows, tmp_path / "out")
     assert [file.name for file in files] == ["table.csv", "table.parquet"]
     with open(files[0], newline="") as file:

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import numpy as np
 import pandas
 import pytest
 
+from experiments import sweep
 from experiments.__main__ import main
 from experiments.config import ConfigError, Experiment
 from experiments.report_study import Study, write_study
+from experiments.result import METRIC_COLUMNS, Result
 from experiments.sweep import Standing, carry_out
 from experiments.sweep_cells import cell_rows, cells_of, estimate, interval, measures, trial_rows
 from experiments.sweep_plan import Sweep, read_sweep
-from experiments.sweep_tune import Score, Tune, best
+from experiments.sweep_tune import Score, Tune, best, score_of
 from netem import Uniform
 from peer.strategies import Ako, Slices
 from tests.experiments.test_sweep import command, measured  # noqa: F401
@@ -159,11 +162,37 @@ def test_the_best_trial(scores: list[Score | None], chosen: int | None) -> None:
 
 
 def test_a_choice_at_an_end_of_its_list_is_told() -> None:
-    tune = Tune(({"optimizer.learning_rate": 0.1}, {"optimizer.learning_rate": 0.4}, {"optimizer.learning_rate": 0.2}), 1, None)
-    assert tune.at_an_end({"optimizer.learning_rate": 0.4}) == ["optimizer.learning_rate"]
-    assert tune.at_an_end({"optimizer.learning_rate": 0.2}) == []
-    assert tune.told({"optimizer.learning_rate": 0.2}) == "learning rate 0.2, best of 3"
-    assert Tune(({"strategy.name": "a"}, {"strategy.name": "b"}), 1, None).at_an_end({"strategy.name": "a"}) == []
+    tried = [{"optimizer.learning_rate": rate} for rate in (0.1, 0.4, 0.2)]
+    tune = Tune(tuple(tried), 1, None)
+    assert tune.at_an_end(tried[1], tried) == ["optimizer.learning_rate"]
+    assert tune.at_an_end(tried[2], tried) == []
+    assert tune.told(tried[2], tried) == "learning rate 0.2, best of 3"
+    more = [*tried, {"optimizer.learning_rate": 0.8}]
+    assert tune.told(more[3], more) == "learning rate 0.8, widened to 0.8, best of 4"
+    words = [{"strategy.name": "a"}, {"strategy.name": "b"}]
+    assert Tune(tuple(words), 1, None).at_an_end(words[0], words) == []
+
+
+def wider(values: list[Any], chosen: Any, added: tuple[Any, ...] = ()) -> list[Any]:
+    """By what the list of a key is widened when one of its values is the best."""
+    tune = Tune(tuple({"k": value} for value in values), 1, None)
+    return [each["k"] for each in tune.wider({"k": chosen}, [{"k": value} for value in (*values, *added)])]
+
+
+def test_a_list_is_widened_by_its_own_ratio_and_not_for_ever() -> None:
+    assert wider([0.1, 0.2, 0.4], 0.4) == [0.8]
+    assert wider([0.4, 0.1, 0.2], 0.1) == [0.05]
+    assert wider([0.1, 0.2, 0.4], 0.2) == []
+    assert wider([0.01, 0.1, 0.2], 0.01) == [0.001]  # the ratio of that end
+    assert wider([0.1, 0.2, 0.4], 0.8, (0.8,)) == [1.6]
+    assert wider([0.1, 0.2, 0.4], 0.4, (0.8,)) == []  # now it lies inside
+    assert wider([0.1, 0.2, 0.4], 3.2, (0.8, 1.6, 3.2)) == []
+    assert wider([0.1, 0.2, 0.4], 3.2, (0.8, 3.2, 0.05, 0.025)) == [6.4]  # each end by itself
+    assert wider([1, 2, 4], 4) == [8]
+    assert wider([1, 2, 4], 1) == []  # no whole number is half of it
+    assert wider([0.0, 0.5], 0.0) == wider([0.5], 0.5) == wider(["a", "b"], "a") == []
+    tune = Tune(({"a": 1, "b": 0.1}, {"a": 1, "b": 0.2}, {"a": 2, "b": 0.1}, {"a": 2, "b": 0.2}), 1, None)
+    assert tune.wider({"a": 2, "b": 0.1}, tune.candidates) == [{"a": 4, "b": 0.1}, {"a": 2, "b": 0.05}]
 
 
 def test_what_is_measured_takes_the_winner(tmp_path: Path, command: Any) -> None:  # noqa: F811
@@ -177,6 +206,7 @@ def test_what_is_measured_takes_the_winner(tmp_path: Path, command: Any) -> None
     assert {attempt.point.experiment.optimizer.learning_rate for attempt in carried.attempts} == {0.1}
     assert [score.reached_s for score in carried.scores[0] if score] == [3.0, 2.0, None]
     assert {standing.later for standing in seen} == {6, 0}
+    assert {standing.phase for standing in seen} == {"tuning", ""}
     assert [standing.runs for standing in (seen[0], seen[-1])] == [6, 6]
     again = carry_out(sweep, out, 2, command)
     assert {attempt.state for attempt in [*again.trials, *again.attempts]} == {"skipped"}
@@ -185,9 +215,75 @@ def test_what_is_measured_takes_the_winner(tmp_path: Path, command: Any) -> None
         if trial.tuned["optimizer.learning_rate"] == 0.2:
             shutil.rmtree(out / "tuning" / trial.name)
     changed = carry_out(sweep, out, 2, command)
-    assert [trial.state for trial in changed.trials] == ["skipped", "skipped", "completed"] * 2
+    assert [trial.state for trial in changed.trials] == ["skipped", "skipped", "completed", "completed"] * 2
     assert {attempt.state for attempt in changed.attempts} == {"completed"}
-    assert {attempt.point.experiment.optimizer.learning_rate for attempt in changed.attempts} == {0.2}
+    assert {attempt.point.experiment.optimizer.learning_rate for attempt in changed.attempts} == {0.2}  # 0.4 is no better
+
+
+def test_what_is_best_at_an_end_is_widened_and_told(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    """Ever larger rates are ever faster: three more are tried, and a second sweep tries nothing anew."""
+    sweep, out = planned(tmp_path, TUNED.replace("peers = [2, 3]", "peers = [2]")), tmp_path / "out"
+    for place, rate in enumerate((0.05, 0.1, 0.2, 0.4, 0.8, 1.6)):
+        measured(tmp_path, rate, [0.0] * (6 - place) + [0.5])
+    seen: list[Standing] = []
+    carried = carry_out(sweep, out, 2, command, seen.append)
+    assert [trial.point.tuned["optimizer.learning_rate"] for trial in carried.trials] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6]
+    assert {standing.phase for standing in seen} == {"tuning", "widening", ""}
+    assert {trial.point.experiment.seed for trial in carried.trials} == {1000}
+    assert {attempt.point.experiment.optimizer.learning_rate for attempt in carried.attempts} == {1.6}
+    (cell,) = cells = cells_of(sweep, carried, out)
+    assert [row["widened"] for row in trial_rows(sweep, cells, carried.trials)] == [False] * 3 + [True] * 3
+    (row,) = cell_rows(sweep, cells)
+    assert (row["trials"], row["widened"], row["at_an_end"], row["tuned.optimizer.learning_rate"]) == (6, 3, True, 1.6)
+    write_study(Study("s", sweep, cells, "c", "t"), out / "report.html")
+    page = (out / "report.html").read_text()
+    assert "learning rate 1.6, widened to 0.4 and 0.8 and 1.6, best of 6" in page
+    assert "what was tuned is best at the end of its list, and it could not be widened further: 2 (1.6)" in page
+    assert "So each had 6 trials." in page
+    assert cell.tried[-1] == {"optimizer.learning_rate": 1.6}
+    again = carry_out(sweep, out, 2, command)
+    assert {attempt.state for attempt in [*again.trials, *again.attempts]} == {"skipped"}
+
+
+def test_a_field_ends_a_list_where_it_allows_no_more(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    """A fill of 0.5 is followed by 1, and 1 by nothing."""
+    text = TUNED.replace("peers = [2, 3]", "peers = [2]")
+    text = text.replace('"optimizer.learning_rate" = [0.05, 0.1, 0.2]', '"strategy.fill" = [0.25, 0.5]')
+    sweep, out = planned(tmp_path, text + '[strategy]\nname = "slices"'), tmp_path / "out"
+    (folder := tmp_path / "f").mkdir()
+    script = Path(command(Path(), Path())[3])
+    script.write_text(script.read_text().replace('"optimizer", {}).get("learning_rate")', '"strategy", {}).get("fill")'))
+    for place, fill in enumerate((0.25, 0.5, 1.0)):
+        measured(folder, fill, [0.0] * (3 - place) + [0.5])
+    carried = carry_out(sweep, out, 2, lambda file, run: [*command(file, run)[:-1], str(folder)])
+    assert [trial.point.tuned["strategy.fill"] for trial in carried.trials] == [0.25, 0.5, 1.0]
+    assert {attempt.point.experiment.strategy.fill for attempt in carried.attempts} == {1.0}  # type: ignore[attr-defined]
+
+
+def test_tuning_chooses_by_validation_and_never_by_the_test_set(tmp_path: Path) -> None:
+    """A run whose test accuracy reaches the target first, and its validation accuracy last."""
+    folder = recorded(tmp_path, {"accuracy_mean": [0.9, 0.9, 0.9], "validation_accuracy_mean": [0.1, 0.4, 0.6]})
+    assert score_of(Result.read(folder), 0.5) == Score(3.0, 0.6, None)
+    assert score_of(Result.read(folder), 0.7) == Score(None, 0.6, None)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"validation_accuracy_mean": None}))
+    assert score_of(Result.read(folder), 0.7).loss == 0.25  # a task without accuracy
+    del summary["validation_accuracy_mean"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match=r"lacks validation_accuracy_mean, which tuning chooses by; .* run it again"):
+        score_of(Result.read(folder), 0.5)
+
+
+def recorded(folder: Path, lines: dict[str, list[float]]) -> Path:
+    """A run folder with these lines of the fleet, a record a second."""
+    run = folder / "recorded"
+    run.mkdir()
+    rows = [(float(at), -1, at, name, value) for name, line in lines.items() for at, value in enumerate(line, start=1)]
+    pandas.DataFrame(rows, columns=list(METRIC_COLUMNS)).to_parquet(run / "metrics.parquet")
+    summary = {name: line[-1] for name, line in lines.items()} | {"completed": True, "loss_mean": 0.25, "reason": "over"}
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "manifest.json").write_text("{}")
+    return run
 
 
 def test_a_trial_that_fails_is_not_chosen_and_told(tmp_path: Path, command: Any) -> None:  # noqa: F811
@@ -222,7 +318,7 @@ def test_intervals_are_those_of_student() -> None:
     assert found is not None
     assert (found.mean, found.n) == (2.0, 3)
     assert found.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert estimate([4.0]) == (4.0, None, 1)
+    assert estimate([4.0]) == (4.0, None, 1, 0.0)
     assert estimate([]) is None
     samples = np.random.default_rng(3).normal(5, 2, (2000, 4))
     held = [abs(each.mean - 5) <= each.half for row in samples if (each := estimate(list(row))) and each.half]
@@ -256,8 +352,9 @@ def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:  # no
     cells = cells_of(sweep, carried, out)
     for cell, peers in zip(cells, (2, 3), strict=True):
         assert cell.values == {"peers": peers}
-        assert cell.estimate("accuracy_mean") == (pytest.approx(0.2), pytest.approx(0.1 * 12.7062, rel=1e-4), 2)
-        assert cell.estimate("time_to_target_s") == (2.0, 0.0, 2)
+        assert cell.estimate("accuracy_mean") == (pytest.approx(0.2), pytest.approx(0.1 * 12.7062, rel=1e-4), 2, 0.0)
+        assert cell.estimate("time_to_target_s") == (2.0, 0.0, 2, 1.0)  # the record before was a second earlier
+        assert cell.shown(measures(cells, 0.5)[0]) == "2 ± 1 †"  # and never "± 0"
         times, mean, half = cell.accuracy()
         assert (times.tolist(), mean.tolist(), half.tolist()) == ([1.0, 2.0], [0.2, 0.6], [0.0, 0.0])
     rows = cell_rows(sweep, cells)
@@ -283,17 +380,20 @@ def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:  # no
     assert page.count('class="plot"') == 3
 
 
-def test_the_page_tells_what_was_best_at_an_end_of_its_list(tmp_path: Path, command: Any) -> None:  # noqa: F811
-    sweep, out = planned(tmp_path, TUNED.replace("peers = [2, 3]", "peers = [2]")), tmp_path / "out"
-    measured(tmp_path, 0.2, [0.7])
-    write_study(Study("s", sweep, cells_of(sweep, carry_out(sweep, out, 2, command), out), "c", "t"), out / "report.html")
-    told = "In 1 of 1 combinations what was tuned is best at an end of its list, so that a wider one may do better: 2 (0.2)"
-    assert told in (out / "report.html").read_text()
+def validated(file: Path, folder: Path) -> list[str]:
+    """`grapevine run`, whose summary names the validation accuracy: none, since the task has no accuracy."""
+    add = (
+        "import json, pathlib, sys; from experiments.__main__ import main; status = main(sys.argv[1:]); "
+        "path = pathlib.Path(sys.argv[-1], 'summary.json'); summary = json.loads(path.read_text()); "
+        "path.write_text(json.dumps({'validation_accuracy_mean': None, **summary})); sys.exit(status)"
+    )
+    return [sys.executable, "-c", add, "run", str(file), "--quiet", "--out", str(folder)]
 
 
 def test_the_command_tunes_measures_and_tells(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     """Real runs: quadratics have no accuracy, so the lowest loss at the end wins; 1.9 overshoots, 0.01 crawls."""
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(sweep.carry_out, "__defaults__", (1, validated, lambda standing: None))
     file, out = tmp_path / "study.toml", tmp_path / "out"
     file.write_text(
         'peers = 3\n[world]\nname = "virtual"\n[topology]\nname = "complete"\n[task]\nname = "quadratic"\n[stop]\nsteps = 6\n'
@@ -301,7 +401,7 @@ def test_the_command_tunes_measures_and_tells(tmp_path: Path, capsys: Any, monke
     )
     assert main(["sweep", str(file), "--out", str(out), "--jobs", "2", "--quiet"]) == 0
     printed = capsys.readouterr().out
-    assert "best of 3" in printed
+    assert "tuned trials" in " ".join(printed.split())
     assert "± 0" in printed
     with open(out / "tuning.csv", newline="") as opened:
         assert [row["chosen"] for row in csv.DictReader(opened)] == ["False", "True", "False"]

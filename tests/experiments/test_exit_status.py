@@ -1,0 +1,69 @@
+"""Exit statuses: losses that the file asked for, and losses that it did not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments import runner
+from experiments.__main__ import main
+from experiments.config import Experiment, Stop, Virtual
+from experiments.events import KillEvent
+from experiments.exit_status import ExitStatus, worst
+from experiments.runner import run_experiment
+from experiments.summary import describe
+from experiments.tasks import Quadratic
+from experiments.worlds.virtual import VirtualWorld
+from netem import UniformDevices
+
+S = 1_000_000_000
+BASE = Experiment(
+    peers=4,
+    world=Virtual(),
+    task=Quadratic(batch_size=10),
+    devices=UniformDevices(speed="100 samples/s"),  # 10 steps a second
+    stop=Stop(time="4 s"),
+)
+
+
+@pytest.mark.parametrize(
+    ("killed", "dying", "unasked", "status"),
+    [
+        ([], [], [], ExitStatus.DONE),
+        ([("2 s", 1)], [], [], ExitStatus.DONE),
+        ([], [(2 * S, 1)], [1], ExitStatus.LOST),
+        ([("2 s", 1)], [(3 * S, 2)], [2], ExitStatus.LOST),
+        ([("3 s", 1)], [(2 * S, 1)], [1], ExitStatus.LOST),  # the script wanted it later
+        ([], [(S, peer) for peer in range(4)], [0, 1, 2, 3], ExitStatus.INCOMPLETE),
+    ],
+)
+def test_what_a_run_with_losses_ends_with(
+    killed: list[tuple[str, int]],
+    dying: list[tuple[int, int]],
+    unasked: list[int],
+    status: ExitStatus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "_world", lambda fleet, tally, interrupt: VirtualWorld(fleet, tally, interrupt, dying))
+    experiment = BASE.replace(events=tuple(KillEvent(at=at, peer=peer) for at, peer in killed))
+    result, ended = run_experiment(experiment, tmp_path / "run", quiet=True)
+    assert result.summary["peers_lost_unasked"] == unasked
+    assert ended is status
+    words = str(describe(result.summary))
+    assert ("done, but peers were lost" in words) == (status is ExitStatus.LOST)
+    assert ("the file did not ask for" in words) == bool(unasked)
+
+
+def test_the_worst_of_several_runs() -> None:
+    assert worst() is ExitStatus.DONE
+    assert worst(ExitStatus.DONE, ExitStatus.LOST) is ExitStatus.LOST
+    assert worst(ExitStatus.LOST, ExitStatus.INCOMPLETE, ExitStatus.DONE) is ExitStatus.INCOMPLETE
+    assert worst(ExitStatus.INTERRUPTED, ExitStatus.INCOMPLETE) is ExitStatus.INTERRUPTED
+
+
+def test_the_help_tells_every_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out.partition("exit status")[2]
+    assert {int(line.split()[0]) for line in told.splitlines()[1:] if line.strip()} == {int(status) for status in ExitStatus}
