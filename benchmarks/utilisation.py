@@ -36,7 +36,6 @@ PACES = (1.0, 0.97, 1.03, 0.985)  # of the peers, so that their steps begin at e
 LOOKS = 8  # at the queues, in a horizon
 DELAYS_MS = (1, 5, 20, 100, 300)
 RATIOS = (0.5, 1.2, 6.0, 50.0)
-TARGETS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(6).normal(0, 3, (PEERS, ELEMENTS)))
 STRATEGIES: dict[str, Strategy] = {
     "slices": Slices(),
     "ako": Ako(),
@@ -62,10 +61,13 @@ class Use(NamedTuple):
     """The sum of the measured rates over what the line carries, on average."""
 
 
-def make_world(folder: Path, strategy: Strategy, network: Network, stop: Stop, step_ns: int = STEP_NS) -> VirtualWorld:
+def make_world(
+    folder: Path, strategy: Strategy, network: Network, stop: Stop, step_ns: int = STEP_NS, elements: int = ELEMENTS
+) -> VirtualWorld:
     """A fleet of four, everybody with everybody, whose steps take about `step_ns`."""
+    targets = tuple(tuple(row) for row in np.random.default_rng(6).normal(0, 3, (PEERS, elements)).tolist())
     experiment = Experiment(
-        peers=PEERS, world=Virtual(), topology=Complete(), task=Quadratic(targets=TARGETS, noise=3.0), strategy=strategy,
+        peers=PEERS, world=Virtual(), topology=Complete(), task=Quadratic(targets=targets, noise=3.0), strategy=strategy,
         network=network, devices=MixedDevices(speeds=tuple(f"{pace * 1e9 / step_ns:.6f} samples/s" for pace in PACES)), stop=stop,
     )  # fmt: skip
     fleet = build(experiment)

@@ -19,6 +19,8 @@ MEASURING_BYTES = 2_000  # two small chunks: the least that measures a rate
 CHUNK_MOST_BYTES = (1 << 20) - 4_096  # the frame's bound less headers
 REPORT_LEAST_MS = 10  # a receiver tells how far a message has come no more often than that
 REPORTS = 4  # in a horizon
+STRETCH_NS = 10_000_000  # how long bytes must come before their pace is believed, unless that was all of a message
+STRETCHES = 64  # remembered at most
 ROUND_TRIP_MEMORY_NS = 5_000_000_000  # the least round trip is that of the last one or two such times
 LATE = 4.0  # an answer is overdue when it is later than expected by so many mean deviations, as TCP's timeout has it
 VARIED = 0.02  # batches that vary by less than this share of their mean tell nothing about a step's overhead
@@ -58,7 +60,6 @@ class LinkMeter:
         "_spread_at_ns",
         "_spread_bytes",
         "_spread_ns",
-        "_dev",
         "_stretches",
         "_tokens",
         "_tokens_at_ns",
@@ -69,7 +70,6 @@ class LinkMeter:
     )
 
     def __init__(self) -> None:
-        self._dev = 0.0
         self._spread_bytes = 0.0
         self._spread_ns = 0.0
         self._spread_at_ns = 0
@@ -173,33 +173,29 @@ class LinkMeter:
         return True
 
     def _spread(self, more_bytes: int, more_ns: int, now_ns: int, whole: bool) -> None:
-        """So many bytes took so long: the rate is that of the slowest stretch of the last horizon."""
-        import os
-        A=float(os.environ.get("A","1")); HL=float(os.environ.get("HL","1")); WW=float(os.environ.get("WW","1"))
-        known_ns = min(self._round_trips_ns)
-        loop = self._horizon_ns + (known_ns if known_ns < inf else 0.0)
-        past = 0.5 ** ((now_ns - self._spread_at_ns) / (HL*loop)) if loop else 0.5
+        """So many more bytes came in so much more time.
+
+        The rate is the mean over all time in which bytes came, of which a round trip and a horizon forget half: on a line that
+        is shared that is a link's share of it.  A stretch that was slower bounds it at once, and a rate that no stretch of the
+        last round trip and horizon fell short of is believed at once.
+        """
+        loop_ns = self._horizon_ns + (self.round_trip_ns or 0.0)
+        past = 0.5 ** ((now_ns - self._spread_at_ns) / loop_ns) if loop_ns else 0.0
         self._spread_at_ns = now_ns
         self._spread_bytes = past * self._spread_bytes + more_bytes
         self._spread_ns = past * self._spread_ns + more_ns
-        if self._spread_ns and more_ns:
-            dev = abs(more_bytes/more_ns - self._spread_bytes/self._spread_ns)*more_ns
-        else: dev=0.0
-        self._dev = past*self._dev+dev
         self._fresh_bytes += more_bytes
         self._fresh_ns += more_ns
+        if not whole and self._fresh_ns < STRETCH_NS:
+            return
+        newest = self._fresh_bytes / self._fresh_ns * 1e9 if self._fresh_ns else inf
+        self._fresh_bytes = self._fresh_ns = 0
+        stretches = self._stretches
+        while stretches and (stretches[0][0] < now_ns - loop_ns or len(stretches) == STRETCHES):
+            stretches.popleft()
+        stretches.append((now_ns, newest))
         mean = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
-        if whole or self._fresh_ns >= REPORT_LEAST_MS * 1_000_000:
-            stretches = self._stretches
-            stretches.append((now_ns, self._fresh_bytes / self._fresh_ns * 1e9 if self._fresh_ns else inf))
-            self._fresh_bytes = self._fresh_ns = 0
-            since_ns = now_ns - WW*loop
-            while stretches[0][0] < since_ns:
-                stretches.popleft()
-        if mean==inf: self.rate_bytes_per_s=inf; return
-        low = min([mean]+[rate for _, rate in self._stretches])
-        new = self._stretches[-1][1] if self._stretches else mean
-        self.rate_bytes_per_s = min(new, max(low, mean - A*self._dev/self._spread_ns*1e9))
+        self.rate_bytes_per_s = min(newest, max(mean, min(rate for _, rate in stretches)))
 
     def _came_round(self, flight: Flight, spread_ns: int, now_ns: int) -> None:
         """The first answer to a message: what it took less what came after the first chunk, and less that chunk's own time."""
@@ -252,7 +248,7 @@ class LinkMeter:
         horizon_ns *= self.patience
         self._refill(now_ns, horizon_ns)
         self._share = share
-        told_ns = (self.round_trip_ns or 0.0) + LATE * self._late_ns + report_ns
+        told_ns = (self.round_trip_ns or 0.0) + report_ns
         window = rate * told_ns / 1e9 + self.chunk_bytes() + self._capacity_bytes(rate, horizon_ns)
         return max(0.0, min(self._tokens, window - self.in_flight_bytes))
 
