@@ -22,7 +22,7 @@ from peer.strategies import Strategy
 
 RATE_KBIT = 9_000
 ELEMENTS = 60_000  # 240 kB: four steps of the link's time
-CHANGE_NS = 4_000_000_000
+CHANGE_NS = 2_000_000_000
 LOOK_NS = 2_000_000
 NEAR = 0.3  # the rate is known when what is measured is within this share of it
 FACTORS = (0.1, 0.03, 3.0)

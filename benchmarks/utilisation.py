@@ -67,7 +67,7 @@ def make_world(
     """A fleet of four, everybody with everybody, whose steps take about `step_ns`."""
     targets = tuple(tuple(row) for row in np.random.default_rng(6).normal(0, 3, (PEERS, elements)).tolist())
     experiment = Experiment(
-        peers=PEERS, world=Virtual(), topology=Complete(), task=Quadratic(targets=targets, noise=3.0), strategy=strategy,
+        peers=PEERS, world=Virtual(), topology=Complete(), task=Quadratic(targets=targets), strategy=strategy,
         network=network, devices=MixedDevices(speeds=tuple(f"{pace * 1e9 / step_ns:.6f} samples/s" for pace in PACES)), stop=stop,
     )  # fmt: skip
     fleet = build(experiment)

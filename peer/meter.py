@@ -75,7 +75,7 @@ class LinkMeter:
         self._spread_at_ns = 0
         self._fresh_bytes = 0
         self._fresh_ns = 0
-        self._stretches: deque[tuple[int, float]] = deque()  # when each was known, and its bytes a second
+        self._stretches: deque[tuple[int, float]] = deque()  # when each began, and its bytes a second
         self._round_trips_ns = (inf, inf)  # the least of the present time of memory, and of the one before
         self._round_trip_since_ns = 0
         self._late_ns = 0.0  # mean deviation of the first answers to messages from when they were expected
@@ -188,12 +188,12 @@ class LinkMeter:
         self._fresh_ns += more_ns
         if not whole and self._fresh_ns < STRETCH_NS:
             return
-        newest = self._fresh_bytes / self._fresh_ns * 1e9 if self._fresh_ns else inf
+        newest, began_ns = self._fresh_bytes / self._fresh_ns * 1e9 if self._fresh_ns else inf, now_ns - self._fresh_ns
         self._fresh_bytes = self._fresh_ns = 0
         stretches = self._stretches
         while stretches and (stretches[0][0] < now_ns - loop_ns or len(stretches) == STRETCHES):
             stretches.popleft()
-        stretches.append((now_ns, newest))
+        stretches.append((began_ns, newest))
         mean = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
         self.rate_bytes_per_s = min(newest, max(mean, min(rate for _, rate in stretches)))
 
