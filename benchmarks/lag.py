@@ -1,4 +1,4 @@
-"""How long after a link has changed its rate a strategy knows, and how long what it had committed waits: `python -m benchmarks.lag`.
+"""How soon a strategy knows that links have changed, and how long what it had committed waits: `python -m benchmarks.lag`.
 
 Virtual time.  All links change at once; the figures are the median over them.
 """

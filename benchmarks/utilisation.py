@@ -20,7 +20,6 @@ from experiments.config import Stop, Virtual
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder
 from experiments.tasks import Quadratic
-from experiments.worlds.lines import Line
 from experiments.worlds.tally import Tally
 from experiments.worlds.virtual import VirtualWorld
 from netem import MixedDevices, Network, Uniform
@@ -66,17 +65,13 @@ def make_world(
 ) -> VirtualWorld:
     """A fleet of four, everybody with everybody, whose steps take about `step_ns`."""
     targets = tuple(tuple(row) for row in np.random.default_rng(6).normal(0, 3, (PEERS, elements)).tolist())
+    devices = MixedDevices(speeds=tuple(f"{pace * 1e9 / step_ns:.6f} samples/s" for pace in PACES))
     experiment = Experiment(
         peers=PEERS, world=Virtual(), topology=Complete(), task=Quadratic(targets=targets), strategy=strategy,
-        network=network, devices=MixedDevices(speeds=tuple(f"{pace * 1e9 / step_ns:.6f} samples/s" for pace in PACES)), stop=stop,
+        network=network, devices=devices, stop=stop,
     )  # fmt: skip
     fleet = build(experiment)
     return VirtualWorld(fleet, Tally(fleet, Recorder(folder / "run", "", {}), lambda status: None), Interrupt())
-
-
-def waiting_bytes(line: Line, now_ns: int) -> float:
-    """What was handed to a link and has not left."""
-    return line.waiting_bytes(now_ns)
 
 
 def measure(
@@ -125,7 +120,7 @@ class _Looks:
 
     def look(self) -> None:
         lines, now_ns = self.world.carriage.lines, self.world.now_ns
-        waiting = [sum(waiting_bytes(lines[pair], now_ns) for pair in group) for group in self.groups]
+        waiting = [sum(lines[pair].waiting_bytes(now_ns) for pair in group) for group in self.groups]
         self.waiting_ns.append([each / self.rate_bytes_per_s * 1e9 for each in waiting])
         measured = [[lines[pair].meter.rate_bytes_per_s or 0.0 for pair in group] for group in self.groups]
         self.rates.append(float(np.mean([sum(each) for each in measured])) / self.rate_bytes_per_s)
@@ -136,8 +131,10 @@ class _Looks:
 
 
 def settings(delay_ms: float, ratio: float) -> dict[str, tuple[Network, list[list[tuple[int, int]]], float]]:
-    """The networks, by name: which links share a line, and what each line carries.  `ratio`: model bytes over what a link's part
-    of its line carries in a step."""
+    """The networks, by name: which links share a line, and what each line carries.
+
+    `ratio`: model bytes over what a link's part of its line carries in a step.
+    """
     pairs = [(source, target) for source in range(PEERS) for target in range(PEERS) if source != target]
     rate = MODEL_BYTES / (ratio * STEP_NS / 1e9)
     shared = f"{rate * (PEERS - 1) * 8:.0f} bit/s"

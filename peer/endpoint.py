@@ -94,8 +94,8 @@ class Endpoint:
         return chunks
 
     def receive(self, chunk: Chunk, now_ns: int) -> tuple[Arrival | None, Acknowledgement] | None:
-        """Take in a chunk; when it completes a message: the message, and the acknowledgement to send back.  Where its sender wants
-        to be told how far it has come, and was not for that long: no message, and the acknowledgement of what is there.
+        """Take in a chunk; when it completes a message: the message, and the acknowledgement to send back.  Where its sender
+        wants to be told how far it has come, and was not for that long: no message, and the acknowledgement of what is there.
 
         Raises WireError where the chunk comes from a stranger, was here before, or does not continue what its sender began.
         """

@@ -114,14 +114,21 @@ class LinkMeter:
         return int(min(max(rate * CHUNK_TIME_NS / 1e9, CHUNK_LEAST_BYTES), CHUNK_MOST_BYTES))
 
     def report_ms(self, horizon_ns: float) -> int:
-        """How often the receiver of the next message should tell how far it has come; 0 = only when it is whole, which is enough
-        where nobody asks for room."""
+        """How often the receiver of the next message should tell how far it has come; 0 = only when it is whole: enough where
+        nobody asks for room."""
         if not self._asked:
             return 0
         return max(REPORT_LEAST_MS, min(int(horizon_ns * self.patience / REPORTS / 1e6), 65_535))
 
     def sent(
-        self, message: int, size_bytes: int, first_bytes: int, chunk_bytes: int, now_ns: int, horizon_ns: float, report_ms: int = 0
+        self,
+        message: int,
+        size_bytes: int,
+        first_bytes: int,
+        chunk_bytes: int,
+        now_ns: int,
+        horizon_ns: float,
+        report_ms: int = 0,
     ) -> None:
         """A message was handed to the link: its bytes, those of its first chunk and of a later one."""
         self._horizon_ns = horizon_ns * self.patience

@@ -136,7 +136,7 @@ def test_who_never_asks_for_room_gets_no_reports() -> None:
 
 
 def test_the_round_trip_is_the_least_without_queues_and_without_what_a_message_takes() -> None:
-    """1 MB/s, 30 ms there and back: what waits behind 50 kB comes 50 ms later, and counts no more; what is long ago is forgotten."""
+    """1 MB/s, 30 ms there and back: what waits behind 50 kB comes 50 ms later, which does not count; old ones are forgotten."""
     meter = LinkMeter()
     now_ns = 0
     for wait_ns in (50_000_000, 0, 50_000_000):
