@@ -39,6 +39,8 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.tcp_model
 	$(VENV)/bin/python -m benchmarks.changing_links
 	$(VENV)/bin/python -m benchmarks.sharing
+	$(VENV)/bin/python -m benchmarks.utilisation
+	$(VENV)/bin/python -m benchmarks.lag
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -48,7 +48,7 @@ def wire_bytes_per_s(message_bytes: int, total_bytes: int) -> float:
     process.start()
     sockets, endpoint = Sockets(f"ipc://{folder.name}/sender"), Endpoint(0, [1], LIMIT_BYTES)
     sockets.connect({1: ours.recv()})
-    endpoint.meters[1].acknowledged(0, 1 << 30, 1_000_000_000, 0)  # as after a first measurement: chunks of full size
+    endpoint.meters[1].rate_bytes_per_s = 1e9  # as after a first measurement: chunks of full size
     values = np.ones(message_bytes // 4, np.float32)
     for _ in range(messages):
         for chunk in endpoint.send(1, encode(Dense(values), Float32(), 0)[0], 0, 2e7):

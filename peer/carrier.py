@@ -187,7 +187,6 @@ class Carrier:
         if isinstance(frame, Chunk):
             if frame.offset + len(frame.piece) == frame.total_bytes:
                 count.messages += 1
-                self._tell("released", (target, frame.message), transit.finish_ns)
             parts = encode(frame._replace(due_ns=due_ns, finish_ns=transit.finish_ns), self.run_number)
         else:
             parts = encode(frame._replace(due_ns=due_ns), self.run_number)
@@ -234,17 +233,18 @@ class Carrier:
             self._tell("acknowledged", frame, arrived_ns)
             return
         try:
-            complete = self.endpoint.receive(frame, arrived_ns)
+            answered = self.endpoint.receive(frame, arrived_ns)
         except WireError as error:
             self.errors[error.kind] += 1
             return
         self.received[frame.source].delivered(frame, now_ns)
-        if complete is not None:
-            arrival, answer = complete
-            self.outgoing.offer(arrival.source, answer, HEADER_BYTES, arrived_ns, True, True)
+        if answered is not None:
+            arrival, answer = answered
+            self.outgoing.offer(frame.source, answer, HEADER_BYTES, arrived_ns, True, True)
             for target, acknowledgement, transit in self.outgoing.release(now_ns):
                 self._transmit(target, acknowledgement, transit)
-            self._tell("arrival", arrival, None, ring=self.live.waiting)
+            if arrival is not None:
+                self._tell("arrival", arrival, None, ring=self.live.waiting)
 
     def _tell(self, kind: str, first: Any, second: Any, ring: bool = False) -> None:
         if self.live.ended:

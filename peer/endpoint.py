@@ -15,7 +15,6 @@ from peer.meter import LinkMeter
 from peer.payloads import Parcel
 from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
 
-_UNKNOWN_NS = -1
 MEASURE_EVERY = 4
 OVERTAKEN = 64  # so many messages of a neighbour may come later than one sent after them, and be arriving at the same time
 PIECE_LEAST_BYTES = 256  # a message that is cut for measuring is cut no finer
@@ -35,12 +34,24 @@ class Arrival(NamedTuple):
 class _Assembly:
     """One message that is arriving, chunk after chunk, in order."""
 
-    __slots__ = ("body", "filled", "first_bytes", "first_ns", "head", "message", "next_number", "size_bytes")
+    __slots__ = (
+        "body",
+        "filled",
+        "first_bytes",
+        "first_ns",
+        "head",
+        "message",
+        "next_number",
+        "report_ns",
+        "reported_ns",
+        "size_bytes",
+    )
 
     def __init__(self, chunk: Chunk, now_ns: int) -> None:
         self.message = chunk.message
         self.head = bytes(chunk.head)
-        self.first_ns = now_ns
+        self.first_ns = self.reported_ns = now_ns
+        self.report_ns = chunk.report_ms * 1_000_000
         self.first_bytes = self.size_bytes = chunk.size_bytes
         self.filled = len(chunk.piece)
         self.next_number = 1
@@ -66,7 +77,6 @@ class Endpoint:
         self.meters = {neighbour: LinkMeter() for neighbour in neighbours}
         self.errors: Counter[str] = Counter()
         self._sequence = dict.fromkeys(self.meters, 0)
-        self._under_way: dict[int, dict[int, list[int]]] = {neighbour: {} for neighbour in self.meters}
         self._arriving: dict[int, dict[int, _Assembly]] = {neighbour: {} for neighbour in self.meters}
         self._overtaken: dict[int, deque[int]] = {neighbour: deque(maxlen=OVERTAKEN) for neighbour in self.meters}
         self._expected = dict.fromkeys(self.meters, 0)  # the least number that a neighbour's next message may have
@@ -76,20 +86,16 @@ class Endpoint:
         meter = self.meters[target]
         message = self._sequence[target]
         self._sequence[target] = message + 1
-        chunks = cut(self.peer, message, parcel, meter.chunk_bytes())
+        report_ms = meter.report_ms(horizon_ns)
+        chunks = cut(self.peer, message, parcel, meter.chunk_bytes(), report_ms)
         size_bytes = len(parcel.head) + parcel.body.nbytes + HEADER_BYTES * len(chunks)
-        self._under_way[target][message] = [size_bytes, _UNKNOWN_NS]
-        meter.sent(size_bytes, now_ns, horizon_ns)
+        later_bytes = chunks[1].size_bytes if len(chunks) > 1 else 0
+        meter.sent(message, size_bytes, chunks[0].size_bytes, later_bytes, now_ns, horizon_ns, report_ms)
         return chunks
 
-    def released(self, target: int, message: int, finish_ns: int) -> None:
-        """The last chunk of a message has left the peer at `finish_ns`: its round trip counts from here."""
-        entry = self._under_way.get(target, {}).get(message)
-        if entry is not None:
-            entry[1] = finish_ns
-
-    def receive(self, chunk: Chunk, now_ns: int) -> tuple[Arrival, Acknowledgement] | None:
-        """Take in a chunk; when it completes a message: the message, and the acknowledgement to send back.
+    def receive(self, chunk: Chunk, now_ns: int) -> tuple[Arrival | None, Acknowledgement] | None:
+        """Take in a chunk; when it completes a message: the message, and the acknowledgement to send back.  Where its sender
+        wants to be told how far it has come, and was not for that long: no message, and the acknowledgement of what is there.
 
         Raises WireError where the chunk comes from a stranger, was here before, or does not continue what its sender began.
         """
@@ -115,12 +121,15 @@ class Endpoint:
                 raise WireError("order", f"chunk {chunk.number} of message {chunk.message} continues nothing")
             assembly = continued
             assembly.add(chunk)
-        if assembly.filled < chunk.total_bytes:
-            return None
-        del self._arriving[source][chunk.message]
         spread = (assembly.size_bytes - assembly.first_bytes, max(0, now_ns - assembly.first_ns))
-        arrival = Arrival(source, chunk.message, assembly.head, assembly.body, now_ns, assembly.size_bytes)
-        return arrival, Acknowledgement(self.peer, chunk.message, *spread, 0)
+        answer = Acknowledgement(self.peer, chunk.message, *spread, 0)
+        if assembly.filled < chunk.total_bytes:
+            if not assembly.report_ns or now_ns - assembly.reported_ns < assembly.report_ns:
+                return None
+            assembly.reported_ns = now_ns
+            return None, answer
+        del self._arriving[source][chunk.message]
+        return Arrival(source, chunk.message, assembly.head, assembly.body, now_ns, assembly.size_bytes), answer
 
     def _seen(self, chunk: Chunk, continued: _Assembly | None) -> bool:
         """Whether a chunk is one that was taken in before: refused, it must not disturb the message that is arriving."""
@@ -141,31 +150,25 @@ class Endpoint:
             del arriving[next(iter(arriving))]
 
     def acknowledged(self, answer: Acknowledgement, now_ns: int) -> None:
-        """A neighbour has a message: measure the link.  Raises WireError for a message that is not under way."""
-        entry = self._under_way.get(answer.source, {}).pop(answer.message, None)
-        if entry is None:
-            raise WireError("acknowledgement", f"message {answer.message} to peer {answer.source} is not under way")
-        size_bytes, finish_ns = entry
-        round_trip_ns = max(0, now_ns - finish_ns) if finish_ns != _UNKNOWN_NS else 0
-        self.meters[answer.source].acknowledged(
-            size_bytes, min(answer.spread_bytes, size_bytes), answer.spread_ns, round_trip_ns
-        )
+        """A neighbour has a message, or some of it: measure the link.  Raises WireError for what is not under way."""
+        meter = self.meters.get(answer.source)
+        if meter is None or not meter.acknowledged(answer.message, answer.spread_bytes, answer.spread_ns, now_ns):
+            raise WireError("acknowledgement", f"message {answer.message} to peer {answer.source} is not under way like that")
 
     def lose(self, neighbour: int) -> None:
         """Forget a neighbour that is gone; nothing of it may be received any more."""
         self.meters.pop(neighbour, None)
         self._sequence.pop(neighbour, None)
-        self._under_way.pop(neighbour, None)
         self._arriving.pop(neighbour, None)
         self._overtaken.pop(neighbour, None)
         self._expected.pop(neighbour, None)
 
 
-def cut(peer: int, message: int, parcel: Parcel, chunk_bytes: int) -> list[Chunk]:
-    """A message's chunks."""
+def cut(peer: int, message: int, parcel: Parcel, chunk_bytes: int, report_ms: int = 0) -> list[Chunk]:
+    """A message's chunks; the first one asks for a report every `report_ms`."""
     body, total = memoryview(parcel.body.data) if parcel.body.nbytes else memoryview(b""), parcel.body.nbytes
     piece = piece_bytes(total, message, chunk_bytes)
-    chunks = [Chunk(peer, message, 0, 0, total, 0, 0, parcel.head, body[:piece])]
+    chunks = [Chunk(peer, message, 0, 0, total, 0, 0, parcel.head, body[:piece], report_ms)]
     for index, offset in enumerate(range(piece, total, piece), start=1):
         chunks.append(Chunk(peer, message, index, offset, total, 0, 0, b"", body[offset : offset + piece]))
     return chunks

@@ -236,8 +236,6 @@ class LivePeer:
             kind, first, second = self.news.popleft()
             if kind == "arrival":
                 self._pending.append(first)
-            elif kind == "released":
-                self.endpoint.released(first[0], first[1], second)
             elif kind == "acknowledged":
                 try:
                     self.endpoint.acknowledged(first, second)

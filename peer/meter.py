@@ -1,12 +1,14 @@
-"""What a peer measures: each link's rate, delay and room, and its own speed.
+"""What a peer measures: each link's rate, round trip and room, and its own speed.
 
-The rate comes from the dispersion of a message's chunks at the receiver (the bytes after the first chunk over the time
-after the first chunk), which the acknowledgement carries back: the delay cancels and no clocks are compared.  Bytes over
-round trip would starve itself: small shares measure the delay, look slow, and shrink further.
+The rate comes from dispersion: how many bytes of a message came in how much time after its first chunk, by the receiver's
+clock alone, which the receiver tells when the message is whole and, where the sender asks for it, also while it arrives.
+The delay cancels and no clocks are compared.  Bytes over round trip would starve itself: small shares measure the delay, look
+slow, and shrink further.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 
 PROBE_BYTES = 32_768  # what may be under way before anything was measured
@@ -15,24 +17,54 @@ CHUNK_LEAST_BYTES = 1_400
 CHUNK_FIRST_BYTES = 16_384
 MEASURING_BYTES = 2_000  # two small chunks: the least that measures a rate
 CHUNK_MOST_BYTES = (1 << 20) - 4_096  # the frame's bound less headers
+REPORT_LEAST_MS = 10  # a receiver tells how far a message has come no more often than that
+REPORTS = 4  # in a horizon
+STRETCH_NS = 10_000_000  # how long bytes must come before their pace is believed, unless that was all of a message
+STRETCHES = 64  # remembered at most
+ROUND_TRIP_MEMORY_NS = 5_000_000_000  # the least round trip is that of the last one or two such times
+LATE = 4.0  # an answer is overdue when it is later than expected by so many mean deviations, as TCP's timeout has it
 VARIED = 0.02  # batches that vary by less than this share of their mean tell nothing about a step's overhead
-MEMORY = 0.5  # weight of the past against one new measurement
+
+
+class Flight:
+    """A message that is under way, as its sender knows it; `spread_bytes` have come in `spread_ns` after its first chunk."""
+
+    __slots__ = ("chunk_bytes", "first_bytes", "handed_ns", "report_ns", "size_bytes", "spread_bytes", "spread_ns")
+
+    def __init__(self, size_bytes: int, first_bytes: int, chunk_bytes: int, report_ns: int, handed_ns: int) -> None:
+        self.size_bytes = size_bytes
+        self.first_bytes = first_bytes
+        self.chunk_bytes = chunk_bytes
+        self.report_ns = report_ns
+        self.handed_ns = handed_ns
+        self.spread_bytes = 0
+        self.spread_ns = 0
 
 
 class LinkMeter:
     """One link to one neighbour, as measured by its sender.  Times are emulated ns, given by the caller."""
 
     __slots__ = (
+        "_asked",
         "_busy_until_ns",
+        "_flights",
+        "_fresh_bytes",
+        "_fresh_ns",
+        "_heard_ns",
+        "_horizon_ns",
         "_last_bytes",
-        "_round_trip_ns",
+        "_late_ns",
+        "_round_trip_since_ns",
+        "_round_trips_ns",
+        "_share",
+        "_spread_at_ns",
         "_spread_bytes",
         "_spread_ns",
+        "_stretches",
         "_tokens",
         "_tokens_at_ns",
         "in_flight_bytes",
         "least_bytes",
-        "least_round_trip_ns",
         "patience",
         "rate_bytes_per_s",
     )
@@ -40,21 +72,39 @@ class LinkMeter:
     def __init__(self) -> None:
         self._spread_bytes = 0.0
         self._spread_ns = 0.0
-        self._round_trip_ns = 0.0
+        self._spread_at_ns = 0
+        self._fresh_bytes = 0
+        self._fresh_ns = 0
+        self._stretches: deque[tuple[int, float]] = deque()  # when each began, and its bytes a second
+        self._round_trips_ns = (inf, inf)  # the least of the present time of memory, and of the one before
+        self._round_trip_since_ns = 0
+        self._late_ns = 0.0  # mean deviation of the first answers to messages from when they were expected
+        self._heard_ns = 0
+        self._horizon_ns = 0.0
+        self._asked = False  # whether anybody wants to know the room
+        self._share = 1.0  # of the rate, by which room grows
         self._tokens = 0.0
         self._tokens_at_ns: int | None = None
         self._busy_until_ns = 0.0
         self._last_bytes = 0
-        self.least_round_trip_ns: float | None = None
+        self._flights: dict[int, Flight] = {}
         self.in_flight_bytes = 0
         self.least_bytes = float(MEASURING_BYTES)  # what may always be saved up, however slow the link seems
         self.patience = 1.0  # how many horizons of room may be saved up
         self.rate_bytes_per_s: float | None = None  # inf where chunks arrive together; None before the first measurement
 
     @property
+    def round_trip_ns(self) -> float | None:
+        """The least time of the last seconds from handing a message over to the answer, less what its bytes took to leave:
+        there and back without queues; None before the first answer."""
+        least_ns = min(self._round_trips_ns)
+        return least_ns if least_ns < inf else None
+
+    @property
     def delay_ns(self) -> float | None:
-        """Half of the smoothed round trip; None before the first acknowledgement."""
-        return self._round_trip_ns / 2 if self.least_round_trip_ns is not None else None
+        """Half of the least round trip; None before the first acknowledgement."""
+        least_ns = min(self._round_trips_ns)
+        return least_ns / 2 if least_ns < inf else None
 
     def chunk_bytes(self) -> int:
         """How large the next message's chunks should be."""
@@ -63,13 +113,31 @@ class LinkMeter:
             return CHUNK_FIRST_BYTES
         return int(min(max(rate * CHUNK_TIME_NS / 1e9, CHUNK_LEAST_BYTES), CHUNK_MOST_BYTES))
 
-    def sent(self, size_bytes: int, now_ns: int, horizon_ns: float) -> None:
-        """A message of so many bytes was handed to the link."""
+    def report_ms(self, horizon_ns: float) -> int:
+        """How often the receiver of the next message should tell how far it has come; 0 = only when it is whole: enough where
+        nobody asks for room."""
+        if not self._asked:
+            return 0
+        return max(REPORT_LEAST_MS, min(int(horizon_ns * self.patience / REPORTS / 1e6), 65_535))
+
+    def sent(
+        self,
+        message: int,
+        size_bytes: int,
+        first_bytes: int,
+        chunk_bytes: int,
+        now_ns: int,
+        horizon_ns: float,
+        report_ms: int = 0,
+    ) -> None:
+        """A message was handed to the link: its bytes, those of its first chunk and of a later one."""
+        self._horizon_ns = horizon_ns * self.patience
         if self._tokens_at_ns is not None:  # else nobody has asked for room yet
-            self._refill(now_ns, horizon_ns * self.patience)
+            self._refill(now_ns, self._horizon_ns)
             self._tokens -= size_bytes
         self.in_flight_bytes += size_bytes
         self._last_bytes = size_bytes
+        self._flights[message] = Flight(size_bytes, first_bytes, chunk_bytes, report_ms * 1_000_000, now_ns)
         if self.rate_bytes_per_s:
             self._busy_until_ns = max(self._busy_until_ns, now_ns) + size_bytes / self.rate_bytes_per_s * 1e9
 
@@ -84,39 +152,111 @@ class LinkMeter:
         if self.rate_bytes_per_s is None:
             return None
         beyond_bytes = self.in_flight_bytes - self._last_bytes
-        queued_ns = beyond_bytes / self.rate_bytes_per_s * 1e9 - (self.least_round_trip_ns or 0.0)
+        queued_ns = beyond_bytes / self.rate_bytes_per_s * 1e9 - (self.round_trip_ns or 0.0)
         return max(0.0, self._busy_until_ns - now_ns, queued_ns)
 
-    def acknowledged(self, size_bytes: int, spread_bytes: int, spread_ns: int, round_trip_ns: int) -> None:
-        """A message has arrived; its chunks lay `spread_ns` apart, and the answer came `round_trip_ns` after its last."""
-        self.in_flight_bytes -= size_bytes
-        if spread_bytes:
-            self._spread_bytes = MEMORY * self._spread_bytes + spread_bytes
-            self._spread_ns = MEMORY * self._spread_ns + spread_ns
-            self.rate_bytes_per_s = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
-        if self.least_round_trip_ns is None:
-            self.least_round_trip_ns = self._round_trip_ns = round_trip_ns
-        else:
-            self.least_round_trip_ns = min(self.least_round_trip_ns, round_trip_ns)
-            self._round_trip_ns += 0.2 * (round_trip_ns - self._round_trip_ns)
+    def acknowledged(self, message: int, spread_bytes: int, spread_ns: int, now_ns: int) -> bool:
+        """The answer has come that the first chunk of a message and `spread_bytes` more have arrived, these in `spread_ns`.
 
-    def room_bytes(self, now_ns: int, horizon_ns: float) -> float:
-        """How many bytes the link can take now without building a queue.
-
-        A token bucket over the measured rate that holds at most `horizon_ns` worth of bytes, bounded by what may be under
-        way (rate x (round trip + horizon), as a congestion window would): so a link that became slower stops the flow
-        before the next measurement has come back.  Before any measurement a few chunks, one probe at a time.  A message
-        that is worth sending (`least_bytes`) can always be saved up: a link that was once measured too slow would
-        otherwise never carry another one, and never be measured again.
+        False where no such message is under way, or where the answer says no more than one before, or more than was sent.
         """
+        flight = self._flights.get(message)
+        if flight is None:
+            return False
+        first = not flight.spread_bytes
+        more_bytes, more_ns = spread_bytes - flight.spread_bytes, spread_ns - flight.spread_ns
+        left_bytes = flight.size_bytes - flight.first_bytes - spread_bytes
+        if left_bytes < 0 or more_ns < 0 or (more_bytes <= 0 and (left_bytes or not first)):
+            return False
+        self.in_flight_bytes -= more_bytes + (flight.first_bytes if first else 0)
+        if more_bytes:
+            self._spread(more_bytes, more_ns, now_ns, not left_bytes)
+        if first:
+            self._came_round(flight, spread_ns, now_ns)
+        flight.spread_bytes, flight.spread_ns = spread_bytes, spread_ns
+        if not left_bytes:
+            del self._flights[message]
+        self._heard_ns = now_ns
+        return True
+
+    def _spread(self, more_bytes: int, more_ns: int, now_ns: int, whole: bool) -> None:
+        """So many more bytes came in so much more time.
+
+        The rate is the mean over all time in which bytes came, of which a round trip and a horizon forget half: on a line that
+        is shared that is a link's share of it.  A stretch that was slower bounds it at once, and a rate that no stretch of the
+        last round trip and horizon fell short of is believed at once.
+        """
+        loop_ns = self._horizon_ns + (self.round_trip_ns or 0.0)
+        past = 0.5 ** ((now_ns - self._spread_at_ns) / loop_ns) if loop_ns else 0.0
+        self._spread_at_ns = now_ns
+        self._spread_bytes = past * self._spread_bytes + more_bytes
+        self._spread_ns = past * self._spread_ns + more_ns
+        self._fresh_bytes += more_bytes
+        self._fresh_ns += more_ns
+        if not whole and self._fresh_ns < STRETCH_NS:
+            return
+        newest, began_ns = self._fresh_bytes / self._fresh_ns * 1e9 if self._fresh_ns else inf, now_ns - self._fresh_ns
+        self._fresh_bytes = self._fresh_ns = 0
+        stretches = self._stretches
+        while stretches and (stretches[0][0] < now_ns - loop_ns or len(stretches) == STRETCHES):
+            stretches.popleft()
+        stretches.append((began_ns, newest))
+        mean = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
+        self.rate_bytes_per_s = min(newest, max(mean, min(rate for _, rate in stretches)))
+
+    def _came_round(self, flight: Flight, spread_ns: int, now_ns: int) -> None:
+        """The first answer to a message: what it took less what came after the first chunk, and less that chunk's own time."""
+        rate = self.rate_bytes_per_s
+        came_ns = now_ns - spread_ns - (flight.first_bytes / rate * 1e9 if rate else 0.0)
+        known_ns = min(self._round_trips_ns)
+        if known_ns < inf:
+            late_ns = abs(came_ns - max(flight.handed_ns + known_ns, self._heard_ns))
+            self._late_ns += 0.25 * (late_ns - self._late_ns)
+        round_trip_ns = max(0.0, came_ns - flight.handed_ns)
+        present_ns, before_ns = self._round_trips_ns
+        if now_ns - self._round_trip_since_ns > ROUND_TRIP_MEMORY_NS:
+            present_ns, before_ns, self._round_trip_since_ns = inf, present_ns, now_ns
+        self._round_trips_ns = (min(present_ns, round_trip_ns), before_ns)
+
+    def look(self, now_ns: int) -> None:
+        """Lower the rate where an answer is overdue: what is not there yet bounds what the link carries."""
+        rate = self.rate_bytes_per_s
+        if not self._flights or rate is None or rate == inf:
+            return
+        flight = next(iter(self._flights.values()))
+        begun_ns = max(flight.handed_ns + (self.round_trip_ns or 0.0), self._heard_ns)
+        overdue_ns = now_ns - begun_ns - LATE * self._late_ns
+        arriving = bool(flight.spread_bytes)
+        left_bytes = flight.size_bytes - (flight.first_bytes + flight.spread_bytes if arriving else 0)
+        bound = left_bytes / overdue_ns * 1e9 if overdue_ns > 0 else inf
+        if flight.report_ns and overdue_ns > flight.report_ns:
+            next_bytes = flight.chunk_bytes + (0 if arriving else flight.first_bytes)
+            bound = min(bound, next_bytes / (overdue_ns - flight.report_ns) * 1e9)
+        if bound < rate:
+            self.rate_bytes_per_s = bound
+
+    def room_bytes(self, now_ns: int, horizon_ns: float, share: float = 1.0) -> float:
+        """How many bytes the link can take now without building a queue, where a `share` of what it carries may be used.
+
+        A token bucket over that share of the measured rate that holds at most `horizon_ns` worth of bytes, bounded by what may
+        be under way (rate x (round trip + time to be told + horizon), as a congestion window would): so a link that became
+        slower stops the flow before the next measurement has come back.  Before any measurement a few chunks, one probe at
+        a time.  A message that is worth sending (`least_bytes`) can always be saved up: a link that was once measured too slow
+        would otherwise never carry another one, and never be measured again.
+        """
+        self._asked = True
+        self.look(now_ns)
         rate = self.rate_bytes_per_s
         if rate is None:
             return max(0.0, PROBE_BYTES - self.in_flight_bytes)
         if rate == inf:
             return inf
+        report_ns = self.report_ms(horizon_ns) * 1e6
         horizon_ns *= self.patience
         self._refill(now_ns, horizon_ns)
-        window = rate * (self.least_round_trip_ns or 0.0) / 1e9 + self._capacity_bytes(rate, horizon_ns)
+        self._share = share
+        told_ns = (self.round_trip_ns or 0.0) + report_ns
+        window = rate * told_ns / 1e9 + self.chunk_bytes() + self._capacity_bytes(rate, horizon_ns)
         return max(0.0, min(self._tokens, window - self.in_flight_bytes))
 
     def _capacity_bytes(self, rate: float, horizon_ns: float) -> float:
@@ -130,7 +270,7 @@ class LinkMeter:
         if self._tokens_at_ns is None:
             self._tokens = capacity
         else:
-            self._tokens = min(capacity, self._tokens + rate * (now_ns - self._tokens_at_ns) / 1e9)
+            self._tokens = min(capacity, self._tokens + self._share * rate * (now_ns - self._tokens_at_ns) / 1e9)
         self._tokens_at_ns = now_ns
 
 

@@ -178,7 +178,7 @@ class Peer:
         return self.rounds.weights(message.step, self.id).get(message.source, 0.0)
 
     def room(self, neighbour: int, fill: float = 1.0, index_bytes: int = 0, least: int = 1) -> int:
-        """How many elements fit into a share `fill` of what the link to a neighbour can take now, by its measured rate.
+        """How many elements fit into what the link to a neighbour can take now, where it is kept at a share `fill` of its rate.
 
         At most the whole vector.  `index_bytes` is what naming each element costs: 4 for chosen elements, 0 for a range.  Fewer
         than `least` elements are not worth a message, nor are so few bytes that the message would measure nothing (a link that
@@ -195,8 +195,8 @@ class Peer:
         meter = self.meters[neighbour]
         whole_bytes = self.codec.body_bytes(self.size) + index_bytes * self.size
         enough_bytes = min(whole_bytes, max(MEASURED_BODY_BYTES, self.codec.body_bytes(least) + index_bytes * least))
-        meter.least_bytes = max(MEASURING_BYTES, 2 * OVERHEAD_BYTES + enough_bytes / fill)
-        room_bytes = fill * (meter.room_bytes(self._now_ns, self.horizon_ns) - OVERHEAD_BYTES)
+        meter.least_bytes = max(MEASURING_BYTES, 2 * OVERHEAD_BYTES + enough_bytes)
+        room_bytes = meter.room_bytes(self._now_ns, self.horizon_ns, fill) - OVERHEAD_BYTES
         if room_bytes < enough_bytes:
             return 0
         return min(self.size, self._fitting(room_bytes, index_bytes))
@@ -204,7 +204,11 @@ class Peer:
     def rate_bytes_per_s(self, neighbour: int) -> float | None:
         """The measured rate of the link to a neighbour; None before the first measurement, inf where nothing limits it."""
         self._count()
-        return self.meters[neighbour].rate_bytes_per_s if neighbour in self.mixing else None
+        if neighbour not in self.mixing:
+            return None
+        meter = self.meters[neighbour]
+        meter.look(self._now_ns)
+        return meter.rate_bytes_per_s
 
     def idle(self, neighbour: int) -> bool:
         """Whether everything that was sent to a neighbour has arrived there, as far as this peer knows."""

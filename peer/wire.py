@@ -12,9 +12,9 @@ import struct
 from typing import Any, NamedTuple
 
 MAGIC = b"GRVN"
-VERSION = 1
+VERSION = 2
 _CHUNK, _ACK = 1, 2
-# magic, version, kind, reserved, run, source, number, message, offset, total, due, finish | spread bytes, spread ns
+# magic, version, kind, report ms, run, source, number, message, offset, total, due, finish | spread bytes, spread ns
 _HEADER = struct.Struct("<4sBBHQIIQQQqqq")
 HEADER_BYTES = _HEADER.size
 CHUNK_LIMIT_BYTES = 1 << 20
@@ -30,7 +30,8 @@ class WireError(Exception):
 
 
 class Chunk(NamedTuple):
-    """A piece of a message.  `due_ns` and `finish_ns` are stamps of the emulated link (0 = deliver at once)."""
+    """A piece of a message.  `due_ns` and `finish_ns` are stamps of the emulated link (0 = deliver at once).  `report_ms`, of a
+    message's first chunk: how often its sender wants to be told how far it has come; 0 = only when it is whole."""
 
     source: int
     message: int
@@ -41,6 +42,7 @@ class Chunk(NamedTuple):
     finish_ns: int
     head: Any
     piece: Any
+    report_ms: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -48,8 +50,9 @@ class Chunk(NamedTuple):
 
 
 class Acknowledgement(NamedTuple):
-    """The receiver's answer to a whole message: how far its chunks lay apart (dispersion), from which the sender knows
-    the link's rate without comparing clocks.  `spread_bytes` came in the `spread_ns` after the first chunk."""
+    """The receiver's answer to a message, when it is whole or while it arrives: how far its chunks lay apart (dispersion), from
+    which the sender knows the link's rate without comparing clocks.  `spread_bytes` came in the `spread_ns` after the first
+    chunk; the message is whole when that is all of the rest."""
 
     source: int
     message: int
@@ -69,7 +72,7 @@ def encode(frame: Frame, run: int) -> list[Any]:
     """The parts of one zmq message; pieces are passed through uncopied."""
     if isinstance(frame, Chunk):
         header = _HEADER.pack(
-            MAGIC, VERSION, _CHUNK, 0, run, frame.source, frame.number, frame.message,
+            MAGIC, VERSION, _CHUNK, frame.report_ms, run, frame.source, frame.number, frame.message,
             frame.offset, frame.total_bytes, frame.due_ns, frame.finish_ns, 0,
         )  # fmt: skip
         return [header, frame.head, frame.piece] if frame.number == 0 else [header, frame.piece]
@@ -87,18 +90,18 @@ def decode(parts: list[Any], run: int, message_limit_bytes: int) -> Frame:
     """
     if not 1 <= len(parts) <= 3 or len(parts[0]) != HEADER_BYTES:
         raise WireError("foreign", f"{len(parts)} parts, the first of {len(parts[0]) if parts else 0} bytes: not a frame")
-    (magic, version, kind, reserved, token, source, number, message,
+    (magic, version, kind, report_ms, token, source, number, message,
      offset, total, due_ns, finish_ns, spread_ns) = _HEADER.unpack(parts[0])  # fmt: skip
     if magic != MAGIC:
         raise WireError("foreign", "not a frame of this protocol")
-    if version != VERSION or reserved:
+    if version != VERSION:
         raise WireError("version", f"protocol version {version}; this peer speaks {VERSION}")
     if token != run:
         raise WireError("foreign", "a frame of another run")
     if due_ns < 0 or finish_ns < 0:
         raise WireError("stamp", "a frame stamped before the run began")
     if kind == _ACK:
-        if len(parts) != 1 or spread_ns < 0 or offset > message_limit_bytes:
+        if len(parts) != 1 or report_ms or spread_ns < 0 or offset > message_limit_bytes:
             raise WireError("length", "an acknowledgement that is not one")
         return Acknowledgement(source, message, offset, spread_ns, due_ns)
     if kind != _CHUNK:
@@ -110,6 +113,6 @@ def decode(parts: list[Any], run: int, message_limit_bytes: int) -> Frame:
         raise WireError("length", f"a chunk with a head of {len(head)} and a piece of {len(piece)} bytes")
     if total > message_limit_bytes or offset + len(piece) > total or (number == 0) != (offset == 0):
         raise WireError("length", f"bytes {offset}..{offset + len(piece)} of {total}; the limit is {message_limit_bytes}")
-    if number and not len(piece):
-        raise WireError("length", "an empty chunk")
-    return Chunk(source, message, number, offset, total, due_ns, finish_ns, head, piece)
+    if number and (report_ms or not len(piece)):
+        raise WireError("length", f"chunk {number} is empty, or asks for reports, which only a first one may")
+    return Chunk(source, message, number, offset, total, due_ns, finish_ns, head, piece, report_ms)

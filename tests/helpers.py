@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 from peer.codecs import Codec, Float32
 from peer.effects import Effect, Send
 from peer.endpoint import Endpoint
+from peer.meter import LinkMeter
 from peer.payloads import Dense, encode
 from peer.peer import Peer
 from peer.wire import Chunk
 
 LIMIT_BYTES = 1 << 22
+_messages = itertools.count()
 
 
 def pair() -> tuple[Endpoint, Endpoint]:
@@ -30,6 +33,19 @@ def parcel_of(count: int, codec: Codec | None = None, step: int = 0) -> Any:
 def chunks_of(sender: Endpoint, target: int, count: int, now_ns: int = 0) -> list[Chunk]:
     """The chunks of such a message, as the sender's endpoint cuts them."""
     return sender.send(target, parcel_of(count), now_ns, 20e6)
+
+
+def give(meter: LinkMeter, size_bytes: int, now_ns: int, horizon_ns: float) -> int:
+    """Hand a link a message whose first chunk has 1,000 bytes; its number."""
+    message = next(_messages)
+    meter.sent(message, size_bytes, min(size_bytes, 1_000), 1_000, now_ns, horizon_ns)
+    return message
+
+
+def answer(meter: LinkMeter, message: int, spread_ns: int, now_ns: int) -> None:
+    """All of such a message has arrived, what followed its first chunk in `spread_ns`."""
+    flight = meter._flights[message]
+    assert meter.acknowledged(message, flight.size_bytes - flight.first_bytes, spread_ns, now_ns)
 
 
 def make_peer(identity: int, mixing: dict[int, float], size: int = 8, **options: Any) -> Peer:

@@ -36,6 +36,7 @@ class _SettledMeters(dict[int, LinkMeter]):
 
     def __getitem__(self, neighbour: int) -> LinkMeter:
         line = self._lines[neighbour]
+        line.hear(self._peer.now_ns)
         if line.answers and line.answers[0][0] <= self._peer.now_ns:
             line.settle(self._peer.now_ns)
         return line.meter
@@ -93,9 +94,7 @@ class WholeMessages:
         """A neighbour is gone; what was under way dies with it when it would have arrived."""
         self._from[survivor.peer.id].pop(dead, None)
         for pair in ((survivor.peer.id, dead), (dead, survivor.peer.id)):
-            line = self.lines[pair]
-            if isinstance(line, SharedLine):
-                line.stop()
+            self.lines[pair].stop()
 
     def sent(self, member: Member) -> dict[int, LinkCount]:
         """The counts of a peer's outgoing links, by neighbour."""

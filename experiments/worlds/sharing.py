@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from experiments.worlds.lines import Facts, Line
+from experiments.worlds.lines import Facts, Line, Packed
 from netem import Link, Shared
 from netem.sharing import MaxMin
 from peer.meter import LinkMeter
@@ -75,14 +75,17 @@ class SharedLine(Line):
 
     __slots__ = (
         "_bytes",
+        "_chunks",
         "_done_bytes",
         "_first_bytes",
+        "_first_due_ns",
         "_first_ns",
         "_number",
         "_planned_ns",
         "_queue",
         "_rate",
         "_since_ns",
+        "_told_ns",
         "flow",
         "sharing",
     )
@@ -92,27 +95,40 @@ class SharedLine(Line):
         self.sharing = sharing
         self.flow = len(sharing.lines)
         sharing.lines.append(self)
-        self._queue: deque[tuple[Parcel, int, int]] = deque()  # parcel, its bytes, those of its first chunk
+        self._queue: deque[tuple[Parcel, Packed]] = deque()
         self._bytes = 0  # of the message that is leaving, with what it makes up for
         self._first_bytes = 0
         self._done_bytes = 0.0  # how many of them have left at _since_ns
         self._since_ns = 0.0
         self._rate = 0.0  # bytes a second since then
         self._first_ns: float | None = None  # when its first chunk had left
+        self._first_due_ns: int | None = None  # and when that arrives
+        self._chunks = 0  # how many of the later ones are known to have left
+        self._told_ns = 0.0  # when the last one had left of which the receiver tells
         self._planned_ns: int | None = None  # when it is next looked at
         self._number = 0  # of messages that have begun to leave
 
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> None:
         """Queue a message; it arrives by itself."""
-        self._queue.append((parcel, *self.pack(parcel, now_ns, horizon_ns)))
+        self._queue.append((parcel, self.pack(parcel, now_ns, horizon_ns)))
         if len(self._queue) == 1:
             self._begin(now_ns)
 
     def busy(self, now_ns: int) -> bool:
         return bool(self._queue)
 
+    def waiting_bytes(self, now_ns: int) -> float:
+        left_bytes = self._done_bytes + self._rate * (now_ns - self._since_ns) / 1e9 if self._queue else 0.0
+        return sum(packed.size_bytes for _, packed in self._queue) - left_bytes
+
+    def hear(self, now_ns: int) -> None:
+        if self._queue:
+            self._foresee_until(now_ns)
+        super().hear(now_ns)
+
     def stop(self) -> None:
         """Nothing more leaves: one of its ends is gone."""
+        super().stop()
         self._queue.clear()
         self._number += 1
         self._planned_ns = None
@@ -130,12 +146,13 @@ class SharedLine(Line):
 
     def _begin(self, now_ns: float) -> None:
         """The next message comes to the head of the queue."""
-        _, size_bytes, first_bytes = self._queue[0]
+        _, size_bytes, first_bytes, _, _ = self._queue[0][1]
         debt_bytes, self._debt_bytes = self._debt_bytes, 0
         self._bytes = self._first_bytes = self.link.swell(first_bytes + debt_bytes)
         if first_bytes < size_bytes:
             self._bytes += self.link.swell(size_bytes - first_bytes)
         self._done_bytes, self._since_ns, self._first_ns = 0.0, now_ns, None
+        self._first_due_ns, self._chunks = None, 0
         self._number += 1
         pace = self.link.pace(math.ceil(now_ns), self._bytes)
         if pace.start_ns > now_ns + 1:
@@ -163,13 +180,41 @@ class SharedLine(Line):
     def _run(self, now_ns: int) -> None:
         """Let bytes leave until now."""
         if now_ns > self._since_ns:
+            self._foresee_until(now_ns)
             done_bytes = self._done_bytes + self._rate * (now_ns - self._since_ns) / 1e9
             if self._first_ns is None and done_bytes >= self._first_bytes:
                 self._first_ns = self._when(self._first_bytes)
             self._done_bytes = done_bytes
             self._since_ns = now_ns
 
-    def _when(self, bytes_: int) -> float:
+    def _foresee_until(self, now_ns: float) -> None:
+        """Note what the receiver tells of the chunks that have left until now, of the message that is leaving."""
+        message, size_bytes, first_bytes, chunk_bytes, report_ns = self._queue[0][1]
+        if not report_ns or not self._rate or first_bytes == size_bytes:
+            return
+        done_bytes = self._done_bytes + self._rate * (now_ns - self._since_ns) / 1e9
+        if done_bytes < self._first_bytes:
+            return
+        if self._first_due_ns is None:
+            if self._first_ns is None:
+                self._first_ns = self._when(self._first_bytes)
+            self._first_due_ns = self.link.arrive(math.ceil(self._first_ns), True, False)
+            self._told_ns = self._first_ns
+        swollen = (self._bytes - self._first_bytes) / (size_bytes - first_bytes)
+        least_bytes = self._done_bytes + self._rate * (self._told_ns + report_ns - self._since_ns) / 1e9
+        step_bytes = chunk_bytes * swollen
+        last = (size_bytes - first_bytes - 1) // chunk_bytes  # the last chunk but one: the very last is told of in any case
+        while True:
+            chunks = max(self._chunks + 1, math.ceil((least_bytes - self._first_bytes) / step_bytes - 1e-9))
+            left_bytes = self._first_bytes + chunks * step_bytes
+            if chunks > last or left_bytes > done_bytes:
+                return
+            self._chunks, self._told_ns = chunks, self._when(left_bytes)
+            due_ns = self.link.arrive(math.ceil(self._told_ns), False, False)
+            self.reports.append((due_ns, message, chunks * chunk_bytes, due_ns - self._first_due_ns))
+            least_bytes = left_bytes + self._rate * report_ns / 1e9
+
+    def _when(self, bytes_: float) -> float:
         return self._since_ns + max(0.0, bytes_ - self._done_bytes) / self._rate * 1e9
 
     def _plan(self) -> None:
@@ -191,19 +236,23 @@ class SharedLine(Line):
 
     def _left(self) -> None:
         """The last bit of a message has left."""
-        parcel, size_bytes, first_bytes = self._queue.popleft()
         left_ns = self._when(self._bytes)
+        self._foresee_until(left_ns)
+        assert self.back is not None
+        self.back.hear(self.sharing.now_ns())  # while this link is known to be busy
+        parcel, packed = self._queue.popleft()
         finish_ns = math.ceil(left_ns)
-        if first_bytes < size_bytes:
-            first_ns = self._first_ns if self._first_ns is not None else self._when(self._first_bytes)
-            first_due_ns = self.link.arrive(math.ceil(first_ns), True, False)
+        if packed.first_bytes < packed.size_bytes:
+            if self._first_due_ns is None:
+                first_ns = self._first_ns if self._first_ns is not None else self._when(self._first_bytes)
+                self._first_due_ns = self.link.arrive(math.ceil(first_ns), True, False)
             due_ns = self.link.arrive(finish_ns, False)
         else:
-            first_due_ns = due_ns = self.link.arrive(finish_ns)
-        self.sent.bytes += size_bytes
+            self._first_due_ns = due_ns = self.link.arrive(finish_ns)
+        self.sent.bytes += packed.size_bytes
         self.sent.messages += 1
-        facts = due_ns, size_bytes, finish_ns, size_bytes - first_bytes, due_ns - first_due_ns
-        self.sharing.at(due_ns, self.sharing.arrive, self, parcel, facts)
+        spread = packed.size_bytes - packed.first_bytes, due_ns - self._first_due_ns
+        self.sharing.at(due_ns, self.sharing.arrive, self, parcel, (due_ns, packed.message, finish_ns, *spread))
         if self._queue:
             self._begin(left_ns)
         else:

@@ -106,13 +106,18 @@ class Ako(Strategy, frozen=True, tag="ako"):
 
 def parts_for(peer: Peer, neighbour: int, steps: int = 1) -> int:
     """p = ceil(m / (B T steps)): into how many parts a model goes so that one leaves in so many steps; 0 = not measured."""
+    return ceil(exact_parts_for(peer, neighbour, steps))
+
+
+def exact_parts_for(peer: Peer, neighbour: int, steps: int = 1) -> float:
+    """The same without rounding up: 1 or more, or 0 = not measured."""
     rate = peer.rate_bytes_per_s(neighbour)
     if rate is None:
-        return 0
+        return 0.0
     if rate == inf:
-        return 1
+        return 1.0
     sendable_bytes = rate * (peer.speed.step_ns or peer.horizon_ns) / 1e9 * steps
-    return max(1, ceil(peer.codec.body_bytes(peer.size) / sendable_bytes))
+    return max(1.0, peer.codec.body_bytes(peer.size) / sendable_bytes)
 
 
 async def pay_round(peer: Peer, neighbour: int, count: int) -> None:

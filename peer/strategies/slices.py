@@ -63,10 +63,13 @@ class Slices(Strategy, frozen=True, tag="slices"):
             for neighbour in list(peer.targets):
                 enough = self._enough(peer, neighbour)
                 count = peer.room(neighbour, self.fill)
-                if count >= enough:
+                if count < enough:
+                    continue
+                while count > 0 and neighbour in peer.mixing:  # round the end of the vector where it reaches it
                     start = following[neighbour]
                     stop = min(start + count, peer.size)
                     following[neighbour] = stop % peer.size
+                    count -= stop - start
                     await peer.send(neighbour, Dense(peer.weights[start:stop], start), (speeds[peer.id],))
 
     def _enough(self, peer: Peer, neighbour: int) -> int:

@@ -6,7 +6,7 @@ by the samples that it was made of.
 
 The poster says what is adapted and from what, but gives no formulas: these are ours.
     frequency   f = max(1, ceil((m / p_max) / (B T)))          steps between two parts for a neighbour
-    size        p = clamp(ceil(m / (B T f)), 1, p_max)         a part is m / p
+    size        p = clamp(m / (B T f), 1, p_max)               a part is m / p; not rounded, or up to half of B is left idle
     scaling     s = b / b_0  for a gradient over b samples, and  x <- x - eta (s_own g_own + sum_j s_j g_j) / n
 with m bytes a model, B the measured bytes a second of the link, T the measured time of a step, b_0 the experiment's batch size,
 which all peers know.
@@ -34,7 +34,7 @@ import numpy as np
 
 from peer.expected import Expected
 from peer.peer import Peer
-from peer.strategies.ako import parts_for, pay_round
+from peer.strategies.ako import exact_parts_for, parts_for, pay_round
 from peer.strategies.base import Strategy
 
 
@@ -73,10 +73,10 @@ class TFAko(Strategy, frozen=True, tag="tfako"):
                 update[message.payload.where()] += message.payload.values
             peer.apply(update)
 
-    def _rhythm(self, peer: Peer, neighbour: int) -> tuple[int, int]:
+    def _rhythm(self, peer: Peer, neighbour: int) -> tuple[int, float]:
         """f and p for a neighbour; the room for a part is saved up over f steps."""
         if neighbour not in peer.mixing:
-            return 1, 1
+            return 1, 1.0
         every = max(1, ceil(parts_for(peer, neighbour) / self.parts_most))
         peer.save_up(neighbour, every)
-        return every, min(max(1, parts_for(peer, neighbour, every)), self.parts_most)
+        return every, min(max(1.0, exact_parts_for(peer, neighbour, every)), float(self.parts_most))

@@ -12,7 +12,7 @@ from experiments import ConfigError, Experiment, run
 from experiments.build import build
 from experiments.config import Processes, Stop, Virtual
 from experiments.tasks import Quadratic
-from experiments.worlds.lines import Line
+from experiments.worlds.lines import Line, Packed
 from experiments.worlds.sharing import SharedLine
 from netem import Edges, Uniform, UniformDevices
 from peer.strategies import DPSGD, Slices, Strategy
@@ -29,10 +29,10 @@ def test_virtual_transfers_arrive_by_the_book(seed: int, monkeypatch: pytest.Mon
     sizes: dict[tuple[int, int], list[int]] = {}
     pack = Line.pack
 
-    def packing(self: Line, parcel: object, now_ns: int, horizon_ns: float) -> tuple[int, int]:
+    def packing(self: Line, parcel: object, now_ns: int, horizon_ns: float) -> Packed:
         packed = pack(self, parcel, now_ns, horizon_ns)  # type: ignore[arg-type]
         debt_bytes = self._debt_bytes if not isinstance(self, SharedLine) else 0
-        sizes.setdefault((self.source.peer.id, self.target.peer.id), []).append(packed[0] + debt_bytes)
+        sizes.setdefault((self.source.peer.id, self.target.peer.id), []).append(packed.size_bytes + debt_bytes)
         return packed
 
     monkeypatch.setattr(Line, "pack", packing)

@@ -207,7 +207,7 @@ def every_byte_is_accounted_for(
             line = world.carriage.lines[pair]
             waiting = line._debt_bytes + line.idle_bytes
             if isinstance(line, SharedLine) and line._queue:  # what the message that is leaving makes up for
-                waiting += line._bytes - line._queue[0][1]
+                waiting += line._bytes - line._queue[0][1].size_bytes
         assert given + waiting == counted[pair] or pair[0] in outcome.peers_lost or pair[1] in outcome.peers_lost
 
 

@@ -11,7 +11,7 @@ import pytest
 from peer.endpoint import MEASURE_EVERY, Endpoint
 from peer.meter import CHUNK_FIRST_BYTES, CHUNK_MOST_BYTES, PROBE_BYTES, LinkMeter, SpeedMeter
 from peer.wire import WireError
-from tests.helpers import chunks_of, pair
+from tests.helpers import answer, chunks_of, give, pair, parcel_of
 
 
 def carry(sender: Endpoint, receiver: Endpoint, count: int, rate_bytes_per_s: float, delay_ns: int, start_ns: int = 0) -> int:
@@ -21,7 +21,6 @@ def carry(sender: Endpoint, receiver: Endpoint, count: int, rate_bytes_per_s: fl
         leaves_ns += chunk.size_bytes / rate_bytes_per_s * 1e9
         complete = receiver.receive(chunk, round(leaves_ns) + delay_ns)
     assert complete is not None
-    sender.released(receiver.peer, chunk.message, round(leaves_ns))
     sender.acknowledged(complete[1], round(leaves_ns) + 2 * delay_ns)
     return round(leaves_ns)
 
@@ -34,7 +33,7 @@ def test_rate_and_delay_are_measured_exactly_on_an_ideal_link(rate_bytes_per_s: 
     carry(sender, receiver, 20_000, rate_bytes_per_s, delay_ns)
     meter = sender.meters[1]
     assert meter.rate_bytes_per_s == pytest.approx(rate_bytes_per_s, rel=1e-6)
-    assert meter.delay_ns == delay_ns
+    assert meter.delay_ns == pytest.approx(delay_ns, abs=2)
     assert meter.in_flight_bytes == 0
 
 
@@ -95,6 +94,84 @@ def test_an_answer_to_nothing_is_refused() -> None:
         sender.acknowledged(complete[1], 0)
 
 
+def test_an_answer_that_says_less_than_before_or_more_than_was_sent_is_refused() -> None:
+    meter = LinkMeter()
+    message = give(meter, 10_000, 0, 20e6)
+    assert not meter.acknowledged(message, 9_001, 5, 10)
+    assert not meter.acknowledged(message, 0, 0, 10)
+    assert meter.acknowledged(message, 4_000, 4_000_000, 10)
+    for spread_bytes, spread_ns in ((4_000, 4_000_000), (3_000, 5_000_000), (5_000, 3_000_000)):
+        assert not meter.acknowledged(message, spread_bytes, spread_ns, 20)
+    assert meter.in_flight_bytes == 5_000
+    assert meter.acknowledged(message, 9_000, 9_000_000, 20)
+    assert meter.in_flight_bytes == 0
+
+
+def test_a_message_that_is_still_arriving_frees_room_and_measures() -> None:
+    """The receiver tells at the first chunk that is there 20 ms after the first one or after it told last, and at the end."""
+    sender, receiver = pair()
+    carry(sender, receiver, 5_000, 1e6, 5_000_000)
+    sender.meters[1].room_bytes(100_000_000, 80e6)
+    assert sender.meters[1].report_ms(80e6) == 20
+    chunks = sender.send(1, parcel_of(20_000), 100_000_000, 80e6)
+    sizes = [chunk.size_bytes for chunk in chunks]
+    arrives_ns, told = 105_000_000.0, []
+    for chunk in chunks:
+        arrives_ns += chunk.size_bytes * 1e3
+        if (answered := receiver.receive(chunk, round(arrives_ns))) is not None:
+            told.append(chunk.number)
+            sender.acknowledged(answered[1], round(arrives_ns) + 5_000_000)
+            assert sender.meters[1].in_flight_bytes == sum(sizes[chunk.number + 1 :])
+            assert sender.meters[1].rate_bytes_per_s == pytest.approx(1e6, rel=1e-3)
+    between = -(-20_000_000 // (sizes[1] * 1_000))
+    assert told == [*range(between, len(chunks) - 1, between), len(chunks) - 1]
+    assert sender.meters[1].round_trip_ns == pytest.approx(10_000_000, rel=1e-3)
+
+
+def test_who_never_asks_for_room_gets_no_reports() -> None:
+    sender, receiver = pair()
+    carry(sender, receiver, 5_000, 1e6, 0)
+    answers = [receiver.receive(chunk, 10**9 * place) for place, chunk in enumerate(chunks_of(sender, 1, 20_000))]
+    assert [answered is not None for answered in answers] == [False] * (len(answers) - 1) + [True]
+
+
+def test_the_round_trip_is_the_least_without_queues_and_without_what_a_message_takes() -> None:
+    """1 MB/s, 30 ms there and back: what waits behind 50 kB comes 50 ms later, which does not count; old ones are forgotten."""
+    meter = LinkMeter()
+    now_ns = 0
+    for wait_ns in (50_000_000, 0, 50_000_000):
+        now_ns += 10**9
+        answer(meter, give(meter, 10_000, now_ns, 20e6), 9_000_000, now_ns + 40_000_000 + wait_ns)
+    assert meter.delay_ns == pytest.approx(15e6)
+    for _ in range(14):
+        now_ns += 10**9
+        answer(meter, give(meter, 10_000, now_ns, 20e6), 9_000_000, now_ns + 110_000_000)
+    assert meter.delay_ns == pytest.approx(50e6)
+
+
+def test_an_answer_that_is_overdue_bounds_the_rate() -> None:
+    """10 kB that take 10 ms at 1 MB/s, with 4 ms of round trip: after 104 ms without an answer it is 100 kB/s at most."""
+    meter = measured(1e6, 4_000_000)
+    give(meter, 10_000, 0, 20e6)
+    meter.look(14_000_000)
+    assert meter.rate_bytes_per_s == pytest.approx(1e6)
+    meter.look(104_000_000)
+    assert meter.rate_bytes_per_s == pytest.approx(1e5)
+
+
+def test_a_stretch_that_was_slower_counts_at_once_and_a_faster_one_when_all_are() -> None:
+    meter, now_ns = measured(1e6, 10_000_000), 0
+    for _ in range(20):
+        answer(meter, give(meter, 51_000, now_ns, 50e6), 50_000_000, now_ns + 61_000_000)
+        now_ns += 60_000_000
+    answer(meter, give(meter, 6_000, now_ns, 50e6), 50_000_000, now_ns + 61_000_000)
+    assert meter.rate_bytes_per_s == pytest.approx(1e5)
+    for _ in range(2):
+        now_ns += 60_000_000
+        answer(meter, give(meter, 51_000, now_ns, 50e6), 25_000_000, now_ns + 36_000_000)
+    assert meter.rate_bytes_per_s == pytest.approx(2e6)
+
+
 def test_a_lost_neighbour_is_forgotten() -> None:
     sender, receiver = pair()
     chunk = chunks_of(sender, 1, 10)[0]
@@ -107,22 +184,22 @@ def test_a_lost_neighbour_is_forgotten() -> None:
 def test_before_any_measurement_one_probe_is_under_way() -> None:
     meter = LinkMeter()
     assert meter.room_bytes(0, 20e6) == PROBE_BYTES
-    meter.sent(30_000, 0, 20e6)
+    give(meter, 30_000, 0, 20e6)
     assert meter.room_bytes(10**12, 20e6) == PROBE_BYTES - 30_000
 
 
 def measured(rate_bytes_per_s: float, round_trip_ns: int = 0) -> LinkMeter:
+    """A link that was measured before time 0."""
     meter = LinkMeter()
-    meter.sent(2_000, 0, 20e6)
-    meter.acknowledged(2_000, 1_000, round(1_000 / rate_bytes_per_s * 1e9), round_trip_ns)
+    took_ns = round(1_000 / rate_bytes_per_s * 1e9)
+    answer(meter, give(meter, 2_000, -2 * took_ns - round_trip_ns, 20e6), took_ns, 0)
     return meter
 
 
 def test_room_refills_at_the_measured_rate_up_to_the_horizon() -> None:
     meter = measured(1e6)
     assert meter.room_bytes(0, 100e6) == pytest.approx(100_000)
-    meter.sent(100_000, 0, 100e6)
-    meter.acknowledged(100_000, 99_000, 99_000_000, 0)
+    answer(meter, give(meter, 100_000, 0, 100e6), 99_000_000, 0)
     assert meter.room_bytes(30_000_000, 100e6) == pytest.approx(30_000)
     assert meter.room_bytes(10**12, 100e6) == pytest.approx(100_000)
 
@@ -133,8 +210,7 @@ def test_room_never_exceeds_rate_times_time_in_the_long_run() -> None:
         now_ns = step * 10_000_000
         room_bytes = int(meter.room_bytes(now_ns, horizon_ns))
         if room_bytes:
-            meter.sent(room_bytes, now_ns, horizon_ns)
-            meter.acknowledged(room_bytes, room_bytes - 1, round((room_bytes - 1) / 1e6 * 1e9), 10_000_000)
+            answer(meter, give(meter, room_bytes, now_ns, horizon_ns), (room_bytes - 1_000) * 1_000, now_ns)
             sent_bytes += room_bytes
     assert sent_bytes <= 1e6 * 9.99 + 1e6 * horizon_ns / 1e9 + 2
     assert sent_bytes >= 1e6 * 9.9
@@ -146,15 +222,14 @@ def test_unanswered_bytes_stop_the_flow() -> None:
     sent_bytes = 0.0
     for step in range(1000):
         room_bytes = meter.room_bytes(step * 10_000_000, horizon_ns)
-        meter.sent(int(room_bytes), step * 10_000_000, horizon_ns)
+        give(meter, int(room_bytes), step * 10_000_000, horizon_ns)
         sent_bytes += int(room_bytes)
-    assert sent_bytes <= 1e6 * (0.020 + 0.050)
+    assert sent_bytes <= 1e6 * (0.020 + 0.050 + 0.0125) + meter.chunk_bytes() + 2_000
 
 
 def test_chunks_that_arrive_together_measure_an_endless_rate() -> None:
     meter = LinkMeter()
-    meter.sent(2_000, 0, 20e6)
-    meter.acknowledged(2_000, 1_000, 0, 0)
+    answer(meter, give(meter, 2_000, 0, 20e6), 0, 0)
     assert meter.rate_bytes_per_s == inf
     assert meter.room_bytes(0, 20e6) == inf
     assert meter.chunk_bytes() == CHUNK_MOST_BYTES
@@ -176,8 +251,7 @@ def test_a_link_once_measured_too_slow_still_saves_up_for_a_message() -> None:
     meter = measured(1_000)
     meter.least_bytes = 5_000
     assert meter.room_bytes(0, 20e6) == 5_000
-    meter.sent(5_000, 0, 20e6)
-    meter.acknowledged(5_000, 2_500, 25_000_000, 0)  # it was 100 kB/s after all
+    answer(meter, give(meter, 5_000, 0, 20e6), 40_000_000, 90_000_000)  # it was 100 kB/s after all
     assert meter.rate_bytes_per_s is not None
     assert meter.rate_bytes_per_s > 3_000
     assert meter.room_bytes(10**10, 20e6) == 5_000
@@ -207,15 +281,16 @@ def test_a_line_is_busy_until_what_was_sent_has_left() -> None:
     """1 MB/s: 10 kB take 10 ms, a second 10 kB as long again; a rate measured too high does not add up to a queue."""
     meter = LinkMeter()
     assert meter.busy_ns(0) == 0.0
-    meter.sent(10_000, 0, 20e6)
+    first = give(meter, 10_000, 0, 20e6)
     assert meter.busy_ns(5) is None  # not measured yet
-    meter.acknowledged(10_000, 9_000, 9_000_000, 4_000_000)
+    answer(meter, first, 9_000_000, 14_000_000)
+    assert meter.round_trip_ns == pytest.approx(4e6)
     assert meter.busy_ns(20_000_000) == 0.0
-    meter.sent(10_000, 20_000_000, 20e6)
-    meter.sent(10_000, 25_000_000, 20e6)
+    second = give(meter, 10_000, 20_000_000, 20e6)
+    give(meter, 10_000, 25_000_000, 20e6)
     assert meter.busy_ns(25_000_000) == pytest.approx(15e6)
     assert meter.busy_ns(41_000_000) == pytest.approx(6e6)  # 10 kB beyond the last, and only 4 ms of them can be on the way
-    meter.acknowledged(10_000, 0, 0, 4_000_000)
+    answer(meter, second, 9_000_000, 41_000_000)
     assert meter.busy_ns(41_000_000) == 0.0
 
 

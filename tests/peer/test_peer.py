@@ -12,7 +12,7 @@ from peer.expected import Expected, misfit
 from peer.ledger import All
 from peer.payloads import Dense, Marks, Payload, Sparse, encode
 from peer.peer import Message, Peer
-from tests.helpers import make_peer, run_until_blocked
+from tests.helpers import answer, give, make_peer, run_until_blocked
 
 
 def arrival(peer: Peer, source: int, payload: Payload, step: int = 0, arrived_ns: int = 0) -> None:
@@ -237,11 +237,9 @@ def test_a_link_measured_far_too_slow_saves_up_for_a_message_that_measures(fill:
     """A message across a cut measured 100 bytes/s: what goes next can be cut in two, so the link is measured again."""
     peer = make_peer(0, {1: 0.5}, size=10_000)
     meter = peer.meters[1]
-    meter.sent(2_000, 0, 20e6)
-    meter.acknowledged(2_000, 1_000, 10_000_000_000, 0)
+    answer(meter, give(meter, 2_000, 0, 20e6), 10_000_000_000, 0)
     assert meter.rate_bytes_per_s == pytest.approx(100)
-    meter.sent(int(peer.size), 0, 20e6)
-    meter.acknowledged(int(peer.size), 0, 0, 0)
+    answer(meter, give(meter, int(peer.size), 0, 20e6), 90_000_000_000, 0)
     waited_s = 0
     while not (count := peer.room(1, fill, index_bytes)):
         waited_s += 1
@@ -254,12 +252,15 @@ def test_a_link_measured_far_too_slow_saves_up_for_a_message_that_measures(fill:
 def test_room_is_in_elements_and_at_least_one_where_there_is_any() -> None:
     peer = make_peer(0, {1: 0.5}, size=10_000)
     meter = peer.meters[1]
-    meter.sent(2_000, 0, 20e6)
-    meter.acknowledged(2_000, 1_000, 1_000_000, 0)  # 1 MB/s: 20 ms hold 20,000 bytes
+    answer(meter, give(meter, 2_000, 0, 20e6), 1_000_000, 0)  # 1 MB/s: 20 ms hold 20,000 bytes
     overhead = 20_000 - 4 * peer.room(1)
     assert 0 < overhead < 200
-    assert peer.room(1, 0.5) == pytest.approx((20_000 - overhead) / 8, abs=1)
+    message = give(meter, 20_000, 0, 20e6)
+    peer.room(1, 0.5)
+    answer(meter, message, 19_000_000, 10_000_000)
+    peer.now_ns = 16_000_000
+    assert peer.room(1, 0.5) == pytest.approx((8_000 - overhead) / 4, abs=1)  # half of what the link carries in 16 ms
     tiny = make_peer(0, {1: 0.5}, size=1)
     assert tiny.room(1, 0.9) == 1
-    meter.sent(20_000, 0, 20e6)
+    give(meter, 20_000, 0, 20e6)
     assert peer.room(1) == 0

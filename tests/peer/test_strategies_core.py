@@ -16,7 +16,7 @@ from peer.payloads import Dense, Marks, Payload, decode, decode_head, encode
 from peer.peer import Peer
 from peer.strategies.dgc import DGC
 from peer.wire import WireError
-from tests.helpers import make_peer, run_until_blocked
+from tests.helpers import answer, give, make_peer, run_until_blocked
 
 
 def arrival(peer: Peer, source: int, payload: Payload, step: int = 0) -> None:
@@ -75,8 +75,7 @@ def test_receive_looks_behind_a_message_that_it_drops() -> None:
 def test_room_for_chosen_elements_counts_their_indices(codec: AnyCodec) -> None:
     peer = make_peer(0, {1: 0.3}, 100_000, codec=codec)
     meter = peer.meters[1]
-    meter.sent(100_000, 0, 20e6)
-    meter.acknowledged(100_000, 90_000, 90_000_000, 1_000_000)  # 1 MB/s
+    answer(meter, give(meter, 100_000, 0, 20e6), 99_000_000, 101_000_000)  # 1 MB/s
     room_bytes = meter.room_bytes(0, 20e6) - 200
     count = peer.room(1, index_bytes=4)
     assert codec.body_bytes(count) + 4 * count <= room_bytes + 200
@@ -87,15 +86,14 @@ def test_room_for_chosen_elements_counts_their_indices(codec: AnyCodec) -> None:
 
 def test_a_link_saves_up_room_as_long_as_it_is_told() -> None:
     meter = LinkMeter()
-    meter.sent(1_000, 0, 20e6)
-    meter.acknowledged(1_000, 500, 5_000_000, 0)  # 100 kB/s: 2 kB in a horizon of 20 ms
+    answer(meter, give(meter, 3_000, 0, 20e6), 20_000_000, 0)  # 100 kB/s: 2 kB in a horizon of 20 ms
     assert meter.room_bytes(0, 20e6) == pytest.approx(2_000)
     meter.patience = 5.0
     assert meter.room_bytes(40_000_000, 20e6) == pytest.approx(6_000)
     assert meter.room_bytes(10**9, 20e6) == pytest.approx(10_000)
-    meter.sent(10_000, 10**9, 20e6)
-    assert meter.room_bytes(10**9 + 10_000_000, 20e6) == 0  # under way
-    meter.acknowledged(10_000, 0, 0, 0)
+    message = give(meter, 10_000, 10**9, 20e6)
+    assert meter.room_bytes(10**9, 20e6) == 0  # under way
+    answer(meter, message, 90_000_000, 10**9)
     assert meter.room_bytes(10**9 + 10_000_000, 20e6) == pytest.approx(1_000)
 
 

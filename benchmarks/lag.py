@@ -1,0 +1,99 @@
+"""How soon a strategy knows that links have changed, and how long what it had committed waits: `python -m benchmarks.lag`.
+
+Virtual time.  All links change at once; the figures are the median over them.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.utilisation import STEP_NS, STRATEGIES, make_world
+from experiments.config import Stop
+from experiments.worlds.lines import Line
+from netem import Schedule
+from peer.strategies import Strategy
+
+RATE_KBIT = 9_000
+ELEMENTS = 60_000  # 240 kB: four steps of the link's time
+CHANGE_NS = 2_000_000_000
+LOOK_NS = 2_000_000
+NEAR = 0.3  # the rate is known when what is measured is within this share of it
+FACTORS = (0.1, 0.03, 3.0)
+DELAYS_MS = (5, 100)
+
+
+class Lag(NamedTuple):
+    """Over all links, ms after the change; inf = not before the run's end."""
+
+    known_ms: float
+    """Median time until the measured rate is near the new one, and stays there for a step."""
+    slowest_ms: float
+    """The same, of the slowest link."""
+    drained_ms: float
+    """Median time until what waits is less than a horizon's worth, and stays so for a step."""
+
+
+def measure(strategy: Strategy, factor: float, delay_ms: float, seconds: float = 10.0) -> Lag:
+    """Change the rate of all links by `factor` and look at meters and queues every 2 ms."""
+    rates = f"{RATE_KBIT} kbit/s", f"{RATE_KBIT * factor:.0f} kbit/s"
+    network = Schedule(times=("0 s", f"{CHANGE_NS / 1e9} s"), rates=rates, delay=f"{delay_ms} ms")
+    with tempfile.TemporaryDirectory() as folder:
+        end_ns = CHANGE_NS + int(seconds * 1e9)
+        world = make_world(Path(folder), strategy, network, Stop(time=f"{end_ns} ns"), elements=ELEMENTS)
+        lines = list(world.carriage.lines.values())
+        rate = RATE_KBIT * 125 * factor
+        near: list[list[bool]] = []
+        short: list[list[bool]] = []
+
+        def look() -> None:
+            near.append([abs((line.meter.rate_bytes_per_s or 0.0) / rate - 1) <= NEAR for line in lines])
+            short.append([_waits_ns(line, world.now_ns) <= STEP_NS for line in lines])
+
+        for look_ns in range(CHANGE_NS, end_ns, LOOK_NS):
+            world._at(look_ns + 1, look)
+        world.train(records=False)
+    known = [_since_ms(np.array(near)[:, place]) for place in range(len(lines))]
+    drained = [_since_ms(np.array(short)[:, place]) for place in range(len(lines))]
+    return Lag(float(np.median(known)), max(known), float(np.median(drained)))
+
+
+def _waits_ns(line: Line, now_ns: int) -> int:
+    return line.link.free_ns - now_ns
+
+
+def _since_ms(holds: np.ndarray) -> float:
+    """When it first holds for a step."""
+    steps = STEP_NS // LOOK_NS
+    whole = np.convolve(holds, np.ones(steps), "valid") >= steps
+    return float(np.argmax(whole) * LOOK_NS / 1e6) if whole.any() else np.inf
+
+
+def target_ms(delay_ms: float) -> float:
+    """Two round trips and two steps."""
+    return 4 * delay_ms + 2 * STEP_NS / 1e6
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(STRATEGIES)
+    table = Table(title="ms after a change until the rate is known within 30 % (of the slowest link); until the queue is short")
+    for column in ("delay", "change", "target", *names):
+        table.add_column(column, justify="right")
+    for delay_ms in DELAYS_MS:
+        for factor in FACTORS:
+            cells = []
+            for name in names:
+                lag = measure(STRATEGIES[name], factor, delay_ms)
+                cells.append(f"{lag.known_ms:.0f} ({lag.slowest_ms:.0f}); {lag.drained_ms:.0f}")
+            table.add_row(f"{delay_ms} ms", f"x {factor:g}", f"{target_ms(delay_ms):.0f}", *cells)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
