@@ -59,7 +59,7 @@ def test_no_message_breaks_a_strategy(tmp_path: Path, strategy: Any) -> None:
     """Well-formed messages from anybody at any time: no strategy raises, and no weight becomes nan or infinite."""
     peers, refused = 5, 0
     task = Quadratic(targets=(3.0, -1.0, 4.0, 1.0, -5.0), dimension=SIZE)
-    for seed in range(4):
+    for seed in range(2):
         rng = np.random.default_rng([seed, 7])
         world = make_world(tmp_path, asked(peers, task=task, strategy=strategy, seed=seed, stop=Stop(time="600 ms")))
         for at_ns in sorted(rng.integers(1_000_000, 500_000_000, 300)):
@@ -71,7 +71,7 @@ def test_no_message_breaks_a_strategy(tmp_path: Path, strategy: Any) -> None:
         assert np.isfinite(outcome.weights).all()
         refused += sum(sum(member.peer.errors.values()) for member in world.members)
         assert all(member.peer.errors["sent-empty"] == 0 for member in world.members)
-    assert refused > 100 or isinstance(strategy, Solo)
+    assert refused > 50 or isinstance(strategy, Solo)
 
 
 @pytest.mark.parametrize("strategy", MENU, ids=lambda strategy: type(strategy).__name__)
