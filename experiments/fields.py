@@ -178,7 +178,8 @@ def _words(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
         case inspect.IntType():
             return "a whole number" + _limits(kind.gt, kind.ge, kind.lt, kind.le)
         case inspect.FloatType():
-            return "a number" + _limits(kind.gt, kind.ge, kind.lt, kind.le)
+            hint = f" ({extra['hint']})" if "hint" in extra else ""
+            return "a number" + _limits(kind.gt, kind.ge, kind.lt, kind.le) + hint
         case inspect.StrType():
             most = f", at most {kind.max_length} characters" if kind.max_length else ""
             return "text" + (" that is not empty" if kind.min_length else "") + most

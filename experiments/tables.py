@@ -46,7 +46,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Emulated time, such as "60 s"; more than 0, at most ten years."""
     steps: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
     """Steps of each peer; 1 to 10^9."""
-    accuracy: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
+    accuracy: Annotated[float, msgspec.Meta(gt=0.0, le=1.0, extra={"hint": "a share: 0.9 is 90 %"})] | None = None
     """Mean validation accuracy of the peers at a record, a share: 0 < accuracy <= 1, such as 0.9 for 90 %."""
 
     def __post_init__(self) -> None:

@@ -109,6 +109,9 @@ def _syntax_error(error: Exception, text: str, source: str) -> ConfigError:
         return ConfigError(source, problem=problem, cure="see the examples in experiments/suites")
     line, column = int(place.group(1) or len(lines)), int(place.group(2) or len(lines[-1]) + 1)
     written = lines[line - 1].strip() if line <= len(lines) else ""
-    problem = f"line {line}, column {column}: {_PLACE.sub('', str(error)).lower()}"
+    said = _PLACE.sub("", str(error)).lower()
+    if said == "cannot overwrite a value" or said.endswith("twice"):
+        said = "this key or table stands in the file already"
+    problem = f"line {line}, column {column}: {said}"
     problem += f" in {written[:80]!r}" if written else ""
     return ConfigError(source, problem=problem, cure='a line is key = value or [table], and text stands in "quotes"')

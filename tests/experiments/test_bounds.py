@@ -143,3 +143,11 @@ def test_a_name_that_could_steer_a_terminal_is_refused(name: str) -> None:
 def test_a_unit_in_other_letters_is_suggested() -> None:
     with pytest.raises(ConfigError, match=r"did you mean Mbit/s\? letters keep their case"):
         Experiment.from_document({**BASE, "network": {"name": "uniform", "rate": "2 mbit/s"}})
+
+
+def test_a_percentage_and_a_key_that_stands_twice_are_told_as_such() -> None:
+    with pytest.raises(ConfigError, match=r"stop.accuracy: 90 will not do; expected .*a share: 0.9 is 90 %"):
+        Experiment.from_document({**BASE, "stop": {"steps": 5, "accuracy": 90}})
+    for text in ("peers = 4\npeers = 5", "[stop]\nsteps = 5\n[stop]\nsteps = 5"):
+        with pytest.raises(ConfigError, match=r"line [23], column \d+: this key or table stands in the file already"):
+            Experiment.parse(text)
