@@ -255,7 +255,7 @@ def test_paths_are_relative_to_the_file_that_holds_them(tmp_path: Path, monkeypa
 WRONG: list[tuple[str, str, str, str]] = [
     ("seed =", "", "line 1, column 7: invalid value", 'text stands in "quotes"'),
     ("name = ring", "", "line 1, column 8: invalid value in 'name = ring'", 'text stands in "quotes"'),
-    ("peers = 8\npeers = 9", "", "line 2, column 10: cannot overwrite a value", "key = value"),
+    ("peers = 8\npeers = 9", "", "line 2, column 10: this key or table stands in the file already", "key = value"),
     ("x = " + "[" * 5000, "", "nested too deeply", "examples"),
     ("persons = 8", "persons", "no such field; an experiment has: name, seed, peers,", "did you mean peers?"),
     ("learning_rate = 0.5", "learning_rate", "no such field", "learning_rate belongs to [optimizer]"),
