@@ -37,7 +37,7 @@ DELAYS_MS = (1, 5, 20, 100, 300)
 RATIOS = (0.5, 1.2, 6.0, 50.0)
 STRATEGIES: dict[str, Strategy] = {
     "slices": Slices(),
-    "ako": Ako(),
+    "ako": Ako(schedule="room"),
     "tfako": TFAko(),
     "dlion": DLion(batching=False, transfer_every=0),
 }

@@ -12,7 +12,7 @@ import networkx as nx
 from experiments import toml_text
 from experiments.config_errors import ConfigError, show_value, unknown_key
 from experiments.events import Event
-from experiments.fields import expectation, read_field, read_struct
+from experiments.fields import expectation, fields_of, read_field, read_struct
 from experiments.menus import EVENTS, FROM_PYTHON, MENUS, home_of, name_of
 from experiments.settings import SOURCE, anchor, anchor_settings, concerns, overlay
 from experiments.tables import AnyWorld, Processes, Record, Stop, Virtual, World
@@ -66,7 +66,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         peers = _peers_of(self.topology)
         if self.peers is None:
             msgspec.structs.force_setattr(self, "peers", peers or PEERS)
-        for field in msgspec.structs.fields(Experiment):
+        for field in fields_of(Experiment):
             part = getattr(self, field.name)
             if field.name in MENUS:
                 if not (field.name == "topology" and peers is not None):
@@ -179,7 +179,7 @@ PLAIN_TABLES: dict[str, type[msgspec.Struct]] = {"stop": Stop, "record": Record}
 
 def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
     """What an Experiment is made of, from a document; ConfigError for the first key that is wrong."""
-    fields = {field.name: field for field in msgspec.structs.fields(Experiment)}
+    fields = {field.name: field for field in fields_of(Experiment)}
     parts: dict[str, Any] = {}
     for key, value in document.items():
         if key in ("sweep", "tune"):
@@ -215,7 +215,7 @@ def _events(given: Any) -> tuple[Event, ...]:
 
 def _defaults() -> dict[str, dict[str, Any]]:
     """What a table begins as when a setting is laid over one that the file lacks; a way to stop begins empty."""
-    parts = {field.name: field.default for field in msgspec.structs.fields(Experiment) if field.name in MENUS}
+    parts = {field.name: field.default for field in fields_of(Experiment) if field.name in MENUS}
     return {key: msgspec.to_builtins(part) for key, part in parts.items()}
 
 

@@ -54,22 +54,29 @@ def unknown_name(key: str, name: object, what: str, known: Iterable[str]) -> Con
     return ConfigError(key=key, value=name, problem=f"there is no {what} {show_value(name)}", cure=cure)
 
 
+ALIKE = 0.85
+"""From here on two names differ by a letter or so."""
+
+
 def unknown_key(key: str, owner: str, known: Iterable[str], hint: str = "") -> ConfigError:
     """The error for a key that its table does not have, with all those that it has; `hint` says where it does belong."""
     names = list(known)
-    meant = nearest(key.rpartition(".")[2], names)
+    word = key.rpartition(".")[2]
+    meant = nearest(word, names)
+    if nearest(word, names, ALIKE):
+        hint = ""  # a slip of the pen, though another table may have a field of just that name
     cure = f"{owner} has: {', '.join(names)}" if names else f"{owner} has none"
     if hint or meant:
         cure += f"; {hint or f'did you mean {meant}?'}"
     return ConfigError(key=key, problem="no such field", cure=cure)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that `word` was most likely meant to be, if any is near."""
+def nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
+    """The known name that `word` was most likely meant to be, if any is at least so much `alike` (1 = the same)."""
     plain = {_plain(name): name for name in known}
     if not _plain(word):
         return None
-    found = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=alike)
     return plain[found[0]] if found else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -30,12 +31,16 @@ _LISTS = inspect.ListType | inspect.VarTupleType
 _PATH = re.compile(r" - at `\$((?:\[\d+\])*)")
 
 
+fields_of = functools.cache(msgspec.structs.fields)
+"""The fields of a class, which msgspec reads from its annotations anew each time."""
+
+
 def read_struct(cls: type[S], table: Mapping[str, Any], key: str, owner: str, hint: Callable[[str], str] | None = None) -> S:
     """The `cls` that `table` describes; `key` is the table's place in the file, `owner` what a person calls its kind.
 
     Raises ConfigError with the key of the field that is at fault; `hint` says where a key that is not known does belong.
     """
-    fields = {field.encode_name: field for field in msgspec.structs.fields(cls)}
+    fields = {field.encode_name: field for field in fields_of(cls)}
     for name in table:
         if name not in fields:
             raise unknown_key(_join(key, name), owner, fields, hint(name) if hint else "")
@@ -57,7 +62,7 @@ def check_struct(part: msgspec.Struct, key: str) -> None:
     read has no range, and passes.
     """
     try:
-        fields = msgspec.structs.fields(type(part))
+        fields = fields_of(type(part))
     except NameError:  # annotations with names that only the function knows in which the class was defined
         return
     for field in fields:
@@ -66,20 +71,32 @@ def check_struct(part: msgspec.Struct, key: str) -> None:
             check_struct(value, place)
             continue
         try:
-            read_field(field.type, value.item() if isinstance(value, np.generic) else value, place)
+            read_field(field.type, value.item() if isinstance(value, np.generic) else value, place, limits=False)
         except TypeError:
             continue
 
 
-def read_field(type_: Any, value: Any, key: str) -> Any:
-    """`value`, as TOML gave it, as a value of `type_`; raises ConfigError with what was expected."""
-    info = inspect.type_info(type_)
+def read_field(type_: Any, value: Any, key: str, limits: bool = True) -> Any:
+    """`value`, as TOML gave it, as a value of `type_`; raises ConfigError with what was expected.
+
+    With `limits` a number is also held against what any run could mean (MOST_WHOLE, MOST, LEAST).
+    """
     try:
         converted = msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
-        raise _refusal(error, info, value, key) from None
-    _check_text(info, converted, key)
+        raise _refusal(error, _info(type_), value, key) from None
+    _check_text(_info(type_), converted, key, limits)
     return converted
+
+
+def _info(type_: Any) -> inspect.Type:
+    try:
+        return _known_info(type_)
+    except TypeError:  # an annotation that cannot be hashed
+        return inspect.type_info(type_)
+
+
+_known_info = functools.cache(inspect.type_info)
 
 
 def expectation(type_: Any) -> str:
@@ -110,16 +127,16 @@ def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key
     return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=f"expected {_expected(info)}")
 
 
-def _check_text(info: inspect.Type, value: Any, key: str) -> None:
+def _check_text(info: inspect.Type, value: Any, key: str, limits: bool) -> None:
     """What a type cannot say: units are read, and numbers are finite."""
     kinds = _kinds(info)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if limits and isinstance(value, int | float) and not isinstance(value, bool):
         _check_size(info, value, key)
     if isinstance(value, list | tuple):
         for kind, _ in kinds:
             if isinstance(kind, _LISTS):
                 for place, part in enumerate(value):
-                    _check_text(kind.item_type, part, f"{key}[{place}]")
+                    _check_text(kind.item_type, part, f"{key}[{place}]", limits)
     if isinstance(value, str) and not any(isinstance(kind, inspect.LiteralType) and value in kind.values for kind, _ in kinds):
         for _, extra in kinds:
             if extra.get("unit") in UNITS:

@@ -17,7 +17,7 @@ from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
 
 MEASURE_EVERY = 4
 OVERTAKEN = 64  # so many messages of a neighbour may come later than one sent after them, and be arriving at the same time
-PIECE_LEAST_BYTES = 256  # a message that is cut for measuring is cut no finer
+PIECE_LEAST_BYTES = 64  # a message that is cut for measuring is cut no finer
 
 
 class Arrival(NamedTuple):

@@ -163,7 +163,7 @@ class LinkMeter:
         flight = self._flights.get(message)
         if flight is None:
             return False
-        first = not flight.spread_bytes
+        first, rate = not flight.spread_bytes, self.rate_bytes_per_s or 0.0
         more_bytes, more_ns = spread_bytes - flight.spread_bytes, spread_ns - flight.spread_ns
         left_bytes = flight.size_bytes - flight.first_bytes - spread_bytes
         if left_bytes < 0 or more_ns < 0 or (more_bytes <= 0 and (left_bytes or not first)):
@@ -172,7 +172,8 @@ class LinkMeter:
         if more_bytes:
             self._spread(more_bytes, more_ns, now_ns, not left_bytes)
         if first:
-            self._came_round(flight, spread_ns, now_ns)
+            pace = spread_bytes / spread_ns * 1e9 if spread_ns else inf
+            self._came_round(flight, spread_ns, now_ns, max(rate, pace) if spread_bytes else 0.0)
         flight.spread_bytes, flight.spread_ns = spread_bytes, spread_ns
         if not left_bytes:
             del self._flights[message]
@@ -204,9 +205,13 @@ class LinkMeter:
         mean = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
         self.rate_bytes_per_s = min(newest, max(mean, min(rate for _, rate in stretches)))
 
-    def _came_round(self, flight: Flight, spread_ns: int, now_ns: int) -> None:
-        """The first answer to a message: what it took less what came after the first chunk, and less that chunk's own time."""
-        rate = self.rate_bytes_per_s
+    def _came_round(self, flight: Flight, spread_ns: int, now_ns: int, rate: float) -> None:
+        """The first answer to a message: what it took less what came after the first chunk, and less that chunk's own time.
+
+        `rate` is the faster of the one measured before and the pace of this message, 0 for a message of one chunk, which has
+        none: where a link has just changed, a rate too slow would take off too much, and a round trip too short would be
+        remembered for seconds.
+        """
         came_ns = now_ns - spread_ns - (flight.first_bytes / rate * 1e9 if rate else 0.0)
         known_ns = min(self._round_trips_ns)
         if known_ns < inf:

@@ -12,7 +12,7 @@ import numpy as np
 from peer.aggregators import Aggregator, Mean, add_scaled
 from peer.codecs import Codec, Float32
 from peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
-from peer.endpoint import PIECE_LEAST_BYTES, Arrival
+from peer.endpoint import Arrival
 from peer.expected import Expected, misfit
 from peer.layout import Layout, lay
 from peer.ledger import Ledger, Pick
@@ -23,7 +23,7 @@ from peer.wire import HEADER_BYTES, WireError
 
 OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
 LEAST_WAIT_NS = 100_000  # what is measured is not known more finely than that
-MEASURED_BODY_BYTES = 2 * PIECE_LEAST_BYTES  # the least of numbers that can be cut in two, and so measure a rate
+MEASURED_BODY_BYTES = 512  # the least of numbers worth a message: a strategy may still cut it into parts that measure a rate
 MOST_CALLS = 100_000
 """Times that a strategy may ask its peer at one instant before it is stopped, since in virtual time nothing changes until it
 awaits a gradient, a message or the passing of time."""

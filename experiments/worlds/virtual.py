@@ -126,7 +126,7 @@ class VirtualWorld:
         if not records:
             self._next_record_ns = NEVER_NS
         for time_ns, peer in self._losses:
-            self._at(time_ns, self._die, peer)
+            self._at(time_ns, self._die, peer, "its process ended")
         for member in self.members:
             self._at(0, self._resume, member, None)
         if any(cut_for_good_ns(spec.changes) is not None for spec in self.fleet.plan.links.values()):
@@ -288,9 +288,9 @@ class VirtualWorld:
         told = told_fault(text, self.fleet.experiment.strategy)
         self.completed = False
         self.failure = self.failure or f"peer {identity} failed: {told}; events.jsonl has the whole traceback"
-        self._die(identity, f"its strategy raised {told}", asked=False)
+        self._die(identity, f"its strategy raised {told}")
 
-    def _die(self, identity: int, why: str = "killed by the experiment", asked: bool = True) -> None:
+    def _die(self, identity: int, why: str, asked: bool = False) -> None:
         """A peer dies; its neighbours hear of it at once."""
         dead = self.members[identity]
         if not dead.alive:
@@ -333,7 +333,7 @@ class VirtualWorld:
         """Links and devices know the script by themselves."""
         self.tally.event("script", text=event.describe())
         if isinstance(event, KillEvent):
-            self._die(event.peer, "killed by the script")
+            self._die(event.peer, "killed by the script", asked=True)
 
     def _sets_free(self) -> bool:
         """Whether all wait for each other, and the script ends a peer that somebody waits for."""

@@ -126,8 +126,8 @@ def test_ako_keeps_its_bound_under_any_interleaving_of_partition_counts(
     assert _rounds_between(said, 240) <= most
     for peer in found:
         paid = sum(other.ledger.paid[peer.id] for other in found if other is not peer and other.ledger is not None)
-        used = -peer.weights.astype(float) * 4 / RATE
-        np.testing.assert_allclose(used + unread(peer), peer.ledger.total + paid, rtol=1e-4, atol=1e-2)  # type: ignore[union-attr]
+        used = -peer.weights.astype(float) / RATE  # gradients are divided by 4 where they are made
+        np.testing.assert_allclose(used + unread(peer), peer.ledger.total + paid, rtol=1e-4, atol=3e-3)  # type: ignore[union-attr]
 
 
 def _rounds_between(said: list[Said], size: int) -> int:
