@@ -78,7 +78,7 @@ class Ledger:
         """
         paid = self.paid[neighbour]
         if isinstance(pick, Next):
-            start = self._next[neighbour]
+            start = self._next[neighbour] if pick.count < len(self.total) else 0  # all of it never wraps
             stop = min(start + max(pick.count, 0), len(self.total))
             self._next[neighbour] = stop % len(self.total)
             return self._pay(paid, Dense((self.total[start:stop] - paid[start:stop]).astype(np.float32), start))

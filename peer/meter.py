@@ -192,6 +192,10 @@ class LinkMeter:
         self._spread_at_ns = now_ns
         self._spread_bytes = past * self._spread_bytes + more_bytes
         self._spread_ns = past * self._spread_ns + more_ns
+        mean = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
+        if not self._asked:  # nobody sends by it: the mean will do
+            self.rate_bytes_per_s = mean
+            return
         self._fresh_bytes += more_bytes
         self._fresh_ns += more_ns
         if not whole and self._fresh_ns < STRETCH_NS:
@@ -202,7 +206,6 @@ class LinkMeter:
         while stretches and (stretches[0][0] < now_ns - loop_ns or len(stretches) == STRETCHES):
             stretches.popleft()
         stretches.append((began_ns, newest))
-        mean = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
         self.rate_bytes_per_s = min(newest, max(mean, min(rate for _, rate in stretches)))
 
     def _came_round(self, flight: Flight, spread_ns: int, now_ns: int, rate: float) -> None:

@@ -31,12 +31,12 @@ def all_finite(values: np.ndarray) -> bool:
 class Dense:
     """The elements start .. start + len(values) of a flat vector; values float32."""
 
-    __slots__ = ("_finite", "start", "values")
+    __slots__ = ("known_finite", "start", "values")
 
-    def __init__(self, values: np.ndarray, start: int = 0) -> None:
+    def __init__(self, values: np.ndarray, start: int = 0, known_finite: bool | None = None) -> None:
         self.values = values
         self.start = start
-        self._finite: bool | None = None
+        self.known_finite = known_finite
 
     @property
     def count(self) -> int:
@@ -46,9 +46,9 @@ class Dense:
     @property
     def finite(self) -> bool:
         """Whether all values are finite; found out once, however many peers share the payload."""
-        if self._finite is None:
-            self._finite = all_finite(self.values)
-        return self._finite
+        if self.known_finite is None:
+            self.known_finite = all_finite(self.values)
+        return self.known_finite
 
     @property
     def stop(self) -> int:
@@ -62,12 +62,12 @@ class Dense:
 class Sparse:
     """Chosen elements of a flat vector: indices uint32, strictly ascending, and their values float32."""
 
-    __slots__ = ("_finite", "indices", "values")
+    __slots__ = ("indices", "known_finite", "values")
 
-    def __init__(self, indices: np.ndarray, values: np.ndarray) -> None:
+    def __init__(self, indices: np.ndarray, values: np.ndarray, known_finite: bool | None = None) -> None:
         self.indices = indices
         self.values = values
-        self._finite: bool | None = None
+        self.known_finite = known_finite
 
     @property
     def count(self) -> int:
@@ -77,9 +77,9 @@ class Sparse:
     @property
     def finite(self) -> bool:
         """Whether all values are finite; found out once, however many peers share the payload."""
-        if self._finite is None:
-            self._finite = all_finite(self.values)
-        return self._finite
+        if self.known_finite is None:
+            self.known_finite = all_finite(self.values)
+        return self.known_finite
 
     def where(self) -> np.ndarray:
         """The elements as an index into the flat vector."""
@@ -156,13 +156,14 @@ def encode(payload: Payload, codec: Codec, step: int, scalars: tuple[float, ...]
         head = _head_encoder.encode(Head(_MARKS, codec.number, step, 0, len(indices), scalars))
         return Parcel(head, indices.view(np.uint8), step, Marks(indices), scalars), payload.values
     body, read = codec.encode(payload.values)
+    finite = payload.known_finite if codec.lossless else None
     kind, start, written = _DENSE, 0, payload
     if isinstance(payload, Dense):
         start = payload.start
-        written = Dense(read, start)
+        written = Dense(read, start, finite)
     else:
         kind = _SPARSE
-        written = Sparse(payload.indices, read)
+        written = Sparse(payload.indices, read, finite)
         body = np.concatenate([np.ascontiguousarray(payload.indices, "<u4").view(np.uint8), body])
     head = _head_encoder.encode(Head(kind, codec.number, step, start, len(payload.values), scalars))
     return Parcel(head, body, step, written, scalars), read

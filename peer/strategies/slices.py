@@ -65,6 +65,8 @@ class Slices(Strategy, frozen=True, tag="slices"):
                 count = peer.room(neighbour, self.fill)
                 if count < enough:
                     continue
+                if count == peer.size:
+                    following[neighbour] = 0  # all of it in one message
                 while count > 0 and neighbour in peer.mixing:  # round the end of the vector where it reaches it
                     start = following[neighbour]
                     stop = min(start + count, peer.size)

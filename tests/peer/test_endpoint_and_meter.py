@@ -161,6 +161,7 @@ def test_an_answer_that_is_overdue_bounds_the_rate() -> None:
 
 def test_a_stretch_that_was_slower_counts_at_once_and_a_faster_one_when_all_are() -> None:
     meter, now_ns = measured(1e6, 10_000_000), 0
+    meter.room_bytes(now_ns, 50e6)  # its sender sends by what is measured
     for _ in range(20):
         answer(meter, give(meter, 51_000, now_ns, 50e6), 50_000_000, now_ns + 61_000_000)
         now_ns += 60_000_000
