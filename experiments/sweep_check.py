@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from experiments.sweep_plan import Cell, Point, Sweep
 from experiments.sweep_tune import plain
 from experiments.tables import Processes, Record, Stop, Virtual
 from experiments.tasks import Problem
+from experiments.tasks.base import HeldOut
+from experiments.worlds.threads import one_thread
 from peer.strategies import Solo
 
 TRIED_STEPS = 100
@@ -136,9 +139,11 @@ def _step_s(fleet: Fleet, steps: int) -> float:
 def _score_s(fleet: Fleet) -> float:
     """Real seconds of scoring one peer's model."""
     models = np.tile(fleet.problem.initial, (min(SCORED_AT_ONCE, fleet.experiment.peers), 1))
-    began_s = time.perf_counter()
-    fleet.problem.evaluate(models)
-    return (time.perf_counter() - began_s) / len(models)
+    with one_thread():  # as in a run
+        began_s = time.perf_counter()
+        for data in get_args(HeldOut):
+            fleet.problem.evaluate(models, data)
+        return (time.perf_counter() - began_s) / len(models)
 
 
 class _Builder:
