@@ -72,7 +72,7 @@ class LiveFleet:
 
     def training(self) -> list[int]:
         """Wait until every peer has made its first step; the process numbers of the peers."""
-        until(lambda: self.events("first_step") or self.process.poll() is not None, "the first step")
+        until(lambda: self.events("first_step") or self.process.poll() is not None, "the first step", deadline_s=80.0)
         assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
         return self.events("start")[0]["pids"]
 
