@@ -28,14 +28,13 @@ def all_finite(values: np.ndarray) -> bool:
         return isfinite(values.dot(values)) or bool(np.isfinite(values).all())
 
 
-class Dense:
-    """The elements start .. start + len(values) of a flat vector; values float32."""
+class _Values:
+    """Values float32 [count], and whether they are finite (None = not looked at yet)."""
 
-    __slots__ = ("known_finite", "start", "values")
+    __slots__ = ("known_finite", "values")
 
-    def __init__(self, values: np.ndarray, start: int = 0, known_finite: bool | None = None) -> None:
+    def __init__(self, values: np.ndarray, known_finite: bool | None) -> None:
         self.values = values
-        self.start = start
         self.known_finite = known_finite
 
     @property
@@ -50,6 +49,16 @@ class Dense:
             self.known_finite = all_finite(self.values)
         return self.known_finite
 
+
+class Dense(_Values):
+    """The elements start .. start + len(values) of a flat vector; values float32."""
+
+    __slots__ = ("start",)
+
+    def __init__(self, values: np.ndarray, start: int = 0, known_finite: bool | None = None) -> None:
+        super().__init__(values, known_finite)
+        self.start = start
+
     @property
     def stop(self) -> int:
         return self.start + len(self.values)
@@ -59,27 +68,14 @@ class Dense:
         return slice(self.start, self.stop)
 
 
-class Sparse:
+class Sparse(_Values):
     """Chosen elements of a flat vector: indices uint32, strictly ascending, and their values float32."""
 
-    __slots__ = ("indices", "known_finite", "values")
+    __slots__ = ("indices",)
 
     def __init__(self, indices: np.ndarray, values: np.ndarray, known_finite: bool | None = None) -> None:
+        super().__init__(values, known_finite)
         self.indices = indices
-        self.values = values
-        self.known_finite = known_finite
-
-    @property
-    def count(self) -> int:
-        """How many elements."""
-        return len(self.indices)
-
-    @property
-    def finite(self) -> bool:
-        """Whether all values are finite; found out once, however many peers share the payload."""
-        if self.known_finite is None:
-            self.known_finite = all_finite(self.values)
-        return self.known_finite
 
     def where(self) -> np.ndarray:
         """The elements as an index into the flat vector."""
