@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from experiments.worlds.tally import Tally
 from experiments.worlds.virtual import VirtualWorld
 from netem import Uniform, UniformDevices
 from peer.optimizers import Sgd
-from peer.payloads import Payload, decode, decode_head
+from peer.payloads import Marks, Payload, decode, decode_head
 from peer.peer import Message, Peer
 from topology.graphs import Complete
 
@@ -119,8 +120,7 @@ def longest_queue_s(world: VirtualWorld) -> float:
 
 
 def _as_read(payload: Payload, read: np.ndarray) -> Payload:
-    kept = object.__new__(type(payload))
-    for slot in type(payload).__slots__:
-        value = getattr(payload, slot)
-        setattr(kept, slot, read.copy() if slot == "values" else value)
+    kept = copy(payload)
+    if not isinstance(kept, Marks):
+        kept.values = read.copy()
     return kept
