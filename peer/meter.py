@@ -67,6 +67,7 @@ class LinkMeter:
         "least_bytes",
         "patience",
         "rate_bytes_per_s",
+        "round_trip_ns",
     )
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class LinkMeter:
         self._spread_at_ns = 0
         self._fresh_bytes = 0
         self._fresh_ns = 0
-        self._stretches: deque[tuple[int, float]] = deque()  # when each began, and its bytes a second
+        self._stretches: deque[tuple[int, float]] = deque(maxlen=STRETCHES)  # began when, bytes a second: ever faster ones
         self._round_trips_ns = (inf, inf)  # the least of the present time of memory, and of the one before
         self._round_trip_since_ns = 0
         self._late_ns = 0.0  # mean deviation of the first answers to messages from when they were expected
@@ -92,19 +93,14 @@ class LinkMeter:
         self.least_bytes = float(MEASURING_BYTES)  # what may always be saved up, however slow the link seems
         self.patience = 1.0  # how many horizons of room may be saved up
         self.rate_bytes_per_s: float | None = None  # inf where chunks arrive together; None before the first measurement
-
-    @property
-    def round_trip_ns(self) -> float | None:
+        self.round_trip_ns: float | None = None
         """The least time of the last seconds from handing a message over to the answer, less what its bytes took to leave:
         there and back without queues; None before the first answer."""
-        least_ns = min(self._round_trips_ns)
-        return least_ns if least_ns < inf else None
 
     @property
     def delay_ns(self) -> float | None:
         """Half of the least round trip; None before the first acknowledgement."""
-        least_ns = min(self._round_trips_ns)
-        return least_ns / 2 if least_ns < inf else None
+        return None if self.round_trip_ns is None else self.round_trip_ns / 2
 
     def chunk_bytes(self) -> int:
         """How large the next message's chunks should be."""
@@ -203,10 +199,12 @@ class LinkMeter:
         newest, began_ns = self._fresh_bytes / self._fresh_ns * 1e9 if self._fresh_ns else inf, now_ns - self._fresh_ns
         self._fresh_bytes = self._fresh_ns = 0
         stretches = self._stretches
-        while stretches and (stretches[0][0] < now_ns - loop_ns or len(stretches) == STRETCHES):
+        while stretches and stretches[0][0] < now_ns - loop_ns:
             stretches.popleft()
+        while stretches and stretches[-1][1] >= newest:  # it is slower, and will be remembered for longer
+            stretches.pop()
         stretches.append((began_ns, newest))
-        self.rate_bytes_per_s = min(newest, max(mean, min(rate for _, rate in stretches)))
+        self.rate_bytes_per_s = min(newest, max(mean, stretches[0][1]))
 
     def _came_round(self, flight: Flight, spread_ns: int, now_ns: int, rate: float) -> None:
         """The first answer to a message: what it took less what came after the first chunk, and less that chunk's own time.
@@ -216,15 +214,16 @@ class LinkMeter:
         remembered for seconds.
         """
         came_ns = now_ns - spread_ns - (flight.first_bytes / rate * 1e9 if rate else 0.0)
-        known_ns = min(self._round_trips_ns)
-        if known_ns < inf:
+        if (known_ns := self.round_trip_ns) is not None:
             late_ns = abs(came_ns - max(flight.handed_ns + known_ns, self._heard_ns))
             self._late_ns += 0.25 * (late_ns - self._late_ns)
         round_trip_ns = max(0.0, came_ns - flight.handed_ns)
         present_ns, before_ns = self._round_trips_ns
         if now_ns - self._round_trip_since_ns > ROUND_TRIP_MEMORY_NS:
             present_ns, before_ns, self._round_trip_since_ns = inf, present_ns, now_ns
-        self._round_trips_ns = (min(present_ns, round_trip_ns), before_ns)
+        present_ns = min(present_ns, round_trip_ns)
+        self._round_trips_ns = present_ns, before_ns
+        self.round_trip_ns = min(present_ns, before_ns)
 
     def look(self, now_ns: int) -> None:
         """Lower the rate where an answer is overdue: what is not there yet bounds what the link carries."""

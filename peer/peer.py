@@ -117,8 +117,9 @@ class Peer:
         self.mass: float | None = 1.0 if push_sum else None
         self._kept_mass = 1.0
         self.notes: dict[str, float] = {}
-        self._now_ns = 0
+        self.instant_ns = 0  # now_ns, for a world, which may look as often as it likes
         self.calls = 0  # of the verbs below, since anything could have changed
+        self._most_calls = MOST_CALLS + CALLS_OF_A_NEIGHBOUR * len(self.neighbours)
         self.step = 0
         self.samples = 0
         self.stopped = False
@@ -139,12 +140,12 @@ class Peer:
     def now_ns(self) -> int:
         """The emulated time, ns."""
         self._count()
-        return self._now_ns
+        return self.instant_ns
 
     @now_ns.setter
     def now_ns(self, now_ns: int) -> None:
-        if now_ns != self._now_ns:
-            self._now_ns = now_ns
+        if now_ns != self.instant_ns:
+            self.instant_ns = now_ns
             self.calls = 0
 
     @property
@@ -196,7 +197,7 @@ class Peer:
         whole_bytes = self.codec.body_bytes(self.size) + index_bytes * self.size
         enough_bytes = min(whole_bytes, max(MEASURED_BODY_BYTES, self.codec.body_bytes(least) + index_bytes * least))
         meter.least_bytes = max(MEASURING_BYTES, 2 * OVERHEAD_BYTES + enough_bytes)
-        room_bytes = meter.room_bytes(self._now_ns, self.horizon_ns, fill) - OVERHEAD_BYTES
+        room_bytes = meter.room_bytes(self.instant_ns, self.horizon_ns, fill) - OVERHEAD_BYTES
         if room_bytes < enough_bytes:
             return 0
         return min(self.size, self._fitting(room_bytes, index_bytes))
@@ -207,7 +208,7 @@ class Peer:
         if neighbour not in self.mixing:
             return None
         meter = self.meters[neighbour]
-        meter.look(self._now_ns)
+        meter.look(self.instant_ns)
         return meter.rate_bytes_per_s
 
     def idle(self, neighbour: int) -> bool:
@@ -218,7 +219,7 @@ class Peer:
     def free(self, neighbour: int) -> bool:
         """Whether everything that was sent to a neighbour has left, by the link's measured rate; it may still be on its way."""
         self._count()
-        return neighbour in self.mixing and self.meters[neighbour].busy_ns(self._now_ns) == 0.0
+        return neighbour in self.mixing and self.meters[neighbour].busy_ns(self.instant_ns) == 0.0
 
     def save_up(self, neighbour: int, steps: float) -> None:
         """Let the link to a neighbour save up room over so many steps (>= 1), so that one larger message can go."""
@@ -234,10 +235,10 @@ class Peer:
 
     async def gradient(self) -> np.ndarray:
         """The gradient of the loss over the next minibatch at the present weights, float32 [size]; one step done."""
-        start_ns = self._now_ns
+        start_ns = self.instant_ns
         loss, gradient = await Gradient(self.batch_size)
         self.calls = 0
-        self.speed.computed(self._now_ns - start_ns, self.batch_size)
+        self.speed.computed(self.instant_ns - start_ns, self.batch_size)
         self.loss = loss
         self.loss_sum += loss
         self.loss_count += 1
@@ -296,12 +297,12 @@ class Peer:
     async def sleep(self, duration_ns: int) -> None:
         """Let emulated time pass."""
         self._count()
-        await Sleep(self._now_ns + duration_ns)
+        await Sleep(self.instant_ns + duration_ns)
 
     async def drain(self, neighbour: int) -> None:
         """Wait until everything that was sent to a neighbour has left, by the link's measured rate, or the peer is stopped."""
         while self.running and neighbour in self.mixing and not self.free(neighbour):
-            busy_ns = self.meters[neighbour].busy_ns(self._now_ns)
+            busy_ns = self.meters[neighbour].busy_ns(self.instant_ns)
             await self.sleep(max(LEAST_WAIT_NS, ceil(busy_ns)) if busy_ns is not None else LEAST_HORIZON_NS)
 
     async def receive(self, deadline_ns: int | None = None) -> Message | None:
@@ -316,7 +317,7 @@ class Peer:
                     return message
             if len(self.neighbours) < before or not self.neighbours:
                 return None
-            if deadline_ns is not None and self._now_ns >= deadline_ns:
+            if deadline_ns is not None and self.instant_ns >= deadline_ns:
                 return None
             await Receive(deadline_ns=deadline_ns)
 
@@ -451,9 +452,9 @@ class Peer:
     def _count(self, calls: int = 1) -> None:
         """Stop a strategy that asks and asks at one instant, and so would never let it pass."""
         self.calls += calls
-        if self.calls > MOST_CALLS + CALLS_OF_A_NEIGHBOUR * len(self.neighbours):
+        if self.calls > self._most_calls:
             raise RuntimeError(
-                f"the strategy came back {self.calls:,} times at {self._now_ns / 1e9:g} s without awaiting anything that "
+                f"the strategy came back {self.calls:,} times at {self.instant_ns / 1e9:g} s without awaiting anything that "
                 "takes time; await peer.gradient(), peer.receive() or peer.sleep(...) in this loop"
             )
 

@@ -36,9 +36,7 @@ class _SettledMeters(dict[int, LinkMeter]):
 
     def __getitem__(self, neighbour: int) -> LinkMeter:
         line = self._lines[neighbour]
-        line.hear(self._peer.now_ns)
-        if line.answers and line.answers[0][0] <= self._peer.now_ns:
-            line.settle(self._peer.now_ns)
+        line.catch_up(self._peer.instant_ns)
         return line.meter
 
 

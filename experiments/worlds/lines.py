@@ -169,6 +169,13 @@ class Line:
         back.sent.bytes += HEADER_BYTES
         self.answers.append((back.link.beside_ns(now_ns, HEADER_BYTES), message, spread_bytes, spread_ns))
 
+    def catch_up(self, now_ns: int) -> None:
+        """Let the receiver tell, and the meter know, all that they would have by now."""
+        if self.reports:
+            self.hear(now_ns)
+        if self.answers and self.answers[0][0] <= now_ns:
+            self.settle(now_ns)
+
     def settle(self, now_ns: int) -> None:
         """Let the meter know of the acknowledgements that have arrived by now."""
         answers = self.answers

@@ -126,6 +126,10 @@ class SharedLine(Line):
             self._foresee_until(now_ns)
         super().hear(now_ns)
 
+    def catch_up(self, now_ns: int) -> None:
+        self.hear(now_ns)
+        super().catch_up(now_ns)
+
     def stop(self) -> None:
         """Nothing more leaves: one of its ends is gone."""
         super().stop()
