@@ -34,20 +34,20 @@ class Expected(NamedTuple):
 
     def fits(self, source: int, payload: Payload, scalars: Sequence[float], size: int) -> bool:
         """Whether a message of a peer has this form; `size` is the length of the whole vector."""
-        if len(scalars) != len(self.scalars) or (self.sources is not None and source not in self.sources):
+        form, bounds, sources, elements = self
+        if len(scalars) != len(bounds) or (sources is not None and source not in sources):
             return False
-        for scalar, (least, most) in zip(scalars, self.scalars, strict=True):
+        for scalar, (least, most) in zip(scalars, bounds, strict=True):
             if not least <= scalar <= most:
                 return False
-        if self.payload == "none" or not payload.count:
-            return self.payload == "none" and not payload.count
+        count = payload.count
+        if form == "none" or not count:
+            return form == "none" and not count
         if isinstance(payload, Dense):
-            if self.elements is not None and payload.where() != self.elements:
+            if elements is not None and payload.where() != elements:
                 return False
-            return self.payload == "part" or (self.payload == "whole" and payload.count == size)
-        return (self.payload == "chosen" and isinstance(payload, Sparse)) or (
-            self.payload == "marks" and isinstance(payload, Marks)
-        )
+            return form == "part" or (form == "whole" and count == size)
+        return (form == "chosen" and isinstance(payload, Sparse)) or (form == "marks" and isinstance(payload, Marks))
 
 
 def misfit(source: int, payload: Payload, scalars: Sequence[float], size: int, expected: Sequence[Expected] | None) -> str:

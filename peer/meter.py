@@ -233,9 +233,11 @@ class LinkMeter:
         flight = next(iter(self._flights.values()))
         begun_ns = max(flight.handed_ns + (self.round_trip_ns or 0.0), self._heard_ns)
         overdue_ns = now_ns - begun_ns - LATE * self._late_ns
+        if overdue_ns <= 0:
+            return
         arriving = bool(flight.spread_bytes)
         left_bytes = flight.size_bytes - (flight.first_bytes + flight.spread_bytes if arriving else 0)
-        bound = left_bytes / overdue_ns * 1e9 if overdue_ns > 0 else inf
+        bound = left_bytes / overdue_ns * 1e9
         if flight.report_ns and overdue_ns > flight.report_ns:
             next_bytes = flight.chunk_bytes + (0 if arriving else flight.first_bytes)
             bound = min(bound, next_bytes / (overdue_ns - flight.report_ns) * 1e9)

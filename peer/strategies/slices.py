@@ -91,6 +91,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
         mixing = peer.weight(message)
         if not self.scaling:
             return mixing
-        age_ns = (peer.meters[message.source].delay_ns or 0.0) + peer.now_ns - message.arrived_ns
-        age = age_ns / peer.speed.step_ns if peer.speed.step_ns else 0.0
+        step_ns = peer.speed.step_ns
+        age_ns = (peer.meters[message.source].delay_ns or 0.0) + peer.now_ns - message.arrived_ns if step_ns else 0.0
+        age = age_ns / step_ns if step_ns else 0.0
         return min(_HEAVIEST, mixing * relative_speeds(speeds)[message.source] / sqrt(1 + age))
