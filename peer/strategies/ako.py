@@ -120,8 +120,8 @@ def exact_parts_for(peer: Peer, neighbour: int, steps: int = 1) -> float:
     return max(1.0, peer.codec.body_bytes(peer.size) / sendable_bytes)
 
 
-async def pay_round(peer: Peer, neighbour: int, count: int) -> None:
+async def pay_round(peer: Peer, neighbour: int, count: int, scalars: tuple[float, ...] = ()) -> None:
     """Send a neighbour its next `count` elements, round the end of the vector where they reach it."""
     while count > 0 and neighbour in peer.mixing:
-        payload = await peer.pay(neighbour, Next(count))
+        payload = await peer.pay(neighbour, Next(count), scalars)
         count -= len(payload.values)

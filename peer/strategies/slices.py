@@ -6,33 +6,58 @@ and T the measured time of a step.  What: the next slice of the weights in turn,
 Whom: every neighbour, each a different slice; where the graph changes from round to round, those of the sender's step.  How:
 the receiver moves those elements towards the sender's, x <- x + w (q - x) with
 
-    w = min(1/2, W_ij s_j / sqrt(1 + a))
+    w = W_ij min(1, P / T_i) / sqrt(1 + a)
 
-where W_ij is the mixing weight, s_j = the sender's samples a second over the mean of all that the receiver knows, and a = the
-slice's age in steps of the receiver: the measured delay of the link, and the time that it has waited.  Every move is a convex
-combination, so the distance between peers shrinks whatever arrives when.
+where W_ij is the mixing weight, P the measured time between two hearings of the same element from that neighbour, T_i and T_j
+the times of a step of the receiver and of the sender, and a = the measured delay of the link over the longer of these.  So j
+draws i at the rate W_ij / max(P, T_i) a second, however often it is heard: a neighbour that sends eight times in a step of the
+receiver counts as one.  Where links are alike both ways that rate is the same from i to j as from j to i, and then peers agree
+on the sum of everybody's gradients: a faster peer counts more because it makes more of them, and for nothing else.  Every move
+is a convex combination, so the distance between peers shrinks whatever arrives when.
 
 This is ours: Ako's partial exchange (SoCC 2016) applied to weights instead of gradients, because gradient gossip diverges
 where not everyone hears everyone; the three adaptations are TFAKO's (SoCC 2018 poster), their formulas ours; averaging only
-where values arrived follows partial sharing in DecentralizePy (Dhasade et al. 2023).  With unequal speeds the weights are not
-symmetric: consensus leans towards the peers that see more data, which is meant.
+where values arrived follows partial sharing in DecentralizePy (Dhasade et al. 2023).  Where one direction of a link is slower
+than the other, the peer that is heard more often counts for more.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from math import ceil, inf, sqrt
 from typing import Annotated, ClassVar
 
 import msgspec
 
 from peer.expected import Expected
-from peer.meter import relative_speeds
 from peer.payloads import Dense
 from peer.peer import Message, Peer
 from peer.strategies.base import Strategy
 
 _LONGEST_NS = 250_000_000  # of link time that one slice may save up for: queues stay well under a second
-_HEAVIEST = 0.5
+_SMOOTHING = 0.1  # share of the newest message in the means of gaps and sizes
+
+
+class _Heard:
+    """How often one neighbour is heard: means over its messages."""
+
+    __slots__ = ("_at_ns", "_elements", "_gap_ns")
+
+    def __init__(self) -> None:
+        self._at_ns: int | None = None
+        self._gap_ns = 0.0
+        self._elements = 0.0
+
+    def period_ns(self, message: Message, size: int) -> float | None:
+        """The time between two hearings of the same element of `size`, with this message; None at the first one."""
+        count, before_ns = message.payload.count, self._at_ns
+        self._at_ns = message.arrived_ns
+        if before_ns is None:
+            return None
+        share = _SMOOTHING if self._elements else 1.0
+        self._gap_ns += share * (message.arrived_ns - before_ns - self._gap_ns)
+        self._elements += share * (count - self._elements)
+        return self._gap_ns * size / self._elements
 
 
 class Slices(Strategy, frozen=True, tag="slices"):
@@ -45,7 +70,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
     least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1 / 64
     """Smallest slice worth a message, as a share of the model; a slow link saves up for it, for a quarter second at most."""
     scaling: bool = True
-    """Whether a slice counts by its sender's samples per second and by its age; false: by the mixing weight alone."""
+    """Whether a slice counts by how often its sender is heard and by the link's delay; false: by the mixing weight alone."""
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("part", ((0.0, inf),)),)
@@ -53,13 +78,11 @@ class Slices(Strategy, frozen=True, tag="slices"):
     async def run(self, peer: Peer) -> None:
         degree = max(1, len(peer.neighbours))
         following = {neighbour: place * peer.size // degree for place, neighbour in enumerate(peer.neighbours)}
-        speeds: dict[int, float] = {}
+        heard: dict[int, _Heard] = defaultdict(_Heard)
         while peer.running:
             peer.apply(await peer.gradient())
-            speeds[peer.id] = peer.speed.samples_per_s or inf
             for message in peer.arrived():
-                speeds[message.source] = message.scalars[0]
-                peer.blend(message, self._weight(peer, message, speeds))
+                peer.blend(message, self._weight(peer, message, heard[message.source]))
             for neighbour in list(peer.targets):
                 enough = self._enough(peer, neighbour)
                 count = peer.room(neighbour, self.fill)
@@ -72,7 +95,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
                     stop = min(start + count, peer.size)
                     following[neighbour] = stop % peer.size
                     count -= stop - start
-                    await peer.send(neighbour, Dense(peer.weights[start:stop], start), (speeds[peer.id],))
+                    await peer.send(neighbour, Dense(peer.weights[start:stop], start), (peer.speed.step_ns,))
 
     def _enough(self, peer: Peer, neighbour: int) -> int:
         """The smallest slice worth a message now; the link saves up room for as long as that takes."""
@@ -86,12 +109,13 @@ class Slices(Strategy, frozen=True, tag="slices"):
         saved = peer.codec.elements(self.fill * rate * max(1, horizons) * peer.horizon_ns / 1e9)
         return min(least, max(1, saved // 2))
 
-    def _weight(self, peer: Peer, message: Message, speeds: dict[int, float]) -> float:
+    def _weight(self, peer: Peer, message: Message, heard: _Heard) -> float:
         """How far to move towards a slice."""
-        mixing = peer.weight(message)
-        if not self.scaling:
-            return mixing
-        step_ns = peer.speed.step_ns
-        age_ns = (peer.meters[message.source].delay_ns or 0.0) + peer.now_ns - message.arrived_ns if step_ns else 0.0
-        age = age_ns / step_ns if step_ns else 0.0
-        return min(_HEAVIEST, mixing * relative_speeds(speeds)[message.source] / sqrt(1 + age))
+        weight, own_ns = peer.weight(message), peer.speed.step_ns
+        if not self.scaling or not own_ns:
+            return weight
+        period_ns = heard.period_ns(message, peer.size)
+        if period_ns is not None and period_ns < own_ns:
+            weight *= period_ns / own_ns
+        age = (peer.meters[message.source].delay_ns or 0.0) / max(own_ns, message.scalars[0])
+        return weight / sqrt(1 + age)

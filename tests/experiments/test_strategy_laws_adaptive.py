@@ -13,12 +13,14 @@ import pytest
 from experiments.config import Stop
 from experiments.tasks import Quadratic
 from netem import MixedDevices, Network, NetworkPlan, Schedule, Uniform, UniformDevices
-from peer.meter import SpeedMeter
+from peer.meter import LinkMeter, SpeedMeter
+from peer.optimizers import Sgd
+from peer.payloads import Dense
 from peer.peer import Message
 from peer.strategies.ako import Ako
 from peer.strategies.dlion import DLion
 from peer.strategies.gaia import Gaia
-from peer.strategies.slices import Slices
+from peer.strategies.slices import Slices, _Heard
 from peer.strategies.tfako import TFAko
 from tests.experiments.strategy_fleets import asked, carried_out, listen, longest_queue_s, make_world
 from tests.helpers import make_peer
@@ -115,17 +117,37 @@ def test_slices_keep_every_link_busy_without_tuning(tmp_path: Path, monkeypatch:
     assert np.median([len(message.payload.values) for message in late]) >= min(20_000 / 64, rate_kbit * 125 * 0.2 / 4 * 0.5)
 
 
-def test_slices_weigh_by_speed_and_age() -> None:
+def test_slices_weigh_by_how_often_a_neighbour_is_heard_and_by_the_delay() -> None:
+    """Halves of a vector every 2.5 ms: each element every 5 ms, half a step of 10 ms; a link of 30 ms is 3 steps late."""
     peer = make_peer(0, {1: 0.2, 2: 0.2}, 4)
     peer.speed.computed(10_000_000, 1)
-    speeds = {0: 100.0, 1: 300.0, 2: 200.0}
-    weigh = Slices()._weight
-    peer.now_ns = 60_000_000
-    assert weigh(peer, Message(1, 0, None, (), 60_000_000), speeds) == pytest.approx(0.2 * 1.5)  # type: ignore[arg-type]
-    assert weigh(peer, Message(2, 0, None, (), 30_000_000), speeds) == pytest.approx(0.2 / 2)  # type: ignore[arg-type]
-    peer.mixing[1] = 0.4
-    assert weigh(peer, Message(1, 0, None, (), 60_000_000), speeds) == 0.5  # type: ignore[arg-type]
-    assert Slices(scaling=False)._weight(peer, Message(2, 0, None, (), 0), speeds) == 0.2  # type: ignore[arg-type]
+    often, seldom, weigh = _Heard(), _Heard(), Slices()._weight
+    half = Dense(np.zeros(2, np.float32))
+    for number in range(4):
+        message = Message(1, 0, half, (10_000_000.0,), 2_500_000 * number)
+        assert weigh(peer, message, often) == pytest.approx(0.2 * 0.5 if number else 0.2)
+        assert weigh(peer, Message(1, 0, half, (10_000_000.0,), 25_000_000 * number), seldom) == pytest.approx(0.2)
+        assert Slices(scaling=False)._weight(peer, message, often) == 0.2
+    peer.meters[2] = LinkMeter()
+    peer.meters[2].round_trip_ns = 60_000_000.0
+    assert weigh(peer, Message(2, 0, half, (10_000_000.0,), 0), _Heard()) == pytest.approx(0.2 / 2)
+    assert weigh(peer, Message(2, 0, half, (30_000_000.0,), 0), _Heard()) == pytest.approx(0.2 / np.sqrt(2))
+
+
+@pytest.mark.parametrize("rate", ["1 Mbit/s", "100 Mbit/s"])
+def test_slices_agree_on_what_everybody_was_trained_with(tmp_path: Path, rate: str) -> None:
+    """Peers whose steps take 1, 2, 4 and 8 times as long pull towards corners of their own: the mean model lies at the shares
+    of their samples, however often they are heard."""
+    corners = tuple(tuple(100.0 * (place % 4 == peer) for place in range(400)) for peer in range(4))
+    devices = MixedDevices(speeds=("320 samples/s", "160 samples/s", "80 samples/s", "40 samples/s"))
+    found, _ = carried_out(
+        tmp_path,
+        asked(4, task=Quadratic(targets=corners), strategy=Slices(), devices=devices, optimizer=Sgd(learning_rate=0.02),
+              network=Uniform(rate=rate, delay="1 ms"), stop=Stop(time="30 s")),
+    )  # fmt: skip
+    mean = np.mean([peer.weights for peer in found], axis=0)
+    shares = [mean[peer::4].mean() for peer in range(4)]
+    np.testing.assert_allclose(shares / np.sum(shares), np.array([8, 4, 2, 1]) / 15, atol=0.025)
 
 
 def test_slices_go_on_when_peers_die(tmp_path: Path) -> None:

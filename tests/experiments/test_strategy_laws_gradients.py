@@ -185,26 +185,40 @@ def test_tfako_adapts_frequency_and_size_to_the_link(tmp_path: Path, monkeypatch
     assert elements / (steps[-1] - steps[0]) * 4 == pytest.approx(2500, rel=0.15)
 
 
-@pytest.mark.parametrize("strategy", [Ako(), Ako(schedule="room"), Ako(schedule="fixed", parts=3), TFAko()], ids=str)
+@pytest.mark.parametrize(
+    "strategy",
+    [Ako(), Ako(schedule="room"), Ako(schedule="fixed", parts=3), TFAko(), TFAko(scaling=True)],
+    ids=str,
+)
 def test_all_peers_end_at_the_sum_of_everybodys_updates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Any
 ) -> None:
     """Once training has stopped and everything is delivered, every peer stands at x_0 - eta / n sum_j sum_t s_j(t) g_j(t).
 
-    Speeds and batches differ: tfako's s is the batch over the experiment's; in ako all gradients count alike.
+    Speeds and batches differ: with `scaling` tfako's s is the peer's speed over the mean of those it has heard of; without it,
+    and in ako, all gradients count alike.
     """
     scaled: list[np.ndarray] = []
-    gradient = Peer.gradient
+    scales: list[float] = []
+    gradient, scale = Peer.gradient, TFAko._scale
 
     async def twenty(peer: Peer) -> np.ndarray:
         found = await gradient(peer)
         if peer.step >= 20:
             return np.zeros_like(found)
-        scaled.append(found.astype(float) * (peer.batch_size if isinstance(strategy, TFAko) else 1))
+        scaled.append(found.astype(float))
         peer.batch_size = 1 + (peer.step + peer.id) % 3
         return found
 
+    def kept(self: TFAko, peer: Peer, speeds: dict[int, float]) -> tuple[float, tuple[float, ...]]:
+        found = scale(self, peer, speeds)
+        if peer.step < 20:
+            scales.append(found[0])
+            scaled[-1] *= found[0]
+        return found
+
     monkeypatch.setattr(Peer, "gradient", twenty)
+    monkeypatch.setattr(TFAko, "_scale", kept)
     devices = MixedDevices(speeds=("320 samples/s", "160 samples/s", "80 samples/s", "40 samples/s"))
     found, _ = carried_out(
         tmp_path,
@@ -212,6 +226,9 @@ def test_all_peers_end_at_the_sum_of_everybodys_updates(
               stop=Stop(time="8 s"), optimizer=Sgd(learning_rate=0.01)),
     )  # fmt: skip
     assert len(scaled) == 80
+    if strategy == TFAko(scaling=True):
+        assert max(scales) > 1.5  # 8 : 4 : 2 : 1
+        assert min(scales) < 0.5
     for peer in found:
         np.testing.assert_allclose(peer.weights, -0.01 / 4 * sum(scaled), rtol=1e-5, atol=1e-5)
 
