@@ -120,7 +120,8 @@ def _paces_ns(fleet: Fleet, step_ns: list[float], round_ns: float) -> list[float
 
 
 def _step_s(fleet: Fleet, steps: int) -> float:
-    """Real seconds of one step of one peer in virtual time, from so many of each."""
+    """Seconds of one step of one peer in virtual time, from so many of each; of the processor, so that other work beside it
+    does not count."""
     from experiments.record import Recorder
     from experiments.worlds.tally import Tally
     from experiments.worlds.virtual import VirtualWorld
@@ -130,20 +131,20 @@ def _step_s(fleet: Fleet, steps: int) -> float:
     tried = replace(fleet, experiment=experiment.replace(world=Virtual(), stop=stop, events=(), record=Record(report=False)))
     with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder) / "run", "", {}, False) as recorder:
         world = VirtualWorld(tried, Tally(tried, recorder, lambda status: None), Interrupt())
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         world.train(records=False)
-        spent_s = time.perf_counter() - began_s
+        spent_s = time.process_time() - began_s
     return spent_s / max(1, sum(member.peer.step for member in world.members))
 
 
 def _score_s(fleet: Fleet) -> float:
-    """Real seconds of scoring one peer's model."""
+    """Seconds of scoring one peer's model, of the processor."""
     models = np.tile(fleet.problem.initial, (min(SCORED_AT_ONCE, fleet.experiment.peers), 1))
     with one_thread():  # as in a run
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         for data in get_args(HeldOut):
             fleet.problem.evaluate(models, data)
-        return (time.perf_counter() - began_s) / len(models)
+        return (time.process_time() - began_s) / len(models)
 
 
 class _Builder:
