@@ -5,6 +5,8 @@ Whom: the next living peer in order of number.  How: n - 1 steps of reduce-scatt
 the sum over all, then n - 1 steps of all-gather; 2 m (n - 1) / n bytes a peer and step, whatever n is.  All peers hold equal
 weights and walk as one machine with an n times larger batch.
 
+Every part says its turn, so links may change the order of messages.
+
 Departures (ours): where a peer is lost, the survivors tell each other how far they are; those that had not finished the step
 take the weights of one that had (at most one step lies between them), or all begin it anew in a smaller ring; that needs a
 complete graph.  A codec that rounds does so at every hop; what a peer sends in the all-gather it keeps itself, as read.  A
@@ -23,6 +25,7 @@ from peer.payloads import Dense, all_finite
 from peer.peer import Message, Peer
 from peer.strategies.base import Strategy
 
+_PART, _STEP, _LAST_STEP, _WEIGHTS = (float(kind) for kind in range(4))
 _NOTHING = np.zeros(0, np.float32)
 
 
@@ -34,11 +37,11 @@ class AllReduce(Strategy, frozen=True, tag="all-reduce"):
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "complete"
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
-        members = (0.0, float(peer.peers))
-        lead = (members, COUNT, (1.0, 1.0))
+        members, turns = (1.0, float(peer.peers)), (0.0, 2.0 * peer.peers)
+        part, weights = ((_PART, _PART), members, turns), ((_WEIGHTS, _WEIGHTS), members, (0.0, 0.0))
         return (
-            Expected("part", (members,)), Expected("none", (members,)), Expected("none", (members, COUNT)),
-            Expected("whole", lead), Expected("none", lead),
+            Expected("part", part), Expected("none", part), Expected("none", ((_STEP, _LAST_STEP), members, COUNT)),
+            Expected("whole", weights), Expected("none", weights),
         )  # fmt: skip
 
     async def run(self, peer: Peer) -> None:
@@ -56,17 +59,23 @@ class AllReduce(Strategy, frozen=True, tag="all-reduce"):
 
 
 class _Ring:
-    """The living peers in order of number.  Messages carry (members,) in the ring; (members, step) to regroup, and
-    (0, step) for good; (members, step, 1) with the weights for whoever is behind."""
+    """The living peers in order of number.  Messages carry (kind, members, number): a part and its turn in a ring of so many
+    members; the sender's step, to regroup so many, or its last one, for good; weights (and 0) for whoever is behind."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.members = sorted([peer.id, *peer.neighbours])
-        self.told: dict[int, tuple[float, ...]] = {}
+        self.kept: dict[tuple[int, float, float, float], Message] = {}  # by source, kind, members and turn: not yet looked for
+        self.told: dict[tuple[int, float], int] = {}  # how far a source is, by the members it regroups
+        self.last: dict[int, int] = {}  # the last step of those that make no more
+
+    @property
+    def alive(self) -> int:
+        return len(self.peer.neighbours) + 1
 
     @property
     def whole(self) -> bool:
-        return len(self.peer.neighbours) + 1 == len(self.members)
+        return self.alive == len(self.members)
 
     async def reduce(self, total: np.ndarray) -> bool:
         """Sum `total` over all members, in place, 0 where a member's values are not finite; False where a member is lost."""
@@ -79,12 +88,12 @@ class _Ring:
             part = (place - turn) % n  # reduce-scatter first; from turn n - 1 on the part sent is whole: all-gather
             where = parts[part]
             payload = Dense(total[where], where.start) if part not in unknown else Dense(_NOTHING)
-            read = await peer.send(following, payload, (float(n),))
+            read = await peer.send(following, payload, (_PART, float(n), float(turn)))
             if not payload.finite:
                 unknown.add(part)
             elif part not in unknown:
                 total[where] = read
-            message = await self._next(preceding)
+            message = await self._kept(preceding, _PART, n, turn)
             if message is None:
                 return False
             part = (part - 1) % n
@@ -100,40 +109,50 @@ class _Ring:
                 total[parts[part]] = 0
         return self.whole
 
-    async def _next(self, source: int) -> Message | None:
-        """The next message of the ring from its source; what it says of regrouping is kept.  None where the ring broke."""
-        while self.whole and (message := await self.peer.expect(source)) is not None:
-            if len(message.scalars) == 1:
+    async def _kept(self, source: int, kind: float, members: int, number: int) -> Message | None:
+        """A message of a source, waiting for it; None where a peer is lost meanwhile."""
+        while self.alive == members:
+            if (message := self.kept.pop((source, kind, members, number), None)) is not None:
                 return message
-            self.told[source] = message.scalars
+            await self._keep_next(source)
         return None
+
+    async def _keep_next(self, source: int) -> None:
+        """Wait for any message of a source, and keep what is of use, now or later; returns also where a peer is lost."""
+        message = await self.peer.expect(source)
+        if message is None:
+            return
+        kind, members, number = message.scalars
+        if kind == _STEP:
+            self.told[source, members] = int(number)
+        elif kind == _LAST_STEP:
+            self.last[source] = int(number)
+        elif members == self.alive and message.step >= self.peer.step:
+            self.kept[source, kind, members, number] = message
 
     async def regroup(self) -> None:
         """Make a ring of the living, and bring everybody to the same step."""
         peer = self.peer
         while True:
-            alive = len(peer.neighbours) + 1
-            await peer.broadcast(Dense(_NOTHING), (float(alive), float(peer.step)))
+            alive = self.alive
+            self.kept = {key: message for key, message in self.kept.items() if key[2] == alive}
+            await peer.broadcast(Dense(_NOTHING), (_STEP, float(alive), float(peer.step)))
             steps = {peer.id: peer.step}
             for source in list(peer.neighbours):
                 step = await self._step_of(source, alive)
                 if step is not None:
                     steps[source] = step
-            if len(steps) == alive == len(peer.neighbours) + 1 and await self._catch_up(steps, alive):
+            if len(steps) == alive == self.alive and await self._catch_up(steps, alive):
                 self.members = sorted(steps)
                 return
 
     async def _step_of(self, source: int, alive: int) -> int | None:
         """How far a member is that knows of as many living as this peer; None where another is lost meanwhile."""
-        while self.told.get(source, (-1.0,))[0] not in (0.0, float(alive)):
-            if len(self.peer.neighbours) + 1 != alive:
-                return None
-            message = await self.peer.expect(source)
-            if message is None:
-                return None
-            if len(message.scalars) == 2:
-                self.told[source] = message.scalars
-        return int(self.told[source][1])
+        while self.alive == alive:
+            if (step := self.last.get(source, self.told.get((source, alive)))) is not None:
+                return step
+            await self._keep_next(source)
+        return None
 
     async def _catch_up(self, steps: dict[int, int], alive: int) -> bool:
         """The lowest of those that are ahead hands its weights to those behind, who take them; False where that failed."""
@@ -142,28 +161,22 @@ class _Ring:
         if peer.id == leader:
             for member, step in sorted(steps.items()):
                 if step < furthest:
-                    await peer.send(member, Dense(peer.weights), (float(alive), float(furthest), 1.0))
-            return True
-        if peer.step == furthest:
-            return True
-        while (message := await peer.expect(leader)) is not None:
-            if len(message.scalars) == 3:
-                if message.payload.count:  # else the leader's own weights are not finite any more
-                    peer.weights[:] = message.payload.values
-                peer.step = furthest
-                return True
-            if len(message.scalars) == 2:
-                self.told[leader] = message.scalars
-        return False
+                    await peer.send(member, Dense(peer.weights), (_WEIGHTS, float(alive), 0.0))
+        elif peer.step < furthest:
+            message = await self._kept(leader, _WEIGHTS, alive, 0)
+            if message is None:
+                return False
+            if message.payload.count:  # else the leader's own weights are not finite any more
+                peer.weights[:] = message.payload.values
+            peer.step = furthest
+        return True
 
     async def part(self) -> None:
         """Stay until everybody has made its last step: one that is behind may need this peer to begin anew."""
         peer = self.peer
-        await peer.broadcast(Dense(_NOTHING), (0.0, float(peer.step)))
-        while waiting := [source for source in peer.neighbours if self.told.get(source, (-1.0,))[0] != 0.0]:
-            if not self.whole:
+        await peer.broadcast(Dense(_NOTHING), (_LAST_STEP, float(self.alive), float(peer.step)))
+        while waiting := [source for source in peer.neighbours if source not in self.last]:
+            if self.whole:
+                await self._keep_next(waiting[0])
+            else:
                 await self.regroup()
-                continue
-            message = await peer.expect(waiting[0])
-            if message is not None and len(message.scalars) == 2:
-                self.told[message.source] = message.scalars

@@ -96,7 +96,7 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     n_least: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.85
     """(c) N_min: entries within so many percent of the largest always go where there is room at all, 0 to 100."""
     keep: bool = True
-    """(c) Whether what was not sent is kept for later; false: it is dropped."""
+    """(c) Whether what was not sent is kept for later; false: every step drops it, also while weights are handed over."""
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
     """Share of a link's measured room that may be used, 0 < fill <= 1."""
     transfer_every: Annotated[int, msgspec.Meta(ge=0)] = 100
@@ -139,6 +139,8 @@ class DLion(Strategy, frozen=True, tag="dlion"):
                     await self._hand_over(peer, state, neighbour)
                 else:
                     await self._share(peer, state, neighbour)
+                if not self.keep:
+                    state.ledger.settle(neighbour)
             if self.transfer_every:
                 await self._ask_the_best(peer, state)
 
@@ -220,8 +222,6 @@ class DLion(Strategy, frozen=True, tag="dlion"):
         if pick is not None:
             payload = await peer.pay(neighbour, pick, state.profile(peer, _GRADIENT, neighbour))
             state.books.pay(neighbour, peer.step, payload)
-        if not self.keep:
-            state.ledger.settle(neighbour)
 
     # ---- (d) direct knowledge transfer ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from netem import MixedDevices, Uniform
 from peer.optimizers import Sgd
 from peer.peer import Peer
 from peer.strategies.dlion import DLion
-from tests.experiments.strategy_fleets import asked, carried_out, listen
+from tests.experiments.strategy_fleets import asked, carried_out, gradients, listen
 
 VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 600)))
 
@@ -48,6 +48,30 @@ def test_a_transfer_counts_no_gradient_twice_and_loses_none(
     expected = -0.02 / peers * sum(made)
     for peer in found:
         np.testing.assert_allclose(peer.weights, expected, atol=2e-4)
+
+
+def test_dlion_that_drops_sends_of_the_newest_gradient_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after weights were handed over, which takes several steps: what was made meanwhile is dropped with the rest."""
+    made = gradients(monkeypatch)
+    said = listen(monkeypatch)
+    targets = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(6).normal(0, 3, (4, 2000)))
+    strategy = DLion(batching=False, weighting="none", transfer_every=20, keep=False)
+    carried_out(
+        tmp_path,
+        asked(4, task=Quadratic(targets=targets, noise=0.5), strategy=strategy, network=Uniform(rate="1 Mbit/s", delay="30 ms"),
+              optimizer=Sgd(learning_rate=0.02), devices=MixedDevices(speeds=("100 samples/s", "70 samples/s")),
+              stop=Stop(time="2 s")),
+    )  # fmt: skip
+    given: set[tuple[int, int]] = set()
+    after_weights = 0
+    for message in said:
+        if message.scalars[0] == 2.0:
+            given.add((message.source, message.target))
+        elif message.scalars[0] == 0.0:
+            newest = made[message.source][message.step - 1]  # `apply` has counted its step
+            np.testing.assert_allclose(message.payload.values, newest[message.payload.where()], rtol=1e-5, atol=1e-6)
+            after_weights += (message.source, message.target) in given
+    assert after_weights >= 3
 
 
 def test_dlion_asks_the_peer_with_the_lowest_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

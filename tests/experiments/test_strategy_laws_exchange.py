@@ -59,10 +59,22 @@ def test_all_reduce_moves_the_least_bytes(tmp_path: Path, monkeypatch: pytest.Mo
     )
     numbers = sum(4 * len(message.payload.values) for message in said)
     assert numbers == steps * n * 2 * (4 * size) * (n - 1) // n
-    turns = [message for message in said if len(message.scalars) == 1]
+    turns = [message for message in said if message.scalars[0] == 0.0]
     assert len(turns) == steps * n * 2 * (n - 1)
     framing = outcome.bytes_sent - numbers
     assert 0 < framing < len(said) * (4 * HEADER_BYTES + 64)
+
+
+@pytest.mark.parametrize("peers", [2, 5])
+def test_all_reduce_walks_on_the_exact_mean_where_messages_overtake_each_other(tmp_path: Path, peers: int) -> None:
+    """Parts are taken by their turn, so links may change the order: mean (1 - (1 - eta)^t), the same bits everywhere."""
+    network = Uniform(rate="1 Mbit/s", delay="20 ms", jitter="19 ms", reorder=True)
+    task = Quadratic(targets=VECTORS[:peers])
+    found, _ = carried_out(tmp_path, asked(peers, task=task, strategy=AllReduce(), network=network, stop=Stop(steps=40)))
+    expected = np.mean(VECTORS[:peers], axis=0) * (1 - (1 - RATE) ** 40)
+    for peer in found:
+        assert np.array_equal(peer.weights, found[0].weights)
+        np.testing.assert_allclose(peer.weights, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_all_reduce_with_a_rounding_codec_keeps_equal_weights(tmp_path: Path) -> None:
@@ -73,9 +85,11 @@ def test_all_reduce_with_a_rounding_codec_keeps_equal_weights(tmp_path: Path) ->
     np.testing.assert_allclose(found[0].weights, np.mean(VECTORS, axis=0), atol=0.05)
 
 
+@pytest.mark.parametrize("reorder", [False, True])
 @pytest.mark.parametrize("at_ms", range(1, 160, 6))
-def test_all_reduce_goes_on_with_the_survivors(tmp_path: Path, at_ms: int) -> None:
-    """Whenever one or two die, in whatever turn of the ring: the others end with equal weights, all steps made."""
+def test_all_reduce_goes_on_with_the_survivors(tmp_path: Path, at_ms: int, reorder: bool) -> None:
+    """Whenever one or two die, in whatever turn of the ring, whether or not messages overtake each other: the others end with
+    equal weights, all steps made."""
     task = Quadratic(targets=VECTORS[:5])
     losses = [(at_ms * 10**6, 3), (at_ms * 10**6 + 7_300_000, 1)][: 1 + at_ms % 2]
     found, outcome = carried_out(
@@ -85,7 +99,7 @@ def test_all_reduce_goes_on_with_the_survivors(tmp_path: Path, at_ms: int) -> No
             task=task,
             strategy=AllReduce(),
             stop=Stop(steps=6),
-            network=Uniform(rate="1 Mbit/s", delay="2 ms", jitter="1 ms"),
+            network=Uniform(rate="1 Mbit/s", delay="2 ms", jitter="2 ms" if reorder else "1 ms", reorder=reorder),
         ),
         losses,
     )
