@@ -107,6 +107,11 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     """(d) Who asks the best peer for its weights: all others, or the one with the highest loss."""
 
     @property
+    def needs_order(self) -> bool:  # type: ignore[override]  # it depends on fields
+        """Whether ledgers are settled: `Books` takes what a neighbour has read to be all that was sent before it."""
+        return self.keep and self.transfer_every > 0
+
+    @property
     def held_out_share(self) -> float:
         """A tenth, to judge models by, where knowledge is transferred at all."""
         return _HELD_OUT if self.transfer_every else 0.0
