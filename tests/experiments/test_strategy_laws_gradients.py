@@ -16,7 +16,7 @@ from peer.codecs import Float32, Int8
 from peer.ledger import Ledger
 from peer.optimizers import Sgd
 from peer.payloads import Dense, Marks, Sparse
-from peer.peer import Peer
+from peer.peer import Message, Peer
 from peer.strategies import gaia
 from peer.strategies.ako import Ako, pay_round
 from peer.strategies.dgc import DGC
@@ -337,53 +337,104 @@ def test_gaia_keeps_the_clocks_together(tmp_path: Path, monkeypatch: pytest.Monk
     assert max(gaps) == slack
 
 
-def test_gaia_announces_what_has_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indices come first, their values follow, and before that the receiver begins no step."""
+def test_gaia_announces_only_what_has_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that is announced says that its value stays behind: that follows, but never in the same instant."""
     said = listen(monkeypatch)
-    task = Quadratic(targets=WIDE)
     found, _ = carried_out(
-        tmp_path, asked(4, task=task, strategy=Gaia(), network=Uniform(rate="2 Mbit/s", delay="5 ms"), stop=Stop(steps=12))
-    )
-    announced = [message for message in said if isinstance(message.payload, Marks)]
-    assert announced
+        tmp_path,
+        asked(4, task=Quadratic(targets=WIDE), strategy=Gaia(barrier=True), network=Uniform(rate="2 Mbit/s", delay="5 ms"),
+              stop=Stop(steps=12)),
+    )  # fmt: skip
+    assert any(isinstance(message.payload, Marks) for message in said)
     for source in range(4):
         for target in set(range(4)) - {source}:
-            open_marks: set[int] = set()
+            announced_ns: dict[int, int] = {}
             for message in said:
                 if (message.source, message.target) == (source, target):
-                    indices = set(message.payload.where().tolist())
-                    open_marks = open_marks | indices if isinstance(message.payload, Marks) else open_marks - indices
-            assert not open_marks
+                    for index in message.payload.where().tolist():
+                        if isinstance(message.payload, Marks):
+                            assert index not in announced_ns
+                            announced_ns[index] = message.now_ns
+                        else:
+                            assert announced_ns.pop(index, -1) < message.now_ns
+            assert not announced_ns
     assert {peer.step for peer in found} == {12}
 
 
-def test_gaia_begins_no_step_while_announced_values_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    missing: dict[tuple[int, int], set[int]] = {}
-    waits = 0
+@pytest.mark.parametrize("barrier", [True, False])
+def test_gaia_fills_no_more_of_a_link_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, barrier: bool) -> None:
+    """Also with what was announced before: every look at a link's room is for the share `fill` of it."""
+    fills: list[float] = []
+    room = Peer.room
+
+    def looked_at(peer: Peer, neighbour: int, fill: float = 1.0, **options: Any) -> int:
+        fills.append(fill)
+        return room(peer, neighbour, fill, **options)
+
+    monkeypatch.setattr(Peer, "room", looked_at)
+    network, strategy = Uniform(rate="2 Mbit/s", delay="5 ms"), Gaia(barrier=barrier, fill=0.6, slack=100)
+    carried_out(tmp_path, asked(4, task=Quadratic(targets=WIDE), strategy=strategy, network=network, stop=Stop(steps=12)))
+    assert set(fills) == {0.6}
+    assert (len(fills) > 4 * 3 * 12) == barrier  # promises are kept between the steps too
+
+
+def test_gaia_waits_from_an_announcement_to_later_values() -> None:
+    """Not to earlier ones that came late, nor for values that were not finite and so never left, nor after them."""
+    where = np.array([2, 5], np.uint32)
+    marks, values, nothing = Marks(where), Sparse(where, np.ones(2, np.float32)), Dense(np.zeros(0, np.float32))
+
+    def awaits(*messages: tuple[int, Any, int]) -> bool:
+        mirror = gaia._Mirror(8)
+        for number, payload, count in messages:
+            mirror.came(Message(1, 0, payload, (float(number), float(count)), 0))
+        return mirror.awaits
+
+    assert not awaits((1, values, 2))
+    assert awaits((1, marks, 2))
+    assert not awaits((1, marks, 2), (2, values, 2))
+    assert not awaits((2, values, 2), (1, marks, 2))
+    assert awaits((2, marks, 2), (1, values, 2))
+    assert awaits((1, marks, 2), (2, nothing, 0))  # a clock alone
+    assert not awaits((1, marks, 2), (2, nothing, 2))
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+def test_gaia_begins_no_step_while_announced_values_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reorder: bool
+) -> None:
+    """In whatever order announcements and values arrive; what is announced after its values have come is not waited for."""
+    announced, paid = np.zeros((4, 4, 20_000)), np.zeros((4, 4, 20_000))  # the newest message's number, by element
+    waits = late = 0
     take_in, gradient, receive = gaia._take_in, Peer.gradient, Peer.receive
 
     def taken_in(peer: Peer, mirrors: Any, message: Any) -> None:
-        found = missing.setdefault((peer.id, message.source), set())
-        indices = set(message.payload.where().tolist())
-        (found.update if isinstance(message.payload, Marks) else found.difference_update)(indices)
+        nonlocal late
+        where, number = message.payload.where(), message.scalars[0]
+        newest = (announced if isinstance(message.payload, Marks) else paid)[peer.id, message.source]
+        newest[where] = np.maximum(newest[where], number)
+        late += isinstance(message.payload, Marks) and bool((paid[peer.id, message.source][where] > number).any())
         take_in(peer, mirrors, message)
 
     async def begun(peer: Peer) -> np.ndarray:
-        assert not any(found for (receiver, _), found in missing.items() if receiver == peer.id)
+        assert not (announced[peer.id] > paid[peer.id]).any()
         return await gradient(peer)
 
     async def waited(peer: Peer, deadline_ns: int | None = None) -> Any:
         nonlocal waits
-        waits += any(found for (receiver, _), found in missing.items() if receiver == peer.id)
+        waits += int((announced[peer.id] > paid[peer.id]).any())
         return await receive(peer, deadline_ns)
 
     monkeypatch.setattr(gaia, "_take_in", taken_in)
     monkeypatch.setattr(Peer, "gradient", begun)
     monkeypatch.setattr(Peer, "receive", waited)
-    slow = Uniform(rate="2 Mbit/s", delay="5 ms")
-    strategy = Gaia(slack=100)  # so that nobody waits for clocks
-    carried_out(tmp_path, asked(4, task=Quadratic(targets=WIDE), strategy=strategy, network=slow, stop=Stop(steps=12)))
+    slow = Uniform(rate="2 Mbit/s", delay="30 ms", jitter="25 ms", reorder=reorder)
+    strategy = Gaia(slack=100, barrier=True)  # so that nobody waits for clocks
+    found, _ = carried_out(
+        tmp_path, asked(4, task=Quadratic(targets=WIDE, noise=3.0), strategy=strategy, network=slow, stop=Stop(steps=40))
+    )
+    assert {peer.step for peer in found} == {40}
     assert waits > 20
+    assert bool(late) == reorder
 
 
 # ---- dgc ----------------------------------------------------------------------------------------------------------
