@@ -65,7 +65,7 @@ class DGC(Strategy, frozen=True, tag="dgc"):
             else:
                 velocity = velocity * np.float32(self.momentum) + gradient
                 ledger.add(velocity)
-            count = ceil((1 - self.sparsity_at(peer.step)) * peer.size)
+            count = self.count_at(peer.step, peer.size)
             payload = ledger.take(peer.id, Largest(count) if count < peer.size else All())
             if count < peer.size:
                 velocity[payload.where()] = 0
@@ -85,6 +85,10 @@ class DGC(Strategy, frozen=True, tag="dgc"):
         if not self.warmup_steps:
             return self.sparsity
         return min(self.sparsity, 1 - 0.25 ** (1 + step // self.warmup_steps))
+
+    def count_at(self, step: int, size: int) -> int:
+        """How many elements go at a step: the share that is not held back, rounded up, at least one."""
+        return max(1, ceil(round((1 - self.sparsity_at(step)) * size, 6)))  # 1 - 0.999 is 0.0010000000000000009
 
     def _clipped(self, gradient: np.ndarray, peers: int) -> np.ndarray:
         norm, most = float(np.linalg.norm(gradient)), self.clip * sqrt(peers)

@@ -475,6 +475,15 @@ def test_dgc_keeps_what_it_does_not_send(tmp_path: Path, monkeypatch: pytest.Mon
     np.testing.assert_allclose(paid, sent, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 10, 100, 1000, 10_000, 123_457])
+def test_dgc_sends_the_share_that_is_not_held_back_rounded_up(size: int) -> None:
+    """ceil((1 - s) size) of the decimal s, not of the nearest number of base 2; never nothing."""
+    for thousandths in range(1000):
+        strategy = DGC(sparsity=thousandths / 1000, warmup_steps=0)
+        assert strategy.count_at(0, size) == -(-(1000 - thousandths) * size // 1000)
+    assert DGC(sparsity=1 - 1e-12, warmup_steps=0).count_at(0, size) == 1
+
+
 def test_dgc_masks_the_velocity_of_what_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """u <- m u + g, v <- v + u, and both begin anew where something went out: replayed element by element."""
     said, made = listen(monkeypatch), gradients(monkeypatch)
@@ -537,6 +546,16 @@ def test_dlion_grows_the_global_batch_in_two_phases() -> None:
     assert sizes[:6] == [40, 80, 120, 160, 200, 300]
     assert sizes[-1] == 2000
     assert strategy.global_batch(4, 1000, 4) == 4
+
+
+@pytest.mark.parametrize("warm_share", [0.0, 0.05, 0.5, 1.0])
+def test_dlion_never_grows_the_global_batch_above_its_bound(warm_share: float) -> None:
+    """`full_share` of the training set, however long the first phase, or the first batch where that is more."""
+    strategy = DLion(warm_share=warm_share, adjust_every=10, full_share=0.2)
+    for first in (30, 100, 300):
+        sizes = [strategy.global_batch(first, step, 1000) for step in range(0, 1000, 10)]
+        assert sizes == sorted(sizes)
+        assert sizes[-1] == max(first, 200)
 
 
 def test_dlion_weighs_gradients_by_batches() -> None:
