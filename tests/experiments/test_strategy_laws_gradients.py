@@ -11,7 +11,7 @@ import pytest
 
 from experiments.config import Stop
 from experiments.tasks import Digits, Quadratic
-from netem import MixedDevices, Uniform, UniformDevices
+from netem import Access, MixedDevices, Uniform, UniformDevices
 from peer.codecs import Float32, Int8
 from peer.ledger import Ledger
 from peer.optimizers import Sgd
@@ -21,6 +21,7 @@ from peer.strategies import gaia
 from peer.strategies.ako import Ako, pay_round
 from peer.strategies.dgc import DGC
 from peer.strategies.dlion import DLion, Profile, _State
+from peer.strategies.full import Full
 from peer.strategies.gaia import Gaia
 from peer.strategies.tfako import TFAko
 from tests.experiments.strategy_fleets import (
@@ -640,6 +641,26 @@ def test_the_others_go_on_when_peers_die(tmp_path: Path, strategy: Any) -> None:
         found, outcome = carried_out(tmp_path, asked(5, task=Quadratic(targets=VECTORS[:5]), strategy=strategy), losses)
         assert list(outcome.peers_lost) == [0, 2]
         assert all(peer.step == 30 for peer in found if peer.id in (1, 3, 4))
+
+
+@pytest.mark.parametrize("strategy", [Full(), DGC(sparsity=0.9, warmup_steps=0, momentum=0.0)], ids=["full", "dgc"])
+def test_what_survivors_differ_by_after_a_loss_stays_as_it_is(tmp_path: Path, strategy: Any) -> None:
+    """A peer is lost in the middle of a broadcast over unequal links: some got its last gradient, and nobody settles that."""
+    network = Access(lines=("unlimited",), links=("4 Mbit/s", "1 Mbit/s", "500 kbit/s", "300 kbit/s"), delay="3 ms")
+    apart = []
+    for at_ms in range(50, 110, 8):
+        found: dict[int, np.ndarray] = {}
+        for steps in (20, 40):
+            peers, _ = carried_out(
+                tmp_path,
+                asked(4, task=Quadratic(targets=VECTORS[:4], noise=1.0), strategy=strategy, network=network,
+                      stop=Stop(steps=steps), optimizer=Sgd(learning_rate=0.02)),
+                [(at_ms * 10**6, 0)],
+            )  # fmt: skip
+            found[steps] = np.array([peer.weights - peers[1].weights for peer in peers[2:]])
+        np.testing.assert_allclose(found[20], found[40], atol=1e-5)
+        apart.append(np.abs(found[40]).max())
+    assert 0.01 < max(apart) < 0.2
 
 
 def test_a_round_wraps_as_two_messages(monkeypatch: pytest.MonkeyPatch) -> None:
