@@ -106,6 +106,7 @@ def build(
     _refuse_taken_ports(experiment)
     _refuse_too_few_files(experiment, graph)
     plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))
+    _refuse_disorder(experiment, plan)
     devices = _located("devices", lambda: experiment.devices.plan(experiment.peers, experiment.seed))
     plan, devices = planned(experiment, plan, devices, isinstance(experiment.world, Virtual))
     refuse_beyond(experiment, plan, devices)
@@ -244,6 +245,18 @@ def _refuse_rounds(experiment: Experiment, laid: nx.Graph | Schedule) -> None:
             key="topology.mixing", value="push-sum",
             problem=f'"{name}" does not carry mass along, so that with these shares its models would not be averages',
             cure='use strategy.name = "d-psgd", or mixing = "metropolis" where all peers have equally many links',
+        )  # fmt: skip
+
+
+def _refuse_disorder(experiment: Experiment, plan: NetworkPlan) -> None:
+    """A strategy that counts what its neighbours have read may take the newest message to be the last of all before it."""
+    if experiment.strategy.needs_order and any(spec.reorders for spec in plan.links.values()):
+        name = strategy_name(experiment)
+        raise ConfigError(
+            key="network.reorder", value=True,
+            problem=f'"{name}" with these fields counts what its neighbours have read, '
+            "and counts wrong where messages overtake each other",
+            cure='leave reorder out, or choose another strategy ("dlion" itself with transfer_every = 0 or keep = false)',
         )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     `needs` says what graph its roles take: any that is "connected", a "complete" one, or one where the first `hubs` peers
     are neighbours of everybody.  `follows_rounds` says that it asks for `peer.targets`, `peer.sources` and `peer.weight`, so
     that the graph may change from round to round and links may go one way; `pushes_sums` that it carries mass along, so
-    that W need not keep the mean.
+    that W need not keep the mean.  `needs_order` says that it goes wrong where messages of a link overtake each other.
     """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
@@ -31,6 +31,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "connected"
     follows_rounds: ClassVar[bool] = False
     pushes_sums: ClassVar[bool] = False
+    needs_order: ClassVar[bool] = False
 
     @property
     def hubs(self) -> int:

@@ -107,6 +107,11 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     """(d) Who asks the best peer for its weights: all others, or the one with the highest loss."""
 
     @property
+    def needs_order(self) -> bool:  # type: ignore[override]  # it depends on fields
+        """Whether ledgers are settled: `Books` takes what a neighbour has read to be all that was sent before it."""
+        return self.keep and self.transfer_every > 0
+
+    @property
     def held_out_share(self) -> float:
         """A tenth, to judge models by, where knowledge is transferred at all."""
         return _HELD_OUT if self.transfer_every else 0.0
@@ -164,15 +169,13 @@ class DLion(Strategy, frozen=True, tag="dlion"):
         return max(1, round((step_ns - mine.overhead_ns) / mine.sample_ns))
 
     def global_batch(self, first: float, step: int, data_samples: float) -> float:
-        """G at a step: two phases of growth from `first` on, never above `full_share` of the training set."""
-        batch = first
+        """G at a step: it grows from `first` in two phases, up to `full_share` of the training set; never below `first`."""
+        batch, most = first, max(first, self.full_share * data_samples)
         for _ in range(step // self.adjust_every):
-            if batch < self.warm_share * data_samples:
-                batch += first
-            elif batch < self.full_share * data_samples:
-                batch = min(batch * self.growth, self.full_share * data_samples)
-            else:
+            if batch >= most:
                 break
+            grown = batch + first if batch < self.warm_share * data_samples else batch * self.growth
+            batch = min(grown, most)
         return batch
 
     # ---- (b) weighted update --------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 When: after every step.  What: the elements of the accumulated update that are significant, |update / weight| > threshold,
 with a threshold that falls with 1 / sqrt(t).  Whom: everybody.  How: what is not significant accumulates; receivers add what
-arrives. The selective barrier: updates that the link cannot take now are announced first, by their indices alone, and the
-receiver does not begin a step while announced values are missing.  The mirror clock: a peer does not begin a step more than
-`slack` steps ahead of the slowest peer it has heard of; every step says one's clock, if need be in a message without values.
+arrives.  The selective barrier (`barrier = true`): of the updates that the link cannot take now some are announced, by their
+indices alone, and the receiver does not begin a step while announced values are missing.  The mirror clock: a peer does not
+begin a step more than `slack` steps ahead of the slowest peer it has heard of; every step says one's clock, if need be in a
+message without values.
 
 Here a peer is what a data centre is in the paper: it holds a whole copy, with no servers and workers inside.
 
@@ -14,25 +15,33 @@ an earlier sending is under way; here, where more qualifies than the link has ro
 is drawn at random, by the peer's own generator, so that no element has to wait for ever.  Bandwidth adaptation in the authors'
 code steps the threshold by 0.005 where the bytes sent lie more than a tenth off a limit that is *told*; the rule here steps
 by the same amount, where the significant elements lie more than a tenth off the room of each link as *measured*, and its bound
-`adapt` is ours.  Elements are announced as far as half of the room holds them, the rest later.  Overlay and hubs between
-groups of data centres are left out.
+`adapt` is ours.  Announced are only elements that stay behind, as many as a quarter of the room holds (their indices take an
+eighth of it); they go first as soon as there is room, also while their sender waits itself.  Messages are numbered, so that
+it does not matter in which order announcements and values arrive.  Overlay and hubs between groups of data centres are left
+out.
+
+The barrier is off by default (the paper: on), because it costs more than it gains here.  Four peers on the digits (Dirichlet
+0.3, steps of 50 ms, 10 s, mean test accuracy over five seeds), without and with it: at 100 kbit/s 89.6 % after 66 steps and
+81.0 % after 47; at 300 kbit/s 93.4 % after 157 and 93.5 % after 131.
 """
 
 from __future__ import annotations
 
-from math import sqrt
+from math import ceil, sqrt
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import numpy as np
 
-from peer.expected import Expected
+from peer.expected import COUNT, Expected
 from peer.ledger import Chosen, Ledger
 from peer.payloads import Marks
 from peer.peer import Message, Peer
 from peer.strategies.base import Strategy
 
 _STEP_OF_ADAPTATION, _TOLERANCE = 0.005, 0.1
+_ANNOUNCED = 4  # of the elements that a link has room for, one in so many may be announced
+_NUMBERS = (1.0, 2.0**31 - 1)
 
 
 class Gaia(Strategy, frozen=True, tag="gaia"):
@@ -48,13 +57,14 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
     """How much a link with too little room may add to the threshold; 0 = no adaptation; >= 0."""
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
     """Share of a link's measured room that may be used, 0 < fill <= 1."""
-    barrier: bool = True
-    """Whether updates that have to wait for room are announced, and waited for."""
+    barrier: bool = False
+    """Whether updates that have to wait for room are announced, and waited for; costs steps on thin links."""
     slack: Annotated[int, msgspec.Meta(ge=0)] = 1
     """How many steps a peer may be ahead of the slowest when it begins a step; >= 0."""
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
-        return Expected("chosen"), Expected("marks"), Expected("none")
+        about = (_NUMBERS, COUNT)
+        return Expected("chosen", about), Expected("marks", about), Expected("none", about)
 
     async def run(self, peer: Peer) -> None:
         ledger = peer.new_ledger()
@@ -71,9 +81,8 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
                 _take_in(peer, mirrors, message)
             for neighbour in list(peer.neighbours):
                 await self._share(peer, ledger, neighbour, mirrors[neighbour])
-        while _promised(peer, mirrors):  # others wait for what was announced to them
-            await peer.receive(deadline_ns=peer.now_ns + int(peer.horizon_ns))
-            await _keep_promises(peer, mirrors)
+        while await self._promises_left(peer, mirrors):  # others wait for what was announced to them
+            await _hear(peer, mirrors, peer.now_ns + int(peer.horizon_ns))
 
     async def _wait_for_others(self, peer: Peer, mirrors: dict[int, _Mirror]) -> None:
         """Mirror clock and selective barrier: go on when nobody is too far behind and nothing announced is missing."""
@@ -82,16 +91,21 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
                 _take_in(peer, mirrors, message)
             living = [mirrors[neighbour] for neighbour in peer.neighbours]
             lead = peer.step - min((mirror.clock for mirror in living), default=peer.step)
-            if lead <= self.slack and not any(mirror.awaited.any() for mirror in living):
+            if lead <= self.slack and not any(mirror.awaits for mirror in living):
                 return
-            await _keep_promises(peer, mirrors)
-            deadline_ns = peer.now_ns + int(peer.horizon_ns) if _promised(peer, mirrors) else None
-            message_or_none = await peer.receive(deadline_ns=deadline_ns)
-            if message_or_none is not None:
-                _take_in(peer, mirrors, message_or_none)
+            left = await self._promises_left(peer, mirrors)
+            await _hear(peer, mirrors, peer.now_ns + int(peer.horizon_ns) if left else None)
+
+    async def _promises_left(self, peer: Peer, mirrors: dict[int, _Mirror]) -> bool:
+        """Send announced values as far as there is room now; whether some are still to be sent."""
+        for neighbour in list(peer.neighbours):
+            mirror = mirrors[neighbour]
+            if mirror.announced.any() and (room := peer.room(neighbour, self.fill, index_bytes=4)):
+                await _pay(peer, neighbour, mirror, _some(peer, mirror.announced, room))
+        return any(mirrors[neighbour].announced.any() for neighbour in peer.neighbours)
 
     async def _share(self, peer: Peer, ledger: Ledger, neighbour: int, mirror: _Mirror) -> None:
-        """Send what is significant as far as there is room, announce the rest; at least the clock."""
+        """Send what is significant as far as there is room, and announce some of the rest; at least the clock."""
         room = peer.room(neighbour, self.fill, index_bytes=4)
         if neighbour not in peer.mixing:
             return
@@ -102,24 +116,46 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
         count = int(wanted.sum())
         if self.adapt:
             mirror.adapt(count, room, self.adapt)
-        if count > room and self.barrier:
-            fresh = _some(peer, significant & ~mirror.announced, room // 2)
-            if len(fresh):
-                await peer.send(neighbour, Marks(fresh))
-                mirror.announced[fresh] = True
-                room -= -(-len(fresh) // 2)
-            wanted = mirror.announced
-        await _pay(peer, neighbour, mirror, _some(peer, wanted, room))
+        if not self.barrier or count <= room:
+            await _pay(peer, neighbour, mirror, _some(peer, wanted, room))
+            return
+        most = room // _ANNOUNCED
+        room -= ceil(most / 2)
+        promised = _some(peer, mirror.announced, room)
+        others = significant & ~mirror.announced
+        chosen = _some(peer, others, room - len(promised))
+        await _pay(peer, neighbour, mirror, np.sort(np.concatenate([promised, chosen])))
+        others[chosen] = False
+        await _announce(peer, neighbour, mirror, _some(peer, others, most - int(mirror.announced.sum())))
 
 
 class _Mirror:
-    """What a peer knows of one neighbour: its clock; what was announced to it and what it has announced, bool [size]."""
+    """What a peer knows of one neighbour: its clock, and what was announced to it, bool [size]."""
 
     def __init__(self, size: int) -> None:
         self.clock = 0
         self.announced = np.zeros(size, bool)
-        self.awaited = np.zeros(size, bool)
         self.raised = 0.0
+        self.sent = 0
+        self._newest = np.zeros(size, np.uint32)  # by element, of what came: 2 x the message's number, + 1 where it announces
+
+    @property
+    def awaits(self) -> bool:
+        """Whether values that the neighbour has announced are missing."""
+        return bool((self._newest & 1).any())
+
+    def number(self, count: int) -> tuple[float, float]:
+        """What the next message to the neighbour says: its number, from 1, and how many elements it was meant to hold."""
+        self.sent += 1
+        return float(self.sent), float(count)
+
+    def came(self, message: Message) -> None:
+        """Note the clock and the elements of a message: an announcement that came after its values is void."""
+        number, count = message.scalars
+        self.clock = max(self.clock, message.step)
+        where = message.payload.where() if message.payload.count or not count else slice(None)  # or lost: not finite, all void
+        newest = self._newest[where]
+        self._newest[where] = np.maximum(newest, np.uint32(2 * number + isinstance(message.payload, Marks)))
 
     def adapt(self, wanted: int, room: int, most: float) -> None:
         """Raise the threshold where more is significant than the link takes, lower it where it takes more."""
@@ -139,29 +175,24 @@ def _some(peer: Peer, qualified: np.ndarray, most: int) -> np.ndarray:
 
 
 async def _pay(peer: Peer, neighbour: int, mirror: _Mirror, indices: np.ndarray) -> None:
-    if neighbour not in peer.mixing:
-        return
-    mirror.announced[indices] = False
-    await peer.pay(neighbour, Chosen(indices))
+    if neighbour in peer.mixing:
+        mirror.announced[indices] = False
+        await peer.pay(neighbour, Chosen(indices), mirror.number(len(indices)))
 
 
-async def _keep_promises(peer: Peer, mirrors: dict[int, _Mirror]) -> None:
-    """Send announced values as far as there is room now."""
-    for neighbour in list(peer.neighbours):
-        mirror = mirrors[neighbour]
-        if mirror.announced.any() and (room := peer.room(neighbour, index_bytes=4)):
-            await _pay(peer, neighbour, mirror, _some(peer, mirror.announced, room))
+async def _announce(peer: Peer, neighbour: int, mirror: _Mirror, indices: np.ndarray) -> None:
+    if len(indices) and neighbour in peer.mixing:
+        mirror.announced[indices] = True
+        await peer.send(neighbour, Marks(indices), mirror.number(len(indices)))
 
 
-def _promised(peer: Peer, mirrors: dict[int, _Mirror]) -> bool:
-    return any(mirrors[neighbour].announced.any() for neighbour in peer.neighbours)
+async def _hear(peer: Peer, mirrors: dict[int, _Mirror], deadline_ns: int | None) -> None:
+    message = await peer.receive(deadline_ns=deadline_ns)
+    if message is not None:
+        _take_in(peer, mirrors, message)
 
 
 def _take_in(peer: Peer, mirrors: dict[int, _Mirror], message: Message) -> None:
-    mirror, where = mirrors[message.source], message.payload.where()
-    mirror.clock = max(mirror.clock, message.step)
-    if isinstance(message.payload, Marks):
-        mirror.awaited[where] = True
-    else:
-        peer.weights[where] += message.payload.values
-        mirror.awaited[where] = False
+    mirrors[message.source].came(message)
+    if not isinstance(message.payload, Marks):
+        peer.weights[message.payload.where()] += message.payload.values

@@ -8,7 +8,9 @@ gradient is a step of its own and a worker begins step c only when c - (the slow
 "asp" no waiting at all.
 
 With `overlap` a pull is asked for before a gradient and taken in after it: communication and computing share the step, and
-every gradient is computed at weights that are one pull older.
+every gradient is computed at weights that are one pull older.  In "ssp" the answer to a question that was asked at step c then
+is the leave to begin step c + 1, so `slack` bounds the lead as without; it must be at least 1, since with 0 the leave for the
+next step would wait for the end of this one.
 
 Departures: gradients of "ssp" and "asp" are scaled by 1/n, so that the learning rate means the same in all modes.  Workers
 take no steps of their own between pulls.  Where there are several servers, each tells the others its range after every round,
@@ -43,7 +45,7 @@ class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
     mode: Literal["bsp", "ssp", "asp"] = "bsp"
     """Who waits for whom: everybody for everybody, for those more than `slack` steps behind, or nobody."""
     slack: Annotated[int, msgspec.Meta(ge=0)] = 3
-    """Steps that a worker may be ahead of the slowest ("ssp"), >= 0."""
+    """Steps that a worker may be ahead of the slowest when it begins a step ("ssp"), >= 0; >= 1 with `overlap`."""
     push_every: _Count = 1
     """Steps between two pushes, >= 1."""
     pull_every: _Count = 1
@@ -61,6 +63,11 @@ class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
             )
         if self.backup and self.mode != "bsp":
             raise ValueError(f'backup = {self.backup} needs rounds: set mode = "bsp", or backup = 0')
+        if self.mode == "ssp" and self.overlap and not self.slack:
+            raise ValueError(
+                "overlap = true and slack = 0: the leave to begin a step is asked for one step before it, so nobody would "
+                'ever get it: set slack = 1 or more, overlap = false, or mode = "bsp"'
+            )
 
     @property
     def hubs(self) -> int:
@@ -177,7 +184,8 @@ class _Server:
     def _may_go(self, clock: int, turn: int, slowest: int) -> bool:
         if self.config.mode == "bsp":
             return self.version >= turn
-        return self.config.mode == "asp" or clock - slowest <= self.config.slack
+        next_step = clock + self.config.overlap  # the one that begins once the answer was heard
+        return self.config.mode == "asp" or next_step - slowest <= self.config.slack
 
     async def _mirror(self, kind: float) -> None:
         for server in [other for other in self.peer.neighbours if other < self.config.servers]:

@@ -16,7 +16,8 @@ What is on its way: a debt falls when it is paid, R rises when that is taken in.
 was that its sender has taken in of the receiver's, and `Books` keeps what was sent after that: R_i^m = paid - sent since.  All
 of this holds element by element, so weights may come in slices, each at a time of its own.
 
-Exact for plain SGD without weight decay, equal weights and links that keep the order of messages.  With momentum or Adam a
+Exact for plain SGD without weight decay, equal weights and links that keep the order of messages (others are refused before
+the start: `Strategy.needs_order`).  With momentum or Adam a
 gradient that is on its way through the optimizer counts as one that has had its effect; where gradients are weighed by
 batches the share l of a debt counts by the giver's weight in place of the taker's.  A peer that gives on what it has taken
 itself, before a third one has heard of that from both sides, is credited a little wrong.

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import ConfigError
+from experiments.build import build
 from experiments.config import Stop
 from experiments.tasks import Quadratic
 from netem import MixedDevices, Uniform
@@ -72,6 +74,16 @@ def test_dlion_that_drops_sends_of_the_newest_gradient_alone(tmp_path: Path, mon
             np.testing.assert_allclose(message.payload.values, newest[message.payload.where()], rtol=1e-5, atol=1e-6)
             after_weights += (message.source, message.target) in given
     assert after_weights >= 3
+
+
+def test_dlion_that_settles_its_ledgers_is_refused_where_messages_overtake_each_other() -> None:
+    """The books are exact only where messages keep their order; without a transfer, or without a debt, there are none."""
+    disorder = Uniform(rate="300 kbit/s", delay="30 ms", jitter="25 ms", reorder=True)
+    with pytest.raises(ConfigError, match=r"network\.reorder.*overtake.*leave reorder out"):
+        build(asked(3, strategy=DLion(), network=disorder))
+    for strategy in (DLion(transfer_every=0), DLion(keep=False)):
+        build(asked(3, strategy=strategy, network=disorder))
+    build(asked(3, strategy=DLion(), network=Uniform(rate="300 kbit/s", delay="30 ms", jitter="25 ms")))
 
 
 def test_dlion_asks_the_peer_with_the_lowest_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,17 @@ import pytest
 
 from experiments.config import Stop
 from experiments.tasks import Digits, Quadratic
-from netem import MixedDevices, Uniform, UniformDevices
+from netem import Access, MixedDevices, Uniform, UniformDevices
 from peer.codecs import Float32, Int8
 from peer.ledger import Ledger
 from peer.optimizers import Sgd
 from peer.payloads import Dense, Marks, Sparse
-from peer.peer import Peer
+from peer.peer import Message, Peer
 from peer.strategies import gaia
 from peer.strategies.ako import Ako, pay_round
 from peer.strategies.dgc import DGC
 from peer.strategies.dlion import DLion, Profile, _State
+from peer.strategies.full import Full
 from peer.strategies.gaia import Gaia
 from peer.strategies.tfako import TFAko
 from tests.experiments.strategy_fleets import (
@@ -354,53 +355,104 @@ def test_gaia_keeps_the_clocks_together(tmp_path: Path, monkeypatch: pytest.Monk
     assert max(gaps) == slack
 
 
-def test_gaia_announces_what_has_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indices come first, their values follow, and before that the receiver begins no step."""
+def test_gaia_announces_only_what_has_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that is announced says that its value stays behind: that follows, but never in the same instant."""
     said = listen(monkeypatch)
-    task = Quadratic(targets=WIDE)
     found, _ = carried_out(
-        tmp_path, asked(4, task=task, strategy=Gaia(), network=Uniform(rate="2 Mbit/s", delay="5 ms"), stop=Stop(steps=12))
-    )
-    announced = [message for message in said if isinstance(message.payload, Marks)]
-    assert announced
+        tmp_path,
+        asked(4, task=Quadratic(targets=WIDE), strategy=Gaia(barrier=True), network=Uniform(rate="2 Mbit/s", delay="5 ms"),
+              stop=Stop(steps=12)),
+    )  # fmt: skip
+    assert any(isinstance(message.payload, Marks) for message in said)
     for source in range(4):
         for target in set(range(4)) - {source}:
-            open_marks: set[int] = set()
+            announced_ns: dict[int, int] = {}
             for message in said:
                 if (message.source, message.target) == (source, target):
-                    indices = set(message.payload.where().tolist())
-                    open_marks = open_marks | indices if isinstance(message.payload, Marks) else open_marks - indices
-            assert not open_marks
+                    for index in message.payload.where().tolist():
+                        if isinstance(message.payload, Marks):
+                            assert index not in announced_ns
+                            announced_ns[index] = message.now_ns
+                        else:
+                            assert announced_ns.pop(index, -1) < message.now_ns
+            assert not announced_ns
     assert {peer.step for peer in found} == {12}
 
 
-def test_gaia_begins_no_step_while_announced_values_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    missing: dict[tuple[int, int], set[int]] = {}
-    waits = 0
+@pytest.mark.parametrize("barrier", [True, False])
+def test_gaia_fills_no_more_of_a_link_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, barrier: bool) -> None:
+    """Also with what was announced before: every look at a link's room is for the share `fill` of it."""
+    fills: list[float] = []
+    room = Peer.room
+
+    def looked_at(peer: Peer, neighbour: int, fill: float = 1.0, **options: Any) -> int:
+        fills.append(fill)
+        return room(peer, neighbour, fill, **options)
+
+    monkeypatch.setattr(Peer, "room", looked_at)
+    network, strategy = Uniform(rate="2 Mbit/s", delay="5 ms"), Gaia(barrier=barrier, fill=0.6, slack=100)
+    carried_out(tmp_path, asked(4, task=Quadratic(targets=WIDE), strategy=strategy, network=network, stop=Stop(steps=12)))
+    assert set(fills) == {0.6}
+    assert (len(fills) > 4 * 3 * 12) == barrier  # promises are kept between the steps too
+
+
+def test_gaia_waits_from_an_announcement_to_later_values() -> None:
+    """Not to earlier ones that came late, nor for values that were not finite and so never left, nor after them."""
+    where = np.array([2, 5], np.uint32)
+    marks, values, nothing = Marks(where), Sparse(where, np.ones(2, np.float32)), Dense(np.zeros(0, np.float32))
+
+    def awaits(*messages: tuple[int, Any, int]) -> bool:
+        mirror = gaia._Mirror(8)
+        for number, payload, count in messages:
+            mirror.came(Message(1, 0, payload, (float(number), float(count)), 0))
+        return mirror.awaits
+
+    assert not awaits((1, values, 2))
+    assert awaits((1, marks, 2))
+    assert not awaits((1, marks, 2), (2, values, 2))
+    assert not awaits((2, values, 2), (1, marks, 2))
+    assert awaits((2, marks, 2), (1, values, 2))
+    assert awaits((1, marks, 2), (2, nothing, 0))  # a clock alone
+    assert not awaits((1, marks, 2), (2, nothing, 2))
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+def test_gaia_begins_no_step_while_announced_values_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reorder: bool
+) -> None:
+    """In whatever order announcements and values arrive; what is announced after its values have come is not waited for."""
+    announced, paid = np.zeros((4, 4, 20_000)), np.zeros((4, 4, 20_000))  # the newest message's number, by element
+    waits = late = 0
     take_in, gradient, receive = gaia._take_in, Peer.gradient, Peer.receive
 
     def taken_in(peer: Peer, mirrors: Any, message: Any) -> None:
-        found = missing.setdefault((peer.id, message.source), set())
-        indices = set(message.payload.where().tolist())
-        (found.update if isinstance(message.payload, Marks) else found.difference_update)(indices)
+        nonlocal late
+        where, number = message.payload.where(), message.scalars[0]
+        newest = (announced if isinstance(message.payload, Marks) else paid)[peer.id, message.source]
+        newest[where] = np.maximum(newest[where], number)
+        late += isinstance(message.payload, Marks) and bool((paid[peer.id, message.source][where] > number).any())
         take_in(peer, mirrors, message)
 
     async def begun(peer: Peer) -> np.ndarray:
-        assert not any(found for (receiver, _), found in missing.items() if receiver == peer.id)
+        assert not (announced[peer.id] > paid[peer.id]).any()
         return await gradient(peer)
 
     async def waited(peer: Peer, deadline_ns: int | None = None) -> Any:
         nonlocal waits
-        waits += any(found for (receiver, _), found in missing.items() if receiver == peer.id)
+        waits += int((announced[peer.id] > paid[peer.id]).any())
         return await receive(peer, deadline_ns)
 
     monkeypatch.setattr(gaia, "_take_in", taken_in)
     monkeypatch.setattr(Peer, "gradient", begun)
     monkeypatch.setattr(Peer, "receive", waited)
-    slow = Uniform(rate="2 Mbit/s", delay="5 ms")
-    strategy = Gaia(slack=100)  # so that nobody waits for clocks
-    carried_out(tmp_path, asked(4, task=Quadratic(targets=WIDE), strategy=strategy, network=slow, stop=Stop(steps=12)))
+    slow = Uniform(rate="2 Mbit/s", delay="30 ms", jitter="25 ms", reorder=reorder)
+    strategy = Gaia(slack=100, barrier=True)  # so that nobody waits for clocks
+    found, _ = carried_out(
+        tmp_path, asked(4, task=Quadratic(targets=WIDE, noise=3.0), strategy=strategy, network=slow, stop=Stop(steps=40))
+    )
+    assert {peer.step for peer in found} == {40}
     assert waits > 20
+    assert bool(late) == reorder
 
 
 # ---- dgc ----------------------------------------------------------------------------------------------------------
@@ -439,6 +491,15 @@ def test_dgc_keeps_what_it_does_not_send(tmp_path: Path, monkeypatch: pytest.Mon
         np.testing.assert_allclose(peer.weights, -RATE * sent / 4, atol=1e-5)
     paid = sum(peer.ledger.paid[peer.id] for peer in found if peer.ledger is not None)
     np.testing.assert_allclose(paid, sent, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 10, 100, 1000, 10_000, 123_457])
+def test_dgc_sends_the_share_that_is_not_held_back_rounded_up(size: int) -> None:
+    """ceil((1 - s) size) of the decimal s, not of the nearest number of base 2; never nothing."""
+    for thousandths in range(1000):
+        strategy = DGC(sparsity=thousandths / 1000, warmup_steps=0)
+        assert strategy.count_at(0, size) == -(-(1000 - thousandths) * size // 1000)
+    assert DGC(sparsity=1 - 1e-12, warmup_steps=0).count_at(0, size) == 1
 
 
 def test_dgc_masks_the_velocity_of_what_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,6 +564,16 @@ def test_dlion_grows_the_global_batch_in_two_phases() -> None:
     assert sizes[:6] == [40, 80, 120, 160, 200, 300]
     assert sizes[-1] == 2000
     assert strategy.global_batch(4, 1000, 4) == 4
+
+
+@pytest.mark.parametrize("warm_share", [0.0, 0.05, 0.5, 1.0])
+def test_dlion_never_grows_the_global_batch_above_its_bound(warm_share: float) -> None:
+    """`full_share` of the training set, however long the first phase, or the first batch where that is more."""
+    strategy = DLion(warm_share=warm_share, adjust_every=10, full_share=0.2)
+    for first in (30, 100, 300):
+        sizes = [strategy.global_batch(first, step, 1000) for step in range(0, 1000, 10)]
+        assert sizes == sorted(sizes)
+        assert sizes[-1] == max(first, 200)
 
 
 def test_dlion_weighs_gradients_by_batches() -> None:
@@ -587,6 +658,26 @@ def test_the_others_go_on_when_peers_die(tmp_path: Path, strategy: Any) -> None:
         found, outcome = carried_out(tmp_path, asked(5, task=Quadratic(targets=VECTORS[:5]), strategy=strategy), losses)
         assert list(outcome.peers_lost) == [0, 2]
         assert all(peer.step == 30 for peer in found if peer.id in (1, 3, 4))
+
+
+@pytest.mark.parametrize("strategy", [Full(), DGC(sparsity=0.9, warmup_steps=0, momentum=0.0)], ids=["full", "dgc"])
+def test_what_survivors_differ_by_after_a_loss_stays_as_it_is(tmp_path: Path, strategy: Any) -> None:
+    """A peer is lost in the middle of a broadcast over unequal links: some got its last gradient, and nobody settles that."""
+    network = Access(lines=("unlimited",), links=("4 Mbit/s", "1 Mbit/s", "500 kbit/s", "300 kbit/s"), delay="3 ms")
+    apart = []
+    for at_ms in range(50, 110, 4):
+        found: dict[int, np.ndarray] = {}
+        for steps in (15, 30):
+            peers, _ = carried_out(
+                tmp_path,
+                asked(4, task=Quadratic(targets=VECTORS[:4], noise=1.0), strategy=strategy, network=network,
+                      stop=Stop(steps=steps), optimizer=Sgd(learning_rate=0.02)),
+                [(at_ms * 10**6, 0)],
+            )  # fmt: skip
+            found[steps] = np.array([peer.weights - peers[1].weights for peer in peers[2:]])
+        np.testing.assert_allclose(found[15], found[30], atol=1e-5)
+        apart.append(np.abs(found[30]).max())
+    assert 0.01 < max(apart) < 0.2
 
 
 def test_a_round_wraps_as_two_messages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,10 +45,10 @@ def test_bsp_is_large_batch_sgd_on_one_machine(tmp_path: Path, servers: int, eve
 
 
 @pytest.mark.parametrize("servers", [1, 2])
-@pytest.mark.parametrize("slack", [0, 2, 5])
+@pytest.mark.parametrize(("slack", "overlap"), [(0, False), (2, False), (5, False), (1, True), (3, True)])
 @pytest.mark.parametrize("every", [(1, 1), (2, 3)])
 def test_ssp_never_exceeds_its_slack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: int, slack: int, every: tuple[int, int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: int, slack: int, overlap: bool, every: tuple[int, int]
 ) -> None:
     """Nobody begins a step more than the slack ahead of the slowest, and the fast ones do get that far."""
     done: dict[int, int] = {}
@@ -62,11 +62,18 @@ def test_ssp_never_exceeds_its_slack(
         return found
 
     monkeypatch.setattr(Peer, "gradient", checked)
-    strategy = ParameterServer(servers=servers, mode="ssp", slack=slack, push_every=every[0], pull_every=every[1])
+    strategy = ParameterServer(
+        servers=servers, mode="ssp", slack=slack, push_every=every[0], pull_every=every[1], overlap=overlap
+    )
     for server in range(servers, 6):
         done[server] = 0
     carried_out(tmp_path, asked(6, task=Quadratic(targets=VECTORS[:6]), strategy=strategy, devices=MIXED))
     assert max(gaps) == slack
+
+
+def test_ssp_with_overlap_and_no_slack_is_refused_with_the_cure() -> None:
+    with pytest.raises(ValueError, match=r"overlap = true and slack = 0.*set slack = 1 or more"):
+        ParameterServer(mode="ssp", slack=0, overlap=True)
 
 
 @pytest.mark.parametrize("mode", ["ssp", "asp"])
