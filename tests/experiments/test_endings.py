@@ -197,7 +197,7 @@ def test_a_run_whose_files_may_not_grow_ends_with_a_true_summary(file: Path, tmp
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
     run = [*GRAPEVINE, "run", file, "--out", tmp_path / "run", "--quiet", "--json"]
-    more = ["--set", "stop.steps=1000000", "--set", "record.every=1 ms"]
+    more = ["--set", "stop.steps=1000000", "--set", "record.every=1 ms", "--set", "task.noise=1"]  # which no file makes short
     ended = subprocess.run([*run, *more], capture_output=True, text=True, timeout=60, preexec_fn=limited)
     assert ended.returncode == 1, ended.stderr
     assert ended.stderr == ""
