@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import platform
 import re
@@ -33,6 +34,7 @@ FLEET = -1
 
 FILES = ("experiment.toml", "metrics.parquet", "links.parquet", "events.jsonl", "summary.json", "report.html", "weights.npy")
 FORMAT = 1
+PACKAGES = ("grapevine", "numpy", "torch", "networkx", "scikit-learn", "pyzmq", "msgspec", "pyarrow", "pandas")
 
 SPARE = ".spare"
 SPARE_BYTES = 32_768
@@ -222,12 +224,6 @@ def default_folder(name: str) -> Path:
 
 def describe_machine() -> dict[str, Any]:
     """What it runs on, for the manifest: host, processors, memory, system, and the versions of everything that matters."""
-    versions: dict[str, str | None] = {}
-    for package in ("grapevine", "numpy", "torch", "networkx", "scikit-learn", "pyzmq", "msgspec", "pyarrow", "pandas"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     return {
         "host": socket.gethostname(),
         "processor": _processor(),
@@ -235,8 +231,17 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {package: _version(package) for package in PACKAGES},
     }
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    """The version that is installed, if any; to read it takes longer than a short run."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 class _Table:

@@ -14,7 +14,7 @@ import pytest
 import topology
 from experiments import ConfigError, Experiment, Result, run
 from experiments.build import build
-from experiments.config import Stop, Virtual
+from experiments.config import Record, Stop, Virtual
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder
 from experiments.tasks import Quadratic
@@ -42,6 +42,7 @@ def experiment(**changes: Any) -> Experiment:
         network=DELAYED,
         optimizer=Sgd(learning_rate=RATE),
         stop=Stop(steps=300),
+        record=Record(report=False),
     )
     return base.replace(**changes)
 
