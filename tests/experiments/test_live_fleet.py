@@ -105,7 +105,7 @@ def test_neither_orphan_nor_folder_survives_the_launchers_own_death(fleets: type
 
 def test_a_stopped_process_does_not_hold_the_fleet_up_for_ever(fleets: type) -> None:
     """SIGSTOP looks like a machine that hangs: no sign of life, no end of the process."""
-    fleet = fleets("steps = 240")
+    fleet = fleets("steps = 240", impatient=True)
     pids = fleet.training()
     os.kill(pids[1], signal.SIGSTOP)
     assert fleet.wait(60) == 3
@@ -113,7 +113,7 @@ def test_a_stopped_process_does_not_hold_the_fleet_up_for_ever(fleets: type) -> 
 
 
 def test_a_stopped_evaluator_is_noticed_and_nothing_is_lost(fleets: type) -> None:
-    fleet = fleets('time = "1 s"', "--set", "record.every=50 ms")
+    fleet = fleets('time = "1 s"', "--set", "record.every=50 ms", impatient=True)
     until(lambda: fleet.events("start"), "the start")
     os.kill(fleet.events("start")[0]["evaluator"], signal.SIGSTOP)
     assert fleet.wait(60) == 0

@@ -108,7 +108,7 @@ def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, mo
     world = make(Stop(steps=5))
     stands = [Stand("peer 0"), Stand("peer 1"), Stand("evaluator")]
     monkeypatch.setattr(processes, "Child", lambda *_: stands.pop(0))
-    monkeypatch.setattr(processes, "start_fork_server", lambda: None)
+    monkeypatch.setattr(processes, "start_fork_server", lambda modules: None)
     monkeypatch.setattr(world, "_hear_all", lambda kind: {peer: messages.Ready("") for peer in range(2)})
     world.attention.s = 100.0
     world._start(Path())
@@ -156,7 +156,7 @@ def test_an_interrupt_is_heard_between_two_starts(make: Any, monkeypatch: pytest
         return Stand(name)
 
     monkeypatch.setattr(processes, "Child", start)
-    monkeypatch.setattr(processes, "start_fork_server", lambda: None)
+    monkeypatch.setattr(processes, "start_fork_server", lambda modules: None)
     with pytest.raises(KeyboardInterrupt):
         world._start(Path())
     assert started == ["peer 0"]
@@ -188,7 +188,7 @@ def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: in
     build(experiment)
     monkeypatch.setattr(build_module, "files_allowed", lambda: needed - 1)
     with pytest.raises(ConfigError, match=rf"hold up to {needed} files open each, and {needed - 1} are permitted here"):
-        build(experiment, lambda: pytest.fail("something was started"))
+        build(experiment, lambda experiment: pytest.fail("data were loaded"))
 
 
 def test_a_peer_of_many_neighbours_needs_more_files_than_its_launcher() -> None:
