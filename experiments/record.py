@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from experiments.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, schema
+from experiments.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, numbers, schema
 from experiments.summary import clean, unfinished
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Recorder:
     def link_figures(self) -> list[LinkFigures]:
         """What every link carried and measured so far: for the summary."""
         table = self._links.table()
-        return link_figures({name: table[name].to_numpy() for name in LINK_COLUMNS})
+        return link_figures({name: numbers(table[name]) for name in LINK_COLUMNS})
 
     def finish(self, summary: Mapping[str, Any], weights: np.ndarray | None = None) -> None:
         """Complete the folder: the tables, `weights.npy` (float32 [peers, size]), `summary.json` and `report.html`.
@@ -256,9 +256,9 @@ class _Table:
         import pyarrow
 
         if self.rows:
-            arrays = [pyarrow.array(column) for column in zip(*self.rows, strict=True)]
-            part = pyarrow.table(dict(zip(COLUMNS[self._file], arrays, strict=True)))
-            self._parts.append(part.cast(schema(self._file)))
+            kinds = COLUMNS[self._file].values()
+            arrays = [_arrow(column, kind) for column, kind in zip(zip(*self.rows, strict=True), kinds, strict=True)]
+            self._parts.append(pyarrow.Table.from_arrays(arrays, schema=schema(self._file)))
             self.rows = []
         return pyarrow.concat_tables(self._parts) if self._parts else schema(self._file).empty_table()
 
@@ -267,6 +267,19 @@ class _Table:
 
         with _whole(folder / self._file) as part, open(part, "wb") as file:  # arrow cannot open every path
             pyarrow.parquet.write_table(self.table(), file)
+
+
+def _arrow(column: Sequence[Any], kind: str) -> pyarrow.Array:
+    """A column as arrow has it, of its own bytes: `pyarrow.array` would load pandas, which takes longer than a short run."""
+    import pyarrow
+
+    buffers: list[Any]
+    if kind == "string":
+        texts = [text.encode() for text in column]
+        buffers = [np.cumsum([0, *map(len, texts)], dtype=np.int32), b"".join(texts)]
+    else:
+        buffers = [np.array(column, dtype=kind)]
+    return pyarrow.Array.from_buffers(pyarrow.type_for_alias(kind), len(column), [None, *map(pyarrow.py_buffer, buffers)])
 
 
 def _claim(folder: Path) -> int:
