@@ -181,6 +181,18 @@ def test_a_start_that_goes_well_leaves_the_fork_server_alone(monkeypatch: pytest
     assert not ended.is_set()
 
 
+def test_a_fork_server_that_lacks_what_a_task_needs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[None] = []
+    monkeypatch.setattr(launching, "_loaded", set())
+    monkeypatch.setattr(launching, "end_fork_server", lambda: ended.append(None))
+    monkeypatch.setattr(launching.forkserver, "ensure_running", lambda: None)
+    for modules, replaced in (((), 0), (("experiments.tasks.autograd",), 1), ((), 1), (("experiments.tasks.autograd",), 1)):
+        launching.start_fork_server(modules)
+        assert len(ended) == replaced
+        held = launching.forkserver._forkserver._preload_modules  # type: ignore[attr-defined]
+        assert held == ["experiments.tasks.autograd", "experiments.worlds.preload"][not replaced :]
+
+
 @pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
 def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment(peers=40, topology=graph, strategy=Solo(), world=Processes(), stop=Stop(steps=5))
