@@ -106,7 +106,7 @@ def test_neither_orphan_nor_folder_survives_the_launchers_own_death(fleets: type
 
 def test_a_stopped_process_does_not_hold_the_fleet_up_for_ever(fleets: type) -> None:
     """SIGSTOP looks like a machine that hangs: no sign of life, no end of the process."""
-    fleet = fleets("steps = 240", impatient=True)
+    fleet = fleets("steps = 120", impatient=True)
     pids = fleet.training()
     os.kill(pids[1], signal.SIGSTOP)
     assert fleet.wait(60) == 3
