@@ -82,16 +82,10 @@ class Fleet:
         return topology.analyse(self.graph, rule)
 
 
-def build(
-    experiment: Experiment,
-    meanwhile: Callable[[], None] = lambda: None,
-    make_problem: Callable[[Experiment], Problem] | None = None,
-) -> Fleet:
+def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] | None = None) -> Fleet:
     """Make an experiment concrete.  Raises ConfigError, naming key, value and cure, where its parts do not fit.
 
-    `meanwhile` is called once all that is cheap to check was accepted, before the task's data are loaded: whoever has
-    something slow to start in the background starts it there.  `make_problem` takes the place of `problem_of`:
-    whoever builds many alike may keep what it answers.
+    `make_problem` takes the place of `problem_of`: whoever builds many alike may keep what it answers.
     """
     refuse_too_many(experiment)
     make_problem = make_problem or problem_of
@@ -112,7 +106,6 @@ def build(
     refuse_beyond(experiment, plan, devices)
     _refuse_endless(experiment, devices)
     shares, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
-    meanwhile()
     problem = problem or make_problem(experiment)
     refuse_too_large(experiment, problem.size)
     return Fleet(experiment, graph, shares, plan, devices, problem, rounds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import platform
 import re
@@ -11,7 +12,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from experiments.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, schema
+from experiments.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, numbers, schema
 from experiments.summary import clean, unfinished
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ FLEET = -1
 
 FILES = ("experiment.toml", "metrics.parquet", "links.parquet", "events.jsonl", "summary.json", "report.html", "weights.npy")
 FORMAT = 1
+PACKAGES = ("grapevine", "numpy", "torch", "networkx", "scikit-learn", "pyzmq", "msgspec", "pyarrow", "pandas")
 
 SPARE = ".spare"
 SPARE_BYTES = 32_768
@@ -131,7 +133,7 @@ class Recorder:
     def link_figures(self) -> list[LinkFigures]:
         """What every link carried and measured so far: for the summary."""
         table = self._links.table()
-        return link_figures({name: table[name].to_numpy() for name in LINK_COLUMNS})
+        return link_figures({name: numbers(table[name]) for name in LINK_COLUMNS})
 
     def finish(self, summary: Mapping[str, Any], weights: np.ndarray | None = None) -> None:
         """Complete the folder: the tables, `weights.npy` (float32 [peers, size]), `summary.json` and `report.html`.
@@ -222,12 +224,6 @@ def default_folder(name: str) -> Path:
 
 def describe_machine() -> dict[str, Any]:
     """What it runs on, for the manifest: host, processors, memory, system, and the versions of everything that matters."""
-    versions: dict[str, str | None] = {}
-    for package in ("grapevine", "numpy", "torch", "networkx", "scikit-learn", "pyzmq", "msgspec", "pyarrow", "pandas"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     return {
         "host": socket.gethostname(),
         "processor": _processor(),
@@ -235,8 +231,17 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {package: _version(package) for package in PACKAGES},
     }
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    """The version that is installed, if any; to read it takes longer than a short run."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 class _Table:
@@ -251,9 +256,9 @@ class _Table:
         import pyarrow
 
         if self.rows:
-            arrays = [pyarrow.array(column) for column in zip(*self.rows, strict=True)]
-            part = pyarrow.table(dict(zip(COLUMNS[self._file], arrays, strict=True)))
-            self._parts.append(part.cast(schema(self._file)))
+            kinds = COLUMNS[self._file].values()
+            arrays = [_arrow(column, kind) for column, kind in zip(zip(*self.rows, strict=True), kinds, strict=True)]
+            self._parts.append(pyarrow.Table.from_arrays(arrays, schema=schema(self._file)))
             self.rows = []
         return pyarrow.concat_tables(self._parts) if self._parts else schema(self._file).empty_table()
 
@@ -262,6 +267,19 @@ class _Table:
 
         with _whole(folder / self._file) as part, open(part, "wb") as file:  # arrow cannot open every path
             pyarrow.parquet.write_table(self.table(), file)
+
+
+def _arrow(column: Sequence[Any], kind: str) -> pyarrow.Array:
+    """A column as arrow has it, of its own bytes: `pyarrow.array` would load pandas, which takes longer than a short run."""
+    import pyarrow
+
+    buffers: list[Any]
+    if kind == "string":
+        texts = [text.encode() for text in column]
+        buffers = [np.cumsum([0, *map(len, texts)], dtype=np.int32), b"".join(texts)]
+    else:
+        buffers = [np.array(column, dtype=kind)]
+    return pyarrow.Array.from_buffers(pyarrow.type_for_alias(kind), len(column), [None, *map(pyarrow.py_buffer, buffers)])
 
 
 def _claim(folder: Path) -> int:

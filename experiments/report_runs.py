@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from experiments.fair_shares import Share, SharedLines
-from experiments.result import LinkFigures, Result, link_figures
+from experiments.result import LinkFigures, Result, link_figures, numbers
 from experiments.summary import KEYS
 
 GRID_POINTS = 200
@@ -89,10 +89,8 @@ class Run:
 def _series(result: Result) -> dict[str, dict[int, Line]]:
     table = result.table("metrics.parquet")
     names = table["name"].combine_chunks().dictionary_encode()
-    code, peer, time_s, value = (
-        column.to_numpy(zero_copy_only=False)
-        for column in (names.indices, *(table[name].combine_chunks() for name in ("peer", "time_s", "value")))
-    )
+    code = np.from_dlpack(names.indices)
+    peer, time_s, value = (numbers(table[name]) for name in ("peer", "time_s", "value"))
     order = np.lexsort((time_s, peer, code))
     ends = np.flatnonzero((np.diff(code[order]) != 0) | (np.diff(peer[order]) != 0)) + 1
     series: dict[str, dict[int, Line]] = {}

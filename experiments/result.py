@@ -118,14 +118,15 @@ class Result:
             return schema(file).empty_table()
         try:
             with open(path, "rb") as content:  # arrow cannot open every path
-                table = pyarrow.parquet.read_table(content)
+                table = pyarrow.parquet.ParquetFile(content).read()
             return table.select(list(COLUMNS[file]))
         except (pyarrow.ArrowException, KeyError, OSError) as error:
             raise ValueError(f"{path}: damaged ({str(error).splitlines()[0]}); copy it anew, or run it again") from None
 
     def columns(self, file: str) -> dict[str, np.ndarray]:
-        """The same as numpy arrays."""
-        return {name: column.to_numpy() for name, column in zip(COLUMNS[file], self.table(file).columns, strict=True)}
+        """The columns of the same that hold numbers, as numpy arrays."""
+        table = self.table(file)
+        return {name: numbers(table[name]) for name, kind in COLUMNS[file].items() if kind != "string"}
 
     def _json(self, file: str) -> dict[str, Any]:
         try:
@@ -179,6 +180,11 @@ def _medians(values: np.ndarray, group: np.ndarray, starts: np.ndarray) -> np.nd
     lower, upper = values[starts + np.maximum(known - 1, 0) // 2], values[starts + known // 2]
     with np.errstate(invalid="ignore"):
         return np.where(known > 0, (lower + upper) / 2, np.nan)
+
+
+def numbers(column: pyarrow.ChunkedArray) -> np.ndarray:
+    """A column of numbers, none of them null, as a numpy array: `column.to_numpy` would load pandas, which takes a while."""
+    return np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks] or [np.empty(0)])
 
 
 def schema(file: str) -> pyarrow.Schema:

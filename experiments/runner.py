@@ -42,7 +42,8 @@ def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool 
     """As `run`, with the live view on stderr unless `quiet`; returns the result and the exit status of the contract."""
     with Interrupt() as interrupt:
         with interrupt.breaking_off(), one_thread():
-            fleet = build(experiment, _preparation(experiment))
+            fleet = build(experiment)
+            _prepare(fleet)
         text = experiment.to_toml()
         with _recorder(out or default_folder(experiment.name), text, fleet) as recorder:
             recorder.on_failure = interrupt.ask
@@ -61,13 +62,12 @@ def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
         raise ConfigError(source="--out", problem=problem, cure="give another --out") from None
 
 
-def _preparation(experiment: Experiment) -> Any:
-    """What a world can start while the task's data are loaded."""
-    if not isinstance(experiment.world, Processes):
-        return lambda: None
-    from experiments.worlds.launching import start_fork_server
+def _prepare(fleet: Fleet) -> None:
+    """Start what takes a while, and go on meanwhile."""
+    if isinstance(fleet.experiment.world, Processes):
+        from experiments.worlds.launching import start_fork_server
 
-    return start_fork_server
+        start_fork_server(fleet.problem.preload)
 
 
 def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> ExitStatus:

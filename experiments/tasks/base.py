@@ -59,7 +59,7 @@ class Problem(Protocol):
     arrays: dict[str, np.ndarray]
     """The big data, read-only in use, by name."""
     preload: tuple[str, ...]
-    """Modules that the gradient needs, by name: a launcher may load them once and fork."""
+    """Modules that the gradient needs and the task itself has not imported, by name: a launcher may load them once and fork."""
     notes: list[str]
     """What a user should know about how this problem is computed; may grow during the run."""
 

@@ -52,12 +52,13 @@ class Digits(Task, frozen=True, tag="digits"):
         parts = split()
         rng = np.random.default_rng([seed, _STREAM])
         make: Callable[[Mapping[str, np.ndarray]], Learner]
+        needs: tuple[str, ...]
         if self.model == "cnn":
-            shape, start, make, needs = _as_images, cnn.initial(rng), cnn.learner, cnn.NEEDS
+            shape, start, make, needs = _as_images, cnn.initial(rng), cnn.learner, (cnn.NEEDS,)
             layout = cnn.layout()
         else:
             widths = self._widths()
-            shape, start, needs = _with_ones, perceptron.initial(widths, rng), perceptron.__name__
+            shape, start, needs = _with_ones, perceptron.initial(widths, rng), ()
             make = functools.partial(perceptron.Perceptron, widths)
             layout = perceptron.layout(widths)
         data: dict[str, np.ndarray] = {}
@@ -65,7 +66,7 @@ class Digits(Task, frozen=True, tag="digits"):
             data |= {f"{part}_x": shape(pixels), f"{part}_y": labels}
         return LearningProblem(
             initial=start, layout=layout, data=data, make=make, partition=partition, peers=peers, seed=seed,
-            preload=(needs,),
+            preload=needs,
         )
 
     def _widths(self) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ class QuadraticProblem:
         self.layout: Layout = lay([("x", (self.size,))])
         self.samples: list[int] = [1] * len(targets)
         self.held_out: list[int] = [0] * len(targets)
-        self.preload: tuple[str, ...] = (__name__,)
+        self.preload: tuple[str, ...] = ()
         self.notes: list[str] = []
         self.arrays: dict[str, np.ndarray] = {}
         self._noise = noise

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
 
+_loaded: set[str] = set()
+"""What the fork server imports besides what all peers need."""
+
 
 class WorldError(Exception):
     """A process could not be started or kept: which one, and why; `details` are its last words in full."""
@@ -45,15 +48,19 @@ class WorldError(Exception):
         self.details = details
 
 
-def start_fork_server() -> None:
-    """Start the process that all peers are forked from; it imports torch meanwhile.  Call it early: it takes a while.
+def start_fork_server(modules: Sequence[str]) -> None:
+    """Start the process that all peers are forked from, which imports what they need, and the task's own `modules`, once.
 
-    Raises ConfigError where there is no place for the socket on which it listens.
+    Call it early: it takes a while.  One that runs already and lacks some of the modules is replaced.  Raises ConfigError where
+    there is no place for the socket on which it listens.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(UNGUARDED)  # a peer's process imports its script, and the script starts a fleet: the launcher will say so
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.worlds.preload"])
+    if not _loaded.issuperset(modules):
+        end_fork_server()
+        _loaded.update(modules)
+    context.set_forkserver_preload([*sorted(_loaded), "experiments.worlds.preload"])
     resource_tracker.ensure_running()  # it would let interrupts through again below
     _allow_files()
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}

@@ -6,13 +6,11 @@ Objects that exist now are frozen out of the garbage collector, whose visits wou
 import gc
 
 import numpy
-import torch
 
 import experiments.tasks
 import experiments.worlds.child  # noqa: F401
 from peer.aggregators import add_scaled
 
-torch.set_num_threads(1)
 add_scaled(numpy.zeros(4, numpy.float32), numpy.zeros(4, numpy.float32), 1.0)  # loads what is loaded on first use
 numpy.zeros((4, 4), numpy.float32) @ numpy.zeros((4, 4), numpy.float32)  # wakes the linear algebra library
 gc.collect()

@@ -116,7 +116,7 @@ class ProcessesWorld:
 
     def _start(self, room: Any) -> None:
         experiment, run = self.fleet.experiment, secrets.randbits(63)
-        start_fork_server()
+        start_fork_server(self.fleet.problem.preload)
         self._bring_network_up()
         names = list(self.fleet.problem.arrays)
         with bounded_start(lambda: self.interrupt.requested, SETUP_S):

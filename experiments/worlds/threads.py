@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 _BLAS = ("scipy_openblas{}64_", "scipy_openblas{}", "openblas{}64_", "openblas{}", "mkl{}")
 """What a BLAS calls its two functions, `_get_num_threads` and `_set_num_threads` (MKL: `_get_max_threads`)."""
@@ -46,8 +47,24 @@ def _switches() -> Iterator[tuple[int, Callable[[int], object]]]:
                 break
 
 
+class _Library(ctypes.Structure):
+    """The beginning of the C structure dl_phdr_info."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("path", ctypes.c_char_p))
+
+
+_LOOK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p)
+
+
 def _loaded(*parts: str) -> list[str]:
     """The shared libraries of this process with one of these in their names."""
-    lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    paths = dict.fromkeys(line.partition("/")[2] for line in lines if ".so" in line)
-    return [f"/{path}" for path in paths if any(part in path.rpartition("/")[2] for part in parts)]
+    paths: list[str] = []
+
+    def look(library: Any, size_bytes: int, data: Any) -> int:
+        path = os.fsdecode(library.contents.path or b"")
+        if any(part in path.rpartition("/")[2] for part in parts):
+            paths.append(path)
+        return 0
+
+    ctypes.CDLL(None).dl_iterate_phdr(_LOOK(look), None)
+    return paths

@@ -14,6 +14,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+IMPATIENT = """
+import sys
+from experiments.__main__ import main
+from experiments.worlds import processes
+processes.SILENCE_S = 4.0
+sys.exit(main(sys.argv[1:]))
+"""
+
 SMALL = """
 name = "small"
 seed = 3
@@ -51,13 +59,19 @@ def until(look: Callable[[], T | None], what: str, deadline_s: float = 30.0) -> 
 
 
 class LiveFleet:
-    """One `grapevine run` in a process group of its own; `environment` changes what it is started in."""
+    """One `grapevine run` in a process group of its own; `environment` changes what it is started in.
 
-    def __init__(self, folder: Path, stop: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    An `impatient` one takes a process that says nothing for lost sooner than a user's does.
+    """
+
+    def __init__(
+        self, folder: Path, stop: str, *arguments: str, environment: dict[str, str] | None = None, impatient: bool = False
+    ) -> None:
         self.out = folder / "run"
         file = folder / "small.toml"
         file.write_text(SMALL.format(stop=stop))
-        command = [sys.executable, "-m", "experiments", "run", str(file), "--out", str(self.out), "--quiet", *arguments]
+        program = ["-c", IMPATIENT] if impatient else ["-m", "experiments"]
+        command = [sys.executable, *program, "run", str(file), "--out", str(self.out), "--quiet", *arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, **(environment or {})},

@@ -107,7 +107,7 @@ BASE = Experiment(
     strategy=Slices(),
     optimizer=Sgd(learning_rate=0.05),
     stop=Stop(time="10 s"),
-    record=Record(every="500 ms"),
+    record=Record(every="500 ms", report=False),
 )
 
 OUTAGES = Uniform(rate="8 Mbit/s", outage_every="1 s", outage_length="10 ms")

@@ -108,7 +108,7 @@ def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, mo
     world = make(Stop(steps=5))
     stands = [Stand("peer 0"), Stand("peer 1"), Stand("evaluator")]
     monkeypatch.setattr(processes, "Child", lambda *_: stands.pop(0))
-    monkeypatch.setattr(processes, "start_fork_server", lambda: None)
+    monkeypatch.setattr(processes, "start_fork_server", lambda modules: None)
     monkeypatch.setattr(world, "_hear_all", lambda kind: {peer: messages.Ready("") for peer in range(2)})
     world.attention.s = 100.0
     world._start(Path())
@@ -156,7 +156,7 @@ def test_an_interrupt_is_heard_between_two_starts(make: Any, monkeypatch: pytest
         return Stand(name)
 
     monkeypatch.setattr(processes, "Child", start)
-    monkeypatch.setattr(processes, "start_fork_server", lambda: None)
+    monkeypatch.setattr(processes, "start_fork_server", lambda modules: None)
     with pytest.raises(KeyboardInterrupt):
         world._start(Path())
     assert started == ["peer 0"]
@@ -181,6 +181,18 @@ def test_a_start_that_goes_well_leaves_the_fork_server_alone(monkeypatch: pytest
     assert not ended.is_set()
 
 
+def test_a_fork_server_that_lacks_what_a_task_needs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[None] = []
+    monkeypatch.setattr(launching, "_loaded", set())
+    monkeypatch.setattr(launching, "end_fork_server", lambda: ended.append(None))
+    monkeypatch.setattr(launching.forkserver, "ensure_running", lambda: None)
+    for modules, replaced in (((), 0), (("experiments.tasks.autograd",), 1), ((), 1), (("experiments.tasks.autograd",), 1)):
+        launching.start_fork_server(modules)
+        assert len(ended) == replaced
+        held = launching.forkserver._forkserver._preload_modules  # type: ignore[attr-defined]
+        assert held == ["experiments.tasks.autograd", "experiments.worlds.preload"][not replaced :]
+
+
 @pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
 def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment(peers=40, topology=graph, strategy=Solo(), world=Processes(), stop=Stop(steps=5))
@@ -188,7 +200,7 @@ def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: in
     build(experiment)
     monkeypatch.setattr(build_module, "files_allowed", lambda: needed - 1)
     with pytest.raises(ConfigError, match=rf"hold up to {needed} files open each, and {needed - 1} are permitted here"):
-        build(experiment, lambda: pytest.fail("something was started"))
+        build(experiment, lambda experiment: pytest.fail("data were loaded"))
 
 
 def test_a_peer_of_many_neighbours_needs_more_files_than_its_launcher() -> None:

@@ -12,7 +12,7 @@ import pytest
 import topology
 from experiments import ConfigError, Experiment, run
 from experiments.build import asked_delays_s, build
-from experiments.config import Stop, Virtual
+from experiments.config import Record, Stop, Virtual
 from experiments.tasks import Digits, Quadratic
 from experiments.tasks.partitions import Dirichlet
 from netem import Uniform, UniformDevices
@@ -38,6 +38,7 @@ def experiment(**changes: Any) -> Experiment:
         network=Uniform(rate="10 Mbit/s", delay="15 ms"),
         optimizer=Sgd(learning_rate=RATE),
         stop=Stop(steps=30),
+        record=Record(report=False),
     )
     return base.replace(**changes)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import networkx as nx
@@ -60,6 +62,20 @@ def test_own_strategy_graph_and_module_in_processes(tmp_path: Path) -> None:
     assert result.summary["accuracy_mean"] > 0.85
     assert result.weights.shape[0] == 10
     assert Result.read(tmp_path / "run").summary == result.summary
+
+
+def test_a_run_of_the_perceptron_loads_neither_pandas_nor_torch(tmp_path: Path) -> None:
+    """Each takes longer to load than a short run takes."""
+    program = (
+        "import sys; from experiments import Experiment, run\n"
+        "devices = {'name': 'uniform', 'speed': '100 samples/s'}\n"
+        "virtual = {'world': {'name': 'virtual'}, 'devices': devices, 'stop': {'steps': 2}}\n"
+        "run(Experiment.from_document(virtual), sys.argv[1])\n"
+        "print([name for name in ('pandas', 'torch') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 @pytest.mark.parametrize("world", ["processes", "virtual"])

@@ -96,7 +96,7 @@ def test_strategies_bear_messages_that_overtake_each_other(strategy: Strategy, t
     """With a jitter of several messages' length, and some packets twice, over shared and private links."""
     asked = Experiment(
         peers=5, topology=Ring(), world=Virtual(), strategy=strategy, stop=Stop(time="6 s"),
-        task=Quadratic(targets=(1.0, 2.0, 3.0, 4.0, 5.0), dimension=500), devices=UniformDevices(speed="2000 samples/s"),
+        task=Quadratic(targets=(1.0, 2.0, 3.0, 4.0, 5.0), dimension=500), devices=UniformDevices(speed="500 samples/s"),
         network=Uniform(rate="4 Mbit/s", delay="90 ms", jitter="80 ms", reorder=True, duplicate=0.1, uplink="5 Mbit/s"),
     )  # fmt: skip
     result = run(asked, out=tmp_path / "run")

@@ -131,7 +131,13 @@ def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, mo
     assert figures["estimated_s"] > 0
 
 
-def test_they_are_left_out_where_the_file_says_so(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_they_are_left_out_where_the_file_says_so(
+    tmp_path: Path,
+    command: Any,  # noqa: F811
+    monkeypatch: Any,
+    capsys: Any,
+) -> None:
+    monkeypatch.setattr(sweeps.carry_out, "__defaults__", (1, command, lambda standing: None))
     monkeypatch.setenv("COLUMNS", "200")
     file, out = tmp_path / "pairs.toml", tmp_path / "out"
     file.write_text(PAIRS.replace("[sweep]", "[sweep]\nskip_invalid = true"))
