@@ -70,7 +70,7 @@ class Recorder:
         self._metrics = _Table("metrics.parquet")
         self._links = _Table("links.parquet")
         self._flush_from_s = 0.0
-        self._finished = False
+        self.finished = False
         self._concluded = False
         self._unlock = weakref.finalize(self, os.close, _claim(folder))
         try:
@@ -140,9 +140,9 @@ class Recorder:
         whose folder could not be written is not complete, and its summary says so. Raises OSError where not even that can
         be written.
         """
-        if self._finished:
+        if self.finished:
             raise ValueError(f"{self.folder}: this run is finished already; a new run needs a new Recorder")
-        self._finished = True
+        self.finished = True
         try:
             self.flush(force=True)
             self._save(weights)
@@ -160,20 +160,21 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._finished:
+        if self.finished:
             return
         reason = "interrupted" if kind is KeyboardInterrupt else f"failed: {error or kind.__name__}" if kind else "abandoned"
         self.finish(unfinished(self._experiment_toml, reason))
 
     @contextmanager
     def _whatever_the_disk(self, what: str) -> Iterator[None]:
-        """Where a disk, or the memory, is full: note it for the summary, and ask for the end of the run."""
+        """Where something cannot be written, as on a full disk: note it for the summary, and ask for the end of the run."""
         try:
             yield
-        except (OSError, MemoryError) as error:
+        except Exception as error:  # what the tables' library raises is its own affair
             if self.failure or self._concluded:
                 return
-            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or "out of memory"
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
+            why = "out of memory" if isinstance(error, MemoryError) and not str(error) else why
             self.failure = f"{self.folder}: {what}: {why}"
             self.on_failure()
 

@@ -94,8 +94,7 @@ class ProcessesWorld:
             spool(room, self.fleet.problem.arrays)
             if self.shared.routes:
                 open_table(room, self.shared, create=True)
-            snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
-            self.scoring.snapshots = snapshots
+            self.scoring.snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
             self._room = room
             try:
                 self._start(room)
@@ -106,11 +105,17 @@ class ProcessesWorld:
             self._train()
             wall_s = time.monotonic() - started_s
             self._score_the_end()
-            return self.tally.outcome(self.completed, self.reason, wall_s, snapshots.last(problem.initial))
+            return self.tally.outcome(self.completed, self.reason, wall_s, self.weights)
         finally:
             remove_folder(room)
             self._end_all()
             self._take_network_down()
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Every peer's last weights that are known, float32 [peers, size]: the initial ones of a fleet that never began."""
+        problem, snapshots = self.fleet.problem, self.scoring.snapshots
+        return np.tile(problem.initial, (len(self.fleet.devices), 1)) if snapshots is None else snapshots.last(problem.initial)
 
     # ---- the start ------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,14 @@ def test_a_question_gets_its_answer(meeting: tuple[Path, Rendezvous]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "words"), [(b"not json", "no question"), (b"x" * (LIMIT_BYTES + 100), "more than"), (b"[]", "no question")]
+    ("question", "words"),
+    [
+        (b"not json", "no question"),
+        (b"x" * (LIMIT_BYTES + 100), "more than"),
+        (b"[]", "no question"),
+        (b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "no question"),
+        (b'{"a": "\xff"}', "no question"),
+    ],
 )
 def test_what_is_no_question_is_turned_away(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
     folder, rendezvous = meeting
