@@ -87,14 +87,10 @@ class ProcessesWorld:
         peers, problem = self.fleet.experiment.peers, self.fleet.problem
         arrays_bytes = sum(array.nbytes + 4096 for array in problem.arrays.values())
         try:
-            room = make_room(arrays_bytes + Snapshots.needed_bytes(peers, problem.size))
+            room = make_room(arrays_bytes + Snapshots.needed_bytes(peers, problem.size), self._lay_files)
         except OSError as error:
             raise WorldError(str(error)) from None
         try:
-            spool(room, self.fleet.problem.arrays)
-            if self.shared.routes:
-                open_table(room, self.shared, create=True)
-            self.scoring.snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
             self._room = room
             try:
                 self._start(room)
@@ -110,6 +106,13 @@ class ProcessesWorld:
             remove_folder(room)
             self._end_all()
             self._take_network_down()
+
+    def _lay_files(self, room: Path) -> None:
+        """Put what the processes share into a folder.  Raises OSError where it does not fit."""
+        self.scoring.snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
+        spool(room, self.fleet.problem.arrays)
+        if self.shared.routes:
+            open_table(room, self.shared, create=True)
 
     @property
     def weights(self) -> np.ndarray:
@@ -222,6 +225,7 @@ class ProcessesWorld:
             for peer, child in self.peers.items():
                 if peer in heard:
                     continue
+                child.go_on()
                 for message in child.read():
                     if isinstance(message, kind):
                         heard[peer] = message
@@ -279,6 +283,7 @@ class ProcessesWorld:
         children = [child for child in (*self.peers.values(), self.evaluator) if child is not None and child.alive]
         wait([*(child.connection for child in children), *also], timeout_s)
         for child in children:
+            child.go_on()
             for message in child.read():
                 child.heard_s = self.attention.s
                 self._take(child, message)
