@@ -69,8 +69,6 @@ class PeerSpec:
     dilation: float
     stop_ns: int | None
     every_ns: int
-    scripted_ns: int
-    """When the script's last event is: what is on a link that it cuts may be due as late as that."""
     dies_ns: int | None = None
     """When the script kills this peer, which it sees to itself: the launcher of a busy machine may be late."""
     namespace: str = ""
@@ -161,7 +159,6 @@ class _PeerProcess:
             self._beat,
             priority,
         )
-        self.carrier.ahead_limit_ns += spec.scripted_ns
         self.reporter = Reporter(self.peer, self.carrier.sent, self.carrier.received)
 
     def run(self) -> None:

@@ -177,7 +177,6 @@ class ProcessesWorld:
             dilation=self.world.dilation,
             stop_ns=fleet.stop_ns,
             every_ns=fleet.every_ns,
-            scripted_ns=max((event.at_ns for event in experiment.events), default=0),
             dies_ns=next((at_ns for at_ns, victim in kills(experiment.events) if victim == peer), None),
         )
 
