@@ -57,7 +57,7 @@ class Pokes:
     def open(self) -> None:
         """From now on the fleet can be poked."""
         try:
-            self._rendezvous = Rendezvous(self.tally.recorder.folder)
+            self._rendezvous = Rendezvous(self.tally.recorder.inside)
         except OSError as error:
             self.tally.event("note", text=f"this fleet cannot be poked, since its folder holds no socket: {error.strerror}")
 
