@@ -183,7 +183,7 @@ class Floor:
                 return str(Result.read(self.out / point.name).summary.get("reason"))
         words = self._log(point).read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line.strip() for line in reversed(words) if line.strip()), "no output")
-        ending = f"signal {signal_name(-status)}" if status < 0 else f"exit status {status}"
+        ending = f"ended by {signal_name(-status)}" if status < 0 else f"exit status {status}"
         return f"{ending}: {last}"
 
     def _log(self, point: Point) -> Path:

@@ -96,6 +96,12 @@ def end_fork_server() -> None:
         os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # multiprocessing wants to take its status itself
 
 
+def wake_tracker() -> None:
+    """Let the process go on that multiprocessing keeps beside the launcher: stopped it would not see that the launcher ends."""
+    with contextlib.suppress(OSError, TypeError):
+        os.kill(resource_tracker._resource_tracker._pid, signal.SIGCONT)  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def bounded_start(interrupted: Callable[[], bool], limit_s: float) -> Iterator[None]:
     """While entered, a fork server that does not answer is waited for no longer than `limit_s`, and not after an interrupt."""

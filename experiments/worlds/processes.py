@@ -36,6 +36,7 @@ from experiments.worlds.launching import (
     end_fork_server,
     server_folder,
     start_fork_server,
+    wake_tracker,
 )
 from experiments.worlds.memory import Snapshots, make_room, spool
 from experiments.worlds.pokes import BY_SCRIPT, Pokes
@@ -448,6 +449,8 @@ class ProcessesWorld:
             child.process.join(max(0.0, deadline_s - time.monotonic()))
         if any(child.process.is_alive() for child in children):
             end_fork_server()  # it is stopped: whoever waits for one of its processes would wait for ever
+
+        wake_tracker()
 
     def _refresh(self) -> None:
         if time.monotonic() - self._refreshed_s > REFRESH_S:

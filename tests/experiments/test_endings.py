@@ -176,6 +176,21 @@ def test_a_terminal_that_closes_is_an_interrupt(file: Path, tmp_path: Path) -> N
     assert result.weights.shape == (4, 1)
 
 
+def test_an_interrupt_while_the_commands_are_loaded_is_one_too() -> None:
+    program = """if True:
+        import sys
+        class Interrupting:
+            def find_spec(self, name, *_):
+                if name == "experiments.commands":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupting())
+        from experiments.__main__ import main
+        sys.exit(main(["list"]))
+    """
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 def test_output_that_cannot_be_kept_is_an_error(file: Path, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         ended = subprocess.run([*GRAPEVINE, "list"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)

@@ -44,8 +44,8 @@ print("training", experiment["seed"], flush=True)
 if experiment["seed"] == 13:
     print("ring.toml: peers: bad luck", file=sys.stderr)
     sys.exit(2)
-if experiment["seed"] == 9:
-    os.kill(os.getpid(), signal.SIGKILL)
+if experiment["seed"] in (9, 40):
+    os.kill(os.getpid(), experiment["seed"])
 folder.mkdir(exist_ok=True)
 shutil.copy(file, folder / "experiment.toml")
 (folder / "manifest.json").write_text(json.dumps({"run_folder": 1}))
@@ -207,13 +207,14 @@ def test_what_is_complete_is_not_run_again(tmp_path: Path, command: Any) -> None
 
 
 def test_a_failure_is_told_and_stops_no_other(tmp_path: Path, command: Any) -> None:
-    attempts, status = run_sweep(points_of(13, 9, 5, 1), tmp_path / "out", command=command)
+    attempts, status = run_sweep(points_of(13, 9, 5, 40, 1), tmp_path / "out", command=command)
     assert status == 1
-    assert states(attempts) == ["failed", "failed", "failed", "completed"]
+    assert states(attempts) == ["failed", "failed", "failed", "failed", "completed"]
     reasons = [attempt.reason for attempt in attempts]
     assert reasons[0] == "exit status 2: ring.toml: peers: bad luck"
-    assert reasons[1].startswith("signal SIGKILL: ")
+    assert reasons[1].startswith("ended by SIGKILL: ")
     assert reasons[2] == "out of luck"
+    assert reasons[3].startswith("ended by signal 40: ")  # one without a name
 
 
 def test_an_interrupt_ends_what_runs_and_keeps_what_is_done(tmp_path: Path, command: Any) -> None:
