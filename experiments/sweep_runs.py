@@ -122,7 +122,11 @@ class Floor:
                 del self.running[point.name]
                 self.attempts[point.name] = self._ended(point, child.returncode, time.monotonic() - began_s)
         while self.waiting and len(self.running) < self.jobs:
-            self._start(self.waiting.popleft())
+            point = self.waiting.popleft()
+            try:
+                self._start(point)
+            except OSError as error:
+                self.attempts[point.name] = Attempt(point, "failed", f"{self.out}: {error.strerror or error}")
         return bool(self.running)
 
     def standing(self) -> Standing:

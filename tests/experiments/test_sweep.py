@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pandas
 import pytest
 
-from experiments import sweep, sweep_runs
+from experiments import sweep, sweep_runs, sweep_table
 from experiments.__main__ import main
 from experiments.commands.sweep import _columns
 from experiments.config import ConfigError, Experiment
@@ -322,6 +323,36 @@ def test_the_command_tells_the_state_of_each_run(tmp_path: Path, command: Any, m
     for name in ("table.csv", "table.parquet", "report.html"):
         assert (out / name).is_file()
         assert str(out / name) in printed.out
+
+
+def test_a_sweep_whose_disk_is_full_tells_what_came_of_it(tmp_path: Path, command: Any, monkeypatch: Any, capsys: Any) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sweep_table, "write_table", full)
+    monkeypatch.setattr(sweep.carry_out, "__defaults__", (1, command, lambda standing: None))
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "sweep.toml").write_text("[sweep]\nseed = [1, 2]")
+    out = tmp_path / "out"
+    assert main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(out), "--quiet"]) == 1
+    printed = capsys.readouterr()
+    problem = "tables and report could not be written: No space left on device"
+    assert printed.err == f"grapevine sweep: {out}: {problem}; make room, and give the same command again\n"
+    assert printed.out.count("completed") == 2
+
+
+def test_a_run_that_cannot_even_be_started_stops_no_other(tmp_path: Path, command: Any, monkeypatch: Any) -> None:
+    start = sweep_runs.Floor._start
+
+    def full(floor: Any, point: Point) -> None:
+        if point.values["seed"] == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        start(floor, point)
+
+    monkeypatch.setattr(sweep_runs.Floor, "_start", full)
+    attempts, status = run_sweep(points_of(1, 2), tmp_path / "out", command=command)
+    assert (states(attempts), status) == (["failed", "completed"], 1)
+    assert attempts[0].reason == f"{tmp_path / 'out'}: No space left on device"
 
 
 def test_a_real_sweep_of_real_runs(tmp_path: Path, capsys: Any) -> None:
