@@ -7,10 +7,8 @@ import errno
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from importlib import metadata
 from typing import Any, NoReturn
 
-from experiments.commands import check, cleanup, list, poke, probe, report, run, sweep, topology
 from experiments.config_errors import ConfigError
 from experiments.exit_status import TOLD, ExitStatus
 from experiments.terminal import Outlet, printable
@@ -79,6 +77,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from importlib import metadata  # from here on an interrupt is an ending in good order: these take most of the start
+
+    from experiments.commands import check, cleanup, list, poke, probe, report, run, sweep, topology
+
     parser = _Parser(
         prog="grapevine",
         description="Decentralized training over emulated wide-area networks.",

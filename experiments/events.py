@@ -36,6 +36,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_un
         """Its name in the menu."""
         return str(self.__struct_config__.tag)
 
+    @property
+    def ends_ns(self) -> int:
+        """Until when nothing can take its place but what lasts as long; its own time where it lasts until the next."""
+        return self.at_ns
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        """What it happens to, and in which respect: a later event about the same says all anew."""
+        raise NotImplementedError
+
     def describe(self) -> str:
         """In words, such as "link 0-1 is cut"."""
         raise NotImplementedError
@@ -59,6 +69,10 @@ class LinkEvent(Event, frozen=True, kw_only=True):
         if self.way != "both" and self.link is None and self.peer is None:
             raise ValueError(f'way: "{self.way}" of all links says nothing; give link or peer, or leave way out')
         self.condition(PLAIN)
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.link, self.peer, self.way
 
     def meant(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Those of the directed links that it happens to."""
@@ -175,6 +189,10 @@ class PartitionEvent(Event, frozen=True, kw_only=True, tag="partition"):
         if twice:
             raise ValueError(f"groups: name peer {twice[0]} twice; a peer is in one group")
 
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.groups
+
     def meant(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Those of the directed links that go from one group to another."""
         group = {peer: place for place, peers in enumerate(self.groups) for peer in peers}
@@ -196,6 +214,10 @@ class SpeedEvent(Event, frozen=True, kw_only=True, tag="speed"):
     factor: Factor
     """Times its own speed: 0.25 = a quarter, 1 = as the devices say; above 0."""
 
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.peer
+
     def describe(self) -> str:
         return f"peer {self.peer}: speed x {self.factor:g}"
 
@@ -212,6 +234,14 @@ class PauseEvent(Event, frozen=True, kw_only=True, tag="pause"):
         if duration_ns(self.length) == 0:
             raise ValueError(f'length: {self.length!r} is no pause; write for example "5 s"')
 
+    @property
+    def ends_ns(self) -> int:
+        return self.at_ns + duration_ns(self.length)
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.peer
+
     def describe(self) -> str:
         return f"peer {self.peer} pauses for {self.length}"
 
@@ -222,8 +252,25 @@ class KillEvent(Event, frozen=True, kw_only=True, tag="kill"):
     peer: PeerNumber
     """Which one."""
 
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.peer
+
     def describe(self) -> str:
         return f"peer {self.peer} is killed"
+
+
+def without_stale(events: Iterable[Event], now_ns: int) -> list[Event]:
+    """Events in order of time, without those before `now_ns` in whose place another one has come by then."""
+    kept: list[Event] = []
+    latest: dict[tuple[object, ...], Event] = {}
+    for event in reversed(list(events)):
+        if event.at_ns <= now_ns:
+            if event.about in latest and latest[event.about].ends_ns >= event.ends_ns:
+                continue
+            latest[event.about] = event
+        kept.append(event)
+    return kept[::-1]
 
 
 AnyEvent = (

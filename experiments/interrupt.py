@@ -72,3 +72,11 @@ class Interrupt:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL for 9; a number where the signal has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # one of the real-time signals, which have no names of their own

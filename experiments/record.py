@@ -10,6 +10,7 @@ import platform
 import re
 import socket
 import sys
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,7 +56,8 @@ class Recorder:
 
     A disk that fills up never raises in the middle of a run: `failure` then says what happened, `on_failure` (to be set) is
     called once, and what is finished still holds a true summary and the weights, for which `weights_bytes` and a few kB more
-    are set aside at the start.
+    are set aside at the start. All is written by way of a descriptor of the folder, so one that is moved meanwhile is
+    completed where it lies then; in place of one that is removed another is made beside it. `folder` is where it is in the end.
 
     Kinds of events that the report understands: "lost" and "fault" (with `peer`), "join", "warning" (with `text`);
     any other kind is shown as it is.
@@ -72,20 +74,28 @@ class Recorder:
         self._metrics = _Table("metrics.parquet")
         self._links = _Table("links.parquet")
         self._flush_from_s = 0.0
-        self._finished = False
+        self.finished = False
         self._concluded = False
-        self._unlock = weakref.finalize(self, os.close, _claim(folder))
+        self._manifest = {**manifest, "run_folder": FORMAT}
+        self._lock = _claim(folder)
+        self._unlock = weakref.finalize(self, os.close, self._lock)
+        self.inside = Path(f"/proc/self/fd/{self._lock}")
+        """A path of the folder that holds wherever it is moved, until the run is finished."""
         try:
-            _reserve(folder / SPARE, SPARE_BYTES)
-            self._write_json("manifest.json", {**manifest, "run_folder": FORMAT})
-            _replace(folder / "experiment.toml", experiment_toml.encode("utf-8", "surrogateescape"))
-            self._write_json("summary.json", unfinished(experiment_toml, "running"))
-            self._events = open(folder / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+            _reserve(self.inside / SPARE, SPARE_BYTES)
+            self._begin()
         except OSError:
-            _clear(folder)
+            _clear(self.inside, "manifest.json", *FILES)
             raise
         with self._whatever_the_disk("the weights have no room"):
-            _reserve(_part(folder / "weights.npy"), weights_bytes)
+            _reserve(_part(self.inside / "weights.npy"), weights_bytes)
+
+    def _begin(self) -> None:
+        """Write what lies there from the start."""
+        self._write_json("manifest.json", self._manifest)
+        _replace(self.inside / "experiment.toml", self._experiment_toml.encode("utf-8", "surrogateescape"))
+        self._write_json("summary.json", unfinished(self._experiment_toml, "running"))
+        self._events = open(self.inside / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - open as long as the run
 
     def metric(self, time_s: float, peer: int, step: int, name: str, value: float) -> None:
         """One measurement at an emulated time; `peer` -1 is the fleet."""
@@ -126,7 +136,7 @@ class Recorder:
             return
         for table in (self._metrics, self._links):
             with self._whatever_the_disk("the tables cannot be written"):
-                table.write(self.folder)
+                table.write(self.inside)
         ended_s = time.monotonic()
         self._flush_from_s = ended_s + max(FLUSH_PAUSE_S, (ended_s - began_s) / FLUSH_SHARE)
 
@@ -142,40 +152,63 @@ class Recorder:
         whose folder could not be written is not complete, and its summary says so. Raises OSError where not even that can
         be written.
         """
-        if self._finished:
+        if self.finished:
             raise ValueError(f"{self.folder}: this run is finished already; a new run needs a new Recorder")
-        self._finished = True
+        self.finished = True
         try:
+            moved = self._follow()
+            if moved:
+                summary = {**summary, "warnings": [*(summary.get("warnings") or ()), moved]}
             self.flush(force=True)
             self._save(weights)
-            (self.folder / SPARE).unlink(missing_ok=True)
+            (self.inside / SPARE).unlink(missing_ok=True)
             summary = self._conclude(summary)
             self._concluded = True
             if self._page and not self.failure:
                 self._report(summary)
         finally:
             self._events.close()
-            _clear(self.folder)
+            _clear(self.inside)
             self._unlock()
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._finished:
+        if self.finished:
             return
         reason = "interrupted" if kind is KeyboardInterrupt else f"failed: {error or kind.__name__}" if kind else "abandoned"
         self.finish(unfinished(self._experiment_toml, reason))
 
+    def _follow(self) -> str:
+        """Find the folder where it lies by now, or make another one; what has become of it, "" where it is where it was."""
+        with suppress(OSError):
+            if os.path.samestat(os.stat(self.folder), os.fstat(self._lock)):
+                return ""
+        if os.fstat(self._lock).st_nlink:
+            before, self.folder = self.folder, Path(os.readlink(self.inside))
+            moved = f"the run folder {before} was moved to {self.folder} while the run went on"
+            self.event(0.0, "note", text=moved)
+            return moved
+        self._events.close()
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.inside = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}-saved-", dir=self.folder.parent))
+        self.failure = f"{self.folder}: was removed while the run went on; what was still known is in {self.inside}"
+        self.folder = self.inside
+        self._begin()
+        self.event(0.0, "note", text=self.failure)
+        return ""
+
     @contextmanager
     def _whatever_the_disk(self, what: str) -> Iterator[None]:
-        """Where a disk, or the memory, is full: note it for the summary, and ask for the end of the run."""
+        """Where something cannot be written, as on a full disk: note it for the summary, and ask for the end of the run."""
         try:
             yield
-        except (OSError, MemoryError) as error:
+        except Exception as error:  # what the tables' library raises is its own affair
             if self.failure or self._concluded:
                 return
-            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or "out of memory"
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
+            why = "out of memory" if isinstance(error, MemoryError) and not str(error) else why
             self.failure = f"{self.folder}: {what}: {why}"
             self.on_failure()
 
@@ -184,7 +217,7 @@ class Recorder:
         if weights is None:
             return
         rows = np.ascontiguousarray(weights, dtype=np.float32)
-        with self._whatever_the_disk("the weights cannot be written"), _whole(self.folder / "weights.npy") as part:
+        with self._whatever_the_disk("the weights cannot be written"), _whole(self.inside / "weights.npy") as part:
             mode = "r+b" if part.exists() else "wb"
             with open(part, mode) as file:
                 np.save(file, rows, allow_pickle=False)
@@ -213,7 +246,7 @@ class Recorder:
             self.event(summary.get("emulated_s") or 0.0, "warning", text=text)
 
     def _write_json(self, file: str, value: Mapping[str, Any]) -> None:
-        _replace(self.folder / file, msgspec.json.format(msgspec.json.encode(clean(value)), indent=2) + b"\n")
+        _replace(self.inside / file, msgspec.json.format(msgspec.json.encode(clean(value)), indent=2) + b"\n")
 
 
 def default_folder(name: str) -> Path:
@@ -340,9 +373,9 @@ def _reserve(path: Path, size_bytes: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size_bytes)
 
 
-def _clear(folder: Path) -> None:
-    """Take away what only a run that goes on needs: files half written, and the room set aside."""
-    for path in (folder / SPARE, *(_part(folder / file) for file in (*FILES, "manifest.json"))):
+def _clear(folder: Path, *files: str) -> None:
+    """Take away what only a run that goes on needs: files half written, and the room set aside; and these files."""
+    for path in (folder / SPARE, *(_part(folder / file) for file in (*FILES, "manifest.json")), *map(folder.joinpath, files)):
         with suppress(OSError):
             path.unlink(missing_ok=True)
 

@@ -61,7 +61,7 @@ class Rendezvous:
         self._guests = deque()
         for place, (until_s, guest) in enumerate(waiting):
             try:
-                guest.send(msgspec.json.encode(_answered(guest.recv(LIMIT_BYTES + 1), answer)))
+                guest.send(_answered(guest.recv(LIMIT_BYTES + 1), answer))
             except BlockingIOError:
                 if now_s < until_s and place >= len(waiting) - GUESTS:
                     self._guests.append((until_s, guest))
@@ -114,13 +114,14 @@ def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
     return msgspec.json.decode(heard, type=dict[str, Any])
 
 
-def _answered(question: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def _answered(question: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+    """The answer as it is sent.  No bytes that somebody sends end the fleet: also those that nest too deep, or are no UTF-8."""
     if len(question) > LIMIT_BYTES:
-        return {"refused": f"a question of more than {LIMIT_BYTES:,} bytes"}
+        return msgspec.json.encode({"refused": f"a question of more than {LIMIT_BYTES:,} bytes"})
     try:
-        return answer(msgspec.json.decode(question, type=dict[str, Any]))
-    except msgspec.DecodeError:
-        return {"refused": "this is no question"}
+        return msgspec.json.encode(answer(msgspec.json.decode(question, type=dict[str, Any])))
+    except (ValueError, RecursionError):
+        return msgspec.json.encode({"refused": "this is no question"})
 
 
 def _user(asking: socket.socket) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,38 +72,39 @@ def _prepare(fleet: Fleet) -> None:
 
 
 def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> ExitStatus:
+    """Train, and complete the run folder: with the last weights and a true summary also where anything raises on the way."""
     from experiments.progress import Progress
-    from experiments.worlds.launching import WorldError
     from experiments.worlds.tally import Tally
 
     experiment = fleet.experiment
     if recorder.failure:
         recorder.finish(unfinished(text, recorder.failure))
         return ExitStatus.INCOMPLETE
-    with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
-        tally = Tally(fleet, recorder, progress.update)
-        tally.refresh(0.0)
-        if (doubt := timeless(fleet)) is not None:
-            tally.warn(doubt)
-        world = None
-        try:
+    tally = Tally(fleet, recorder, lambda status: None)
+    world = None
+    try:
+        with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
+            tally.show = progress.update
+            tally.refresh(0.0)
+            if (doubt := timeless(fleet)) is not None:
+                tally.warn(doubt)
             with interrupt.breaking_off():
                 world = _world(fleet, tally, interrupt)
             outcome = world.run()
-        except WorldError as error:
-            tally.event("fault", text=error.details or str(error))
-            recorder.finish(unfinished(text, f"the fleet could not be started: {error}"), _untrained(fleet))
-            return ExitStatus.INCOMPLETE
-        except KeyboardInterrupt:
-            recorder.finish(unfinished(text, "interrupted"), _untrained(fleet))
-            return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED
-        except MemoryError as error:
-            reason = f"out of memory ({error or 'no more could be had'}); use fewer peers or a smaller model"
-            recorder.finish(unfinished(text, reason), getattr(world, "weights", None))
-            return ExitStatus.INCOMPLETE
-        tally.phase = "writing"
-        tally.refresh(tally.emulated_s)
-        _finish(fleet, recorder, tally, outcome)
+            tally.phase = "writing"
+            tally.refresh(tally.emulated_s)
+            tally.event("end", text=outcome.reason)
+            recorder.finish(_summary(fleet, outcome), outcome.weights)
+    except KeyboardInterrupt:
+        recorder.finish(unfinished(text, "interrupted"), _last_weights(fleet, world))
+        return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED
+    except Exception as error:
+        if recorder.finished:  # what could not be written, not what was trained
+            raise
+        reason, details = _told(error)
+        tally.event("fault", text=details)
+        recorder.finish(unfinished(text, reason), _last_weights(fleet, world))
+        return ExitStatus.INCOMPLETE
     if recorder.failure:
         return ExitStatus.INCOMPLETE
     if interrupt.requested:
@@ -112,9 +114,22 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
     return ExitStatus.LOST if outcome.peers_lost_unasked else ExitStatus.DONE
 
 
-def _untrained(fleet: Fleet) -> np.ndarray:
-    """What every peer of a fleet that never began still holds."""
-    return np.tile(fleet.problem.initial, (fleet.experiment.peers, 1))
+def _told(error: Exception) -> tuple[str, str]:
+    """What ended the fleet: in a sentence, and in full."""
+    from experiments.worlds.launching import WorldError
+
+    if isinstance(error, WorldError):
+        return f"the fleet could not be started: {error}", error.details or str(error)
+    if isinstance(error, MemoryError):
+        reason = f"out of memory ({error or 'no more could be had'}); use fewer peers or a smaller model"
+        return reason, reason
+    told = " ".join(traceback.format_exception_only(error)[-1].split())
+    return f"failed: {told}; events.jsonl has the whole traceback", "".join(traceback.format_exception(error))
+
+
+def _last_weights(fleet: Fleet, world: Any) -> np.ndarray:
+    """What the peers of a fleet that was broken off hold, float32 [peers, size]: what they began with where it never began."""
+    return np.tile(fleet.problem.initial, (fleet.experiment.peers, 1)) if world is None else world.weights
 
 
 def _world(fleet: Fleet, tally: Tally, interrupt: Interrupt) -> Any:
@@ -127,10 +142,9 @@ def _world(fleet: Fleet, tally: Tally, interrupt: Interrupt) -> Any:
     return VirtualWorld(fleet, tally, interrupt)
 
 
-def _finish(fleet: Fleet, recorder: Recorder, tally: Tally, outcome: Outcome) -> None:
+def _summary(fleet: Fleet, outcome: Outcome) -> dict[str, Any]:
     experiment = fleet.experiment
-    tally.event("end", text=outcome.reason)
-    summary = summarise(
+    return summarise(
         outcome,
         name=experiment.name,
         world=str(type(experiment.world).__struct_config__.tag),
@@ -144,7 +158,6 @@ def _finish(fleet: Fleet, recorder: Recorder, tally: Tally, outcome: Outcome) ->
         record_every_s=fleet.every_ns / 1e9,
         machine=describe_machine(),
     )
-    recorder.finish(summary, outcome.weights)
 
 
 def _manifest(fleet: Fleet) -> dict[str, Any]:

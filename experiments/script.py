@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from experiments.bounds import LONGEST_NS, SLOWEST_BYTES_PER_S
 from experiments.config_errors import ConfigError
 from experiments.events import (
     CutEvent,
@@ -137,6 +138,9 @@ def check(event: Event, plan: NetworkPlan, devices: Sequence[Device], batch_size
                 key=f"{key}.peer", value=event.peer, problem=f"peer {event.peer} computes as fast as this machine does",
                 cure='emulate its device: set devices.name = "uniform" with a speed such as "2000 samples/s"',
             )  # fmt: skip
+        if isinstance(event, SpeedEvent) and devices[event.peer].step_ns(batch_size) > LONGEST_NS * event.factor:
+            problem = f"a step of peer {event.peer} would take more than ten years"
+            raise ConfigError(key=f"{key}.factor", value=event.factor, problem=problem, cure="raise the factor")
 
 
 def _check_peer(peer: int, peers: int, key: str) -> None:
@@ -164,6 +168,11 @@ def _check_links(event: LinkEvent, plan: NetworkPlan, peers: int, key: str) -> N
 
 def _unfit(event: LinkEvent, spec: LinkSpec) -> tuple[str, str, str]:
     """Why a link is not one that this can happen to: the problem, the field at fault, the cure; "" where it is."""
+    if isinstance(event, DelayEvent):
+        delay_ns = spec.delay_ns * event.factor + duration_ns(event.add)
+        if delay_ns > LONGEST_NS:
+            field = "factor" if event.factor > 1 else "add"
+            return "its delay would be longer than ten years", field, "give less of it"
     if isinstance(event, RateEvent):
         rate = spec.effective_rate_bytes_per_s if event.to is None else event.condition(PLAIN).rate_bytes_per_s
         assert rate is not None
@@ -171,6 +180,10 @@ def _unfit(event: LinkEvent, spec: LinkSpec) -> tuple[str, str, str]:
             return "its rate is unlimited, and so is any part of it", "factor", 'give the rate: to = "10 Mbit/s"'
         if event.to is not None and math.isinf(rate) and spec.tcp != "none":
             return "its rate cannot be unlimited with tcp", "to", 'give a rate such as "1 Gbit/s"'
+        slowest = rate * (event.factor or 1.0)
+        if slowest < SLOWEST_BYTES_PER_S:
+            field = "to" if event.factor is None else "factor"
+            return f"it would carry {slowest * 8:.3g} bit/s", field, "make it 1 bit/s or more"
     capped = spec.tcp == "none" and spec.cap is None  # its rate was worked out from its loss and delay beforehand
     if isinstance(event, LossEvent) and capped and event.to != spec.loss:
         return "its loss cannot be changed, since its rate changes by itself", "to", 'set network.tcp = "cubic"'

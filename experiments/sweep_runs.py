@@ -16,6 +16,7 @@ from pathlib import Path
 
 from experiments.config import Experiment
 from experiments.exit_status import ExitStatus
+from experiments.interrupt import signal_name
 from experiments.result import Result
 from experiments.summary import peers_text
 from experiments.sweep_plan import Point
@@ -121,7 +122,11 @@ class Floor:
                 del self.running[point.name]
                 self.attempts[point.name] = self._ended(point, child.returncode, time.monotonic() - began_s)
         while self.waiting and len(self.running) < self.jobs:
-            self._start(self.waiting.popleft())
+            point = self.waiting.popleft()
+            try:
+                self._start(point)
+            except OSError as error:
+                self.attempts[point.name] = Attempt(point, "failed", f"{self.out}: {error.strerror or error}")
         return bool(self.running)
 
     def standing(self) -> Standing:
@@ -182,7 +187,7 @@ class Floor:
                 return str(Result.read(self.out / point.name).summary.get("reason"))
         words = self._log(point).read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line.strip() for line in reversed(words) if line.strip()), "no output")
-        ending = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        ending = f"ended by {signal_name(-status)}" if status < 0 else f"exit status {status}"
         return f"{ending}: {last}"
 
     def _log(self, point: Point) -> Path:

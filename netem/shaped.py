@@ -12,6 +12,9 @@ from netem.lines import Step
 from netem.plan import Backend, Control, LinkSpec, Network, NetworkPlan, capped_rate
 from netem.units import Duration, duration_ns, read
 
+OUTAGES_EVERY_NS = 1_000_000
+"""The least mean time between outages: each is drawn by itself, however long a message takes."""
+
 
 class Shaped(Network, frozen=True, kw_only=True):
     """A network whose links may have TCP's manners, outages, and laws of jitter and loss."""
@@ -35,7 +38,7 @@ class Shaped(Network, frozen=True, kw_only=True):
     reorder: bool = False
     """Whether a message may overtake those before it, where their jitters say so; a message's own bytes stay in order."""
     outage_every: Duration = "0 s"
-    """Mean time from the end of an outage of a link to its next, such as "5 min" (exponential); "0 s" = no outages."""
+    """Mean time from the end of an outage of a link to its next, such as "5 min" (exponential), 1 ms or more; "0 s" = none."""
     outage_length: Duration = "1 s"
     """Mean length of an outage (exponential); nothing is lost in it, all waits."""
     backend: Backend = "userspace"
@@ -56,7 +59,8 @@ class Shaped(Network, frozen=True, kw_only=True):
         """Raises ValueError where these options do not fit together."""
         if self.queue is not None:
             read("queue", duration_ns, self.queue)
-        read("outage_every", duration_ns, self.outage_every)
+        if 0 < read("outage_every", duration_ns, self.outage_every) < OUTAGES_EVERY_NS:
+            raise ValueError(f"outage_every: {self.outage_every} is too short: expected 1 ms or more, such as 5 min, or 0 s")
         if not read("outage_length", duration_ns, self.outage_length):
             raise ValueError("outage_length: an outage takes longer than 0 s, such as 1 s")
         if self.tcp not in ("none", "cubic", "bbr"):

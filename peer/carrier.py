@@ -21,7 +21,7 @@ from peer.waiting import Waiter
 from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
 
 HELD_LIMIT_BYTES = 1 << 28  # what one peer holds for others before it leaves the rest in the sockets
-AHEAD_LIMIT_NS = 600_000_000_000  # a chunk due later than this is no honest one, unless its link is known to be cut
+AHEAD_LIMIT_NS = 2**61  # 73 years: a chunk due later than this is no honest one, however long its link's delay is
 RETRY_NS = 1_000_000
 BEAT_NS = 500_000_000  # real time between signs of life
 BUSY_NS = 1_000_000_000  # real time without a pause after which this thread gives up its real-time priority
@@ -99,7 +99,6 @@ class Carrier:
         self._control, self._all = Waiter(control_fd), Waiter(sockets.fd, self.doorbell.fd, control_fd)
         self.finished = False
         self.priority = priority
-        self.ahead_limit_ns = AHEAD_LIMIT_NS
         self.errors: Counter[str] = Counter()
         self.sent = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.received = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
@@ -201,7 +200,7 @@ class Carrier:
             frame = decode(parts, self.run_number, self.endpoint.message_limit_bytes)
             if frame.source not in self.sent:
                 raise WireError("foreign", f"peer {frame.source} is no neighbour")
-            if frame.due_ns > now_ns + self.ahead_limit_ns:
+            if frame.due_ns > now_ns + AHEAD_LIMIT_NS:
                 raise WireError("stamp", "later than a neighbour may have held")
         except WireError as error:
             self.errors[error.kind] += 1

@@ -79,6 +79,7 @@ class Endpoint:
         self._sequence = dict.fromkeys(self.meters, 0)
         self._arriving: dict[int, dict[int, _Assembly]] = {neighbour: {} for neighbour in self.meters}
         self._overtaken: dict[int, deque[int]] = {neighbour: deque(maxlen=OVERTAKEN) for neighbour in self.meters}
+        self._ahead: dict[int, deque[int]] = {neighbour: deque(maxlen=OVERTAKEN) for neighbour in self.meters}
         self._expected = dict.fromkeys(self.meters, 0)  # the least number that a neighbour's next message may have
 
     def send(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> list[Chunk]:
@@ -135,15 +136,21 @@ class Endpoint:
         """Whether a chunk is one that was taken in before: refused, it must not disturb the message that is arriving."""
         if continued is not None:
             return chunk.number < continued.next_number
-        return chunk.message < self._expected[chunk.source] and chunk.message not in self._overtaken[chunk.source]
+        source, message = chunk.source, chunk.message
+        return message in self._ahead[source] or (message < self._expected[source] and message not in self._overtaken[source])
 
     def _begin(self, source: int, assembly: _Assembly) -> None:
-        """A message begins to arrive; those before it that have not are overtaken, and may still come."""
+        """A message begins to arrive; those before it that have not are overtaken, and may still come.
+
+        One that is further ahead than may be overtaken stands by itself: a forged number must not make all others old.
+        """
         message, expected, arriving = assembly.message, self._expected[source], self._arriving[source]
         if message < expected:
             self._overtaken[source].remove(message)
+        elif message > expected + OVERTAKEN:
+            self._ahead[source].append(message)
         else:
-            self._overtaken[source].extend(range(max(expected, message - OVERTAKEN), message))
+            self._overtaken[source].extend(range(expected, message))
             self._expected[source] = message + 1
         arriving[message] = assembly
         if len(arriving) > OVERTAKEN:
@@ -161,6 +168,7 @@ class Endpoint:
         self._sequence.pop(neighbour, None)
         self._arriving.pop(neighbour, None)
         self._overtaken.pop(neighbour, None)
+        self._ahead.pop(neighbour, None)
         self._expected.pop(neighbour, None)
 
 

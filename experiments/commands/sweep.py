@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.commands.source import Commands, add_command, add_experiment, settings_of
 from experiments.config_errors import ConfigError
+from experiments.exit_status import ExitStatus, worst
 from experiments.terminal import printable
 
 if TYPE_CHECKING:
@@ -58,11 +59,13 @@ def execute(arguments: argparse.Namespace) -> int:
     with _Progress(arguments.quiet) as progress:
         carried = carry_out(sweep, out, arguments.jobs, watch=progress.update)
     rows = rows_of(carried.attempts, out)
-    files = write_table(rows, out)
+    files: list[Path] = []
     swept = list(carried.attempts[0].point.values)
     table = *_columns(swept, rows), len(swept) + 1
     said: list[str] = []
+    status = carried.status
     try:
+        files = write_table(rows, out)
         cells = cells_of(sweep, carried, out)
         if repeated(sweep):
             files = [*write_table(cell_rows(sweep, cells), out, "cells"), *files]
@@ -73,9 +76,13 @@ def execute(arguments: argparse.Namespace) -> int:
         files += pages
     except ValueError as error:
         print(printable(f"no report: {error}"), file=sys.stderr)
+    except OSError as error:  # the runs are done, and what came of them is told all the same
+        problem = f"tables and report could not be written: {error.strerror or error}"
+        print(printable(f"grapevine sweep: {out}: {problem}; make room, and give the same command again"), file=sys.stderr)
+        status = worst(status, ExitStatus.INCOMPLETE)
     said += [f"left out, as the file says: {each}" for each in sweep.left_out]
     _print(*table, said, [*carried.trials, *carried.attempts], files)
-    return carried.status
+    return status
 
 
 def _checked(sweep: Sweep, file: str) -> Sweep:

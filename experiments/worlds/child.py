@@ -1,7 +1,8 @@
 """The processes that the launcher starts: a peer, and the evaluator.
 
 Both ignore the terminal's interrupt (the launcher tells them when to stop) and end at once when the launcher's end of the pipe
-closes, however it ended: no orphan survives.
+closes, however it ended: no orphan survives. A stopped one cannot see that; but each is a process group of its own, and Linux
+ends (SIGHUP) what is stopped in a group that has lost its last relative.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -69,8 +71,6 @@ class PeerSpec:
     dilation: float
     stop_ns: int | None
     every_ns: int
-    scripted_ns: int
-    """When the script's last event is: what is on a link that it cuts may be due as late as that."""
     dies_ns: int | None = None
     """When the script kills this peer, which it sees to itself: the launcher of a busy machine may be late."""
     namespace: str = ""
@@ -161,7 +161,6 @@ class _PeerProcess:
             self._beat,
             priority,
         )
-        self.carrier.ahead_limit_ns += spec.scripted_ns
         self.reporter = Reporter(self.peer, self.carrier.sent, self.carrier.received)
 
     def run(self) -> None:
@@ -255,8 +254,7 @@ def _shaper(spec: PeerSpec) -> Shaper | SharingShaper:
 
 def peer_main(spec: PeerSpec, folders: Sequence[Path], connection: Connection) -> None:
     """The life of a peer's process; `folders` are to be removed if the launcher dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _by_itself()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _one_thread()
     os.nice(0 if spec.device.step_ns(1) else PEER_NICE)
@@ -279,8 +277,7 @@ def evaluator_main(
 
     Beside that it beats: one score may take long, and the launcher must tell that from a process that stands still.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _by_itself()
     os.nice(EVALUATOR_NICE)
     _one_thread()
     pipe = _Pipe(connection, folders)
@@ -322,6 +319,14 @@ def score(problem: Any, weights: np.ndarray, task: messages.Evaluate) -> message
         float(validation_accuracies[-1]),
         consensus_distance(weights),
     )
+
+
+def _by_itself() -> None:
+    """Whatever the terminal sends is the launcher's business; where that dies, no process stays behind stopped."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # it keeps the fork server alive
 
 
 def _one_thread() -> None:

@@ -7,16 +7,20 @@ import functools
 import multiprocessing
 import os
 import resource
+import select
 import signal
+import struct
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from typing import Any
 
 from experiments.config_errors import ConfigError
+from experiments.interrupt import signal_name
 from experiments.worlds import messages
 from experiments.worlds.attention import Attention
 from experiments.worlds.folders import make_folder, places, remove_folder
@@ -27,6 +31,7 @@ FILES = 65_536
 FILES_AT_LEAST, FILES_A_CHILD, FILES_A_NEIGHBOUR = 32, 4, 3
 PLACE_LIMIT = 24  # characters: the fork server's address, 83 longer, may have 107
 INTERRUPTED_START_S = 1.0  # from an interrupt until a start that still waits for the fork server is broken off
+PIECE_BYTES = 16_384  # what a pipe that has room at all takes without waiting
 SHORT = f"give TMPDIR a folder that can be written to and whose path has at most {PLACE_LIMIT} characters"
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # peers share the cores: each computes in one thread
@@ -98,6 +103,12 @@ def end_fork_server() -> None:
         os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # multiprocessing wants to take its status itself
 
 
+def wake_tracker() -> None:
+    """Let the process go on that multiprocessing keeps beside the launcher: stopped it would not see that the launcher ends."""
+    with contextlib.suppress(OSError, TypeError):
+        os.kill(resource_tracker._resource_tracker._pid, signal.SIGCONT)  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def bounded_start(interrupted: Callable[[], bool], limit_s: float) -> Iterator[None]:
     """While entered, a fork server that does not answer is waited for no longer than `limit_s`, and not after an interrupt."""
@@ -156,6 +167,36 @@ def _importable_main() -> Iterator[None]:
         main.__file__ = file
 
 
+class Unsaid:
+    """What one child is to be told and its pipe had no room for, in order.
+
+    Of several `Alter` in a row one is kept, since each says all that there is to know of its links: so a child that never
+    listens takes no more memory than its links and the other peers have words for.
+    """
+
+    def __init__(self) -> None:
+        self.messages: deque[messages.Down] = deque()
+        self._begun = b""  # the rest of the message that the pipe has taken a part of
+
+    def add(self, message: messages.Down) -> None:
+        """Put a message behind the others."""
+        last = self.messages[-1] if self.messages else None
+        if isinstance(last, messages.Alter) and isinstance(message, messages.Alter):
+            self.messages[-1] = last.followed_by(message)
+        else:
+            self.messages.append(message)
+
+    def write(self, pipe: int) -> None:
+        """Write to a pipe what it has room for.  Raises OSError where it is closed."""
+        room = select.poll()
+        room.register(pipe, select.POLLOUT)
+        while (self._begun or self.messages) and room.poll(0):
+            if not self._begun:
+                content = messages.encode(self.messages.popleft())
+                self._begun = struct.pack("!i", len(content)) + content  # as multiprocessing's connections read it
+            self._begun = self._begun[os.write(pipe, self._begun[:PIECE_BYTES]) :]
+
+
 class Child:
     """One process and the launcher's end of its pipe."""
 
@@ -182,10 +223,17 @@ class Child:
         self.last_words = ""
         self.why = ""
         self.alive = True
+        self.unsaid = Unsaid()
 
     def say(self, message: messages.Down) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.send_bytes(messages.encode(message))
+        """Tell the child something, and never wait for it: what its pipe has no room for is offered again by `go_on`."""
+        self.unsaid.add(message)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Write what the pipe has room for of what was not said yet."""
+        with contextlib.suppress(OSError):  # the child is gone
+            self.unsaid.write(self.connection.fileno())
 
     def kill(self) -> None:
         """Kill the process, whether the fork server still knows of it or not."""
@@ -208,7 +256,10 @@ class Child:
         code = self.process.exitcode
         if code is None or code == UNKNOWN:
             return "its process ended, and how is not known, since the fork server is stopped or gone"
-        return f"its process ended with status {code}" if code >= 0 else f"its process was ended by {_signal_name(-code)}"
+        if code >= 0:
+            return f"its process ended with status {code}"
+        cause = ", as when a file that it has mapped has lost its room" if -code == signal.SIGBUS else ""
+        return f"its process was ended by {signal_name(-code)}{cause}"
 
     def read(self) -> list[messages.Up]:
         """What the child has said since; its end is noticed here."""
@@ -229,10 +280,3 @@ def _open_handle(process: int) -> int:
         return os.pidfd_open(process)
     except OSError:
         return -1
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # one of the real-time signals, which have no names of their own

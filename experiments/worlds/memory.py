@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from experiments.worlds.folders import make_folder, places
+from experiments.worlds.folders import make_folder, places, remove_folder
 from experiments.worlds.messages import FINAL
 from netem.units import show_bytes
 
@@ -19,16 +18,31 @@ MANY_SLOTS, MANY_SLOTS_LIMIT_BYTES = 256, 32 << 20
 UNWRITTEN = -2
 
 
-def make_room(needed_bytes: int = 0) -> Path:
-    """A folder of one run for its shared files, in memory where the system has such a place with so much room.
+def make_room(needed_bytes: int, lay: Callable[[Path], None]) -> Path:
+    """A folder of one run for its shared files, which `lay` puts there: in memory where the system has such a place.
 
-    Raises OSError where there is none: a mapped file without room ends the process that writes to it.
+    Where `lay` raises OSError, as for want of room, the next place is tried; raises OSError where there is none.
     """
     for place in places():
-        if shutil.disk_usage(place).free >= needed_bytes and os.access(place, os.W_OK | os.X_OK):
-            return make_folder(place)
+        try:
+            folder = make_folder(place)
+        except OSError:
+            continue
+        try:
+            lay(folder)
+            return folder
+        except OSError:
+            remove_folder(folder)
+        except BaseException:
+            remove_folder(folder)
+            raise
     known = " nor ".join(str(place) for place in places())
     raise OSError(f"the peers share {show_bytes(needed_bytes)}, and neither {known} has so much room: make some")
+
+
+def reserve(file: int, size_bytes: int) -> None:
+    """Give a file its room now: a mapped file that finds none later ends the process that writes to it.  Raises OSError."""
+    os.posix_fallocate(file, 0, size_bytes)
 
 
 def spool(room: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -51,9 +65,12 @@ class Snapshots:
 
     def __init__(self, room: Path, peers: int, size: int, create: bool = False) -> None:
         self.slots = self._slots(peers, size)
-        mode: Literal["w+", "r+"] = "w+" if create else "r+"
-        self._array = np.memmap(room / "snapshots", np.float32, mode, shape=(self.slots + 1, peers, size))
-        self._stamps = np.memmap(room / "stamps", np.int64, mode, shape=(self.slots + 1, peers))
+        if create:
+            for name, row_bytes in (("snapshots", 4 * size), ("stamps", 8)):
+                with open(room / name, "wb") as file:
+                    reserve(file.fileno(), (self.slots + 1) * peers * row_bytes)
+        self._array = np.memmap(room / "snapshots", np.float32, "r+", shape=(self.slots + 1, peers, size))
+        self._stamps = np.memmap(room / "stamps", np.int64, "r+", shape=(self.slots + 1, peers))
         if create:
             self._stamps[:] = UNWRITTEN
 

@@ -60,6 +60,10 @@ class Alter(_Message, frozen=True):
     links: dict[int, Altering]
     tempos: list[Tempo] | None = None
 
+    def followed_by(self, other: Alter) -> Alter:
+        """What both say, one after the other."""
+        return Alter({**self.links, **other.links}, self.tempos if other.tempos is None else other.tempos)
+
 
 # ---- peer to launcher ---------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import msgspec
 
 from experiments.build import Fleet
 from experiments.config_errors import ConfigError
-from experiments.events import Event, KillEvent, LinkEvent, Pair, PartitionEvent, PauseEvent, SpeedEvent
+from experiments.events import Event, KillEvent, LinkEvent, Pair, PartitionEvent, PauseEvent, SpeedEvent, without_stale
 from experiments.menus import EVENTS
 from experiments.rendezvous import Rendezvous
 from experiments.script import changes_of, check, in_order, tempos_of
@@ -24,6 +24,8 @@ from netem.interventions import cut_for_good_ns, without_open_end
 
 BY_SCRIPT = "killed by the script"
 BY_POKE = "killed by a poke"
+REMEMBERED_NS = 1_000_000_000
+"""How long ago something was poked that peers may still reckon with; what is older counts where nothing came in its place."""
 
 
 class Pokes:
@@ -47,7 +49,7 @@ class Pokes:
         self.say = say
         self.kill = kill
         self.alive = alive
-        self._events = in_order(fleet.experiment.events)  # those of the script and all pokes so far
+        self._events = in_order(fleet.experiment.events)  # those of the script and the pokes so far, but for what is stale
         self._script = deque(self._events)
         self._rendezvous: Rendezvous | None = None
         self._over = False
@@ -55,7 +57,7 @@ class Pokes:
     def open(self) -> None:
         """From now on the fleet can be poked."""
         try:
-            self._rendezvous = Rendezvous(self.tally.recorder.folder)
+            self._rendezvous = Rendezvous(self.tally.recorder.inside)
         except OSError as error:
             self.tally.event("note", text=f"this fleet cannot be poked, since its folder holds no socket: {error.strerror}")
 
@@ -104,7 +106,7 @@ class Pokes:
             self._check(event)
         except ConfigError as error:
             return {"refused": str(error)}
-        self._events = in_order([*self._events, event])
+        self._events = without_stale(in_order([*self._events, event]), now_ns - REMEMBERED_NS)
         text = event.describe()
         self.tally.event("poke", text=text)
         if isinstance(event, KillEvent):

@@ -36,6 +36,7 @@ from experiments.worlds.launching import (
     end_fork_server,
     server_folder,
     start_fork_server,
+    wake_tracker,
 )
 from experiments.worlds.memory import Snapshots, make_room, spool
 from experiments.worlds.pokes import BY_SCRIPT, Pokes
@@ -87,15 +88,10 @@ class ProcessesWorld:
         peers, problem = self.fleet.experiment.peers, self.fleet.problem
         arrays_bytes = sum(array.nbytes + 4096 for array in problem.arrays.values())
         try:
-            room = make_room(arrays_bytes + Snapshots.needed_bytes(peers, problem.size))
+            room = make_room(arrays_bytes + Snapshots.needed_bytes(peers, problem.size), self._lay_files)
         except OSError as error:
             raise WorldError(str(error)) from None
         try:
-            spool(room, self.fleet.problem.arrays)
-            if self.shared.routes:
-                open_table(room, self.shared, create=True)
-            snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
-            self.scoring.snapshots = snapshots
             self._room = room
             try:
                 self._start(room)
@@ -106,11 +102,24 @@ class ProcessesWorld:
             self._train()
             wall_s = time.monotonic() - started_s
             self._score_the_end()
-            return self.tally.outcome(self.completed, self.reason, wall_s, snapshots.last(problem.initial))
+            return self.tally.outcome(self.completed, self.reason, wall_s, self.weights)
         finally:
             remove_folder(room)
             self._end_all()
             self._take_network_down()
+
+    def _lay_files(self, room: Path) -> None:
+        """Put what the processes share into a folder.  Raises OSError where it does not fit."""
+        self.scoring.snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
+        spool(room, self.fleet.problem.arrays)
+        if self.shared.routes:
+            open_table(room, self.shared, create=True)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Every peer's last weights that are known, float32 [peers, size]: the initial ones of a fleet that never began."""
+        problem, snapshots = self.fleet.problem, self.scoring.snapshots
+        return np.tile(problem.initial, (len(self.fleet.devices), 1)) if snapshots is None else snapshots.last(problem.initial)
 
     # ---- the start ------------------------------------------------------------------------------------------------
 
@@ -169,7 +178,6 @@ class ProcessesWorld:
             dilation=self.world.dilation,
             stop_ns=fleet.stop_ns,
             every_ns=fleet.every_ns,
-            scripted_ns=max((event.at_ns for event in experiment.events), default=0),
             dies_ns=next((at_ns for at_ns, victim in kills(experiment.events) if victim == peer), None),
         )
 
@@ -217,6 +225,7 @@ class ProcessesWorld:
             for peer, child in self.peers.items():
                 if peer in heard:
                     continue
+                child.go_on()
                 for message in child.read():
                     if isinstance(message, kind):
                         heard[peer] = message
@@ -274,6 +283,7 @@ class ProcessesWorld:
         children = [child for child in (*self.peers.values(), self.evaluator) if child is not None and child.alive]
         wait([*(child.connection for child in children), *also], timeout_s)
         for child in children:
+            child.go_on()
             for message in child.read():
                 child.heard_s = self.attention.s
                 self._take(child, message)
@@ -439,6 +449,8 @@ class ProcessesWorld:
             child.process.join(max(0.0, deadline_s - time.monotonic()))
         if any(child.process.is_alive() for child in children):
             end_fork_server()  # it is stopped: whoever waits for one of its processes would wait for ever
+
+        wake_tracker()
 
     def _refresh(self) -> None:
         if time.monotonic() - self._refreshed_s > REFRESH_S:

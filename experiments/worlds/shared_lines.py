@@ -7,6 +7,7 @@ import mmap
 import os
 from pathlib import Path
 
+from experiments.worlds.memory import reserve
 from netem import FlowTable, Shared
 
 
@@ -28,5 +29,5 @@ def open_table(room: Path, shared: Shared, create: bool = False) -> tuple[FlowTa
     fd = os.open(room / "flows", os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     size_bytes = 8 * FlowTable.size(shared)
     if create:
-        os.ftruncate(fd, size_bytes)
+        reserve(fd, size_bytes)
     return FlowTable(shared, memoryview(mmap.mmap(fd, size_bytes)).cast("d")), Turn(fd)

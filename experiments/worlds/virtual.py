@@ -151,7 +151,7 @@ class VirtualWorld:
         while heap and not self.reason:
             event = pop(heap)
             time_ns, _, action, arguments = event
-            if time_ns >= self._next_instant_ns:
+            if time_ns >= self._next_instant_ns != NEVER_NS:
                 heapq.heappush(heap, event)  # what happens at the instant may bring forth something earlier
                 if time_ns >= FAR_NS and stop_ns is None:
                     return  # what is left never happens

@@ -59,7 +59,7 @@ def until(look: Callable[[], T | None], what: str, deadline_s: float = 30.0) -> 
 
 
 class LiveFleet:
-    """One `grapevine run` in a process group of its own; `environment` changes what it is started in.
+    """One `grapevine run` in a session of its own; `environment` changes what it is started in.
 
     An `impatient` one takes a process that says nothing for lost sooner than a user's does.
     """
@@ -95,21 +95,21 @@ class LiveFleet:
         return self.process.wait(deadline_s)
 
     def interrupt(self) -> None:
-        """Ctrl-C, as a terminal sends it: to the whole group."""
+        """Ctrl-C, as a terminal sends it: to the launcher's whole group."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def summary(self) -> dict[str, Any]:
         return json.loads((self.out / "summary.json").read_text())
 
     def survivors(self) -> list[int]:
-        """Processes of the group that still run (zombies do not count)."""
+        """Processes of the session that still run (zombies do not count)."""
         running = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = stat.read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            if int(fields[2]) == self.process.pid and fields[0] != "Z":
+            if int(fields[3]) == self.process.pid and fields[0] != "Z":
                 running.append(int(stat.parent.name))
         return running
 

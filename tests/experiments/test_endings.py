@@ -23,10 +23,11 @@ from experiments.result import Result
 from experiments.runner import run_experiment
 from experiments.summary import unfinished
 from experiments.tasks import Quadratic
+from experiments.worlds.tally import Tally
 from netem.devices import UniformDevices
 from peer.payloads import Dense
 from peer.peer import Peer
-from peer.strategies import Strategy
+from peer.strategies import DPSGD, Strategy
 from tests.experiments.recorded import MANIFEST, TOML
 
 GRAPEVINE = [sys.executable, "-m", "experiments"]
@@ -120,6 +121,32 @@ def test_one_signal_ends_a_strategy_that_never_comes_back(tmp_path: Path) -> Non
     assert any("in go_wrong" in warning for warning in result.summary["warnings"])
 
 
+@pytest.mark.parametrize("world", [Virtual(), Processes()])
+def test_whatever_the_launcher_raises_ends_the_fleet_with_its_weights(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher's own error, here in the middle of taking in records, is told as any failure is."""
+    taken = Tally.report
+
+    def report(tally: Tally, message: Any) -> Any:
+        if message.index == 4:
+            raise ZeroDivisionError("made up\nhere")
+        return taken(tally, message)
+
+    monkeypatch.setattr(Tally, "report", report)
+    experiment = Experiment(
+        peers=3, world=world, strategy=DPSGD(), task=Quadratic(), stop=Stop(time="10 s"), seed=4,
+        devices=UniformDevices(speed="2000 samples/s"), record=Record(every="100 ms", report=False),
+    )  # fmt: skip
+    result, status = run_experiment(experiment, tmp_path / "run", quiet=True)
+    reason = "failed: ZeroDivisionError: made up here; events.jsonl has the whole traceback"
+    assert (status, result.summary["completed"], result.summary["reason"]) == (1, False, reason)
+    assert result.weights.shape == (3, 1)
+    assert np.unique(result.weights).size == 3  # all began alike, and have trained since
+    assert "ZeroDivisionError" in next(event["text"] for event in result.events if event["kind"] == "fault")
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {*FILES, "manifest.json"}
+
+
 @pytest.mark.parametrize("closed", ["both", "stdout", "stderr"])
 def test_a_reader_that_leaves_changes_nothing(closed: str, file: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
@@ -147,6 +174,21 @@ def test_a_terminal_that_closes_is_an_interrupt(file: Path, tmp_path: Path) -> N
     result = Result.read(tmp_path / "run")
     assert result.summary["reason"] == "interrupted"
     assert result.weights.shape == (4, 1)
+
+
+def test_an_interrupt_while_the_commands_are_loaded_is_one_too() -> None:
+    program = """if True:
+        import sys
+        class Interrupting:
+            def find_spec(self, name, *_):
+                if name == "experiments.commands":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupting())
+        from experiments.__main__ import main
+        sys.exit(main(["list"]))
+    """
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_output_that_cannot_be_kept_is_an_error(file: Path, tmp_path: Path) -> None:

@@ -24,14 +24,18 @@ from experiments.events import (
     RestoreEvent,
     SpeedEvent,
 )
+from experiments.interrupt import Interrupt
 from experiments.menus import EVENTS
+from experiments.record import Recorder
 from experiments.script import changes_of, in_order, tempos_of
 from experiments.tables import Record
 from experiments.tasks import Quadratic
+from experiments.worlds.tally import Tally
+from experiments.worlds.virtual import VirtualWorld
 from netem import Trace, Uniform, UniformDevices, Unshaped
 from netem.interventions import PLAIN, Change, Condition, Tempo
 from peer.optimizers import Sgd
-from peer.strategies import DPSGD, Slices
+from peer.strategies import DPSGD, Slices, Solo
 from topology.graphs import Path as PathGraph
 from topology.graphs import Ring
 
@@ -191,6 +195,35 @@ def test_what_a_fleet_does_not_have(event: Event, key: str, words: str) -> None:
         build(BASE.replace(events=(HealEvent(at="1 s"), event)))
     assert caught.value.key == f"events[1].{key}"
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("event", "key", "words"),
+    [
+        (RateEvent(at="1 s", factor=1e-12), "factor", "it would carry 8e-06 bit/s"),
+        (DelayEvent(at="1 s", factor=1e12), "factor", "longer than ten years"),
+        (DelayEvent(at="1 s", add="315576000 s"), "add", "longer than ten years"),
+        (SpeedEvent(at="1 s", peer=1, factor=1e-12), "factor", "a step of peer 1 would take more than ten years"),
+    ],
+)
+def test_what_nothing_can_come_of_is_refused(event: Event, key: str, words: str) -> None:
+    """As what an experiment's own tables say is: the bounds are those of links and devices, whatever makes them so."""
+    with pytest.raises(ConfigError) as caught:
+        build(BASE.replace(events=(event,)))
+    assert caught.value.key == f"events[0].{key}"
+    assert words in str(caught.value)
+
+
+def test_what_happens_after_the_end_of_all_time_does_not_happen(tmp_path: Path) -> None:
+    """Such as a message over links that are slower than any that can be asked for."""
+    experiment = BASE.replace(strategy=Solo(), stop=Stop(steps=5, time="10 s"))
+    fleet = build(experiment)
+    with Recorder(tmp_path / "run", "", {}) as recorder:
+        world = VirtualWorld(fleet, Tally(fleet, recorder, lambda status: None), Interrupt(), [(2**62 + 5, 3)])
+        outcome = world.run()
+        recorder.finish({"completed": True})
+    assert (outcome.completed, outcome.reason) == (True, "10 s of emulated time over")
+    assert outcome.peers_lost == []
 
 
 def test_what_a_link_or_a_device_cannot_do_is_refused_with_the_cure(tmp_path: Path) -> None:

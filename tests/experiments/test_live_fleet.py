@@ -89,13 +89,14 @@ def test_ctrl_c_ends_everything_and_leaves_a_complete_folder(fleets: type) -> No
 
 
 def test_neither_orphan_nor_folder_survives_the_launchers_own_death(fleets: type, tmp_path: Path) -> None:
-    """Its folder for temporary files has a longer path than a socket may have."""
+    """Not even of a peer that is stopped.  Its folder for temporary files has a longer path than a socket may have."""
     temporary = tmp_path / ("long" * 30)
     temporary.mkdir()
     fleet = fleets('time = "600 s"', environment={"TMPDIR": str(temporary)})
-    fleet.training()
+    stopped = fleet.training()[1]
     assert folders_of(fleet.process.pid)
     until(lambda: (fleet.out / "metrics.parquet").exists() or None, "the first tables")
+    os.kill(stopped, signal.SIGSTOP)
     os.kill(fleet.process.pid, signal.SIGKILL)
     fleet.wait()
     until(lambda: not fleet.survivors(), "all processes gone")
@@ -129,9 +130,13 @@ def test_a_stopped_evaluator_is_noticed_and_nothing_is_lost(fleets: type) -> Non
     until(lambda: not fleet.survivors(), "all processes gone")
 
 def test_a_stopped_fork_server_does_not_keep_the_launcher_from_ending(fleets: type) -> None:
-    """Nobody else can tell the launcher that a process has ended."""
+    """Nobody else can tell the launcher that a process has ended.  Multiprocessing's other process is stopped too."""
     fleet = fleets('time = "600 s"')
-    os.kill(parent_of(fleet.training()[0]), signal.SIGSTOP)
+    server = parent_of(fleet.training()[0])
+    for beside in fleet.survivors():
+        if b"resource_tracker" in Path(f"/proc/{beside}/cmdline").read_bytes() and beside != server:
+            os.kill(beside, signal.SIGSTOP)
+    os.kill(server, signal.SIGSTOP)
     fleet.interrupt()
     assert fleet.wait() == 130
     until(lambda: not fleet.survivors(), "all processes gone")

@@ -68,7 +68,14 @@ def test_a_question_gets_its_answer(meeting: tuple[Path, Rendezvous]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "words"), [(b"not json", "no question"), (b"x" * (LIMIT_BYTES + 100), "more than"), (b"[]", "no question")]
+    ("question", "words"),
+    [
+        (b"not json", "no question"),
+        (b"x" * (LIMIT_BYTES + 100), "more than"),
+        (b"[]", "no question"),
+        (b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "no question"),
+        (b'{"a": "\xff"}', "no question"),
+    ],
 )
 def test_what_is_no_question_is_turned_away(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
     folder, rendezvous = meeting
@@ -228,6 +235,25 @@ def test_pokes_and_the_script_are_one_story(tmp_path: Path) -> None:
     fleet.now_ns = 31 * S
     fleet.pokes.look()
     assert fleet.killed == [(2, "killed by the script")]
+
+
+def test_many_pokes_leave_no_more_behind_than_the_last_of_their_kind(tmp_path: Path) -> None:
+    """Whoever pokes in a loop must not fill the launcher, nor make what it tells the peers longer and longer."""
+    fleet = Poked(tmp_path, CutEvent(at="90 s", link=(0, 1)))
+    fleet.poke(1, do="pause", peer=2, length="80 s")
+    for number in range(1, 201):
+        fleet.poke(1 + number / 10, do="rate", link=[0, 1], factor=number / 1000)
+        fleet.poke(1 + number / 10, do="delay", add=f"{number} ms")
+        fleet.poke(1 + number / 10, do="pause", peer=2, length="1 s")
+        fleet.poke(1 + number / 10, do="speed", peer=2, factor=number / 1000)
+        assert len(fleet.pokes._events) < 60
+    links = next(message.links for peer, message in reversed(fleet.said) if peer == 0)
+    assert len(links[1].changes) < 30
+    assert links[1].changes[-1].condition == Condition(rate_factor=0.2, delay_more_ns=200_000_000)
+    (before,) = [change for change in links[1].changes if change.at_ns == 20_500_000_000]
+    assert before.condition == Condition(rate_factor=0.195, delay_more_ns=195_000_000)  # what late peers reckon with
+    tempos = next(message.tempos for peer, message in reversed(fleet.said) if peer == 2 and message.tempos)
+    assert tempos[-1] == Tempo(81 * S, 0.2)  # the longest pause lasts
 
 
 def test_healing_what_is_not_cut_tells_nobody(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import signal
 import threading
 from multiprocessing import Pipe
@@ -22,7 +22,7 @@ from experiments.config import Processes, Stop
 from experiments.config_errors import ConfigError
 from experiments.interrupt import Interrupt
 from experiments.record import Recorder
-from experiments.worlds import attention, folders, launching, memory, messages, processes
+from experiments.worlds import attention, launching, memory, messages, processes
 from experiments.worlds import child as child_module
 from experiments.worlds.child import _Pipe, may_run_realtime
 from experiments.worlds.launching import Child, WorldError
@@ -47,6 +47,7 @@ class Stand(Child):
         self.heard_s = 0.0
         self.last_words = self.why = ""
         self.alive = True
+        self.unsaid = launching.Unsaid()
 
     def speak(self, message: messages.Up) -> None:
         self.theirs.send_bytes(messages.encode(message))
@@ -298,22 +299,46 @@ def test_a_death_by_a_signal_without_a_name_has_words(make: Any) -> None:
 
 
 def test_shared_files_go_where_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mapped file on a full file system ends the process that writes to it, without a word."""
-    monkeypatch.setattr(folders.tempfile, "tempdir", str(tmp_path))
-    room = {"/dev/shm": 1_000, str(tmp_path): 1_000_000, "/tmp": 1_000}
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda place: SimpleNamespace(free=room[str(place)]))
-    made = memory.make_room(500_000)
-    assert made.parent == tmp_path
-    shutil.rmtree(made)
-    with pytest.raises(OSError, match="has so much room"):
-        memory.make_room(2_000_000)
+    """Of the places in their order the first that holds all of it; nothing stays in the others."""
+    places = [tmp_path / name for name in ("full", "missing", "wide", "more")]
+    for place in places:
+        if place.name != "missing":
+            place.mkdir()
+    monkeypatch.setattr(memory, "places", lambda: places)
+
+    def lay(room: Path) -> None:
+        (room / "half").write_bytes(b"x")
+        if room.parent.name == "full":
+            raise OSError(errno.ENOSPC, "full")
+
+    assert memory.make_room(10, lay).parent == places[2]
+    assert [len(list(place.iterdir())) for place in places if place.is_dir()] == [0, 1, 0]
+    places[:] = places[:2]
+    with pytest.raises(OSError, match=r"share 2 MB, and neither .*full nor .*missing has so much room"):
+        memory.make_room(2_000_000, lay)
+    assert not list(places[0].iterdir())
+
+
+def test_shared_files_have_their_room_before_anybody_writes_to_them(tmp_path: Path) -> None:
+    """A mapped file that finds the file system full later ends the process that writes to it, without a word."""
+    Snapshots(tmp_path, 50, 1_000, create=True)
+    files = list(tmp_path.iterdir())
+    assert sum(file.stat().st_size for file in files) == Snapshots.needed_bytes(50, 1_000)
+    assert all(file.stat().st_blocks * 512 >= file.stat().st_size for file in files)
 
 
 def test_a_fleet_without_room_for_its_weights_is_refused_in_words(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
     world = make(Stop(steps=5))
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda place: SimpleNamespace(free=0))
+    monkeypatch.setattr(memory.os, "posix_fallocate", full)
     with pytest.raises(WorldError, match="has so much room"):
         world.run()
+
+
+def test_the_signal_of_a_mapped_file_without_room_has_words(make: Any) -> None:
+    assert "SIGBUS, as when a file that it has mapped" in Stand("peer 0", -signal.SIGBUS).ending()
 
 
 def test_a_beat_never_waits_for_a_launcher_that_does_not_listen() -> None:
@@ -326,6 +351,37 @@ def test_a_beat_never_waits_for_a_launcher_that_does_not_listen() -> None:
         pipe.beat()
     assert messages.decode_up(theirs.recv_bytes()) == messages.Beat()
     close(ours, theirs)
+
+
+def test_a_child_that_does_not_listen_is_never_waited_for_and_hears_everything_in_the_end() -> None:
+    """A launcher that waits for one stopped peer sees no silence, and hears no interrupt."""
+    child = Stand("peer 0")
+    links = {neighbour: messages.Altering(1e6, neighbour, 0.0, True, []) for neighbour in range(300)}
+    child.say(messages.Start(5))
+    for _ in range(100):  # far more than the pipe holds
+        child.say(messages.Alter(links))
+        child.say(messages.Lost(1))
+    last = messages.Altering(5e5, 7, 0.0, True, [])
+    child.say(messages.Alter({7: last}, []))
+    child.say(messages.Alter({8: last}))
+    heard: list[messages.Down] = []
+    while child.theirs.poll() or child.unsaid.messages:
+        child.go_on()
+        heard.append(messages.decode_down(child.theirs.recv_bytes()))
+    assert heard[0] == messages.Start(5)
+    assert heard[1:-1] == [messages.Alter(links), messages.Lost(1)] * 100
+    assert heard[-1] == messages.Alter({7: last, 8: last}, [])
+    child.theirs.close()
+    child.say(messages.Stop())  # and one that is gone is no error
+    close(child.connection)
+
+
+def test_what_waits_for_a_child_that_does_not_listen_is_bounded() -> None:
+    child = Stand("peer 0")
+    for number in range(100_000):
+        child.say(messages.Alter({number % 3: messages.Altering(1e6, number, 0.0, True, [])}))
+    assert len(child.unsaid.messages) == 1
+    close(child.connection, child.theirs)
 
 
 def close(*connections: Connection) -> None:

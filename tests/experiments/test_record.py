@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from experiments import record
 from experiments.record import FILES, Recorder, default_folder, describe_machine
 from experiments.result import Result
 from experiments.summary import KEYS, unfinished
@@ -229,3 +232,52 @@ def test_a_folder_that_another_run_writes_is_refused_and_left_alone(tmp_path: Pa
             _recorder(tmp_path / "run")
         assert '"start"' in (tmp_path / "run" / "events.jsonl").read_text()
     _recorder(tmp_path / "run").finish(unfinished(EXPERIMENT, "again"))
+
+
+def test_a_folder_that_is_moved_is_completed_where_it_lies(tmp_path: Path) -> None:
+    recorder = _recorder(tmp_path / "run")
+    recorder.metric(1.0, 0, 1, "loss", 0.5)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    recorder.metric(2.0, 0, 2, "loss", 0.4)
+    recorder.flush(force=True)
+    recorder.finish({**unfinished("", "done"), "completed": True, "warnings": ["w"]}, np.ones((2, 3), np.float32))
+    assert recorder.folder == tmp_path / "elsewhere"
+    result = Result.read(recorder.folder)
+    told = f"the run folder {tmp_path / 'run'} was moved to {tmp_path / 'elsewhere'} while the run went on"
+    assert (result.summary["completed"], result.summary["warnings"]) == (True, ["w", told])
+    assert (len(result.metrics), result.weights.tolist()) == (2, [[1.0] * 3] * 2)
+    assert not _temporary(recorder.folder)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_is_removed_leaves_words_and_weights_beside_it(replaced: bool, tmp_path: Path) -> None:
+    recorder, asked = _recorder(tmp_path / "run"), []
+    recorder.on_failure = lambda: asked.append(True)
+    recorder.metric(1.0, 0, 1, "loss", 0.5)
+    shutil.rmtree(tmp_path / "run")
+    if replaced:
+        (tmp_path / "run").write_text("a file of somebody's")
+    recorder.flush(force=True)
+    assert asked == [True]  # it makes no sense to go on
+    recorder.finish({**unfinished("", "done"), "completed": True}, np.ones((2, 3), np.float32))
+    assert recorder.folder.name.startswith("run-saved-")
+    result = Result.read(recorder.folder)
+    told = f"{tmp_path / 'run'}: was removed while the run went on; what was still known is in {recorder.folder}"
+    assert (result.summary["completed"], result.summary["reason"]) == (False, told)
+    assert (len(result.metrics), result.weights.tolist()) == (1, [[1.0] * 3] * 2)
+    assert result.experiment_toml == EXPERIMENT
+    assert not _temporary(recorder.folder)
+    assert (tmp_path / "run").exists() == replaced
+
+
+def test_a_folder_that_cannot_even_be_begun_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "summary.json":
+            raise OSError(errno.ENOSPC, "full")
+        path.write_bytes(content)
+
+    monkeypatch.setattr(record, "_replace", full)
+    with pytest.raises(OSError, match="full"):
+        _recorder(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())

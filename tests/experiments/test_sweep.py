@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pandas
 import pytest
 
-from experiments import sweep, sweep_runs
+from experiments import sweep, sweep_runs, sweep_table
 from experiments.__main__ import main
 from experiments.commands.sweep import _columns
 from experiments.config import ConfigError, Experiment
@@ -44,8 +45,8 @@ print("training", experiment["seed"], flush=True)
 if experiment["seed"] == 13:
     print("ring.toml: peers: bad luck", file=sys.stderr)
     sys.exit(2)
-if experiment["seed"] == 9:
-    os.kill(os.getpid(), signal.SIGKILL)
+if experiment["seed"] in (9, 40):
+    os.kill(os.getpid(), experiment["seed"])
 folder.mkdir(exist_ok=True)
 shutil.copy(file, folder / "experiment.toml")
 (folder / "manifest.json").write_text(json.dumps({"run_folder": 1}))
@@ -207,13 +208,14 @@ def test_what_is_complete_is_not_run_again(tmp_path: Path, command: Any) -> None
 
 
 def test_a_failure_is_told_and_stops_no_other(tmp_path: Path, command: Any) -> None:
-    attempts, status = run_sweep(points_of(13, 9, 5, 1), tmp_path / "out", command=command)
+    attempts, status = run_sweep(points_of(13, 9, 5, 40, 1), tmp_path / "out", command=command)
     assert status == 1
-    assert states(attempts) == ["failed", "failed", "failed", "completed"]
+    assert states(attempts) == ["failed", "failed", "failed", "failed", "completed"]
     reasons = [attempt.reason for attempt in attempts]
     assert reasons[0] == "exit status 2: ring.toml: peers: bad luck"
-    assert reasons[1].startswith("signal SIGKILL: ")
+    assert reasons[1].startswith("ended by SIGKILL: ")
     assert reasons[2] == "out of luck"
+    assert reasons[3].startswith("ended by signal 40: ")  # one without a name
 
 
 def test_an_interrupt_ends_what_runs_and_keeps_what_is_done(tmp_path: Path, command: Any) -> None:
@@ -321,6 +323,36 @@ def test_the_command_tells_the_state_of_each_run(tmp_path: Path, command: Any, m
     for name in ("table.csv", "table.parquet", "report.html"):
         assert (out / name).is_file()
         assert str(out / name) in printed.out
+
+
+def test_a_sweep_whose_disk_is_full_tells_what_came_of_it(tmp_path: Path, command: Any, monkeypatch: Any, capsys: Any) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sweep_table, "write_table", full)
+    monkeypatch.setattr(sweep.carry_out, "__defaults__", (1, command, lambda standing: None))
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "sweep.toml").write_text("[sweep]\nseed = [1, 2]")
+    out = tmp_path / "out"
+    assert main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(out), "--quiet"]) == 1
+    printed = capsys.readouterr()
+    problem = "tables and report could not be written: No space left on device"
+    assert printed.err == f"grapevine sweep: {out}: {problem}; make room, and give the same command again\n"
+    assert printed.out.count("completed") == 2
+
+
+def test_a_run_that_cannot_even_be_started_stops_no_other(tmp_path: Path, command: Any, monkeypatch: Any) -> None:
+    start = sweep_runs.Floor._start
+
+    def full(floor: Any, point: Point) -> None:
+        if point.values["seed"] == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        start(floor, point)
+
+    monkeypatch.setattr(sweep_runs.Floor, "_start", full)
+    attempts, status = run_sweep(points_of(1, 2), tmp_path / "out", command=command)
+    assert (states(attempts), status) == (["failed", "completed"], 1)
+    assert attempts[0].reason == f"{tmp_path / 'out'}: No space left on device"
 
 
 def test_a_real_sweep_of_real_runs(tmp_path: Path, capsys: Any) -> None:

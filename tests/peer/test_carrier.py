@@ -251,6 +251,17 @@ def test_frames_that_no_honest_neighbour_sends_are_counted_and_change_nothing(ri
     assert not rig.live.news
 
 
+def test_a_delay_of_years_is_an_honest_one(rig: Rig) -> None:
+    """A link may have any delay that an experiment may ask for, and a running fleet may be poked with one."""
+    years_ns = 315_576_000 * 10**9 + 10**9
+    rig.wires.incoming.append(encode(Chunk(0, 0, 0, 0, 8, years_ns, 5, b"head", bytes(8)), RUN))
+    rig.round()
+    assert (rig.carrier.errors, rig.news("arrival")) == ({}, [])
+    rig.clock.time_ns = years_ns
+    rig.round()
+    assert [arrival.arrived_ns for arrival in rig.news("arrival")] == [years_ns]
+
+
 def test_how_late_a_frame_is_handed_on_is_recorded(rig: Rig) -> None:
     """The figure by which a run says how true it was: against the instant of the emulated link."""
     for source, due_ns in ((0, 10_000), (2, 40_000)):

@@ -8,9 +8,9 @@ from math import inf
 import numpy as np
 import pytest
 
-from peer.endpoint import MEASURE_EVERY, Endpoint
+from peer.endpoint import MEASURE_EVERY, OVERTAKEN, Endpoint
 from peer.meter import CHUNK_FIRST_BYTES, CHUNK_MOST_BYTES, PROBE_BYTES, LinkMeter, SpeedMeter
-from peer.wire import WireError
+from peer.wire import Chunk, WireError
 from tests.helpers import answer, chunks_of, give, pair, parcel_of
 
 
@@ -309,3 +309,36 @@ def test_a_message_may_overtake_another_but_none_comes_twice() -> None:
     assert late[0].message == 1
     with pytest.raises(WireError, match="here before"):
         receiver.receive(two[0], 8)
+
+
+@pytest.mark.parametrize("jump", [OVERTAKEN + 1, 1_000, 2**62])
+def test_a_number_far_ahead_makes_no_other_message_old(jump: int) -> None:
+    """Whoever knows the run's number may forge one; the neighbour itself goes on counting where it was."""
+    sender, receiver = pair()
+
+    def taken(chunk: Chunk) -> bool:
+        try:
+            return receiver.receive(chunk, 0) is not None
+        except WireError:
+            return False
+
+    honest = [sender.send(1, parcel_of(10), 0, 20e6)[-1] for _ in range(3 * OVERTAKEN)]
+    honest = [chunk._replace(number=0, offset=0, total_bytes=len(chunk.piece)) for chunk in honest]
+    assert all(taken(chunk) for chunk in honest[:5])
+    forged = honest[0]._replace(message=5 + jump)
+    assert taken(forged)
+    assert not taken(forged)
+    assert all(taken(chunk) for chunk in honest[5:] if chunk.message != forged.message)
+    assert not any(taken(chunk) for chunk in honest)
+
+
+def test_messages_in_any_order_are_each_taken_once() -> None:
+    """However far they overtake one another, as under a jitter of many steps."""
+    sender, receiver = pair()
+    chunks = [sender.send(1, parcel_of(10), 0, 20e6)[-1] for _ in range(4 * OVERTAKEN)]
+    order = [*range(2 * OVERTAKEN, 3 * OVERTAKEN), *range(OVERTAKEN), *range(3 * OVERTAKEN, 4 * OVERTAKEN)]
+    for place in order:
+        chunk = chunks[place]._replace(number=0, offset=0, total_bytes=len(chunks[place].piece))
+        assert receiver.receive(chunk, 0) is not None
+        with pytest.raises(WireError):
+            receiver.receive(chunk, 0)
