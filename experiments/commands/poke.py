@@ -65,14 +65,15 @@ def _keys(texts: list[str]) -> dict[str, Any]:
     try:
         keys = parse_settings(texts)
     except ConfigError as error:
-        raise ConfigError(SOURCE, problem=error.problem, cure="write key=value, such as link=0,1") from None
+        cure = error.cure if error.key else "write key=value, such as link=0,1"
+        raise ConfigError(SOURCE, error.key, error.value, error.problem, cure) from None
     if "at" in keys:
         raise ConfigError(SOURCE, "at", keys["at"], "a poke happens at once", "leave at out")
     return {key: _numbers(value) for key, value in keys.items()}
 
 
 def _numbers(value: Any) -> Any:
-    listed = isinstance(value, str) and re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value)
+    listed = isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*)+", value)
     return [int(part) for part in value.split(",")] if listed else value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.commands.source import Commands, add_command
 from experiments.config_errors import ConfigError, config_error
-from experiments.settings import parse_settings
+from experiments.settings import SOURCE, parse_settings
 
 EXAMPLES = """\
   grapevine topology ring -n 16
@@ -18,6 +18,12 @@ EXAMPLES = """\
   grapevine topology one-peer-exponential -n 16 --html rounds.html
   grapevine topology file -n 12 --set path=graph.graphml --mixing lazy --json
 """
+ELSEWHERE = {
+    "name": "write it behind the command: grapevine topology ring",
+    "n": "write -n 16",
+    "seed": "write --seed 1",
+}
+"""What --set does not set, and where it is said."""
 
 
 def add(commands: Commands) -> None:
@@ -46,6 +52,9 @@ def execute(arguments: argparse.Namespace) -> int:
     options = {key.removeprefix("topology."): value for key, value in options.items()}
     if arguments.mixing is not None:
         options["mixing"] = arguments.mixing
+    for key, cure in ELSEWHERE.items():
+        if key in options:
+            raise ConfigError(SOURCE, key, options[key], problem="is no option of a graph", cure=cure)
     if arguments.name == "file" and not options.get("path"):
         cure = "say which: --set path=graph.graphml"
         raise ConfigError(key="topology.path", problem="is missing, since the graph comes from a file", cure=cure)
@@ -85,11 +94,12 @@ def _graph(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[d
 
 def _schedule(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
     """A schedule's figures, and what draws its page."""
-    import topology
+    from experiments.menus import MENUS
+    from topology import analyse
     from topology.schedule_pages import schedule_page
 
-    schedule = topology.schedule(name, peers, seed=seed, **options)
-    return topology.analyse(schedule).as_dict(), lambda title: schedule_page(title, schedule)
+    schedule = MENUS["topology"].read({**options, "name": name}).plan(peers, seed)
+    return analyse(schedule).as_dict(), lambda title: schedule_page(title, schedule)
 
 
 def _print(figures: dict[str, Any], page: Path | None) -> None:
