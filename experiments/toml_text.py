@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config_errors import ConfigError
+from experiments.config_errors import ConfigError, config_error
 
 MOST_LEVELS = 32
 """How deep tables and lists may lie in one another."""
@@ -22,16 +22,13 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def read_text(path: Path, source: str) -> str:
-    """The text of a file; ConfigError where there is none to read."""
+    """The text of a file, in UTF-8 and at most 32 MiB; ConfigError where there is none to read."""
+    from netem import text_files  # with all of netem, which help and most errors do without
+
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        cure = "save the file as UTF-8"
-        raise ConfigError(source, problem=f"is no text (byte {error.start} is not UTF-8)", cure=cure) from None
-    except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        cure = "give the path of an experiment file (TOML)"
-        raise ConfigError(source, problem=f"cannot be read: {reason}", cure=cure) from None
+        return text_files.read_text(path)
+    except ValueError as error:
+        raise config_error(error, source) from None
 
 
 def read_document(path: Path, source: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments import toml_text
 from experiments.commands.source import Commands, add_command, add_experiment, settings_of
 from experiments.config_errors import ConfigError
 from experiments.terminal import printable
@@ -115,7 +116,7 @@ def _write_page(
     told += ["--world", arguments.world] if arguments.world else []
     command = shlex.join(["grapevine", "sweep", arguments.file, *told, "--out", str(out)])
     name = sweep.points[0].experiment.name
-    study = Study(name, sweep, cells, command, Path(arguments.file).read_text(encoding="utf-8"))
+    study = Study(name, sweep, cells, command, toml_text.read_text(Path(arguments.file), arguments.file))
     return write_study(study, out / "report.html")
 
 
