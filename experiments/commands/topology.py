@@ -24,6 +24,7 @@ ELSEWHERE = {
     "seed": "write --seed 1",
 }
 """What --set does not set, and where it is said."""
+MOST_DIGITS = 19
 
 
 def add(commands: Commands) -> None:
@@ -55,6 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
     for key, cure in ELSEWHERE.items():
         if key in options:
             raise ConfigError(SOURCE, key, options[key], problem="is no option of a graph", cure=cure)
+    _refuse_beyond(arguments.n, arguments.seed)
     if arguments.name == "file" and not options.get("path"):
         cure = "say which: --set path=graph.graphml"
         raise ConfigError(key="topology.path", problem="is missing, since the graph comes from a file", cure=cure)
@@ -80,6 +82,16 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_beyond(peers: int, seed: int) -> None:
+    """Raise ConfigError for numbers that no experiment file may have either."""
+    from experiments.config import Experiment
+    from experiments.fields import fields_of, read_field
+
+    types = {field.name: field.type for field in fields_of(Experiment)}
+    read_field(types["peers"], peers, "-n")
+    read_field(types["seed"], seed, "--seed")
+
+
 def _graph(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
     """A graph's figures, and what draws its page; a directed one is mixed uniformly where no rule for it was asked."""
     from experiments.menus import MENUS
@@ -94,11 +106,14 @@ def _graph(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[d
 
 def _schedule(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
     """A schedule's figures, and what draws its page."""
+    from experiments.bounds import refuse_matrices
     from experiments.menus import MENUS
     from topology import analyse
     from topology.schedule_pages import schedule_page
 
-    schedule = MENUS["topology"].read({**options, "name": name}).plan(peers, seed)
+    chosen: Any = MENUS["topology"].read({**options, "name": name})
+    refuse_matrices(peers, "-n")
+    schedule = chosen.plan(peers, seed)
     return analyse(schedule).as_dict(), lambda title: schedule_page(title, schedule)
 
 
@@ -120,6 +135,6 @@ def _print(figures: dict[str, Any], page: Path | None) -> None:
 
 
 def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number: expected 0 or more")
+    if not text.isascii() or not text.isdigit() or len(text) > MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"{text[:MOST_DIGITS]!r} is no whole number: expected 0 to 9223372036854775807")
     return int(text)

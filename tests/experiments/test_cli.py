@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from experiments import probe, runner
+from experiments import bounds, probe, runner
 from experiments.__main__ import main
 from experiments.commands import run as run_command
 from experiments.config import ConfigError, Experiment
@@ -164,6 +164,10 @@ def test_what_the_command_line_itself_gets_wrong(ring: str, capsys: pytest.Captu
         (["sweep", ring], "ring.toml: sweep: is missing or empty; add [sweep]"),
         (["sweep", ring, "--jobs", "0"], "grapevine sweep: argument --jobs: '0' is no number of runs"),
         (["topology", "ring", "-n", "x"], "grapevine topology: argument -n: 'x' is no whole number"),
+        (["topology", "ring", "-n", "9" * 5000], "grapevine topology: argument -n: '9999999999999999999' is no whole number"),
+        (["topology", "ring", "-n", "1000000000"], "-n: 1000000000 will not do; expected a whole number"),
+        (["topology", "base", "-n", "100001"], "-n: 100001 will not do; expected a whole number"),
+        (["topology", "ring", "--seed", "9" * 19], "--seed: 9999999999999999999 will not do; expected a whole number"),
         (["topology", "rng"], 'topology.name: there is no topology "rng"; did you mean ring?'),
         (["topology", "ring", "-n", "2"], "topology: ring needs at least 3 peers, not 2"),
         (["topology", "ring", "--set", "degree=3"], "topology.degree: no such field; ring has: mixing"),
@@ -330,6 +334,14 @@ def test_topology_knows_schedules_and_directed_graphs(tmp_path: Path, capsys: py
     figures = json.loads(capsys.readouterr().out)
     assert figures["slem"] == pytest.approx(0.5)  # (tau - 1) / (tau + 1) with tau = log2 8
     assert figures["finite_time"] is None
+
+
+def test_topology_refuses_rounds_that_do_not_fit_the_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bounds, "free_memory_bytes", lambda: 10**9)
+    told = refused(capsys, "topology", "matcha", "-n", "10000")
+    assert told.startswith("-n = 10000: the rounds of a schedule of 10,000 peers take at least 4.8 GB, and 1 GB are free; use")
 
 
 def test_topology_reads_a_graph_file(ring: str, capsys: pytest.CaptureFixture[str]) -> None:
