@@ -80,6 +80,8 @@ def write_page(out: Path, title: str, content: str, figures: dict[str, Figure]) 
     data = msgspec.json.encode(figures).decode().replace("</", "<\\/").replace("<!--", "<\\u0021--")
     script = f"<script>{get_plotlyjs()}</script>\n<script>const figures = {data};\n{SCRIPT}</script>"
     page = PAGE.substitute(title=escape(title), content=content, script=script)
+    if not out.name:
+        raise ValueError(f"{out}: is a folder, and the report is a file; give another place")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_name(f".{out.name}.part")

@@ -23,8 +23,8 @@ LINK_COLUMNS = {
 COLUMNS = {"metrics.parquet": METRIC_COLUMNS, "links.parquet": LINK_COLUMNS}
 
 MOST_PEERS = 100_000
-MOST = 1e100
-"""The largest number that a figure may be: a loss that diverges stays below it, and so do its squares."""
+MOST = 1e307
+"""The largest number that a figure may be: a little less than what floats hold, so that axes can end above it."""
 MOST_TIME = 1e12
 MOST_COUNT = 10**15
 

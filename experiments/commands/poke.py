@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from experiments.commands.source import Commands, add_command
+from experiments.commands.source import Commands, add_command, place
 from experiments.config_errors import ConfigError
 from experiments.terminal import printable
 
@@ -32,7 +32,7 @@ SOURCE = "grapevine poke"
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "poke", execute, "change a running fleet: its links, its devices, its peers", EXAMPLES)
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder of a fleet that is running")
+    parser.add_argument("run", metavar="RUN", type=place, help="the run folder of a fleet that is running")
     parser.add_argument("do", metavar="DO", help="what happens: rate, cut, heal, ... (see grapevine list events)")
     parser.add_argument("keys", metavar="KEY=VALUE", nargs="*", help="as an experiment file has them under [[events]]")
     parser.add_argument("--json", action="store_true", help="print what was done, and when, as JSON")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import toml_text
-from experiments.commands.source import Commands, add_command, add_experiment, settings_of
+from experiments.commands.source import Commands, add_command, add_experiment, place, settings_of
 from experiments.config_errors import ConfigError
 from experiments.terminal import printable
 
@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "sweep", execute, "run the product of the lists of a [sweep] table", EXAMPLES)
     add_experiment(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, help="for runs, table and report (default: runs/FILE-sweep)")
+    parser.add_argument("--out", metavar="DIR", type=place, help="for runs, table and report (default: runs/FILE-sweep)")
     parser.add_argument("--jobs", metavar="N", type=_positive, default=1, help="runs at a time (default 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 

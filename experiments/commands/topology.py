@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.commands.source import Commands, add_command
+from experiments.commands.source import Commands, add_command, place
 from experiments.config_errors import ConfigError, config_error
 from experiments.settings import SOURCE, parse_settings
 
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
         help="an option of the graph, such as degree=4",
     )
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write the picture and the figures on a page")
+    parser.add_argument("--html", metavar="FILE", type=place, help="write the picture and the figures on a page")
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -178,6 +178,9 @@ def test_what_the_command_line_itself_gets_wrong(ring: str, capsys: pytest.Captu
         (["topology", "base", "--mixing", "lazy"], "topology.mixing: no such field; base has: k"),
         (["poke", ".", "kill", f"peer=0x{'f' * 400}"], "grapevine poke: peer: a whole number has more than 64 bits"),
         (["poke", ".", "kill", f"peer={'9' * 5000},1"], 'grapevine poke: event.peer: "999'),
+        (["report", ".", "--out", ""], "grapevine report: argument --out: the path is empty: expected the name of a file"),
+        (["sweep", ring, "--out", ""], "grapevine sweep: argument --out: the path is empty"),
+        (["topology", "ring", "--html", ""], "grapevine topology: argument --html: the path is empty"),
         (["report", "nowhere"], "nowhere: is no folder, so it is no run"),
         (["probe", ring, "--world", "virtual"], "--set: world.name"),
         (

@@ -364,6 +364,11 @@ def test_what_is_wrong_is_told_with_file_key_value_and_cure(text: str, key: str,
     assert "$" not in message
 
 
+def test_the_mark_of_an_encoding_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "ring.toml").write_bytes(b"\xef\xbb\xbfpeers = 5\r\nseed = 3\r\n")
+    assert Experiment.read(tmp_path / "ring.toml") == Experiment(name="ring", peers=5, seed=3)
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b'name = "\xff"')
     wrong = {

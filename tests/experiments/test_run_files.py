@@ -16,6 +16,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.config import Experiment
 from experiments.result import Result
+from experiments.run_files import MOST
 from experiments.sweep import is_complete
 from tests.experiments.recorded import record_run
 
@@ -128,12 +129,12 @@ def test_a_file_that_no_run_writes(file: str, content: bytes, folder: Path, caps
 
 def test_figures_at_their_bounds_are_drawn(folder: Path) -> None:
     for file, column, value in (
-        ("metrics.parquet", "value", 1e100), ("metrics.parquet", "time_s", 1e12), ("links.parquet", "bytes", 10**15),
+        ("metrics.parquet", "value", MOST), ("metrics.parquet", "time_s", 1e12), ("links.parquet", "bytes", 10**15),
         ("links.parquet", "delay_asked_s", 1e12), ("links.parquet", "delay_measured_s", -1e12),
-        ("links.parquet", "rate_measured_bytes_per_s", 1e100), ("links.parquet", "staleness_steps", math.nan),
+        ("links.parquet", "rate_measured_bytes_per_s", MOST), ("links.parquet", "staleness_steps", math.nan),
     ):  # fmt: skip
         recast(folder, file, column, filled(value))
-    changed(folder, "summary.json", wall_s=1e12, loss_mean=1e100, bytes_sent=10**15, consensus_distance=None)
+    changed(folder, "summary.json", wall_s=1e12, loss_mean=MOST, bytes_sent=10**15, consensus_distance=None)
     assert main(["report", str(folder)]) == 0
 
 
