@@ -25,7 +25,7 @@ def read_trace(path: str, delay_ns: int = 0, loss: float = 0.0) -> list[Step]:
     from its time on, the first is at 0 s, and the last lasts as long as the row before it. Values are text with units ("1.5
     s", "3 Mbit/s"; a rate may be "0 bit/s", an outage), or plain numbers in the unit that the header names in
     brackets: `time [s],rate [Mbit/s]`. Any other file is mahimahi's: a line for each packet of 1504 bytes, the millisecond
-    at which it is delivered, in order, the last one being the length; read in steps of 100 ms.
+    at which it is delivered, in order, the last one being the length, at most 100,000 s; read in steps of 100 ms.
 
     Raises ValueError with file, line and cure.
     """

@@ -128,8 +128,8 @@ class TraceDevices(Devices, frozen=True, kw_only=True, tag="trace"):
     """Peers at the speeds of a recording: a table of times and samples a second."""
 
     path: Annotated[str, msgspec.Meta(min_length=1)]
-    """A .csv file with the header "time [s],speed [samples/s]"; a row holds from its time on, the first is at 0; a speed of
-    0 is a pause; the record begins anew at its end, its last row lasting as long as the one before."""
+    """A .csv file with the header "time [s],speed [samples/s]"; a row holds from its time on, the first is at 0; a speed is
+    0, a pause, or from 1e-6 to 1e12; the record begins anew at its end, its last row lasting as long as the one before."""
     scatter: bool = True
     """Each peer begins at a place of its own in the record."""
     overhead: Duration = "0 s"
