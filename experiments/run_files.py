@@ -26,7 +26,9 @@ MOST_PEERS = 100_000
 MOST = 1e307
 """The largest number that a figure may be: a little less than what floats hold, so that axes can end above it."""
 MOST_TIME = 1e12
+"""Seconds that any time may be: thousands of times the longest run."""
 MOST_COUNT = 10**15
+"""What a row may count: a petabyte, so that sums over rows have room."""
 
 _LEAST: dict[str, float] = {"peer": -1, "value": -MOST, "delay_measured_s": -MOST_TIME}
 """The least that a column may hold, where that is not 0."""
@@ -40,7 +42,7 @@ _UNKNOWN = (
 )  # fmt: skip
 """Columns in which a number may be nan, or infinite."""
 
-Count = Annotated[int, Meta(ge=0, le=MOST_COUNT)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Peer = Annotated[int, Meta(ge=0, lt=MOST_PEERS)]
 Number = Annotated[float, Meta(ge=-MOST, le=MOST)]
 Size = Annotated[float, Meta(ge=0, le=MOST)]
@@ -65,13 +67,13 @@ class Summary(msgspec.Struct):
     steps_per_wall_s: Size | None = None
     bytes_sent: Count | None = None
     messages_sent: Count | None = None
-    accuracy_mean: Size | None = None
-    accuracy_min: Size | None = None
-    accuracy_max: Size | None = None
-    accuracy_of_mean: Size | None = None
+    accuracy_mean: Number | None = None
+    accuracy_min: Number | None = None
+    accuracy_max: Number | None = None
+    accuracy_of_mean: Number | None = None
     loss_mean: Number | None = None
-    validation_accuracy_mean: Size | None = None
-    validation_accuracy_of_mean: Size | None = None
+    validation_accuracy_mean: Number | None = None
+    validation_accuracy_of_mean: Number | None = None
     validation_loss_mean: Number | None = None
     consensus_distance: Size | None = None
     staleness_steps_mean: Size | None = None
