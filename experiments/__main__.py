@@ -30,7 +30,8 @@ exit status (a sweep has the worst of its runs):
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and give its exit status; bad input is one message on stderr and status 2.
 
-    Output that nobody reads changes nothing; output that could not be kept, as on a full disk, makes a 0 a 1.
+    An error that nobody foresaw is one message too, with the file that holds its traceback, and status 1. Output that
+    nobody reads changes nothing; output that could not be kept, as on a full disk, makes a 0 a 1.
     """
     out, told = Outlet(sys.stdout), Outlet(sys.stderr)
     to_out: Any = redirect_stdout(out)
@@ -58,6 +59,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
         print(printable(str(error)), file=sys.stderr)
         return ExitStatus.BAD_INPUT
     except KeyboardInterrupt:
+        print("grapevine: interrupted", file=sys.stderr)
         return ExitStatus.INTERRUPTED
     except MemoryError as error:
         told = " ".join(str(error).split()) or "no more could be had"
@@ -69,6 +71,24 @@ def _carry_out(argv: Sequence[str] | None) -> int:
         return ExitStatus.INCOMPLETE
     except SystemExit as ending:  # --help and --version
         return int(ending.code or 0)
+    except Exception as error:
+        print(printable(f"grapevine: {_last_words(error)}"), file=sys.stderr)
+        return ExitStatus.INCOMPLETE
+
+
+def _last_words(error: Exception) -> str:
+    """One sentence on an error that no part of the program foresaw, with the file that its traceback was written to."""
+    import tempfile
+    import traceback
+
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    told = f"an error that should not occur ({told if len(told) <= 200 else f'{told[:197]}...'})"
+    try:
+        with tempfile.NamedTemporaryFile("w", -1, "utf-8", prefix="grapevine-error-", suffix=".txt", delete=False) as file:
+            file.write("".join(traceback.format_exception(error)).encode("utf-8", "replace").decode("utf-8"))
+    except OSError as trouble:
+        return f"{told}; its traceback could not be written ({trouble.strerror})"
+    return f"{told}; its traceback is in {file.name}: please report it with that file"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from importlib import metadata  # from here on an interrupt is an ending in good order: these take most of the start
+    from importlib import metadata  # here, where `main` hears an interrupt, like the commands
 
     from experiments.commands import check, cleanup, list, poke, probe, report, run, sweep, topology
 

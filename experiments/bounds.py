@@ -10,11 +10,13 @@ from experiments.config import Experiment, Processes
 from experiments.config_errors import ConfigError
 from netem import Device, NetworkPlan
 from netem.units import duration_ns, show_bytes
+from topology import TimeVarying
 
 MOST_RECORDS = 1_000_000
 LONGEST_NS = duration_ns("315576000 s")  # ten years
 SLOWEST_BYTES_PER_S = 1 / 8
 PROCESS_BYTES, MEMBER_BYTES = 5_000_000, 10_000  # what a peer takes besides its model, as a process and in virtual time
+MATRICES = 6  # of a schedule: the rounds that are kept, and what drawing one takes
 COPIES_VIRTUAL, COPIES_LIVE = 2, 4
 """The least copies of all models that a world holds: the peers' and the outcome's; live also gradients and snapshots."""
 
@@ -28,6 +30,17 @@ def refuse_too_many(experiment: Experiment) -> None:
         cure = f"write {least_s:.4g} s or more, which makes {MOST_RECORDS:,} at most"
         raise ConfigError(key="record.every", value=every, problem=problem, cure=cure)
     refuse_memory(experiment, 1, "the smallest model")
+    if isinstance(experiment.topology, TimeVarying):
+        refuse_matrices(experiment.peers, "peers")
+
+
+def refuse_matrices(peers: int, key: str) -> None:
+    """Raises ConfigError, with the figure, where the rounds of a schedule, matrices [peers, peers], do not fit the memory."""
+    needed, free = MATRICES * 8 * peers**2, free_memory_bytes()
+    if needed > free:
+        what = f"the rounds of a schedule of {peers:,} peers"
+        problem = f"{what} take at least {show_bytes(needed)}, and {show_bytes(free)} are free"
+        raise ConfigError(key=key, value=peers, problem=problem, cure="use fewer peers, or a graph that stays, such as ring")
 
 
 def refuse_beyond(experiment: Experiment, plan: NetworkPlan, devices: Sequence[Device]) -> None:

@@ -138,7 +138,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             cure = f"change it there: experiment.replace({table}=...)"
             raise ConfigError(key=key, problem=f"the {table} was given from Python", cure=cure)
         document = {name: value for name, value in self.document().items() if name not in given}
-        settings = anchor_settings({key: toml_text.parse_value(text)}, Path())
+        settings = anchor_settings({key: toml_text.parse_value(text, key=key)}, Path())
         return Experiment(**_parts(overlay(document, settings, _defaults())), **given)
 
     def document(self) -> dict[str, Any]:

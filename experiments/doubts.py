@@ -22,6 +22,8 @@ FAR_ABOVE = 10.0
 """A final loss of so many times the first one is no bad luck."""
 CHANCE = 0.05
 """An accuracy that is no more than this above the untrained model's is chance."""
+CAUSES = "the learning rate is too high (lower optimizer.learning_rate), or a peer sent values that spoil others"
+"""What makes training diverge."""
 LEARNT = 0.2
 """An accuracy so far above the untrained model's was learnt."""
 
@@ -35,9 +37,9 @@ def doubts(summary: Mapping[str, Any], outcome: Outcome, diverged: str) -> Itera
             "weights, and no learning rate mends that; look for nan and infinity in the task's data, model and loss"
         )
     elif diverged:
-        yield f"training diverged: the weights of {diverged} are not finite; lower optimizer.learning_rate"
+        yield f"training diverged: the weights of {diverged} are not finite; {CAUSES}"
     elif why := _astray(summary, outcome):
-        yield f"training diverged: {why}; the learning rate is too high: lower optimizer.learning_rate"
+        yield f"training diverged: {why}; {CAUSES}"
     if (summary["lateness_p99_ms"] or 0) > LATE_MS:
         yield f"this machine fell behind the emulated clock by {summary['lateness_p99_ms']:.1f} ms (99th percentile): {stretch}"
     exact = summary["world"] == "virtual"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -68,8 +67,8 @@ def _styles(results: Sequence[Result]) -> list[tuple[str, str]]:
 def _but_for_the_world(result: Result) -> bytes:
     """The whole description of a run without its world, and without its name, which may tell it."""
     try:
-        described = tomllib.loads((result.folder / "experiment.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        described = result.experiment_document
+    except ValueError:
         return str(result.folder).encode()
     return msgspec.json.encode({key: value for key, value in described.items() if key not in ("world", "name")}, order="sorted")
 
@@ -81,6 +80,8 @@ def write_page(out: Path, title: str, content: str, figures: dict[str, Figure]) 
     data = msgspec.json.encode(figures).decode().replace("</", "<\\/").replace("<!--", "<\\u0021--")
     script = f"<script>{get_plotlyjs()}</script>\n<script>const figures = {data};\n{SCRIPT}</script>"
     page = PAGE.substitute(title=escape(title), content=content, script=script)
+    if not out.name:
+        raise ValueError(f"{out}: is a folder, and the report is a file; give another place")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_name(f".{out.name}.part")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -140,7 +139,7 @@ def _event(event: Mapping[str, Any], label: str) -> str:
 
 def what_differs(results: Sequence[Result]) -> list[str] | None:
     """Runs told apart by the settings in which they differ: "fill 0.5, seed 1"; None where these are many, or none."""
-    flat = [_flat(_parsed(result)) for result in results]
+    flat = [_flat(result.experiment_document) for result in results]
     keys = [key for key in dict.fromkeys(key for part in flat for key in part) if len({part.get(key) for part in flat}) > 1]
     keys = [key for key in keys if key != ("", "name")]
     if not 0 < len(keys) <= MOST_DIFFERENCES:
@@ -254,15 +253,7 @@ def _plain(value: Any) -> str:
 
 
 def _config(run: Run) -> dict[str, Any]:
-    return _parsed(run.result)
-
-
-def _parsed(result: Result) -> dict[str, Any]:
-    try:
-        return tomllib.loads(result.experiment_toml)
-    except tomllib.TOMLDecodeError as error:
-        path = result.folder / "experiment.toml"
-        raise ValueError(f"{path}: damaged ({error}); copy it anew, or run it again") from None
+    return run.result.experiment_document
 
 
 def _name(part: Any) -> str:

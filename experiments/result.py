@@ -8,22 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import numpy as np
 
+from experiments import run_files, toml_text
+from experiments.config_errors import ConfigError
+from experiments.run_files import COLUMNS, LINK_COLUMNS, METRIC_COLUMNS, Event, Manifest, Summary, numbers, schema
 from experiments.terminal import printable
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-METRIC_COLUMNS = {"time_s": "float64", "peer": "int32", "step": "int64", "name": "string", "value": "float64"}
-LINK_COLUMNS = {
-    "time_s": "float64", "source": "int32", "target": "int32", "bytes": "int64", "messages": "int64",
-    "rate_asked_bytes_per_s": "float64", "rate_measured_bytes_per_s": "float64",
-    "delay_asked_s": "float64", "delay_measured_s": "float64", "staleness_steps": "float64",
-}  # fmt: skip
-COLUMNS = {"metrics.parquet": METRIC_COLUMNS, "links.parquet": LINK_COLUMNS}
+AGAIN = "copy it anew, or run it again"
+
+__all__ = ["COLUMNS", "LINK_COLUMNS", "METRIC_COLUMNS", "LinkFigures", "Result", "link_figures", "median", "schema"]
 
 
 class Result:
@@ -42,7 +40,7 @@ class Result:
             if (folder / "table.csv").is_file():
                 cure = "it is a sweep's: the same `grapevine sweep` again draws its report anew; or give the runs in it"
             raise ValueError(f"{folder}: {state}, so it is no run; {cure}")
-        self.summary: dict[str, Any] = self._json("summary.json")
+        self.summary: dict[str, Any] = self._json("summary.json", Summary)
 
     def __repr__(self) -> str:
         """What ran, how it ended and where it lies, on one line."""
@@ -76,21 +74,35 @@ class Result:
             raise ValueError(f"{path}: missing, since the run did not come to its end ({self.summary['reason']}); run it again")
         try:
             return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
             raise ValueError(f"{path}: damaged ({error}); run it again") from None
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Where and with what it ran."""
-        return self._json("manifest.json")
+        found = self._json("manifest.json", Manifest)
+        places, peers = found.get("places"), self.summary.get("peers")
+        if places is not None and peers is not None and len(places) != peers:
+            raise ValueError(f"{self.folder / 'manifest.json'}: {len(places)} places for {peers} peers; {AGAIN}")
+        return found
 
     @cached_property
     def experiment_toml(self) -> str:
         """The experiment, every default filled in."""
+        path = self.folder / "experiment.toml"
         try:
-            return (self.folder / "experiment.toml").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.folder / 'experiment.toml'}: cannot be read ({error}); run it again") from None
+            return toml_text.read_text(path, str(path))
+        except ConfigError as error:
+            raise ValueError(f"{path}: {error.problem}; {AGAIN}") from None
+
+    @cached_property
+    def experiment_document(self) -> dict[str, Any]:
+        """The same as plain dictionaries."""
+        path = self.folder / "experiment.toml"
+        try:
+            return toml_text.parse(self.experiment_toml, str(path))
+        except ConfigError as error:
+            raise ValueError(f"{path}: damaged ({error.problem}); {AGAIN}") from None
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
@@ -100,17 +112,14 @@ class Result:
         events: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
             try:
-                events.append(msgspec.json.decode(line, type=dict[str, Any]))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                events.append(run_files.document(line, Event))
+            except ValueError as error:
                 if number < len(lines):
                     raise ValueError(f"{path}: line {number} is damaged ({error}); remove that line") from None
         return events
 
     def table(self, file: str) -> pyarrow.Table:
         """`metrics.parquet` or `links.parquet` as an arrow table; empty where a run ended before it first wrote it."""
-        import pyarrow
-        import pyarrow.parquet
-
         path = self.folder / file
         if not path.is_file():
             if self.summary.get("completed"):
@@ -118,21 +127,27 @@ class Result:
             return schema(file).empty_table()
         try:
             with open(path, "rb") as content:  # arrow cannot open every path
-                table = pyarrow.parquet.ParquetFile(content).read()
-            return table.select(list(COLUMNS[file]))
-        except (pyarrow.ArrowException, KeyError, OSError) as error:
-            raise ValueError(f"{path}: damaged ({str(error).splitlines()[0]}); copy it anew, or run it again") from None
+                return run_files.table(content, file, self.summary.get("peers"))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
+
+    def check(self) -> None:
+        """Read all that a report or a table would read; ValueError, as ever, where something is missing or damaged."""
+        _ = self.manifest, self.experiment_document, self.events
+        for file in COLUMNS:
+            self.table(file)
 
     def columns(self, file: str) -> dict[str, np.ndarray]:
         """The columns of the same that hold numbers, as numpy arrays."""
         table = self.table(file)
         return {name: numbers(table[name]) for name, kind in COLUMNS[file].items() if kind != "string"}
 
-    def _json(self, file: str) -> dict[str, Any]:
+    def _json(self, file: str, kind: type[Any]) -> dict[str, Any]:
+        path = self.folder / file
         try:
-            return msgspec.json.decode((self.folder / file).read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.folder / file}: cannot be read ({error}); copy it anew, or run it again") from None
+            return run_files.document(path.read_bytes(), kind)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: cannot be read ({error}); {AGAIN}") from None
 
 
 class LinkFigures(NamedTuple):
@@ -180,18 +195,6 @@ def _medians(values: np.ndarray, group: np.ndarray, starts: np.ndarray) -> np.nd
     lower, upper = values[starts + np.maximum(known - 1, 0) // 2], values[starts + known // 2]
     with np.errstate(invalid="ignore"):
         return np.where(known > 0, (lower + upper) / 2, np.nan)
-
-
-def numbers(column: pyarrow.ChunkedArray) -> np.ndarray:
-    """A column of numbers, none of them null, as a numpy array: `column.to_numpy` would load pandas, which takes a while."""
-    return np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks] or [np.empty(0)])
-
-
-def schema(file: str) -> pyarrow.Schema:
-    """The columns of `metrics.parquet` or `links.parquet`, as arrow has them."""
-    import pyarrow
-
-    return pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in COLUMNS[file].items()])
 
 
 def median(values: Sequence[float] | np.ndarray) -> float:

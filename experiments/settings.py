@@ -53,7 +53,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             cure = "write table.key=value, such as --set strategy.name=ako"
             raise ConfigError(SOURCE, problem=f"{text!r} sets nothing", cure=cure)
-        settings[key.strip()] = toml_text.parse_value(_as_utf8(value.strip()))
+        settings[key.strip()] = toml_text.parse_value(_as_utf8(value.strip()), SOURCE, key.strip())
     return settings
 
 

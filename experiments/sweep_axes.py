@@ -14,6 +14,7 @@ from experiments.config_errors import ConfigError, show_value
 LABEL = "label"
 SEED = "seed"
 SKIP_INVALID, BASELINE = "skip_invalid", "baseline"
+MOST_RUNS = 10_000
 
 
 class Options(NamedTuple):
@@ -112,7 +113,15 @@ def read_list(key: str, values: Any, source: str) -> list[Any]:
     if not isinstance(values, list) or not values:
         cure = f'write a list of one value or more, such as "{key.partition(".")[2]}" = [{_example(values)}]'
         raise ConfigError(source, key, values, f"{show_value(values)} will not do", cure)
+    if len(values) > MOST_RUNS:
+        raise too_many(len(values), source, key)
     return values
+
+
+def too_many(runs: int, source: str, key: str) -> ConfigError:
+    """The error for lists that make more runs than a sweep may have."""
+    problem = f"the lists make {runs:,} runs, more than {MOST_RUNS:,}"
+    return ConfigError(source, key, problem=problem, cure="shorten the lists, or split the sweep")
 
 
 def _axis(name: str, given: Any, source: str) -> Axis:

@@ -16,10 +16,9 @@ from experiments import toml_text
 from experiments.config import Experiment
 from experiments.config_errors import ConfigError
 from experiments.settings import SOURCE, anchor_settings, concerns
-from experiments.sweep_axes import SEED, Axis, Choice, Options, read_blocks
+from experiments.sweep_axes import MOST_RUNS, SEED, Axis, Choice, Options, read_blocks, too_many
 from experiments.sweep_tune import DEFAULT_TARGET, Tune, read_tune
 
-MOST_RUNS = 10_000
 LONGEST_NAME = 100
 
 
@@ -104,10 +103,10 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
     source = str(path)
     document = toml_text.read_document(path, source)
     blocks, options = read_blocks(document.pop("sweep", None), source)
+    _refuse_too_many(blocks, 0, source)
     tune = read_tune(document.pop("tune", None), {key for axes in blocks for key in _keys(axes)}, source)
+    _refuse_too_many(blocks, len(tune.candidates) if tune else 0, source)
     combinations = [combination for axes in blocks for combination in _combinations(axes)]
-    tries = len(tune.candidates) if tune else 0
-    _refuse_too_many(blocks, tries, source)
     reader = _Reader(path, document, settings or {})
     points: dict[tuple[tuple[str, str], ...], list[tuple[Point, dict[str, Any]]]] = {}
     names = _names([_shown(combination) for combination in combinations], source)
@@ -185,8 +184,7 @@ def _refuse_too_many(blocks: Sequence[Sequence[Axis]], tries: int, source: str) 
     runs = sum(math.prod(len(axis.choices) for axis in axes) for axes in blocks)
     trials = tries * sum(math.prod(len(axis.choices) for axis in axes if axis.name != SEED) for axes in blocks)
     if runs + trials > MOST_RUNS:
-        problem = f"the lists make {runs + trials:,} runs, more than {MOST_RUNS:,}"
-        raise ConfigError(source, "sweep", problem=problem, cure="shorten the lists, or split the sweep")
+        raise too_many(runs + trials, source, "sweep")
 
 
 def _names(combinations: list[dict[str, Any]], source: str) -> list[str]:

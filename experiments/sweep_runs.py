@@ -85,6 +85,7 @@ def _ending(folder: Path, experiment: Experiment) -> ExitStatus:
         result = Result.read(folder)
         if not result.summary.get("completed") or Experiment.parse(result.experiment_toml) != experiment:
             return ExitStatus.INCOMPLETE
+        result.check()
     except (ValueError, OSError):
         return ExitStatus.INCOMPLETE
     unasked = result.summary.get("peers_lost_unasked")
@@ -198,7 +199,7 @@ def _losses(result: Result) -> str:
     """Which peers a run lost that its file did not ask to lose, and why."""
     unasked = set(result.summary["peers_lost_unasked"])
     events = [event for event in result.events if event.get("kind") == "lost" and event.get("peer") in unasked]
-    told = "; ".join(f"peer {event['peer']} at {event.get('time_s', 0.0):.3g} s: {event.get('text')}" for event in events)
+    told = "; ".join(f"peer {event['peer']} at {event.get('time_s') or 0.0:.3g} s: {event.get('text')}" for event in events)
     return f"lost {peers_text(sorted(unasked))}, which the file did not ask for{f' ({told})' if told else ''}"
 
 

@@ -12,7 +12,7 @@ from experiments.config import Experiment
 from experiments.config_errors import ConfigError, show_value, unknown_key
 from experiments.fleet_curves import first_reached, over_time
 from experiments.result import Result
-from experiments.sweep_axes import SEED, flat, read_list
+from experiments.sweep_axes import MOST_RUNS, SEED, flat, read_list, too_many
 
 TARGET = "target"
 MOST_WIDENED = 3
@@ -123,6 +123,8 @@ def read_tune(table: Any, swept: set[str], source: str) -> Tune | None:
             raise ConfigError(source, f"tune.{key}", problem="is swept as well", cure="take it out of [sweep] or of [tune]")
         if any(value in values[:place] for place, value in enumerate(values)):
             raise ConfigError(source, f"tune.{key}", values, "holds a value twice", "name each value once")
+    if (count := math.prod(map(len, lists.values()))) > MOST_RUNS:
+        raise too_many(count, source, "tune")
     candidates = tuple(dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
     return Tune(candidates, seed, None if target is None else float(target))
 

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config_errors import ConfigError
+from experiments.config_errors import ConfigError, config_error
+
+MOST_LEVELS = 32
+"""How deep tables and lists may lie in one another."""
+WHOLE = range(-(2**63), 2**63)
+"""The whole numbers of TOML: 64 bits."""
+TOO_LARGE = "a whole number has more than 64 bits"
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -16,16 +22,13 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def read_text(path: Path, source: str) -> str:
-    """The text of a file; ConfigError where there is none to read."""
+    """The text of a file, in UTF-8 and at most 32 MiB; ConfigError where there is none to read."""
+    from netem import text_files  # with all of netem, which help and most errors do without
+
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        cure = "save the file as UTF-8"
-        raise ConfigError(source, problem=f"is no text (byte {error.start} is not UTF-8)", cure=cure) from None
-    except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        cure = "give the path of an experiment file (TOML)"
-        raise ConfigError(source, problem=f"cannot be read: {reason}", cure=cure) from None
+        return text_files.read_text(path)
+    except ValueError as error:
+        raise config_error(error, source) from None
 
 
 def read_document(path: Path, source: str) -> dict[str, Any]:
@@ -39,21 +42,44 @@ def read_document(path: Path, source: str) -> dict[str, Any]:
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
-    """The document that `text` is; ConfigError with line and column where it is no TOML."""
+    """The document that `text` is; ConfigError with line and column where it is no TOML, and for values beyond all bounds."""
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise _syntax_error(error, text, source) from None
+    for key, value in document.items():
+        _refuse_extremes(value, source, key)
+    return document
 
 
-def parse_value(text: str) -> Any:
-    """One value as the command line gives it: TOML where it is such (5, true, [1, 2]), else the text itself."""
+def parse_value(text: str, source: str = "", key: str = "") -> Any:
+    """One value as the command line gives it: TOML where it is such (5, true, [1, 2]), else the text itself.
+
+    Raises ConfigError, with `source` and `key`, for a value beyond all bounds.
+    """
     try:
         document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         return text
     value = document.pop("value", text)
-    return value if not document and isinstance(value, bool | int | float | str | list | dict) else text
+    if document or not isinstance(value, bool | int | float | str | list | dict):
+        return text
+    _refuse_extremes(value, source, key)
+    return value
+
+
+def _refuse_extremes(value: Any, source: str, key: str) -> None:
+    """Whole numbers of more than 64 bits, and values nested so deeply that whoever walks through them might not come back."""
+    level, depth = [value], 0
+    while level:
+        if any(isinstance(part, int) and part not in WHOLE for part in level):
+            cure = f"write one from {WHOLE[0]} to {WHOLE[-1]}"
+            raise ConfigError(source, key, problem=TOO_LARGE, cure=cure)
+        nested = [part.values() if isinstance(part, Mapping) else part for part in level if isinstance(part, Mapping | list)]
+        if nested and (depth := depth + 1) > MOST_LEVELS:
+            problem = f"is nested too deeply, in more than {MOST_LEVELS} levels"
+            raise ConfigError(source, key, problem=problem, cure="take brackets away")
+        level = [part for parts in nested for part in parts]
 
 
 def dump(document: Mapping[str, Any], comments: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -106,6 +132,7 @@ def _syntax_error(error: Exception, text: str, source: str) -> ConfigError:
     place = _PLACE.search(str(error))
     if place is None:
         problem = "is nested too deeply" if isinstance(error, RecursionError) else f"is not TOML: {error}"
+        problem = TOO_LARGE if "integer string conversion" in problem else problem
         return ConfigError(source, problem=problem, cure="see the examples in experiments/suites")
     line, column = int(place.group(1) or len(lines)), int(place.group(2) or len(lines[-1]) + 1)
     written = lines[line - 1].strip() if line <= len(lines) else ""

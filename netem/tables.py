@@ -5,7 +5,6 @@ looked at), or a `.csv` file: a header `source,target,rate [Mbit/s],rtt [ms]`, t
 both ways. Every pair must be there. Two peers in one region of a CSV table are joined by 10 Gbit/s and 0.5 ms.
 """
 
-import csv
 import functools
 import itertools
 import tomllib
@@ -13,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from netem.text_files import read_text, rows_of
+
+MOST_REGIONS = 1000
+"""What a user's own table may hold."""
 
 
 class Lan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,30 +61,27 @@ def region_table(name: str) -> RegionTable:
 def read_table(path: str) -> RegionTable:
     """A user's own table; raises ValueError that names the file and what is wrong with it."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; check the name: a path that is not absolute starts at {Path.cwd()}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as text: {error}") from None
-    try:
-        table = _from_csv(text, path) if path.lower().endswith(".csv") else _from_toml(text)
+        text = read_text(path)
+        table = _from_csv(rows_of(text), path) if path.lower().endswith(".csv") else _from_toml(text)
         _refuse_gaps(table)
     except (ValueError, msgspec.ValidationError) as error:
         raise ValueError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: is nested too deeply; see docs/networks.md for what a table holds") from None
     return table
 
 
 def _from_toml(text: str) -> RegionTable:
     document: dict[str, Any] = tomllib.loads(text)
     for name in ("rtt_ms", "rate_mbit_per_s"):
-        for place, row in enumerate(document.get(name, [])):
-            if place < len(row):
+        matrix = document.get(name)
+        for place, row in enumerate(matrix if isinstance(matrix, list) else []):
+            if isinstance(row, list) and place < len(row):
                 row[place] = None
     return msgspec.convert(document, RegionTable)
 
 
-def _from_csv(text: str, path: str) -> RegionTable:
-    rows = list(csv.reader(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
+def _from_csv(rows: list[list[str]], path: str) -> RegionTable:
     header = ["source", "target", "rate [Mbit/s]", "rtt [ms]"]
     if not rows or [cell.strip() for cell in rows[0]] != header:
         raise ValueError(f"the header is {','.join(rows[0]) if rows else ''!r}: expected {','.join(header)}")
@@ -92,6 +93,8 @@ def _from_csv(text: str, path: str) -> RegionTable:
         except ValueError:
             raise ValueError(f"row {number}: {','.join(row)!r} is no pair: expected such as Oslo,Rome,300,42") from None
     regions = tuple(dict.fromkeys(itertools.chain.from_iterable(pairs)))
+    if len(regions) > MOST_REGIONS:
+        raise ValueError(f"it names {len(regions):,} regions: expected {MOST_REGIONS:,} at most")
     matrices: list[list[list[float | None]]] = [[[None] * len(regions) for _ in regions] for _ in range(2)]
     for (i, a), (j, b) in itertools.product(enumerate(regions), repeat=2):
         found = pairs.get((a, b)) or pairs.get((b, a))

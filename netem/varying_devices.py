@@ -1,8 +1,6 @@
 """Devices whose speed varies: recorded, straggling by chance, pausing, throttled by heat."""
 
-import csv
 import math
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -10,9 +8,11 @@ import numpy as np
 
 from netem.device import Device, Devices
 from netem.lines import SECOND_NS, Course, Step
+from netem.text_files import read_text, rows_of
 from netem.units import Duration, Speed, duration_ns, read, speed_samples_per_s
 
 _STREAM = 0x12  # keeps the devices' random numbers apart from those that other parts draw from the same seed
+LONGEST_S, SLOWEST, FASTEST = 315_576_000, 1e-6, 1e12  # ten years, and samples/s: as durations and speeds elsewhere
 
 
 class StragglingDevice(Device, frozen=True):
@@ -128,8 +128,8 @@ class TraceDevices(Devices, frozen=True, kw_only=True, tag="trace"):
     """Peers at the speeds of a recording: a table of times and samples a second."""
 
     path: Annotated[str, msgspec.Meta(min_length=1)]
-    """A .csv file with the header "time [s],speed [samples/s]"; a row holds from its time on, the first is at 0; a speed of
-    0 is a pause; the record begins anew at its end, its last row lasting as long as the one before."""
+    """A .csv file with the header "time [s],speed [samples/s]"; a row holds from its time on, the first is at 0; a speed is
+    0, a pause, or from 1e-6 to 1e12; the record begins anew at its end, its last row lasting as long as the one before."""
     scatter: bool = True
     """Each peer begins at a place of its own in the record."""
     overhead: Duration = "0 s"
@@ -153,27 +153,29 @@ def _moment_ns(seed: int, peer: int, length_ns: int) -> int:
 
 def _read_speeds(path: str) -> list[Step]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; check the name: a path that is not absolute starts at {Path.cwd()}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as text: {error}") from None
-    rows = list(csv.reader(line for line in lines if line.strip() and not line.startswith("#")))
+        return _speeds(rows_of(read_text(path)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _speeds(rows: list[list[str]]) -> list[Step]:
     if not rows or [cell.strip() for cell in rows[0]] != ["time [s]", "speed [samples/s]"]:
-        raise ValueError(f"{path}: the header is none: expected time [s],speed [samples/s]")
+        raise ValueError("the header is none: expected time [s],speed [samples/s]")
     times_ns: list[int] = []
     speeds: list[float] = []
     for number, row in enumerate(rows[1:], start=2):
         try:
             time_s, speed = map(float, row)
         except ValueError:
-            raise ValueError(f"{path}: row {number}: {','.join(row)!r} is no time and speed, such as 30,2000") from None
+            raise ValueError(f"row {number}: {','.join(row)!r} is no time and speed, such as 30,2000") from None
         after_ns = times_ns[-1] if times_ns else -1
-        if not (after_ns < (time_ns := round(time_s * SECOND_NS)) and 0 <= speed < math.inf) or (not times_ns and time_ns):
-            raise ValueError(f"{path}: row {number}: expected times that begin at 0 and go forward, and speeds of 0 or more")
+        time_ns = round(time_s * SECOND_NS) if 0 <= time_s <= LONGEST_S else -1
+        if not (after_ns < time_ns and (speed == 0 or SLOWEST <= speed <= FASTEST)) or (not times_ns and time_ns):
+            speeds_told = f"speeds of 0, or from {SLOWEST:g} to {FASTEST:g}"
+            raise ValueError(f"row {number}: expected times that begin at 0 and go forward, and {speeds_told}")
         times_ns.append(time_ns)
         speeds.append(speed)
     if not any(speeds):
-        raise ValueError(f"{path}: no row has a speed, so no step would ever end")
+        raise ValueError("no row has a speed, so no step would ever end")
     ends_ns = [*times_ns[1:], times_ns[-1] + (times_ns[-1] - times_ns[-2] if len(times_ns) > 1 else SECOND_NS)]
     return [Step(end - start, speed) for start, end, speed in zip(times_ns, ends_ns, speeds, strict=True)]

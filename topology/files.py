@@ -13,6 +13,9 @@ import networkx as nx
 from topology.given import from_graph
 from topology.tables import matrix_from_npy, matrix_from_text, read_edge_list
 
+MOST_BYTES = 2**28
+"""What a file may hold: 256 MiB, more than the most links that a graph may have take as text."""
+
 Format = Literal["graphml", "gml", "edge-list", "adjacency-matrix"]
 
 
@@ -59,7 +62,7 @@ def _reader(path: Path, format: str | None) -> Callable[[Path], nx.Graph]:
 
 
 def _graphml(path: Path) -> nx.Graph:
-    _refuse_empty(path)
+    _refuse_size(path)
     graph = _parsed(lambda: nx.read_graphml(path), "GraphML")
     node_default, edge_default = graph.graph.pop("node_default", {}), graph.graph.pop("edge_default", {})
     for _, attributes in graph.nodes(data=True):  # networkx reads the defaults but leaves it to us to apply them
@@ -70,7 +73,7 @@ def _graphml(path: Path) -> nx.Graph:
 
 
 def _gml(path: Path) -> nx.Graph:
-    _refuse_empty(path)
+    _refuse_size(path)
     try:
         return nx.read_gml(path, label="label")
     except nx.NetworkXError as error:
@@ -82,12 +85,12 @@ def _gml(path: Path) -> nx.Graph:
 
 
 def _adjacency_matrix(path: Path) -> nx.Graph:
-    _refuse_empty(path)
+    _refuse_size(path)
     return matrix_from_npy(path) if path.suffix.lower() == ".npy" else matrix_from_text(path)
 
 
 def _edge_list(path: Path) -> nx.Graph:
-    _refuse_empty(path)
+    _refuse_size(path)
     return read_edge_list(path)
 
 
@@ -98,11 +101,14 @@ def _parsed(read: Callable[[], Any], language: str) -> nx.Graph:
         raise ValueError(f"is not {language} that can be read ({error}); {REWRITE}") from None
 
 
-def _refuse_empty(path: Path) -> None:
+def _refuse_size(path: Path) -> None:
     if path.is_dir():
         raise ValueError("is a folder; name the file in it")
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise ValueError("the file is empty; write a graph into it")
+    if size > MOST_BYTES:
+        raise ValueError(f"the file has {size:,} bytes, more than {MOST_BYTES:,}; write a smaller graph into it")
 
 
 REWRITE = "write it anew, with networkx say, or set format to what it is"

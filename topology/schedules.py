@@ -222,7 +222,7 @@ class Moshpit(TimeVarying, frozen=True, kw_only=True, tag="moshpit"):
 
     def rounds(self, n: int, seed: int) -> Schedule:
         _check_below("size", self.size - 1, n, shown=self.size)
-        axes = [self.size**axis for axis in range(n) if self.size**axis < n]
+        axes = _powers(self.size, n)
         if self.size ** len(axes) == n:
 
             def along(t: int) -> np.ndarray:
@@ -241,7 +241,7 @@ class Moshpit(TimeVarying, frozen=True, kw_only=True, tag="moshpit"):
 
 def _exponential(name: str, k: int, n: int, seed: int) -> Schedule:
     """Offsets j (k+1)^t, j = 0..k, all with weight 1 / (k + 1); offsets that fall together add up."""
-    strides = [(k + 1) ** t for t in range(n) if (k + 1) ** t < n]
+    strides = _powers(k + 1, n)
 
     def draw(t: int) -> np.ndarray:
         matrix = np.zeros((n, n))
@@ -250,6 +250,14 @@ def _exponential(name: str, k: int, n: int, seed: int) -> Schedule:
         return matrix
 
     return Schedule(name, n, draw, seed=seed, period=len(strides), directed=True, max_degree=k)
+
+
+def _powers(base: int, n: int) -> list[int]:
+    """1, base, base^2, ...: all that are below n."""
+    powers = [1]
+    while powers[-1] * base < n:
+        powers.append(powers[-1] * base)
+    return powers
 
 
 def _paired(n: int, step: int, start: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from experiments.commands.source import Commands, add_command
+from experiments.commands.source import Commands, add_command, place
 from experiments.config_errors import ConfigError
 from experiments.terminal import printable
 
@@ -32,7 +32,7 @@ SOURCE = "grapevine poke"
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "poke", execute, "change a running fleet: its links, its devices, its peers", EXAMPLES)
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder of a fleet that is running")
+    parser.add_argument("run", metavar="RUN", type=place, help="the run folder of a fleet that is running")
     parser.add_argument("do", metavar="DO", help="what happens: rate, cut, heal, ... (see grapevine list events)")
     parser.add_argument("keys", metavar="KEY=VALUE", nargs="*", help="as an experiment file has them under [[events]]")
     parser.add_argument("--json", action="store_true", help="print what was done, and when, as JSON")
@@ -65,14 +65,15 @@ def _keys(texts: list[str]) -> dict[str, Any]:
     try:
         keys = parse_settings(texts)
     except ConfigError as error:
-        raise ConfigError(SOURCE, problem=error.problem, cure="write key=value, such as link=0,1") from None
+        cure = error.cure if error.key else "write key=value, such as link=0,1"
+        raise ConfigError(SOURCE, error.key, error.value, error.problem, cure) from None
     if "at" in keys:
         raise ConfigError(SOURCE, "at", keys["at"], "a poke happens at once", "leave at out")
     return {key: _numbers(value) for key, value in keys.items()}
 
 
 def _numbers(value: Any) -> Any:
-    listed = isinstance(value, str) and re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value)
+    listed = isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*)+", value)
     return [int(part) for part in value.split(",")] if listed else value
 
 

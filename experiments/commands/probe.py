@@ -6,10 +6,9 @@ import argparse
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment
+from experiments.commands.source import Commands, add_command, add_experiment, errors_from, place, read_experiment
 from experiments.config_errors import ConfigError
 
 EXAMPLES = """\
@@ -26,7 +25,7 @@ def add(commands: Commands) -> None:
     )
     add_experiment(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a link")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with pictures")
+    parser.add_argument("--html", metavar="FILE", type=place, help="write a page with pictures")
 
 
 def execute(arguments: argparse.Namespace) -> int:

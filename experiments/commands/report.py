@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments.commands.source import Commands, add_command
+from experiments.commands.source import Commands, add_command, place
 from experiments.config_errors import config_error
 
 EXAMPLES = """\
@@ -18,8 +18,8 @@ EXAMPLES = """\
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "report", execute, "write one HTML page on a run, or comparing several", EXAMPLES)
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="the page (default: DIR/report.html, or comparison.html)")
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=place, help="run folders")
+    parser.add_argument("--out", metavar="FILE", type=place, help="the page (default: DIR/report.html, or comparison.html)")
 
 
 def execute(arguments: argparse.Namespace) -> int:

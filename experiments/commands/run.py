@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from experiments.commands.source import Commands, add_command, add_experiment, errors_from, read_experiment
+from experiments.commands.source import Commands, add_command, add_experiment, errors_from, place, read_experiment
 
 EXAMPLES = """\
   grapevine run ring.toml --out runs/ring
@@ -20,7 +19,7 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "run", execute, "run one experiment, write its run folder, print its summary", EXAMPLES)
     add_experiment(parser)
     told = "the run folder, in place of an earlier run there (default: runs/NAME-TIME)"
-    parser.add_argument("--out", metavar="DIR", type=Path, help=told)
+    parser.add_argument("--out", metavar="DIR", type=place, help=told)
     parser.add_argument("--json", action="store_true", help="print the summary alone, as JSON, and no progress")
     parser.add_argument("--quiet", action="store_true", help="no live progress")
 

@@ -48,6 +48,13 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", metavar="NAME", help="the same as --set world.name=NAME: virtual or processes")
 
 
+def place(text: str) -> Path:
+    """A path of the command line; argparse's error for an empty one, as a variable that is not set makes it."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: expected the name of a file or folder")
+    return Path(text)
+
+
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """What --set and --world lay over the file."""
     settings = parse_settings(arguments.settings)

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.commands.source import Commands, add_command, add_experiment, settings_of
+from experiments import toml_text
+from experiments.commands.source import Commands, add_command, add_experiment, place, settings_of
 from experiments.config_errors import ConfigError
 from experiments.exit_status import ExitStatus, worst
 from experiments.terminal import printable
@@ -42,7 +43,7 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "sweep", execute, "run the product of the lists of a [sweep] table", EXAMPLES)
     add_experiment(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, help="for runs, table and report (default: runs/FILE-sweep)")
+    parser.add_argument("--out", metavar="DIR", type=place, help="for runs, table and report (default: runs/FILE-sweep)")
     parser.add_argument("--jobs", metavar="N", type=_positive, default=1, help="runs at a time (default 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -122,7 +123,7 @@ def _write_page(
     told += ["--world", arguments.world] if arguments.world else []
     command = shlex.join(["grapevine", "sweep", arguments.file, *told, "--out", str(out)])
     name = sweep.points[0].experiment.name
-    study = Study(name, sweep, cells, command, Path(arguments.file).read_text(encoding="utf-8"))
+    study = Study(name, sweep, cells, command, toml_text.read_text(Path(arguments.file), arguments.file))
     return write_study(study, out / "report.html")
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.commands.source import Commands, add_command
+from experiments.commands.source import Commands, add_command, place
 from experiments.config_errors import ConfigError, config_error
-from experiments.settings import parse_settings
+from experiments.settings import SOURCE, parse_settings
 
 EXAMPLES = """\
   grapevine topology ring -n 16
@@ -18,6 +18,13 @@ EXAMPLES = """\
   grapevine topology one-peer-exponential -n 16 --html rounds.html
   grapevine topology file -n 12 --set path=graph.graphml --mixing lazy --json
 """
+ELSEWHERE = {
+    "name": "write it behind the command: grapevine topology ring",
+    "n": "write -n 16",
+    "seed": "write --seed 1",
+}
+"""What --set does not set, and where it is said."""
+MOST_DIGITS = 19
 
 
 def add(commands: Commands) -> None:
@@ -37,7 +44,7 @@ def add(commands: Commands) -> None:
         help="an option of the graph, such as degree=4",
     )
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write the picture and the figures on a page")
+    parser.add_argument("--html", metavar="FILE", type=place, help="write the picture and the figures on a page")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -46,6 +53,10 @@ def execute(arguments: argparse.Namespace) -> int:
     options = {key.removeprefix("topology."): value for key, value in options.items()}
     if arguments.mixing is not None:
         options["mixing"] = arguments.mixing
+    for key, cure in ELSEWHERE.items():
+        if key in options:
+            raise ConfigError(SOURCE, key, options[key], problem="is no option of a graph", cure=cure)
+    _refuse_beyond(arguments.n, arguments.seed)
     if arguments.name == "file" and not options.get("path"):
         cure = "say which: --set path=graph.graphml"
         raise ConfigError(key="topology.path", problem="is missing, since the graph comes from a file", cure=cure)
@@ -71,6 +82,16 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_beyond(peers: int, seed: int) -> None:
+    """Raise ConfigError for numbers that no experiment file may have either."""
+    from experiments.config import Experiment
+    from experiments.fields import fields_of, read_field
+
+    types = {field.name: field.type for field in fields_of(Experiment)}
+    read_field(types["peers"], peers, "-n")
+    read_field(types["seed"], seed, "--seed")
+
+
 def _graph(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
     """A graph's figures, and what draws its page; a directed one is mixed uniformly where no rule for it was asked."""
     from experiments.menus import MENUS
@@ -85,11 +106,15 @@ def _graph(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[d
 
 def _schedule(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
     """A schedule's figures, and what draws its page."""
-    import topology
+    from experiments.bounds import refuse_matrices
+    from experiments.menus import MENUS
+    from topology import analyse
     from topology.schedule_pages import schedule_page
 
-    schedule = topology.schedule(name, peers, seed=seed, **options)
-    return topology.analyse(schedule).as_dict(), lambda title: schedule_page(title, schedule)
+    chosen: Any = MENUS["topology"].read({**options, "name": name})
+    refuse_matrices(peers, "-n")
+    schedule = chosen.plan(peers, seed)
+    return analyse(schedule).as_dict(), lambda title: schedule_page(title, schedule)
 
 
 def _print(figures: dict[str, Any], page: Path | None) -> None:
@@ -110,6 +135,6 @@ def _print(figures: dict[str, Any], page: Path | None) -> None:
 
 
 def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number: expected 0 or more")
+    if not text.isascii() or not text.isdigit() or len(text) > MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"{text[:MOST_DIGITS]!r} is no whole number: expected 0 to 9223372036854775807")
     return int(text)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.build import Fleet
+from experiments.doubts import CAUSES
 from experiments.record import FLEET, Recorder
 from experiments.result import LinkFigures
 from experiments.summary import Outcome, peers_text
@@ -261,7 +262,7 @@ class Tally:
             names = peers_text([peer for peer, errors in sorted(self.errors.items()) if errors.get(SENT_EMPTY)])
             self.warn(
                 f"training diverged: {empty} messages went without elements because the sender's own values ({names}) were not "
-                "finite; lower optimizer.learning_rate"
+                f"finite; {CAUSES}"
             )
         if refused:
             self.warn(

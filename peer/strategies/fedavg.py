@@ -134,8 +134,9 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
             if self.batch == "all":
                 peer.batch_size = max(1, peer.data_samples)
             for _ in range(max(1, ceil(self.epochs * peer.data_samples / peer.batch_size))):
-                if peer.running:
-                    peer.apply(await peer.gradient())
+                if not peer.running:
+                    break
+                peer.apply(await peer.gradient())
             report = (_REPORT, model.scalars[1], float(peer.data_samples))
             if _SERVER in peer.mixing:
                 await peer.send(_SERVER, Dense(peer.weights), report)

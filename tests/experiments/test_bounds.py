@@ -116,7 +116,8 @@ BATCHES = {"name": "digits", "batch_size": 1_000}
     [
         ({"stop": {"time": "1000 h"}, "record": {"every": "1 ms"}}, "record.every", "3,600,000,000 records"),
         ({"peers": 100_000, "topology": {"name": "complete"}}, "topology", "4,999,950,000 links"),
-        ({"peers": 50_000, "topology": {"name": "random-matching"}, "strategy": {"name": "ad-psgd"}}, "topology", "links"),
+        ({"peers": 5_000, "topology": {"name": "random-matching"}, "strategy": {"name": "ad-psgd"}}, "topology", "links"),
+        ({"peers": 100_000, "topology": {"name": "one-peer-exponential"}}, "peers", "rounds of a schedule of 100,000 peers"),
         ({"task": {"name": "digits", "hidden": [500_000]}}, "peers", "free"),
         ({"peers": 1_000, "world": {"name": "processes"}}, "peers", "as many processes"),
         ({"network": {"name": "access", "lines": ["20 Mbit/s"], "rate_factor": 1e-9}}, "network", "0.02 bit/s"),

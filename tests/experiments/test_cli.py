@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from experiments import probe, runner
+from experiments import bounds, probe, runner
 from experiments.__main__ import main
 from experiments.commands import run as run_command
 from experiments.config import ConfigError, Experiment
@@ -146,6 +148,8 @@ def test_errors_of_settings_are_told_as_such(ring: str, capsys: pytest.CaptureFi
         (["--set", "strategy.name=ako"], '--set: strategy.name: "ako" shares gradients'),
         (["--set", "peers"], "--set: 'peers' sets nothing; write table.key=value"),
         (["--set", "=3"], "--set: '=3' sets nothing"),
+        (["--set", f"seed={'[' * 400}{']' * 400}"], "--set: seed: is nested too deeply, in more than 32 levels"),
+        (["--set", f"seed=0x{'f' * 400}"], "--set: seed: a whole number has more than 64 bits"),
     ]:
         assert refused(capsys, "check", ring, *settings).startswith(message)
 
@@ -160,10 +164,23 @@ def test_what_the_command_line_itself_gets_wrong(ring: str, capsys: pytest.Captu
         (["sweep", ring], "ring.toml: sweep: is missing or empty; add [sweep]"),
         (["sweep", ring, "--jobs", "0"], "grapevine sweep: argument --jobs: '0' is no number of runs"),
         (["topology", "ring", "-n", "x"], "grapevine topology: argument -n: 'x' is no whole number"),
+        (["topology", "ring", "-n", "9" * 5000], "grapevine topology: argument -n: '9999999999999999999' is no whole number"),
+        (["topology", "ring", "-n", "1000000000"], "-n: 1000000000 will not do; expected a whole number"),
+        (["topology", "base", "-n", "100001"], "-n: 100001 will not do; expected a whole number"),
+        (["topology", "ring", "--seed", "9" * 19], "--seed: 9999999999999999999 will not do; expected a whole number"),
         (["topology", "rng"], 'topology.name: there is no topology "rng"; did you mean ring?'),
         (["topology", "ring", "-n", "2"], "topology: ring needs at least 3 peers, not 2"),
         (["topology", "ring", "--set", "degree=3"], "topology.degree: no such field; ring has: mixing"),
         (["topology", "ring", "--mixing", "fair"], 'topology.mixing: "fair" will not do; expected one of'),
+        (["topology", "base", "--set", "n=5"], "--set: n = 5: is no option of a graph; write -n 16"),
+        (["topology", "base", "--set", "seed=5"], "--set: seed = 5: is no option of a graph; write --seed 1"),
+        (["topology", "ring", "--set", "name=torus"], '--set: name = "torus": is no option of a graph'),
+        (["topology", "base", "--mixing", "lazy"], "topology.mixing: no such field; base has: k"),
+        (["poke", ".", "kill", f"peer=0x{'f' * 400}"], "grapevine poke: peer: a whole number has more than 64 bits"),
+        (["poke", ".", "kill", f"peer={'9' * 5000},1"], 'grapevine poke: event.peer: "999'),
+        (["report", ".", "--out", ""], "grapevine report: argument --out: the path is empty: expected the name of a file"),
+        (["sweep", ring, "--out", ""], "grapevine sweep: argument --out: the path is empty"),
+        (["topology", "ring", "--html", ""], "grapevine topology: argument --html: the path is empty"),
         (["report", "nowhere"], "nowhere: is no folder, so it is no run"),
         (["probe", ring, "--world", "virtual"], "--set: world.name"),
         (
@@ -239,21 +256,35 @@ def test_run_hands_over_what_it_was_given(
     assert (out, quiet) == (Path("here"), True)
 
 
-def test_errors_that_are_no_bad_input_are_not_hidden(ring: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_nobody_foresaw_is_one_sentence_and_a_file(
+    ring: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: Any) -> None:
-        raise ValueError("operands could not be broadcast together")
+        raise ValueError("operands could not be broadcast together\x1b[31m")
 
     monkeypatch.setattr(runner, "run_experiment", broken)
-    with pytest.raises(ValueError, match="broadcast"):
-        main(["run", ring])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["run", ring]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "ValueError: operands could not be broadcast together\\x1b[31m" in told
+    written = re.search(r"its traceback is in (\S+):", told)
+    assert written is not None
+    assert "in broken" in Path(written[1]).read_text()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert main(["run", ring]) == 1
+    assert "its traceback could not be written (No such file or directory)" in capsys.readouterr().err
 
 
-def test_an_interrupt_before_the_run_has_its_status(ring: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_the_run_has_its_status(
+    ring: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_command, "read_experiment", interrupted)
     assert main(["run", ring]) == 130
+    assert capsys.readouterr().err == "grapevine: interrupted\n"
 
 
 def test_probe_prints_a_line_a_link(ring: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,6 +337,14 @@ def test_topology_knows_schedules_and_directed_graphs(tmp_path: Path, capsys: py
     figures = json.loads(capsys.readouterr().out)
     assert figures["slem"] == pytest.approx(0.5)  # (tau - 1) / (tau + 1) with tau = log2 8
     assert figures["finite_time"] is None
+
+
+def test_topology_refuses_rounds_that_do_not_fit_the_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bounds, "free_memory_bytes", lambda: 10**9)
+    told = refused(capsys, "topology", "matcha", "-n", "10000")
+    assert told.startswith("-n = 10000: the rounds of a schedule of 10,000 peers take at least 4.8 GB, and 1 GB are free; use")
 
 
 def test_topology_reads_a_graph_file(ring: str, capsys: pytest.CaptureFixture[str]) -> None:

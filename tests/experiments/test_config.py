@@ -285,7 +285,7 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("peers = true", "peers", "true will not do", "expected a whole number"),
     ('peers = "8"', "peers", '"8" will not do', "expected a whole number"),
     ("seed = -1", "seed", "-1 will not do", "expected a whole number of at least 0 and at most 9223372036854775807"),
-    ("seed = 9223372036854775808", "seed", "9223372036854775808 will not do", "at most 9223372036854775807"),
+    ("seed = 9223372036854775808", "seed", "a whole number has more than 64 bits", "to 9223372036854775807"),
     ('name = ""', "name", '"" will not do', "expected text that is not empty"),
     ("name = 1979-05-27", "name", "1979-05-27 will not do", "expected text"),
     (
@@ -340,6 +340,11 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("[stop]\nsteps = 1\naccuracy = 90", "stop.accuracy", "90 will not do", "expected a number above 0 and at most 1"),
     ("[stop]\ntime = 60", "stop.time", "60 has no unit", 'write for example "80 ms"'),
     ('[stop]\ntime = "0 s"', "stop.time", "'0 s' stops before anything began", "'60 s'"),
+    (f"seed = {'[' * 40}{']' * 40}", "seed", "is nested too deeply, in more than 32 levels", "take brackets away"),
+    (f"seed = 0x{'f' * 6000}", "seed", "a whole number has more than 64 bits", "9223372036854775807"),
+    (f"seed = {'9' * 6000}", "", "a whole number has more than 64 bits", ""),
+    (f'[topology]\nname = "moshpit"\nsize = 0x{"f" * 400}', "topology", "a whole number has more than 64 bits", "write one"),
+    (f"[network]\na{'.b' * 900} = 1", "network", "is nested too deeply", "take brackets away"),
     ('[record]\nevery = "0 ms"', "record.every", "'0 ms' would record without a pause", "'1 s'"),
 ]
 
@@ -357,6 +362,11 @@ def test_what_is_wrong_is_told_with_file_key_value_and_cure(text: str, key: str,
     assert "\n" not in message
     assert "msgspec" not in message
     assert "$" not in message
+
+
+def test_the_mark_of_an_encoding_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "ring.toml").write_bytes(b"\xef\xbb\xbfpeers = 5\r\nseed = 3\r\n")
+    assert Experiment.read(tmp_path / "ring.toml") == Experiment(name="ring", peers=5, seed=3)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

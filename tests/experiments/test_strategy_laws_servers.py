@@ -154,6 +154,13 @@ def test_one_client_and_one_epoch_is_local_sgd(tmp_path: Path, momentum: float) 
         np.testing.assert_allclose(peer.weights, weights, atol=1e-5)
 
 
+def test_epochs_without_end_end_with_the_steps(tmp_path: Path) -> None:
+    """A client whose steps are made asks no more, however many epochs its round has, and reports what it has."""
+    experiment = asked(3, task=Digits(batch_size=64), strategy=FedAvg(epochs=1_000_000), network=Uniform(), stop=Stop(steps=3))
+    found, _ = carried_out(tmp_path, experiment)
+    assert [peer.step for peer in found[1:]] == [3, 3]
+
+
 def test_fedavg_weighs_by_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model that the server hands out is the mean of the last reports, weighted by what each client owns."""
     said = listen(monkeypatch)

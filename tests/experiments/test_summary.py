@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.doubts import CAUSES
 from experiments.result import LinkFigures
 from experiments.summary import (
     KEYS,
@@ -124,7 +125,7 @@ def test_divergence_is_told_and_never_averaged_away() -> None:
     summary = _summary(weights=weights, loss=[0.1, math.nan, 0.1])
     assert summary["loss_mean"] is None
     assert summary["consensus_distance"] is None
-    assert any("the weights of peer 1 are not finite; lower optimizer.learning_rate" in text for text in summary["warnings"])
+    assert any(f"the weights of peer 1 are not finite; {CAUSES}" in text for text in summary["warnings"])
 
 
 def test_the_digest_is_of_the_virtual_world_alone_and_of_all_that_is_deterministic() -> None:
@@ -224,10 +225,10 @@ def test_a_link_behind_a_shared_line_may_get_anything_from_its_share_to_all_of_i
         ),
     ],
 )
-def test_a_run_that_went_astray_says_that_the_learning_rate_is_too_high(changes: dict[str, Any], said: str) -> None:
+def test_a_run_that_went_astray_names_both_causes(changes: dict[str, Any], said: str) -> None:
     (warning,) = _summary(lateness_ms=[0.5], **changes)["warnings"]
     assert said in warning
-    assert "the learning rate is too high: lower optimizer.learning_rate" in warning
+    assert "the learning rate is too high (lower optimizer.learning_rate), or a peer sent values that spoil others" in warning
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+import pyarrow.parquet
 import pytest
 
 from experiments import sweep, sweep_runs, sweep_table
 from experiments.__main__ import main
 from experiments.commands.sweep import _columns
 from experiments.config import ConfigError, Experiment
-from experiments.result import METRIC_COLUMNS
+from experiments.result import METRIC_COLUMNS, schema
 from experiments.sweep import Attempt, Standing, is_complete, run_sweep
 from experiments.sweep_plan import Point, read_sweep
 from experiments.sweep_table import rows_of, write_comparison, write_table
@@ -67,6 +68,7 @@ summary = {"name": experiment["name"], "completed": done, "reason": "50 steps" i
 rate = experiment.get("optimizer", {}).get("learning_rate")
 found = [place for place in (pathlib.Path(sys.argv[3]) / f"{rate}.parquet", pathlib.Path(sys.argv[3]) / "0.1.parquet")]
 shutil.copy(next(place for place in found if place.exists()), folder / "metrics.parquet")
+shutil.copy(pathlib.Path(sys.argv[3]) / "links.parquet", folder / "links.parquet")
 (folder / "events.jsonl").write_text(json.dumps({"time_s": 1.5, "kind": "lost", "peer": 1, "text": "ended by SIGKILL"}) + "\\n")
 sys.exit(130 if stopped else 3 if summary["peers_lost_unasked"] else 0 if done else 1)
 """
@@ -89,6 +91,7 @@ def measured(folder: Path, learning_rate: float, accuracies: list[float]) -> Non
     names = ("accuracy_mean", "validation_accuracy_mean")
     rows = [(float(at), -1, at, name, value) for at, value in enumerate(accuracies, start=1) for name in names]
     pandas.DataFrame(rows, columns=list(METRIC_COLUMNS)).to_parquet(folder / f"{learning_rate}.parquet")
+    pyarrow.parquet.write_table(schema("links.parquet").empty_table(), folder / "links.parquet")
 
 
 def points_of(*seeds: int) -> list[Point]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas
 import pytest
 
-from experiments import sweep
+from experiments import sweep, sweep_plan
 from experiments.__main__ import main
 from experiments.config import ConfigError, Experiment
 from experiments.report_study import Study, write_study
@@ -120,6 +120,9 @@ def test_every_cell_tries_the_same_candidates_on_a_seed_of_its_own(tmp_path: Pat
         ("seed = [1]\n[tune]\ntarget = 0.9", "tune: tunes nothing; add lists to it"),
         ("seed = [1]\n[tune]\npeers = 3", 'tune.peers: 3 will not do; write a list of one value or more'),
         ("seed = [1]\n[tune]\npeers = [3, 3]", "tune.peers = [3, 3]: holds a value twice; name each value once"),
+        (f"seed = {list(range(10_001))}", "sweep.seed: the lists make 10,001 runs, more than 10,000; shorten the lists"),
+        (f"seed = [1]\n[tune]\npeers = {list(range(1, 102))}\nstop.steps = {list(range(1, 102))}",
+         "tune: the lists make 10,201 runs, more than 10,000"),
         ("peers = [2]\n[tune]\npeers = [3]", "tune.peers: is swept as well; take it out of [sweep] or of [tune]"),
         ("seed = [1]\n[tune]\npeers = [3, -3]", "[tune]: peers: -3 will not do"),
         ("seed = [1, 2]\n[[sweep]]", "study.toml: line"),
@@ -129,6 +132,13 @@ def test_what_is_no_study_is_refused(text: str, message: str, tmp_path: Path) ->
     with pytest.raises(ConfigError) as caught:
         planned(tmp_path, f"[sweep]\n{text}")
     assert message in str(caught.value)
+
+
+def test_lists_that_make_too_many_runs_are_counted_before_any_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_plan, "_combinations", lambda axes: pytest.fail("combinations were made"))
+    lists = "\n".join(f'"{key}" = {list(range(1, 3001))}' for key in ("seed", "peers", "stop.steps"))
+    with pytest.raises(ConfigError, match="the lists make 27,000,000,000 runs, more than 10,000"):
+        planned(tmp_path, f"[sweep]\n{lists}")
 
 
 def test_tables_that_vary_different_names_are_refused(tmp_path: Path) -> None:

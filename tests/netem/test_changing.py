@@ -58,6 +58,9 @@ def test_a_mahimahi_trace_delivers_its_packets(tmp_path):
         ("a", "", "no packet"),
         ("a", "5\n4\n", "line 2: '4'"),
         ("a", "x\n", "line 1: 'x'"),
+        ("a", "9" * 5000, "line 1: '999"),
+        ("a", "1\n9999999999999999\n", "expected 100,000,000 ms at most"),
+        ("a.csv", f"time,rate\n0 s,{'1' * 200_000}\n", "is no table: field larger"),
     ],
 )
 def test_a_bad_file_names_itself_and_the_row(tmp_path, name, text, message):
@@ -68,7 +71,7 @@ def test_a_bad_file_names_itself_and_the_row(tmp_path, name, text, message):
 
 
 def test_a_file_that_is_not_there():
-    with pytest.raises(ValueError, match=r"path: gone.csv: no such file"):
+    with pytest.raises(ValueError, match=r"path: gone.csv: cannot be read: no such file"):
         Trace(path="gone.csv").plan(PAIR, 0)
 
 

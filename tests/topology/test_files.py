@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import topology
-from topology.files import ENDINGS, FORMATS, Format
+from topology.files import ENDINGS, FORMATS, MOST_BYTES, Format
 
 CITIES = {
     ("oslo", "rome"): {"rate": "20 Mbit/s", "delay": "31 ms", "cost": 3},
@@ -251,6 +251,13 @@ def test_arrays_that_are_no_graph(array: np.ndarray, message: str, tmp_path: Pat
     np.save(tmp_path / "net.npy", array, allow_pickle=True)
     with pytest.raises(ValueError, match=message):
         topology.read_graph(tmp_path / "net.npy")
+
+
+def test_a_file_beyond_all_size_is_refused_unread(tmp_path: Path) -> None:
+    with open(tmp_path / "net.edges", "wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(ValueError, match=r"net.edges: the file has 268,435,457 bytes, more than 268,435,456"):
+        topology.read_graph(tmp_path / "net.edges")
 
 
 def test_folders_formats_and_the_number_of_peers(tmp_path: Path) -> None:

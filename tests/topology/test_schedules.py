@@ -122,6 +122,18 @@ def test_one_peer_rounds_are_exact_for_powers_of_two_in_any_order(bits: int) -> 
         np.testing.assert_allclose(backwards, 1.0 / n, atol=1e-12)
 
 
+def test_a_schedule_of_any_number_of_peers_is_planned_at_once() -> None:
+    """The period is the number of powers below n, and is found without trying n of them."""
+    for name, n, options, period in (
+        ("one-peer-exponential", 2**60, {}, 60),
+        ("one-peer-exponential", 2**60 + 1, {}, 61),
+        ("k-peer-exponential", 3**30, {"k": 2}, 30),
+        ("moshpit", 4**30, {"size": 4}, 30),
+        ("moshpit", 5, {"size": 5}, 1),
+    ):
+        assert topology.schedule(name, n, **options).period == period
+
+
 def test_one_peer_exponential_sends_two_to_the_t_places_on() -> None:
     schedule = topology.schedule("one-peer-exponential", 12)
     assert schedule.period == 4

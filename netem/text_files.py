@@ -1,0 +1,46 @@
+"""Text files that users give: read whole, once it is known that they are files, and no larger than text may be."""
+
+import csv
+import os
+import stat
+from pathlib import Path
+
+MOST_BYTES = 2**25
+"""What a text file may hold: 32 MiB."""
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark; its lines end in "\\n", whatever the file has.
+
+    Raises ValueError, without the file's name, for what is no regular file, cannot be read, is larger than 32 MiB, or no text.
+    """
+    if "\0" in str(path):
+        raise ValueError("cannot be read: a null byte stands in its name; give the path of a text file")
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a pipe is not waited for
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("is no file of text, but a pipe or a device; write the text to a file")
+            content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        cure = f"check the name: a path that is not absolute starts at {Path.cwd()}"
+        raise ValueError(f"cannot be read: no such file or directory; {cure}") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {(error.strerror or str(error)).lower()}; give the path of a text file") from None
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"holds more than {MOST_BYTES:,} bytes; is it text? shorten it")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is no text (byte {error.start} is not UTF-8); save the file as UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The rows of a CSV text, each a list of cells; empty lines, and those that begin with #, are left out.
+
+    Raises ValueError where a line cannot be cut into cells.
+    """
+    try:
+        return list(csv.reader(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
+    except csv.Error as error:
+        raise ValueError(f"is no table: {error}; write a line a row, with commas between the cells") from None
