@@ -188,7 +188,7 @@ def test_an_interrupt_while_the_commands_are_loaded_is_one_too() -> None:
         sys.exit(main(["list"]))
     """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "grapevine: interrupted\n")
 
 
 def test_output_that_cannot_be_kept_is_an_error(file: Path, tmp_path: Path) -> None:

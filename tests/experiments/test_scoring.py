@@ -66,7 +66,8 @@ class Live:
     def step(self, index: int) -> None:
         for peer, child in self.world.peers.items():
             self.snapshots.write(index, peer, weights_at(index, peer, self.fleet.problem.size))
-            report = messages.Report(peer, index, time_ns(index), index, 1.0, 1e6, [], [], [], 0, 0, {})
+            step = RECORDS if index == messages.FINAL else index
+            report = messages.Report(peer, index, time_ns(index), step, 1.0, 1e6, [], [], [], 0, 0, {})
             self.world._take(child, report)
 
     def train(self) -> None:
