@@ -7,12 +7,12 @@ import time
 import numpy as np
 from rich.console import Console
 
-from netem.courses import Cellular, Listed, Motion
-from netem.lines import Course, Steady
-from netem.link import ChangingLink, Link, TcpLink
-from netem.losses import Losses
-from netem.shaper import Shaper
-from netem.tcp import Tcp
+from grapevine.netem.links.link import ChangingLink, Link, TcpLink
+from grapevine.netem.links.losses import Losses
+from grapevine.netem.links.profile import Profile, Steady
+from grapevine.netem.links.profile_laws import Cellular, Listed, ProfileLaw
+from grapevine.netem.links.tcp import Tcp
+from grapevine.netem.shaping.shaper import Shaper
 
 LINKS = 1_000
 MESSAGES = 100
@@ -35,19 +35,19 @@ def microseconds_a_message(links: list[Link]) -> float:
 
 def main() -> None:
     rngs = [np.random.default_rng([1, place]) for place in range(LINKS)]
-    drawn = CELL.course(rngs[0])
+    drawn = CELL.profile(rngs[0])
     drawn.finish(0, 1e9)
-    trace: Motion = Listed(given=drawn.known, looped=True)
-    shared = trace.course(rngs[0])
+    trace: ProfileLaw = Listed(given=drawn.known, looped=True)
+    shared = trace.profile(rngs[0])
     kinds: dict[str, list[Link]] = {
         "constant": [Link(1.5e6, 35_000_000) for _ in rngs],
         "a trace, shared": [ChangingLink(shared, ahead_ns=place * PAUSE_NS) for place in range(LINKS)],
-        "a trace each": [ChangingLink(trace.course(rng)) for rng in rngs],
-        "cellular, drawn as it goes": [ChangingLink(CELL.course(rng)) for rng in rngs],
+        "a trace each": [ChangingLink(trace.profile(rng)) for rng in rngs],
+        "cellular, drawn as it goes": [ChangingLink(CELL.profile(rng)) for rng in rngs],
         "tcp cubic, 0.1 % loss": [
             TcpLink(Steady(1.5e6, 35_000_000, 0.001), Tcp("cubic", 70_000_000, Losses(0.001, rng))) for rng in rngs
         ],
-        "tcp cubic over the trace": [TcpLink(Course(drawn.known, True), Tcp("cubic", 70_000_000)) for _ in rngs],
+        "tcp cubic over the trace": [TcpLink(Profile(drawn.known, True), Tcp("cubic", 70_000_000)) for _ in rngs],
     }
     for name, links in kinds.items():
         Console().print(f"{LINKS:,} links, {name}: {microseconds_a_message(links):.1f} us a message (target 10 us with traces)")

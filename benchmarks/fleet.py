@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import Experiment, run
+from grapevine import Experiment, run
 
 RING = """
 name = "benchmark"
@@ -47,7 +47,7 @@ def start(peers: int) -> dict[str, Any]:
         text = RING.format(peers=peers, hidden=[64], strategy="d-psgd", steps=10_000_000).replace('"600 s"', '"0.05 s"')
         file.write_text(text)
         began_s = time.monotonic()
-        command = [sys.executable, "-m", "experiments", "run", str(file), "--out", str(out), "--quiet"]
+        command = [sys.executable, "-P", "-m", "grapevine", "run", str(file), "--out", str(out), "--quiet"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         events = out / "events.jsonl"
         try:

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.utilisation import STEP_NS, STRATEGIES, make_world
-from experiments.config import Stop
-from experiments.worlds.lines import Line
-from netem import Schedule
-from peer.strategies import Strategy
+from grapevine.experiments.config.experiment import Stop
+from grapevine.experiments.worlds.virtual.link import Line
+from grapevine.netem import Schedule
+from grapevine.peer.strategies import Strategy
 
 RATE_KBIT = 9_000
 ELEMENTS = 60_000  # 240 kB: four steps of the link's time

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import Experiment
-from experiments.probe import probe
+from grapevine import Experiment
+from grapevine.experiments.probe.probe import probe
 
 PAIR = """
 name = "links"

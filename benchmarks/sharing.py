@@ -13,14 +13,14 @@ import networkx as nx
 import numpy as np
 from rich.console import Console
 
-from experiments import Experiment, run
-from experiments.config import AnyWorld, Processes, Stop, Virtual
-from experiments.tables import Record
-from experiments.tasks import Quadratic
-from netem import Edges, UniformDevices
-from peer.payloads import Dense
-from peer.peer import Peer
-from peer.strategies import Strategy
+from grapevine import Experiment, run
+from grapevine.experiments.config.experiment import AnyWorld, Processes, Stop, Virtual
+from grapevine.experiments.config.sections import Record
+from grapevine.experiments.tasks import Quadratic
+from grapevine.netem import Edges, UniformDevices
+from grapevine.peer.payloads import Dense
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies import Strategy
 
 Transfer = tuple[int, int, int, int]
 """When it is asked for (ns), from whom, to whom, and how many numbers of 4 bytes."""

@@ -23,10 +23,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from netem.lines import Steady
-from netem.losses import Losses
-from netem.plan import LinkSpec
-from netem.tcp import Tcp
+from grapevine.netem.links.losses import Losses
+from grapevine.netem.links.profile import Steady
+from grapevine.netem.links.tcp import Tcp
+from grapevine.netem.networks.plan import LinkSpec
 
 DATA = Path(__file__).parents[1] / "tests" / "netem" / "data"
 SETS: dict[str, tuple[str, bool | None]] = {
@@ -68,7 +68,7 @@ def uniform_pause(rtt_s: float, rng: np.random.Generator) -> float:
 
 
 def rounds(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
-    """The model of netem.tcp."""
+    """The model of netem.links.tcp."""
     delay_ns = round(condition["rtt"] * 5e8)
     line = Steady(condition["rate"] / 8, delay_ns, condition["loss"])
     losses = Losses(condition["loss"], rng) if condition["loss"] else None
@@ -93,7 +93,7 @@ def mathis(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) ->
     return [condition["rtt"] / 2 + size / spec.effective_rate_bytes_per_s for size, *_ in condition["obs"]]
 
 
-MODELS = {"rounds (netem.tcp)": rounds, "delay + size / rate": plain, "the same, Mathis cap": mathis}
+MODELS = {"rounds (netem.links.tcp)": rounds, "delay + size / rate": plain, "the same, Mathis cap": mathis}
 GROUPS: dict[str, Callable[[Error], bool]] = {
     "all": lambda error: True,
     "cubic, no loss": lambda error: error.control == "cubic" and error.loss == 0,

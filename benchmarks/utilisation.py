@@ -14,18 +14,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import Experiment
-from experiments.build import build
-from experiments.config import Stop, Virtual
-from experiments.interrupt import Interrupt
-from experiments.record import Recorder
-from experiments.tasks import Quadratic
-from experiments.worlds.tally import Tally
-from experiments.worlds.virtual import VirtualWorld
-from netem import MixedDevices, Network, Uniform
-from netem.bottlenecks import Bottleneck
-from peer.strategies import Ako, DLion, Slices, Strategy, TFAko
-from topology.graphs import Complete
+from grapevine import Experiment
+from grapevine.experiments.config.experiment import Stop, Virtual
+from grapevine.experiments.fleet import build
+from grapevine.experiments.results.recorder import Recorder
+from grapevine.experiments.tasks import Quadratic
+from grapevine.experiments.worlds.collector import Collector
+from grapevine.experiments.worlds.interrupt import Interrupt
+from grapevine.experiments.worlds.virtual.world import VirtualWorld
+from grapevine.netem import MixedDevices, Network, Uniform
+from grapevine.netem.networks.bottlenecks import Bottleneck
+from grapevine.peer.strategies import Ako, DLion, Slices, Strategy, TFAko
+from grapevine.topology.graphs.menu import Complete
 
 PEERS = 4
 ELEMENTS = 10_000
@@ -71,7 +71,7 @@ def make_world(
         network=network, devices=devices, stop=stop,
     )  # fmt: skip
     fleet = build(experiment)
-    return VirtualWorld(fleet, Tally(fleet, Recorder(folder / "run", "", {}), lambda status: None), Interrupt())
+    return VirtualWorld(fleet, Collector(fleet, Recorder(folder / "run", "", {}), lambda status: None), Interrupt())
 
 
 def measure(

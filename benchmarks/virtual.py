@@ -41,18 +41,18 @@ _UNIFORM, _MIXED = '["2000 samples/s"]', '["4000 samples/s", "2000 samples/s", "
 
 _ALONE = """
 import json, sys, tempfile
-from experiments.build import build
-from experiments.config import Experiment
-from experiments.interrupt import Interrupt
-from experiments.record import Recorder
-from experiments.worlds.tally import Tally
-from experiments.worlds.virtual import VirtualWorld
+from grapevine.experiments.fleet import build
+from grapevine.experiments.config.experiment import Experiment
+from grapevine.experiments.worlds.interrupt import Interrupt
+from grapevine.experiments.results.recorder import Recorder
+from grapevine.experiments.worlds.collector import Collector
+from grapevine.experiments.worlds.virtual.world import VirtualWorld
 import time
 from pathlib import Path
 fleet = build(Experiment.parse(sys.argv[1]))
 with tempfile.TemporaryDirectory() as folder:
     recorder = Recorder(Path(folder) / "run", "", {})
-    world = VirtualWorld(fleet, Tally(fleet, recorder, lambda status: None), Interrupt())
+    world = VirtualWorld(fleet, Collector(fleet, recorder, lambda status: None), Interrupt())
     started_s = time.monotonic()
     world.train(records=False)
     seconds = time.monotonic() - started_s
@@ -76,7 +76,7 @@ def engine(strategy: str, peers: int, steps: int, shaped: bool = False, mixed: b
 
 def batched_gradients_per_s(peers: int) -> float:
     """The bound: all peers' gradients in batched calls, with nothing around them."""
-    from experiments.tasks import Bootstrap, Digits
+    from grapevine.experiments.tasks import Bootstrap, Digits
 
     problem = Digits().problem(peers, Bootstrap(), 0)
     weights = np.tile(problem.initial, (peers, 1))

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from peer import wire
-from peer.codecs import Float32
-from peer.endpoint import Endpoint
-from peer.payloads import Dense, encode
-from peer.sockets import Sockets
+from grapevine.peer import wire
+from grapevine.peer.codecs import Float32
+from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.payloads import Dense, encode
+from grapevine.peer.sockets import Sockets
 
 LIMIT_BYTES = 1 << 26
 RUN = 7

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from experiments.__main__ import main as grapevine
+from grapevine.experiments.cli.main import main as grapevine
 
 SUITE = Path(__file__).parents[1] / "experiments" / "suites" / "worlds-agree.toml"
 

@@ -1,23 +1,24 @@
 """Emulated links and devices: how long bytes travel and steps take, asked of pure objects that are told the time."""
 
-from netem.access import Access
-from netem.bottlenecks import Bottleneck
-from netem.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
-from netem.courses import Motion
-from netem.devices import AnyDevices, Device, Devices, HostDevices, MixedDevices, UniformDevices
-from netem.flow_table import FlowTable
-from netem.lines import Course, Steady, Step
-from netem.link import ChangingLink, Link, TcpLink, Transit
-from netem.losses import Losses
-from netem.network import AnyNetwork, Edges, Uniform, Unshaped
-from netem.plan import Cable, LinkSpec, Network, NetworkPlan, Shared
-from netem.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
-from netem.regions import Regions, RegionTable, region_table
-from netem.shaper import Shaper
-from netem.sharing import MaxMin, max_min
-from netem.sharing_shaper import SharingShaper
-from netem.tcp import Tcp
-from netem.units import (
+from grapevine.netem.devices.menu import AnyDevices, Device, Devices, HostDevices, MixedDevices, UniformDevices
+from grapevine.netem.devices.varying import PausingDevices, StragglingDevices, ThrottlingDevices, TraceDevices
+from grapevine.netem.links.link import ChangingLink, Link, TcpLink, Transit
+from grapevine.netem.links.losses import Losses
+from grapevine.netem.links.profile import Profile, Steady, Step
+from grapevine.netem.links.profile_laws import ProfileLaw
+from grapevine.netem.links.tcp import Tcp
+from grapevine.netem.networks.access import Access
+from grapevine.netem.networks.bottlenecks import Bottleneck
+from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
+from grapevine.netem.networks.menu import AnyNetwork, Edges, Uniform, Unshaped
+from grapevine.netem.networks.plan import Cable, LinkSpec, Network, NetworkPlan, Shared
+from grapevine.netem.networks.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
+from grapevine.netem.networks.regions import Regions, RegionTable, region_table
+from grapevine.netem.shaping.flow_table import FlowTable
+from grapevine.netem.shaping.max_min import MaxMin, max_min
+from grapevine.netem.shaping.shaper import Shaper
+from grapevine.netem.shaping.sharing_shaper import SharingShaper
+from grapevine.netem.units import (
     Duration,
     Rate,
     Speed,
@@ -28,7 +29,6 @@ from netem.units import (
     show_rate,
     speed_samples_per_s,
 )
-from netem.varying_devices import PausingDevices, StragglingDevices, ThrottlingDevices, TraceDevices
 
 __all__ = [
     "Access",
@@ -39,7 +39,6 @@ __all__ = [
     "Cable",
     "CellularNetwork",
     "ChangingLink",
-    "Course",
     "DataCentre",
     "Device",
     "Devices",
@@ -59,10 +58,11 @@ __all__ = [
     "Losses",
     "MaxMin",
     "MixedDevices",
-    "Motion",
     "Network",
     "NetworkPlan",
     "PausingDevices",
+    "Profile",
+    "ProfileLaw",
     "RandomWalk",
     "Rate",
     "RegionTable",

@@ -13,12 +13,12 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from peer.endpoint import Endpoint
-from peer.live import Clock, Doorbell, LivePeer
-from peer.realtime import schedule
-from peer.sockets import Sockets
-from peer.waiting import Waiter
-from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
+from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.live import Clock, Doorbell, LivePeer
+from grapevine.peer.realtime import schedule
+from grapevine.peer.sockets import Sockets
+from grapevine.peer.waiting import Waiter
+from grapevine.peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
 
 HELD_LIMIT_BYTES = 1 << 28  # what one peer holds for others before it leaves the rest in the sockets
 AHEAD_LIMIT_NS = 2**61  # 73 years: a chunk due later than this is no honest one, however long its link's delay is
@@ -29,7 +29,7 @@ SAMPLES_KEPT = 65_536  # of delays and of lateness between two reports: beyond, 
 
 
 class Outgoing(Protocol):
-    """All that one peer sends, shaped (netem.shaper.Shaper)."""
+    """All that one peer sends, shaped (netem.shaping.shaper.Shaper)."""
 
     def offer(self, target: int, item: Any, size_bytes: int, now_ns: int, first: bool = True, urgent: bool = False) -> None: ...
     def release(self, now_ns: int) -> list[tuple[int, Any, Any]]: ...

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peer.meter import LinkMeter
-from peer.payloads import Parcel
-from peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
+from grapevine.peer.meter import LinkMeter
+from grapevine.peer.payloads import Parcel
+from grapevine.peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
 
 MEASURE_EVERY = 4
 OVERTAKEN = 64  # so many messages of a neighbour may come later than one sent after them, and be arriving at the same time

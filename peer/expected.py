@@ -7,7 +7,7 @@ from math import isfinite
 from sys import float_info
 from typing import Literal, NamedTuple
 
-from peer.payloads import Dense, Marks, Payload, Sparse
+from grapevine.peer.payloads import Dense, Marks, Payload, Sparse
 
 Bounds = tuple[float, float]
 LARGEST = float_info.max

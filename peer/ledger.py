@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peer.payloads import Dense, Payload, Sparse, all_finite
+from grapevine.peer.payloads import Dense, Payload, Sparse, all_finite
 
 
 @dataclass(frozen=True, slots=True)

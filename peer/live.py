@@ -20,11 +20,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
-from peer.endpoint import Arrival, Endpoint
-from peer.peer import Peer
-from peer.waiting import Waiter
-from peer.wire import WireError
+from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
+from grapevine.peer.endpoint import Arrival, Endpoint
+from grapevine.peer.peer import Peer
+from grapevine.peer.waiting import Waiter
+from grapevine.peer.wire import WireError
 
 SLACK_NS = 20_000_000
 

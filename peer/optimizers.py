@@ -10,7 +10,7 @@ from typing import Annotated, Protocol
 import msgspec
 import numpy as np
 
-from peer.aggregators import add_scaled
+from grapevine.peer.aggregators import add_scaled
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]

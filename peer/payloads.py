@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from peer.codecs import BY_NUMBER, Codec
-from peer.wire import HEAD_LIMIT_BYTES, WireError
+from grapevine.peer.codecs import BY_NUMBER, Codec
+from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 
 SCALARS_LIMIT = 16
 _DENSE, _SPARSE, _MARKS = 0, 1, 2

@@ -9,17 +9,17 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from peer.aggregators import Aggregator, Mean, add_scaled
-from peer.codecs import Codec, Float32
-from peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
-from peer.endpoint import Arrival
-from peer.expected import Expected, misfit
-from peer.layout import Layout, lay
-from peer.ledger import Ledger, Pick
-from peer.meter import MEASURING_BYTES, LinkMeter, SpeedMeter
-from peer.optimizers import Optimizer, Sgd
-from peer.payloads import Dense, Head, Parcel, Payload, Sparse, decode, decode_head, encode
-from peer.wire import HEADER_BYTES, WireError
+from grapevine.peer.aggregators import Aggregator, Mean, add_scaled
+from grapevine.peer.codecs import Codec, Float32
+from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
+from grapevine.peer.endpoint import Arrival
+from grapevine.peer.expected import Expected, misfit
+from grapevine.peer.layout import Layout, lay
+from grapevine.peer.ledger import Ledger, Pick
+from grapevine.peer.meter import MEASURING_BYTES, LinkMeter, SpeedMeter
+from grapevine.peer.optimizers import Optimizer, Sgd
+from grapevine.peer.payloads import Dense, Head, Parcel, Payload, Sparse, decode, decode_head, encode
+from grapevine.peer.wire import HEADER_BYTES, WireError
 
 OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
 LEAST_WAIT_NS = 100_000  # what is measured is not known more finely than that

@@ -10,7 +10,7 @@ from typing import Any
 
 import zmq
 
-from peer.wire import CHUNK_LIMIT_BYTES
+from grapevine.peer.wire import CHUNK_LIMIT_BYTES
 
 ZERO_COPY_BYTES = 65_536  # below, copying into zmq is cheaper than tracking the buffer
 QUEUE_LIMIT_FRAMES = 4_096

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from peer.codecs import Codec, Float32
-from peer.effects import Effect, Send
-from peer.endpoint import Endpoint
-from peer.meter import LinkMeter
-from peer.payloads import Dense, encode
-from peer.peer import Peer
-from peer.wire import Chunk
+from grapevine.peer.codecs import Codec, Float32
+from grapevine.peer.effects import Effect, Send
+from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.meter import LinkMeter
+from grapevine.peer.payloads import Dense, encode
+from grapevine.peer.peer import Peer
+from grapevine.peer.wire import Chunk
 
 LIMIT_BYTES = 1 << 22
 _messages = itertools.count()

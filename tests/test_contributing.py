@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import Experiment, run
-from experiments.config import Stop, Virtual
-from experiments.tasks import Quadratic
-from netem import Uniform, UniformDevices
+from grapevine import Experiment, run
+from grapevine.experiments.config.experiment import Stop, Virtual
+from grapevine.experiments.tasks import Quadratic
+from grapevine.netem import Uniform, UniformDevices
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 BLOCK = re.search(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import Experiment, Result, run, toml_text
-from experiments.menus import MENUS
-from experiments.sweep_plan import read_sweep
+from grapevine import Experiment, Result, run
+from grapevine.experiments.config import toml
+from grapevine.experiments.config.menus import MENUS
+from grapevine.experiments.sweep.plan import read_sweep
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -39,7 +40,7 @@ def test_files_are_accepted(page: str, text: str, tmp_path: Path) -> None:
         return
     file = tmp_path / "study.toml"
     parts = {key: value for key, value in whole.items() if key not in document}
-    file.write_text(toml_text.dump(parts) + "\n" + text + ("" if "sweep" in document else "\n[sweep]\nseed = [1, 2]\n"))
+    file.write_text(toml.dump(parts) + "\n" + text + ("" if "sweep" in document else "\n[sweep]\nseed = [1, 2]\n"))
     assert len(read_sweep(file).points) > 1
 
 

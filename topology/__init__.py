@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from topology.analysis import Figures, analyse
-from topology.files import read_graph
-from topology.given import from_graph
-from topology.graphs import AnyTopology, Topology
-from topology.heterogeneity import neighbourhood_heterogeneity
-from topology.mixing import RULES, mixing_matrix, sparse_mixing
-from topology.names import AnySchedule, build, menu, schedule, schedules
-from topology.rounds import Schedule, still
-from topology.schedule_figures import ScheduleFigures, measured_contraction
-from topology.schedules import TimeVarying
-from topology.timing import cycle_time, link_delays
+from grapevine.topology.analysis.figures import Figures, analyse
+from grapevine.topology.analysis.heterogeneity import neighbourhood_heterogeneity
+from grapevine.topology.analysis.schedule_figures import ScheduleFigures, measured_contraction
+from grapevine.topology.analysis.timing import cycle_time, link_delays
+from grapevine.topology.graphs.files import read_graph
+from grapevine.topology.graphs.given import from_graph
+from grapevine.topology.graphs.menu import AnyTopology, Topology
+from grapevine.topology.mixing.matrix import RULES, mixing_matrix, sparse_mixing
+from grapevine.topology.names import AnySchedule, build, menu, schedule, schedule_menu
+from grapevine.topology.schedules.menu import TimeVarying
+from grapevine.topology.schedules.rounds import Schedule, still
 
 __all__ = [
     "RULES",
@@ -34,7 +34,7 @@ __all__ = [
     "neighbourhood_heterogeneity",
     "read_graph",
     "schedule",
-    "schedules",
+    "schedule_menu",
     "sparse_mixing",
     "still",
 ]

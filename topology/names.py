@@ -12,9 +12,8 @@ import msgspec
 import networkx as nx
 import numpy as np
 
-from topology.graphs import AnyTopology, Topology
-from topology.rounds import Schedule
-from topology.schedules import (
+from grapevine.topology.graphs.menu import AnyTopology, Topology
+from grapevine.topology.schedules.menu import (
     Base,
     EpidemicLocal,
     EpidemicOracle,
@@ -28,7 +27,8 @@ from topology.schedules import (
     SimpleBase,
     TimeVarying,
 )
-from topology.switching import Laplacian, Matcha, OverGraph, RandomEdge, Teleportation
+from grapevine.topology.schedules.rounds import Schedule
+from grapevine.topology.schedules.switching import Laplacian, Matcha, OverGraph, RandomEdge, Teleportation
 
 AnySchedule = (
     OnePeerExponential
@@ -69,18 +69,18 @@ def schedule(name: str, n: int, seed: int = 0, **options: Any) -> Schedule:
     """The schedule of this name for n peers: `schedule("one-peer-exponential", 16)`, `schedule("base", 25, k=2)`.
 
     The answer has `.period` (None if endless), `.matrix(t)` and `.graph(t)` for every round t from 0 on, `.max_degree`
-    and `.directed`: see `topology.rounds.Schedule`. The names and options are those of the menu (`schedules()`);
+    and `.directed`: see `topology.schedules.rounds.Schedule`. The names and options are those of the menu (`schedule_menu()`);
     where the option `graph` names a topology, any connected networkx graph on n nodes may be given instead.
 
     Raises ValueError for an unknown name or option, for an option out of range, and where there is no such schedule for
     n peers; each message names what would work.
     """
     given = options.get("graph")
-    kind = schedules().get(name)
+    kind = schedule_menu().get(name)
     if not isinstance(given, nx.Graph) or kind is None or not issubclass(kind, OverGraph):
-        return _part("schedule", schedules(), AnySchedule, name, options).plan(n, seed)
+        return _part("schedule", schedule_menu(), AnySchedule, name, options).plan(n, seed)
     rest = {key: value for key, value in options.items() if key != "graph"}
-    return _part("schedule", schedules(), AnySchedule, name, rest).plan(n, seed, given)
+    return _part("schedule", schedule_menu(), AnySchedule, name, rest).plan(n, seed, given)
 
 
 def menu() -> dict[str, type[Topology]]:
@@ -88,7 +88,7 @@ def menu() -> dict[str, type[Topology]]:
     return {str(kind.__struct_config__.tag): kind for kind in get_args(AnyTopology)}
 
 
-def schedules() -> dict[str, type[TimeVarying]]:
+def schedule_menu() -> dict[str, type[TimeVarying]]:
     """Every schedule by name, in the order of the menu."""
     return {str(kind.__struct_config__.tag): kind for kind in get_args(AnySchedule)}
 

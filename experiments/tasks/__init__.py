@@ -4,12 +4,12 @@
 makes it concrete: initial weights, samples, gradients, a test score.
 """
 
-from experiments.tasks.base import Problem, Sampler, Task
-from experiments.tasks.digits import Digits
-from experiments.tasks.learning import Batch, LearningProblem
-from experiments.tasks.module import Module
-from experiments.tasks.partitions import AnyPartition, Bootstrap, Dirichlet, Iid, Partition, Shards, Skew, skew
-from experiments.tasks.quadratic import Quadratic, QuadraticProblem
+from grapevine.experiments.tasks.base import Problem, Sampler, Task
+from grapevine.experiments.tasks.digits import Digits
+from grapevine.experiments.tasks.learning import Batch, LearningProblem
+from grapevine.experiments.tasks.module import Module
+from grapevine.experiments.tasks.partitions import AnyPartition, Bootstrap, Dirichlet, Iid, Partition, Shards, Skew, skew
+from grapevine.experiments.tasks.quadratic import Quadratic, QuadraticProblem
 
 AnyTask = Digits | Quadratic | Module
 

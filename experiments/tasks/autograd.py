@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from experiments.tasks.base import HeldOut
-from experiments.tasks.buffers import Vectors
-from experiments.tasks.learning import Batch
-from peer.layout import Layout, lay
+from grapevine.experiments.tasks.base import HeldOut
+from grapevine.experiments.tasks.buffers import Vectors
+from grapevine.experiments.tasks.learning import Batch
+from grapevine.peer.layout import Layout, lay
 
 Loss = Callable[[Any, Tensor], Tensor]
 
@@ -74,9 +74,7 @@ class ModuleLearner:
     `loss(output, labels)` is a mean over the batch, softmax cross entropy when None.
     """
 
-    def __init__(
-        self, factory: Callable[[], nn.Module], loss: Loss | None, seed: int, arrays: Mapping[str, np.ndarray]
-    ):
+    def __init__(self, factory: Callable[[], nn.Module], loss: Loss | None, seed: int, arrays: Mapping[str, np.ndarray]):
         self.notes: list[str] = []
         self._module = build(factory, seed).train()
         self._loss: Loss = loss or nn.functional.cross_entropy

@@ -6,8 +6,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 
-from experiments.tasks.partitions import Partition
-from peer.layout import Layout
+from grapevine.experiments.tasks.partitions import Partition
+from grapevine.peer.layout import Layout
 
 MOST_SAMPLES = 1_000_000
 HeldOut = Literal["validation", "test"]

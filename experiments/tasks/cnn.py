@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peer.layout import Layout, lay
+from grapevine.peer.layout import Layout, lay
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks.autograd import ModuleLearner
+    from grapevine.experiments.tasks.autograd import ModuleLearner
 
-NEEDS = "experiments.tasks.autograd"
+NEEDS = "grapevine.experiments.tasks.autograd"
 
 _CHANNELS, _GROUPS, _CLASSES = (16, 32), 4, 10
 
@@ -64,7 +64,7 @@ def initial(rng: np.random.Generator) -> np.ndarray:
 
 def learner(arrays: Mapping[str, np.ndarray]) -> "ModuleLearner":
     """Make the learner, and load torch for it."""
-    from experiments.tasks.autograd import ModuleLearner
+    from grapevine.experiments.tasks.autograd import ModuleLearner
 
     return ModuleLearner(network, None, 0, arrays)
 

@@ -9,10 +9,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from experiments.tasks import cnn, perceptron
-from experiments.tasks.base import Task
-from experiments.tasks.learning import Learner, LearningProblem
-from experiments.tasks.partitions import Partition
+from grapevine.experiments.tasks import cnn, perceptron
+from grapevine.experiments.tasks.base import Task
+from grapevine.experiments.tasks.learning import Learner, LearningProblem
+from grapevine.experiments.tasks.partitions import Partition
 
 HELD_OUT = 360
 _PIXELS, _CLASSES = 64, 10
@@ -65,7 +65,13 @@ class Digits(Task, frozen=True, tag="digits"):
         for part, (pixels, labels) in parts.items():
             data |= {f"{part}_x": shape(pixels), f"{part}_y": labels}
         return LearningProblem(
-            initial=start, layout=layout, data=data, make=make, partition=partition, peers=peers, seed=seed,
+            initial=start,
+            layout=layout,
+            data=data,
+            make=make,
+            partition=partition,
+            peers=peers,
+            seed=seed,
             preload=needs,
         )
 

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from experiments.tasks.base import HeldOut
-from experiments.tasks.partitions import Partition, Skew, count_labels, skew
-from peer.layout import Layout
+from grapevine.experiments.tasks.base import HeldOut
+from grapevine.experiments.tasks.partitions import Partition, Skew, count_labels, skew
+from grapevine.peer.layout import Layout
 
 _STREAM = 0x4E1D  # keeps the draws of `hold_out` apart from everything else that is drawn from the experiment's seed
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.tasks.base import Task
-from experiments.tasks.learning import Batch, Learner, LearningProblem
-from experiments.tasks.partitions import Partition
+from grapevine.experiments.tasks.base import Task
+from grapevine.experiments.tasks.learning import Batch, Learner, LearningProblem
+from grapevine.experiments.tasks.partitions import Partition
 
 _STREAM = 0x7A11D  # keeps the draw of the validation samples apart from all others
 _FROM_PYTHON = (
@@ -59,7 +59,7 @@ class Module(Task, frozen=True, eq=False, tag="module"):
         Without validation data the same random samples of `train` are held out for every seed, so that runs can be
         compared. Raises ValueError where data or module are unfit, with what the module said.
         """
-        from experiments.tasks import autograd
+        from grapevine.experiments.tasks import autograd
 
         data: dict[str, np.ndarray] = {}
         for part, pair in self._parts().items():
@@ -118,7 +118,7 @@ class _Maker:
         self._factory, self._loss, self._seed = factory, loss, seed
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> Learner:
-        from experiments.tasks.autograd import ModuleLearner
+        from grapevine.experiments.tasks.autograd import ModuleLearner
 
         return ModuleLearner(self._factory, self._loss, self._seed, arrays)
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.tasks.base import HeldOut
-from experiments.tasks.buffers import Vectors
-from experiments.tasks.learning import Batch
-from peer.layout import Layout, lay
+from grapevine.experiments.tasks.base import HeldOut
+from grapevine.experiments.tasks.buffers import Vectors
+from grapevine.experiments.tasks.learning import Batch
+from grapevine.peer.layout import Layout, lay
 
 _CHUNK_FLOATS = 1 << 19  # a chunk of peers works within 2 MB or so: it stays in the cache
 

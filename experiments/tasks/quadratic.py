@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from experiments.tasks.base import HeldOut, Task
-from experiments.tasks.learning import read_only
-from experiments.tasks.partitions import Iid, Partition, Spared
-from peer.layout import Layout, lay
+from grapevine.experiments.tasks.base import HeldOut, Task
+from grapevine.experiments.tasks.learning import read_only
+from grapevine.experiments.tasks.partitions import Iid, Partition, Spared
+from grapevine.peer.layout import Layout, lay
 
 MOST_PARAMETERS = 10_000_000  # each peer's target alone is 80 MB then
 Point = float | tuple[float, ...]

@@ -1,19 +1,19 @@
 """The menu of strategies: one file a paper."""
 
-from peer.strategies.adpsgd import ADPSGD
-from peer.strategies.ako import Ako
-from peer.strategies.all_reduce import AllReduce
-from peer.strategies.base import Strategy
-from peer.strategies.dgc import DGC
-from peer.strategies.dlion import DLion
-from peer.strategies.dpsgd import DPSGD
-from peer.strategies.fedavg import FedAvg
-from peer.strategies.full import Full
-from peer.strategies.gaia import Gaia
-from peer.strategies.parameter_server import ParameterServer
-from peer.strategies.slices import Slices
-from peer.strategies.solo import Solo
-from peer.strategies.tfako import TFAko
+from grapevine.peer.strategies.adpsgd import ADPSGD
+from grapevine.peer.strategies.ako import Ako
+from grapevine.peer.strategies.all_reduce import AllReduce
+from grapevine.peer.strategies.base import Strategy
+from grapevine.peer.strategies.dgc import DGC
+from grapevine.peer.strategies.dlion import DLion
+from grapevine.peer.strategies.dpsgd import DPSGD
+from grapevine.peer.strategies.fedavg import FedAvg
+from grapevine.peer.strategies.full import Full
+from grapevine.peer.strategies.gaia import Gaia
+from grapevine.peer.strategies.parameter_server import ParameterServer
+from grapevine.peer.strategies.slices import Slices
+from grapevine.peer.strategies.solo import Solo
+from grapevine.peer.strategies.tfako import TFAko
 
 AnyStrategy = (
     Solo | DPSGD | Full | AllReduce | ParameterServer | FedAvg | ADPSGD | Ako | TFAko | DLion | Gaia | DGC | Slices

@@ -30,10 +30,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from peer.expected import COUNT, Expected
-from peer.payloads import Dense
-from peer.peer import Message, Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.payloads import Dense
+from grapevine.peer.peer import Message, Peer
+from grapevine.peer.strategies.base import Strategy
 
 _NOTHING = np.zeros(0, np.float32)
 _REQUEST, _ANSWER, _DECLINED, _DONE = 0.0, 1.0, 2.0, 3.0

@@ -36,10 +36,10 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from peer.expected import Expected
-from peer.ledger import Next
-from peer.peer import Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import Expected
+from grapevine.peer.ledger import Next
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies.base import Strategy
 
 _Parts = Annotated[int, msgspec.Meta(ge=1)]
 

@@ -20,10 +20,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from peer.expected import COUNT, Expected
-from peer.payloads import Dense, all_finite
-from peer.peer import Message, Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.payloads import Dense, all_finite
+from grapevine.peer.peer import Message, Peer
+from grapevine.peer.strategies.base import Strategy
 
 _PART, _STEP, _LAST_STEP, _WEIGHTS = (float(kind) for kind in range(4))
 _NOTHING = np.zeros(0, np.float32)

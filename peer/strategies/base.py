@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from peer.expected import Expected
-from peer.peer import Peer
+from grapevine.peer.expected import Expected
+from grapevine.peer.peer import Peer
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):

@@ -28,10 +28,10 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from peer.expected import Expected
-from peer.ledger import All, Largest, Ledger
-from peer.peer import Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import Expected
+from grapevine.peer.ledger import All, Largest, Ledger
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies.base import Strategy
 
 _Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 

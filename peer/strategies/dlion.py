@@ -31,13 +31,13 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from peer.expected import COUNT, Bounds, Expected
-from peer.ledger import All, Chosen, Pick
-from peer.payloads import Dense
-from peer.peer import Message, Peer
-from peer.strategies.base import Strategy
-from peer.strategies.max_n import MaxN
-from peer.strategies.takeover import Books
+from grapevine.peer.expected import COUNT, Bounds, Expected
+from grapevine.peer.ledger import All, Chosen, Pick
+from grapevine.peer.payloads import Dense
+from grapevine.peer.peer import Message, Peer
+from grapevine.peer.strategies.base import Strategy
+from grapevine.peer.strategies.max_n import MaxN
+from grapevine.peer.strategies.takeover import Books
 
 _GRADIENT, _ASK, _WEIGHTS, _GAVE, _TOOK = 0.0, 1.0, 2.0, 3.0, 4.0
 _NOTHING = np.zeros(0, np.float32)

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from peer.expected import LARGEST, Expected
-from peer.peer import Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import LARGEST, Expected
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies.base import Strategy
 
 
 class DPSGD(Strategy, frozen=True, tag="d-psgd"):

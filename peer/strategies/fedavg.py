@@ -21,10 +21,10 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from peer.expected import COUNT, Expected
-from peer.payloads import Dense
-from peer.peer import Message, Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.payloads import Dense
+from grapevine.peer.peer import Message, Peer
+from grapevine.peer.strategies.base import Strategy
 
 _MODEL, _REPORT, _BYE = 0.0, 1.0, 2.0
 _NOTHING = np.zeros(0, np.float32)

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from peer.expected import Expected
-from peer.payloads import Dense
-from peer.peer import Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import Expected
+from grapevine.peer.payloads import Dense
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies.base import Strategy
 
 
 class Full(Strategy, frozen=True, tag="full"):

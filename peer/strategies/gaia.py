@@ -33,11 +33,11 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from peer.expected import COUNT, Expected
-from peer.ledger import Chosen, Ledger
-from peer.payloads import Marks
-from peer.peer import Message, Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.ledger import Chosen, Ledger
+from grapevine.peer.payloads import Marks
+from grapevine.peer.peer import Message, Peer
+from grapevine.peer.strategies.base import Strategy
 
 _STEP_OF_ADAPTATION, _TOLERANCE = 0.005, 0.1
 _ANNOUNCED = 4  # of the elements that a link has room for, one in so many may be announced

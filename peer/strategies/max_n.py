@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from peer.layout import Layout
+from grapevine.peer.layout import Layout
 
 
 class MaxN:

@@ -25,10 +25,10 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from peer.expected import COUNT, Expected
-from peer.payloads import Dense
-from peer.peer import Message, Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.payloads import Dense
+from grapevine.peer.peer import Message, Peer
+from grapevine.peer.strategies.base import Strategy
 
 _PUSH, _PULL, _TICK, _BYE, _WEIGHTS, _MIRROR, _LAST_MIRROR = (float(kind) for kind in range(7))
 _NOTHING = np.zeros(0, np.float32)

@@ -29,10 +29,10 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from peer.expected import Expected
-from peer.payloads import Dense
-from peer.peer import Message, Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import Expected
+from grapevine.peer.payloads import Dense
+from grapevine.peer.peer import Message, Peer
+from grapevine.peer.strategies.base import Strategy
 
 _LONGEST_NS = 250_000_000  # of link time that one slice may save up for: queues stay well under a second
 _SMOOTHING = 0.1  # share of the newest message in the means of gaps and sizes

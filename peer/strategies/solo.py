@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from peer.expected import Expected
-from peer.peer import Peer
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import Expected
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies.base import Strategy
 
 
 class Solo(Strategy, frozen=True, tag="solo"):

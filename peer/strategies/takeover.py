@@ -29,8 +29,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from peer.ledger import Ledger
-from peer.payloads import Payload
+from grapevine.peer.ledger import Ledger
+from grapevine.peer.payloads import Payload
 
 _Sent = tuple[int, slice | np.ndarray, np.ndarray]
 _HandingOver = tuple[int, int, int, int, int]  # giver, taker, the giver's step, the part's first element and the one after it

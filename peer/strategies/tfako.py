@@ -29,11 +29,11 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from peer.expected import Expected
-from peer.meter import relative_speeds
-from peer.peer import Peer
-from peer.strategies.ako import exact_parts_for, parts_for, pay_round
-from peer.strategies.base import Strategy
+from grapevine.peer.expected import Expected
+from grapevine.peer.meter import relative_speeds
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies.ako import exact_parts_for, parts_for, pay_round
+from grapevine.peer.strategies.base import Strategy
 
 
 class TFAko(Strategy, frozen=True, tag="tfako"):

@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 IMPATIENT = """
 import sys
-from experiments.__main__ import main
-from experiments.worlds import processes
+from grapevine.experiments.cli.main import main
+from grapevine.experiments.worlds.processes import launcher as processes
 processes.SILENCE_S = 4.0
 sys.exit(main(sys.argv[1:]))
 """
@@ -70,7 +70,7 @@ class LiveFleet:
         self.out = folder / "run"
         file = folder / "small.toml"
         file.write_text(SMALL.format(stop=stop))
-        program = ["-c", IMPATIENT] if impatient else ["-m", "experiments"]
+        program = ["-c", IMPATIENT] if impatient else ["-P", "-m", "grapevine"]
         command = [sys.executable, *program, "run", str(file), "--out", str(self.out), "--quiet", *arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

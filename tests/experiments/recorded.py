@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.record import Recorder
-from experiments.summary import Outcome, summarise
+from grapevine.experiments.results.recorder import Recorder
+from grapevine.experiments.results.summary import Outcome, summarise
 
 TOML = """\
 name = "{name}"

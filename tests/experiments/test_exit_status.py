@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments import runner
-from experiments.__main__ import main
-from experiments.config import Experiment, Stop, Virtual
-from experiments.events import KillEvent
-from experiments.exit_status import ExitStatus, worst
-from experiments.runner import run_experiment
-from experiments.summary import describe
-from experiments.tasks import Quadratic
-from experiments.worlds.virtual import VirtualWorld
-from netem import UniformDevices
+from grapevine.experiments import run
+from grapevine.experiments.cli.main import main
+from grapevine.experiments.config.events import KillEvent
+from grapevine.experiments.config.experiment import Experiment, Stop, Virtual
+from grapevine.experiments.exit_status import ExitStatus, worst
+from grapevine.experiments.results.summary import describe
+from grapevine.experiments.run import run_experiment
+from grapevine.experiments.tasks import Quadratic
+from grapevine.experiments.worlds.virtual.world import VirtualWorld
+from grapevine.netem import UniformDevices
 
 S = 1_000_000_000
 BASE = Experiment(
@@ -46,7 +46,7 @@ def test_what_a_run_with_losses_ends_with(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runner, "_world", lambda fleet, tally, interrupt: VirtualWorld(fleet, tally, interrupt, dying))
+    monkeypatch.setattr(run, "_world", lambda fleet, collector, interrupt: VirtualWorld(fleet, collector, interrupt, dying))
     experiment = BASE.replace(events=tuple(KillEvent(at=at, peer=peer) for at, peer in killed))
     result, ended = run_experiment(experiment, tmp_path / "run", quiet=True)
     assert result.summary["peers_lost_unasked"] == unasked

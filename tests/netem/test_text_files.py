@@ -5,13 +5,13 @@ import os
 import msgspec
 import pytest
 
-from netem import text_files
-from netem.changing import Trace
-from netem.regions import Regions
-from netem.tables import read_table
-from netem.text_files import read_text, rows_of
-from netem.varying_devices import TraceDevices
-from tests.netem.test_changing import PAIR
+from grapevine.netem import text_files
+from grapevine.netem.devices.varying import TraceDevices
+from grapevine.netem.networks.changing import Trace
+from grapevine.netem.networks.regions import Regions
+from grapevine.netem.networks.tables import read_table
+from grapevine.netem.text_files import read_text, rows_of
+from tests.netem.networks.test_changing import PAIR
 
 TABLE = """
 title = "t"

@@ -2,14 +2,7 @@ import math
 
 import pytest
 
-from netem.units import (
-    duration_ns,
-    rate_bytes_per_s,
-    show_bytes,
-    show_duration,
-    show_rate,
-    speed_samples_per_s,
-)
+from grapevine.netem.units import duration_ns, rate_bytes_per_s, show_bytes, show_duration, show_rate, speed_samples_per_s
 
 
 @pytest.mark.parametrize(

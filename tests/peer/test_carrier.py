@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from peer import carrier as module
-from peer.carrier import Carrier, LinkCount
-from peer.endpoint import Endpoint
-from peer.wire import Acknowledgement, Chunk, encode
+from grapevine.peer import carrier as module
+from grapevine.peer.carrier import Carrier, LinkCount
+from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.wire import Acknowledgement, Chunk, encode
 from tests.helpers import LIMIT_BYTES, chunks_of
 
 RUN = 77

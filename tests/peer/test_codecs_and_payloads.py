@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from peer.codecs import BY_NUMBER, INT8_BLOCK, AnyCodec, Codec, Float16, Float32, Int8
-from peer.payloads import HEAD_LIMIT_BYTES, Dense, Head, Parcel, Sparse, decode, decode_head, encode
-from peer.wire import WireError
+from grapevine.peer.codecs import BY_NUMBER, INT8_BLOCK, AnyCodec, Codec, Float16, Float32, Int8
+from grapevine.peer.payloads import HEAD_LIMIT_BYTES, Dense, Head, Parcel, Sparse, decode, decode_head, encode
+from grapevine.peer.wire import WireError
 
 CODECS = [Float32(), Float16(), Int8()]
 vectors = hnp.arrays(np.float32, st.integers(0, 3000), elements=st.floats(-1000, 1000, width=32))

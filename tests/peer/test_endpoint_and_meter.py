@@ -8,9 +8,9 @@ from math import inf
 import numpy as np
 import pytest
 
-from peer.endpoint import MEASURE_EVERY, OVERTAKEN, Endpoint
-from peer.meter import CHUNK_FIRST_BYTES, CHUNK_MOST_BYTES, PROBE_BYTES, LinkMeter, SpeedMeter
-from peer.wire import Chunk, WireError
+from grapevine.peer.endpoint import MEASURE_EVERY, OVERTAKEN, Endpoint
+from grapevine.peer.meter import CHUNK_FIRST_BYTES, CHUNK_MOST_BYTES, PROBE_BYTES, LinkMeter, SpeedMeter
+from grapevine.peer.wire import Chunk, WireError
 from tests.helpers import answer, chunks_of, give, pair, parcel_of
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peer.codecs import AnyCodec, Float16, Float32, Int8
-from peer.ledger import Above, All, Largest, Ledger, Next
-from peer.payloads import Dense, decode, decode_head, encode
+from grapevine.peer.codecs import AnyCodec, Float16, Float32, Int8
+from grapevine.peer.ledger import Above, All, Largest, Ledger, Next
+from grapevine.peer.payloads import Dense, decode, decode_head, encode
 
 SIZE = 23
 NEIGHBOURS = (3, 7, 9)

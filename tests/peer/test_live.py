@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from peer.endpoint import Endpoint
-from peer.live import Clock, LivePeer
-from peer.peer import Peer
-from peer.strategies import Solo
+from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.live import Clock, LivePeer
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies import Solo
 from tests.helpers import LIMIT_BYTES, make_peer
 
 SECOND_NS = 10**9

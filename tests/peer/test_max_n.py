@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from peer.layout import lay
-from peer.strategies.max_n import MaxN
+from grapevine.peer.layout import lay
+from grapevine.peer.strategies.max_n import MaxN
 
 LAYOUT = lay([("a", (3, 5)), ("nothing", (0, 4)), ("b", (2,)), ("one", ()), ("c", (40,))])
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from peer.aggregators import BLOCK, Aggregator, Mean, Median, TrimmedMean
-from peer.optimizers import Adam, AnyOptimizer, Sgd
+from grapevine.peer.aggregators import BLOCK, Aggregator, Mean, Median, TrimmedMean
+from grapevine.peer.optimizers import Adam, AnyOptimizer, Sgd
 
 CASES: list[tuple[AnyOptimizer, type[torch.optim.Optimizer], dict[str, float | bool | tuple[float, float]]]] = [
     (Sgd(learning_rate=0.1), torch.optim.SGD, {"lr": 0.1}),

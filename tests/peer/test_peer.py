@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from peer.codecs import Int8
-from peer.effects import Gradient, Receive, Send, Sleep
-from peer.endpoint import Arrival, piece_bytes
-from peer.expected import Expected, misfit
-from peer.ledger import All
-from peer.payloads import Dense, Marks, Payload, Sparse, encode
-from peer.peer import Message, Peer
+from grapevine.peer.codecs import Int8
+from grapevine.peer.effects import Gradient, Receive, Send, Sleep
+from grapevine.peer.endpoint import Arrival, piece_bytes
+from grapevine.peer.expected import Expected, misfit
+from grapevine.peer.ledger import All
+from grapevine.peer.payloads import Dense, Marks, Payload, Sparse, encode
+from grapevine.peer.peer import Message, Peer
 from tests.helpers import answer, give, make_peer, run_until_blocked
 
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from peer import realtime
-from peer.realtime import Privilege, schedule
+from grapevine.peer import realtime
+from grapevine.peer.realtime import Privilege, schedule
 
 
 class System:

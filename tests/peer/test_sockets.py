@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from peer.sockets import Sockets
+from grapevine.peer.sockets import Sockets
 
 DEADLINE_MS = 10_000
 

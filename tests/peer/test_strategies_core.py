@@ -7,15 +7,15 @@ from math import inf
 import numpy as np
 import pytest
 
-from peer.codecs import AnyCodec, Float16, Float32, Int8
-from peer.effects import Receive
-from peer.endpoint import Arrival
-from peer.ledger import Chosen, Ledger, Next
-from peer.meter import LinkMeter, relative_speeds
-from peer.payloads import Dense, Marks, Payload, decode, decode_head, encode
-from peer.peer import Peer
-from peer.strategies.dgc import DGC
-from peer.wire import WireError
+from grapevine.peer.codecs import AnyCodec, Float16, Float32, Int8
+from grapevine.peer.effects import Receive
+from grapevine.peer.endpoint import Arrival
+from grapevine.peer.ledger import Chosen, Ledger, Next
+from grapevine.peer.meter import LinkMeter, relative_speeds
+from grapevine.peer.payloads import Dense, Marks, Payload, decode, decode_head, encode
+from grapevine.peer.peer import Peer
+from grapevine.peer.strategies.dgc import DGC
+from grapevine.peer.wire import WireError
 from tests.helpers import answer, give, make_peer, run_until_blocked
 
 

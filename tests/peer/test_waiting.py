@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from peer.waiting import Waiter
+from grapevine.peer.waiting import Waiter
 
 HIGH = 1_500
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peer.endpoint import Endpoint
-from peer.wire import CHUNK_LIMIT_BYTES, HEADER_BYTES, Acknowledgement, Chunk, WireError, decode, encode
+from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.wire import CHUNK_LIMIT_BYTES, HEADER_BYTES, Acknowledgement, Chunk, WireError, decode, encode
 from tests.helpers import LIMIT_BYTES, chunks_of, pair, parcel_of
 
 RUN = 12345

@@ -1,0 +1,119 @@
+"""`grapevine list`: every menu, what it holds, and every option with its default."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from grapevine.experiments.cli.source import Commands, add_command
+from grapevine.experiments.config.errors import unknown_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from grapevine.experiments.config.menus import Menu, Option
+
+EXAMPLES = """\
+  grapevine list                  every menu
+  grapevine list strategies       one of them
+  grapevine list experiment       the keys that belong to no menu: name, seed, peers, [stop], [record]
+"""
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = add_command(commands, "list", execute, "list what an experiment can be made of, with all options", EXAMPLES)
+    parser.add_argument("menu", metavar="MENU", nargs="?", help="strategies, topologies, networks, ... (default: all)")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Print the menus."""
+    from rich.console import Console
+
+    from grapevine.experiments.config.menus import EVENTS, MENUS
+
+    menus = [*MENUS.values(), EVENTS]
+    by_name = {menu.plural: menu for menu in menus}
+    wanted = by_name.get(arguments.menu) or MENUS.get(arguments.menu)
+    if arguments.menu not in (None, "experiment") and wanted is None:
+        raise unknown_name("grapevine list", arguments.menu, "menu", [*by_name, "experiment"])
+    console = Console(highlight=False)
+    if wanted is None:
+        _print_experiment(console)
+    for menu in menus:
+        if arguments.menu is None or menu is wanted:
+            _print_menu(console, menu)
+    return 0
+
+
+def _print_experiment(console: Console) -> None:
+    """What belongs to no menu."""
+    from grapevine.experiments.config.experiment import PLAIN_TABLES, Experiment
+    from grapevine.experiments.config.menus import MENUS, options, summary
+
+    _title(console, "experiment", "at the top of the file, above the first [table]")
+    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, "events"})))
+    for key, table in PLAIN_TABLES.items():
+        _rows(console, 2, [(Text(f"[{key}]", "bold"), Text(summary(table)))])
+        _rows(console, 4, _told(options(table)))
+    console.print()
+
+
+def _print_menu(console: Console, menu: Menu) -> None:
+    """All parts of a menu, family by family."""
+    from grapevine.experiments.config.menus import summary
+
+    _title(console, menu.plural, f"[{menu.key}] in the file" if menu.chooser == "name" else f"[[{menu.plural}]] in the file")
+    for base in menu.bases:
+        if len(menu.bases) > 1:
+            _rows(console, 1, [(Text(""), Text(summary(base), "italic"))])
+        _print_parts(console, {name: part for name, part in menu.members.items() if issubclass(part, base)})
+    console.print()
+
+
+def _print_parts(console: Console, parts: dict[str, Any]) -> None:
+    """Parts of one family; options that most of them have, first and once."""
+    from grapevine.experiments.config.menus import options, summary
+
+    each = {name: list(options(part)) for name, part in parts.items()}
+    found = [option for one in each.values() for option in one]
+    shared = set.intersection(*({option.name for option in one} for one in each.values())) if len(each) > 1 else set()
+    common = [option for option in dict.fromkeys(found) if option.name in shared and found.count(option) > len(each) / 2]
+    varied = any(option not in one for option in common for one in each.values())
+    if common:
+        told = "what each of them takes, unless it says otherwise:" if varied else "what every one of them takes:"
+        _rows(console, 2, [(Text("all", "bold"), Text(told))])
+        _rows(console, 4, _told(common))
+    for name, part in parts.items():
+        _rows(console, 2, [(Text(name, "bold"), Text(summary(part)))])
+        _rows(console, 4, _told(option for option in each[name] if option not in common))
+
+
+def _title(console: Console, title: str, where: str) -> None:
+    console.print(Text.assemble((title, "bold underline"), f"  ({where})"))
+
+
+def _told(options: Iterable[Option]) -> Iterator[tuple[Text, Text]]:
+    """Name and default of each option, and what it means; what it takes, where neither tells."""
+    for option in options:
+        default = " (needed)" if option.default is None else f" = {option.default}" if option.default else ""
+        choices = option.takes.removeprefix("one of ").split(", ") if option.takes.startswith("one of ") else []
+        told = all(choice.strip('"') in option.meaning for choice in choices) if choices else bool(option.default)
+        takes = "" if told or option.takes in option.meaning else f"; {option.takes}"
+        yield Text(option.name + default), Text.assemble(option.meaning.rstrip("."), (takes, "dim"))
+
+
+def _rows(console: Console, indent: int, rows: Iterable[tuple[Text, Text]]) -> None:
+    """Names on the left, and words beside them, in columns that are the same for all."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=34 - indent, overflow="fold")
+    table.add_column(ratio=1)
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        console.print(Padding(table, (0, 0, 0, indent)))

@@ -1,0 +1,1 @@
+"""What an experiment file may say: tables, menus, events, text with units, and the errors that name what is wrong in it."""

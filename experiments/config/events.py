@@ -1,0 +1,295 @@
+"""What may happen to a fleet while it trains: the menu of events, and what each does to links and devices.
+
+An event says how something is from then on, measured by what the experiment's own tables say, not by the event before: after
+two events `factor = 0.1` the rate is a tenth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import msgspec
+
+from grapevine.netem.links.alterations import PLAIN, Condition
+from grapevine.netem.units import Duration, Rate, duration_ns, rate_bytes_per_s
+
+Pair = tuple[int, int]
+"""Source and target of one direction of a link."""
+
+PeerNumber = Annotated[int, msgspec.Meta(ge=0)]
+Factor = Annotated[float, msgspec.Meta(gt=0.0)]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_unknown_fields=True):
+    """Something that happens to the fleet at an emulated time."""
+
+    at: Duration
+    """When, in emulated time since the start, such as "30 s"; before stop.time."""
+
+    @property
+    def at_ns(self) -> int:
+        return duration_ns(self.at)
+
+    @property
+    def kind(self) -> str:
+        """Its name in the menu."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def ends_ns(self) -> int:
+        """Until when nothing can take its place but what lasts as long; its own time where it lasts until the next."""
+        return self.at_ns
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        """What it happens to, and in which respect: a later event about the same says all anew."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """In words, such as "link 0-1 is cut"."""
+        raise NotImplementedError
+
+
+class LinkEvent(Event, frozen=True, kw_only=True):
+    """Something that happens to links."""
+
+    link: tuple[PeerNumber, PeerNumber] | None = None
+    """The two peers that it joins, such as [0, 1]; left out, with peer too = all links."""
+    peer: PeerNumber | None = None
+    """All links of this peer, in place of link."""
+    way: Literal["both", "out", "in"] = "both"
+    """"both" directions, only "out" (from the first to the second of link, or away from peer), or only "in"."""
+
+    def __post_init__(self) -> None:
+        if self.link is not None and self.peer is not None:
+            raise ValueError("peer: not together with link; give one of them, or none for all links")
+        if self.link is not None and self.link[0] == self.link[1]:
+            raise ValueError(f"link: joins peer {self.link[0]} with itself; give two peers, such as [0, 1]")
+        if self.way != "both" and self.link is None and self.peer is None:
+            raise ValueError(f'way: "{self.way}" of all links says nothing; give link or peer, or leave way out')
+        self.condition(PLAIN)
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.link, self.peer, self.way
+
+    def affected(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Those of the directed links that it happens to."""
+        return [pair for pair in pairs if self._means(*pair)]
+
+    def condition(self, before: Condition) -> Condition:
+        """What a link is like after it that was like `before`."""
+        raise NotImplementedError
+
+    def _means(self, source: int, target: int) -> bool:
+        if self.link is not None:
+            ends = {"both": (self.link, self.link[::-1]), "out": (self.link,), "in": (self.link[::-1],)}
+            return (source, target) in ends[self.way]
+        if self.peer is not None:
+            return (self.way != "in" and source == self.peer) or (self.way != "out" and target == self.peer)
+        return True
+
+    def where(self) -> str:
+        """Which links, in words."""
+        if self.link is not None:
+            first, second = self.link if self.way != "in" else self.link[::-1]
+            return f"link {first}-{second}" if self.way == "both" else f"link {first} -> {second}"
+        if self.peer is not None:
+            return {"both": "all links of", "out": "all links from", "in": "all links towards"}[self.way] + f" peer {self.peer}"
+        return "all links"
+
+
+class RateEvent(LinkEvent, frozen=True, kw_only=True, tag="rate"):
+    """Links get another rate: a multiple of their own, or one in bits a second."""
+
+    factor: Factor | None = None
+    """Times the network's own rate: 0.1 = a tenth, 1 = as the network says; above 0."""
+    to: Rate | None = None
+    """In place of factor: the rate from then on, such as "2 Mbit/s"."""
+
+    def condition(self, before: Condition) -> Condition:
+        if (self.factor is None) == (self.to is None):
+            raise ValueError('factor: needs either factor or to; write for example factor = 0.1, or to = "2 Mbit/s"')
+        rate = None if self.to is None else rate_bytes_per_s(self.to)
+        return before._replace(rate_factor=self.factor or 1.0, rate_bytes_per_s=rate)
+
+    def describe(self) -> str:
+        return f"{self.where()}: rate {f'x {self.factor:g}' if self.factor is not None else self.to}"
+
+
+class DelayEvent(LinkEvent, frozen=True, kw_only=True, tag="delay"):
+    """Links get longer or shorter: a multiple of their own delay, or more than it."""
+
+    factor: Annotated[float, msgspec.Meta(ge=0.0)] = 1.0
+    """Times the network's own one-way delay: 2 = twice, 1 = as the network says; 0 or more."""
+    add: Duration = "0 s"
+    """One way, on top, such as "100 ms"."""
+
+    def condition(self, before: Condition) -> Condition:
+        return before._replace(delay_factor=self.factor, delay_more_ns=duration_ns(self.add))
+
+    def describe(self) -> str:
+        parts = [f"x {self.factor:g}" if self.factor != 1 else "", f"+ {self.add}" if duration_ns(self.add) else ""]
+        return f"{self.where()}: delay {' '.join(part for part in parts if part) or 'as the network says'}"
+
+
+class LossEvent(LinkEvent, frozen=True, kw_only=True, tag="loss"):
+    """Links lose another share of their packets, which slows them."""
+
+    to: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
+    """Share of packets lost from then on, 0 to below 1; for links with tcp, or whose rate does not change by itself."""
+
+    def condition(self, before: Condition) -> Condition:
+        return before._replace(loss=self.to)
+
+    def describe(self) -> str:
+        return f"{self.where()}: loss {self.to:g}"
+
+
+class CutEvent(LinkEvent, frozen=True, kw_only=True, tag="cut"):
+    """Links carry nothing until they are healed; nothing is lost, all waits, and no peer counts as lost."""
+
+    def condition(self, before: Condition) -> Condition:
+        return before._replace(up=False)
+
+    def describe(self) -> str:
+        return f"{self.where()} {_are(self)} cut"
+
+
+class HealEvent(LinkEvent, frozen=True, kw_only=True, tag="heal"):
+    """Links that were cut carry again, what waited first."""
+
+    def condition(self, before: Condition) -> Condition:
+        return before._replace(up=True)
+
+    def describe(self) -> str:
+        return f"{self.where()} {_are(self)} healed"
+
+
+class RestoreEvent(LinkEvent, frozen=True, kw_only=True, tag="restore"):
+    """Links are as the network says again: healed, with their own rate, delay and loss."""
+
+    def condition(self, before: Condition) -> Condition:
+        return PLAIN
+
+    def describe(self) -> str:
+        return f"{self.where()}: as the network says again"
+
+
+class PartitionEvent(Event, frozen=True, kw_only=True, tag="partition"):
+    """The links between groups of peers are cut; those within a group stay as they are."""
+
+    groups: Annotated[tuple[Annotated[tuple[PeerNumber, ...], msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
+    """Lists of peers, such as [[0, 1, 2], [3, 4]]; the peers that none of them names are one more group."""
+
+    def __post_init__(self) -> None:
+        named = [peer for group in self.groups for peer in group]
+        twice = sorted({peer for peer in named if named.count(peer) > 1})
+        if twice:
+            raise ValueError(f"groups: name peer {twice[0]} twice; a peer is in one group")
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.groups
+
+    def affected(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Those of the directed links that go from one group to another."""
+        group = {peer: place for place, peers in enumerate(self.groups) for peer in peers}
+        return [pair for pair in pairs if group.get(pair[0]) != group.get(pair[1])]
+
+    def condition(self, before: Condition) -> Condition:
+        """What a link between groups is like from then on."""
+        return before._replace(up=False)
+
+    def describe(self) -> str:
+        return "partition into " + " | ".join(_shortened(group) for group in self.groups) + " | all others"
+
+
+class SpeedEvent(Event, frozen=True, kw_only=True, tag="speed"):
+    """A device computes slower or faster."""
+
+    peer: PeerNumber
+    """Whose device."""
+    factor: Factor
+    """Times its own speed: 0.25 = a quarter, 1 = as the devices say; above 0."""
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.peer
+
+    def describe(self) -> str:
+        return f"peer {self.peer}: speed x {self.factor:g}"
+
+
+class PauseEvent(Event, frozen=True, kw_only=True, tag="pause"):
+    """A device computes nothing for a while; its links go on."""
+
+    peer: PeerNumber
+    """Whose device."""
+    length: Duration
+    """How long, such as "5 s"; more than 0."""
+
+    def __post_init__(self) -> None:
+        if duration_ns(self.length) == 0:
+            raise ValueError(f'length: {self.length!r} is no pause; write for example "5 s"')
+
+    @property
+    def ends_ns(self) -> int:
+        return self.at_ns + duration_ns(self.length)
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.peer
+
+    def describe(self) -> str:
+        return f"peer {self.peer} pauses for {self.length}"
+
+
+class KillEvent(Event, frozen=True, kw_only=True, tag="kill"):
+    """A peer ends as a killed process does: its neighbours are told, and go on without it."""
+
+    peer: PeerNumber
+    """Which one."""
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return self.kind, self.peer
+
+    def describe(self) -> str:
+        return f"peer {self.peer} is killed"
+
+
+def without_stale(events: Iterable[Event], now_ns: int) -> list[Event]:
+    """Events in order of time, without those before `now_ns` in whose place another one has come by then."""
+    kept: list[Event] = []
+    latest: dict[tuple[object, ...], Event] = {}
+    for event in reversed(list(events)):
+        if event.at_ns <= now_ns:
+            if event.about in latest and latest[event.about].ends_ns >= event.ends_ns:
+                continue
+            latest[event.about] = event
+        kept.append(event)
+    return kept[::-1]
+
+
+AnyEvent = (
+    RateEvent
+    | DelayEvent
+    | LossEvent
+    | CutEvent
+    | HealEvent
+    | RestoreEvent
+    | PartitionEvent
+    | SpeedEvent
+    | PauseEvent
+    | KillEvent
+)
+
+
+def _are(event: LinkEvent) -> str:
+    return "is" if event.link is not None else "are"
+
+
+def _shortened(peers: tuple[int, ...], most: int = 8) -> str:
+    return " ".join(map(str, peers[:most])) + (f" ... ({len(peers)} peers)" if len(peers) > most else "")

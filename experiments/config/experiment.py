@@ -1,0 +1,230 @@
+"""An experiment: one frozen value that says everything about a run, from a TOML file or from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import msgspec
+import networkx as nx
+
+from grapevine.experiments.config import toml
+from grapevine.experiments.config.errors import ConfigError, show_value, unknown_key
+from grapevine.experiments.config.events import Event
+from grapevine.experiments.config.fields import expectation, fields_of, read_field, read_struct
+from grapevine.experiments.config.menus import EVENTS, FROM_PYTHON, MENUS, home_of, name_of
+from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, overlay
+from grapevine.experiments.config.sections import AnyWorld, Processes, Record, Stop, Virtual, World
+from grapevine.experiments.tasks import Digits, Task
+from grapevine.experiments.tasks.partitions import Iid, Partition
+from grapevine.netem import Devices, HostDevices, Network, Unshaped
+from grapevine.peer.aggregators import Aggregator, Mean
+from grapevine.peer.codecs import Codec, Float32
+from grapevine.peer.optimizers import Optimizer, Sgd
+from grapevine.peer.strategies import DPSGD, Strategy
+from grapevine.topology import Schedule, TimeVarying
+from grapevine.topology.graphs.menu import Ring, Topology
+
+__all__ = ["AnyWorld", "ConfigError", "Experiment", "Processes", "Record", "Stop", "Virtual", "World", "name_of"]
+
+PEERS = 8
+_AS_THE_GRAPH = cast(int, None)
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about one run; every part has a default, so that `Experiment()` runs.
+
+    Parts are values: a member of a menu, or an instance of your own subclass of `Strategy`, `Task`, `Topology`, ...; as
+    `topology` any networkx graph on the nodes 0 to n-1, or any `topology.schedule(...)`, may be given. Raises ConfigError,
+    naming key, value and cure.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "experiment"
+    """What the run is called: up to 200 characters that can be printed."""
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    """Where all random numbers come from; >= 0."""
+    peers: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = _AS_THE_GRAPH
+    """How many peers train; 1 to 100,000, and as many as fit the memory; 8 where nothing is said, or as many as a graph
+    given from Python has nodes."""
+    world: World = Processes()
+    topology: Topology | TimeVarying | nx.Graph | Schedule = Ring()
+    network: Network = Unshaped()
+    devices: Devices = HostDevices()
+    task: Task = Digits()
+    partition: Partition = Iid()
+    strategy: Strategy = DPSGD()
+    codec: Codec = Float32()
+    aggregator: Aggregator = Mean()
+    optimizer: Optimizer = Sgd()
+    stop: Stop = Stop(steps=100)
+    record: Record = Record()
+    events: tuple[Event, ...] = ()
+    """What happens while it runs, each entry an [[events]] with `at` and `do`; see `grapevine list events`."""
+
+    def __post_init__(self) -> None:
+        peers = _peers_of(self.topology)
+        if self.peers is None:
+            msgspec.structs.force_setattr(self, "peers", peers or PEERS)
+        for field in fields_of(Experiment):
+            part = getattr(self, field.name)
+            if field.name in MENUS:
+                if not (field.name == "topology" and peers is not None):
+                    msgspec.structs.force_setattr(self, field.name, MENUS[field.name].check(part))
+            elif field.name == "events":
+                msgspec.structs.force_setattr(self, "events", _events(part))
+            elif field.name not in PLAIN_TABLES:
+                read_field(field.type, part, field.name)
+            elif not isinstance(part, PLAIN_TABLES[field.name]):
+                cure = f"expected {expectation(field.type)}: {PLAIN_TABLES[field.name].__name__}(...)"
+                raise ConfigError(key=field.name, value=part, problem=f"{part!r} will not do", cure=cure)
+            else:
+                read_struct(PLAIN_TABLES[field.name], _given(part), field.name, field.name)
+        if not self.name.isprintable():
+            problem = "has a character that cannot be printed, and could steer a terminal"
+            raise ConfigError(key="name", value=self.name, problem=problem, cure="write letters, digits, blanks and signs")
+        if peers is not None and peers != self.peers:
+            problem = f"{self.peers} peers, but the graph given has {peers} nodes"
+            cure = f"pass peers={peers}, or leave peers out"
+            raise ConfigError(key="peers", value=self.peers, problem=problem, cure=cure)
+
+    @classmethod
+    def read(cls, path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
+        """The experiment in a TOML file, with `settings` ("table.key" -> value) laid over it before it is checked.
+
+        Paths inside the file are relative to the file, those in `settings` to the working directory. A file that gives no
+        name to the run lends it its own; one that says nothing at all is refused.
+        """
+        document = toml.read_document(Path(path), str(path))
+        return cls.from_document(document, str(path), Path(path).parent, settings)
+
+    @classmethod
+    def parse(
+        cls, text: str, source: str = "experiment", folder: Path | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Experiment:
+        """The experiment that a text in TOML describes; `source` is what errors call it, `folder` where its paths begin."""
+        return cls.from_document(toml.parse(text, source), source, folder, settings)
+
+    @classmethod
+    def from_document(
+        cls,
+        document: Mapping[str, Any],
+        source: str = "experiment",
+        folder: Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Experiment:
+        """The experiment that plain dictionaries, as TOML gives them, describe."""
+        settings = anchor_settings(settings or {}, Path())
+        try:
+            return cls(**_parts(overlay(anchor(document, folder or Path()), settings, _defaults())))
+        except ConfigError as error:
+            raise error.at(SOURCE if concerns(settings, error.key) else source) from None
+
+    def replace(self, **changes: Any) -> Experiment:
+        """The same experiment with other parts: `experiment.replace(seed=1, strategy=Ako())`."""
+        if "peers" not in changes and (peers := _peers_of(changes.get("topology"))) is not None:
+            changes["peers"] = peers
+        return msgspec.structs.replace(self, **changes)
+
+    def set(self, key: str, text: str) -> Experiment:
+        """The same experiment with one key changed as on the command line: `experiment.set("network.rate", "5 Mbit/s")`.
+
+        The text is read as TOML, or else taken as it is; empty text brings the default back. Another `table.name` takes
+        the place of the whole table.
+        """
+        table, _, field = key.partition(".")
+        given = {name: part for name in MENUS if MENUS[name].table(part := getattr(self, name)) is None}
+        if given.pop(table, None) is not None and field not in ("", "name"):
+            cure = f"change it there: experiment.replace({table}=...)"
+            raise ConfigError(key=key, problem=f"the {table} was given from Python", cure=cure)
+        document = {name: value for name, value in self.document().items() if name not in given}
+        settings = anchor_settings({key: toml.parse_value(text, key=key)}, Path())
+        return Experiment(**_parts(overlay(document, settings, _defaults())), **given)
+
+    def document(self) -> dict[str, Any]:
+        """Every setting as plain dictionaries, defaults included; a part that no file can hold is named by its type."""
+        document: dict[str, Any] = {}
+        for key in self.__struct_fields__:
+            part = getattr(self, key)
+            document[key] = _given(part) if key in PLAIN_TABLES else part
+            if key == "events":
+                document[key] = [_given(event) for event in part]
+            if key in MENUS:
+                marker = {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
+                document[key] = MENUS[key].table(part) or marker
+        return document if self.events else {key: part for key, part in document.items() if key != "events"}
+
+    def to_toml(self) -> str:
+        """Every setting as TOML, defaults included; read again it gives an equal value.
+
+        Parts given from Python are in no menu: the text names their types, says so, and cannot be read again.
+        """
+        given = [key for key, menu in MENUS.items() if menu.table(getattr(self, key)) is None]
+        comments = {key: ["Given from Python, and no file can hold it:", _on_one_line(getattr(self, key))] for key in given}
+        if given:
+            comments[""] = [f"This file cannot be read again: {', '.join(given)} came from Python."]
+        return toml.dump(self.document(), comments)
+
+
+def _peers_of(given: Any) -> int | None:
+    """How many peers a graph or schedule given from Python has; None for what the menu makes for any number."""
+    if isinstance(given, Schedule):
+        return given.n
+    return len(given) if isinstance(given, nx.Graph) else None
+
+
+PLAIN_TABLES: dict[str, type[msgspec.Struct]] = {"stop": Stop, "record": Record}
+"""The tables that choose from no menu."""
+
+
+def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What an Experiment is made of, from a document; ConfigError for the first key that is wrong."""
+    fields = {field.name: field for field in fields_of(Experiment)}
+    parts: dict[str, Any] = {}
+    for key, value in document.items():
+        if key in ("sweep", "tune"):
+            cure = "run the file with `grapevine sweep`, or take that table out"
+            raise ConfigError(key=key, problem="is for many runs, and this is one", cure=cure)
+        if key not in fields:
+            raise unknown_key(key, "an experiment", fields, home_of(key))
+        if key in MENUS:
+            parts[key] = MENUS[key].read(value)
+        elif key == "events":
+            parts[key] = _events(value)
+        elif key not in PLAIN_TABLES:
+            parts[key] = read_field(fields[key].type, value, key)
+        elif isinstance(value, Mapping):
+            parts[key] = read_struct(PLAIN_TABLES[key], value, key, key, home_of)
+        else:
+            cure = f"write [{key}] and below it its keys: {', '.join(PLAIN_TABLES[key].__struct_fields__)}"
+            raise ConfigError(key=key, value=value, problem="is no table", cure=cure)
+    return parts
+
+
+def _events(given: Any) -> tuple[Event, ...]:
+    """The events that a list holds, of tables or of values; in order of time, those of the same instant as they stand."""
+    if not isinstance(given, list | tuple):
+        cure = 'write [[events]] and below it at = "30 s", do = "cut", ...; see `grapevine list events`'
+        raise ConfigError(key="events", value=given, problem=f"{show_value(given)} is no list", cure=cure)
+    events = []
+    for place, part in enumerate(given):
+        table = _given(part) if isinstance(part, Event) else part
+        events.append(EVENTS.read(table, f"events[{place}]"))
+    return tuple(events)
+
+
+def _defaults() -> dict[str, dict[str, Any]]:
+    """What a table begins as when a setting is laid over one that the file lacks; a way to stop begins empty."""
+    parts = {field.name: field.default for field in fields_of(Experiment) if field.name in MENUS}
+    return {key: msgspec.to_builtins(part) for key, part in parts.items()}
+
+
+def _given(table: msgspec.Struct) -> dict[str, Any]:
+    """The keys of a plain table that say something: a file has no word for None."""
+    return {key: value for key, value in msgspec.to_builtins(table).items() if value is not None}
+
+
+def _on_one_line(part: Any) -> str:
+    told = part.describe() if hasattr(part, "describe") else part  # data by its shape, say
+    text = " ".join(repr(told).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,234 @@
+"""From a table of an experiment file to a configuration value, field by field, each error with its exact key."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import inspect
+
+from grapevine.experiments.config.errors import ConfigError, config_error, show_value, unknown_key
+from grapevine.netem.units import duration_ns, rate_bytes_per_s, speed_samples_per_s
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+UNITS: dict[str, Callable[[str], float]] = {
+    "duration": duration_ns,
+    "rate": rate_bytes_per_s,
+    "speed": speed_samples_per_s,
+}
+"""Who reads the text of a field that asks for a unit (`Meta(extra={"unit": ..., "example": ...})`)."""
+
+MOST_WHOLE, MOST, LEAST = 10**9, 1e12, 1e-12
+"""The largest whole number, and the largest and the smallest other number but 0, where a field states no limits itself."""
+
+_LISTS = inspect.ListType | inspect.VarTupleType
+_PATH = re.compile(r" - at `\$((?:\[\d+\])*)")
+
+
+fields_of = functools.cache(msgspec.structs.fields)
+"""The fields of a class, which msgspec reads from its annotations anew each time."""
+
+
+def read_struct(cls: type[S], table: Mapping[str, Any], key: str, owner: str, hint: Callable[[str], str] | None = None) -> S:
+    """The `cls` that `table` describes; `key` is the table's place in the file, `owner` what a person calls its kind.
+
+    Raises ConfigError with the key of the field that is at fault; `hint` says where a key that is not known does belong.
+    """
+    fields = {field.encode_name: field for field in fields_of(cls)}
+    for name in table:
+        if name not in fields:
+            raise unknown_key(_join(key, name), owner, fields, hint(name) if hint else "")
+    for name, field in fields.items():
+        if field.required and name not in table:
+            cure = f"{owner} needs it: {expectation(field.type)}"
+            raise ConfigError(key=_join(key, name), problem="is missing", cure=cure)
+    values = {fields[name].name: read_field(fields[name].type, value, _join(key, name)) for name, value in table.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise _located(error, table, fields, key) from None
+
+
+def check_struct(part: msgspec.Struct, key: str) -> None:
+    """Raise ConfigError for a field of a value given from Python that its annotation (`Meta`) does not allow.
+
+    `key` is the part's place in an experiment. Numbers of numpy count as numbers; a field whose annotation msgspec cannot
+    read has no range, and passes.
+    """
+    try:
+        fields = fields_of(type(part))
+    except NameError:  # annotations with names that only the function knows in which the class was defined
+        return
+    for field in fields:
+        value, place = getattr(part, field.name), _join(key, field.encode_name)
+        if isinstance(value, msgspec.Struct):
+            check_struct(value, place)
+            continue
+        try:
+            read_field(field.type, value.item() if isinstance(value, np.generic) else value, place, limits=False)
+        except TypeError:
+            continue
+
+
+def read_field(type_: Any, value: Any, key: str, limits: bool = True) -> Any:
+    """`value`, as TOML gave it, as a value of `type_`; raises ConfigError with what was expected.
+
+    With `limits` a number is also held against what any run could mean (MOST_WHOLE, MOST, LEAST).
+    """
+    try:
+        converted = msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        raise _refusal(error, _info(type_), value, key) from None
+    _check_text(_info(type_), converted, key, limits)
+    return converted
+
+
+def _info(type_: Any) -> inspect.Type:
+    try:
+        return _known_info(type_)
+    except TypeError:  # an annotation that cannot be hashed
+        return inspect.type_info(type_)
+
+
+_known_info = functools.cache(inspect.type_info)
+
+
+def expectation(type_: Any) -> str:
+    """What a field of that type takes, in words: "a number above 0 and at most 1"."""
+    return _expected(inspect.type_info(type_))
+
+
+def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key: str) -> ConfigError:
+    """msgspec knows which part does not fit; this says so in the words of whoever wrote the file."""
+    path = _PATH.search(str(error))
+    for place in re.findall(r"\d+", path.group(1)) if path else ():
+        lists = [kind for kind, _ in _kinds(info) if isinstance(kind, _LISTS)]
+        if len(lists) != 1:
+            break
+        info, value, key = lists[0].item_type, value[int(place)], f"{key}[{place}]"
+    for _, extra in _kinds(info):
+        if "unit" in extra and isinstance(value, int | float) and not isinstance(value, bool):
+            cure = f"write for example {show_value(extra['example'])}"
+            return ConfigError(key=key, value=value, problem=f"{show_value(value)} has no unit", cure=cure)
+    for kind, _ in _kinds(info):
+        if isinstance(kind, inspect.StructType) and isinstance(value, Mapping):
+            try:
+                read_struct(kind.cls, value, key, kind.cls.__name__.lower())
+            except ConfigError as inner:
+                return inner
+    if any(isinstance(kind, inspect.CustomType) for kind, _ in _kinds(info)):
+        return ConfigError(key=key, problem="no file can hold this", cure="give it from Python")
+    return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=f"expected {_expected(info)}")
+
+
+def _check_text(info: inspect.Type, value: Any, key: str, limits: bool) -> None:
+    """What a type cannot say: units are read, and numbers are finite."""
+    kinds = _kinds(info)
+    if limits and isinstance(value, int | float) and not isinstance(value, bool):
+        _check_size(info, value, key)
+    if isinstance(value, list | tuple):
+        for kind, _ in kinds:
+            if isinstance(kind, _LISTS) and not _all_ordinary(value, limits):
+                for place, part in enumerate(value):
+                    _check_text(kind.item_type, part, f"{key}[{place}]", limits)
+    if isinstance(value, str) and not any(isinstance(kind, inspect.LiteralType) and value in kind.values for kind, _ in kinds):
+        for _, extra in kinds:
+            if extra.get("unit") in UNITS:
+                try:
+                    UNITS[extra["unit"]](value)
+                except ValueError as error:
+                    raise config_error(error, key=key) from None
+
+
+def _all_ordinary(values: Sequence[Any], limits: bool) -> bool:
+    """Whether all are numbers of which `_check_text` refuses none: vectors of many thousand would take it seconds."""
+    if not {int, float}.issuperset(map(type, values)):
+        return False
+    return not limits or all(value == 0 or LEAST <= abs(value) <= MOST_WHOLE for value in values)
+
+
+def _check_size(info: inspect.Type, value: float, key: str) -> None:
+    """No number of a file is beyond what any run could mean, also where its field states no limits of its own."""
+    if not math.isfinite(value):
+        cure = f"expected {_expected(info)}"
+        raise ConfigError(key=key, value=value, problem=f"{value} is no number to work with", cure=cure)
+    limited = any(getattr(kind, limit, None) is not None for kind, _ in _kinds(info) for limit in ("le", "lt"))
+    most = abs(value) if limited else MOST_WHOLE if isinstance(value, int) else MOST
+    if abs(value) > most or 0 < abs(value) < LEAST:
+        cure = f"expected 0, or a size from {LEAST:g} to {most:,}" if isinstance(value, float) else f"expected at most {most:,}"
+        raise ConfigError(key=key, value=value, problem=f"{value:.6g} is no number to work with", cure=cure)
+
+
+def _located(error: ValueError, table: Mapping[str, Any], fields: Mapping[str, Any], key: str) -> ConfigError:
+    """Which field a part's own check complains of: the one that it begins with, or whose value it quotes."""
+    text = str(error)
+    for name in fields:
+        begin = re.match(rf"{re.escape(name)}(?: = [^:;]*)?: ", text)
+        if begin or re.match(rf"{re.escape(name)}\b", text):
+            located = config_error(ValueError(text[begin.end() :] if begin else text), key=_join(key, name))
+            located.value = table.get(name)
+            return located
+    quoted = [name for name, value in table.items() if isinstance(value, str) and repr(value) in text]
+    return config_error(error, key=_join(key, quoted[0]) if len(quoted) == 1 else key)
+
+
+def _kinds(info: inspect.Type) -> list[tuple[inspect.Type, Mapping[str, Any]]]:
+    """The types that a field takes, with what is noted about each; None, which no file can say, is left out."""
+    extra: dict[str, Any] = {}
+    while isinstance(info, inspect.Metadata):
+        extra |= info.extra or {}
+        info = info.type
+    if isinstance(info, inspect.UnionType):
+        return [found for part in info.types for found in _kinds(part)]
+    return [] if isinstance(info, inspect.NoneType) else [(info, extra)]
+
+
+def _expected(info: inspect.Type) -> str:
+    return " or ".join(dict.fromkeys(_words(kind, extra) for kind, extra in _kinds(info)))
+
+
+def _words(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
+    if "unit" in extra:
+        return f"a {extra['unit']} such as {show_value(extra['example'])}"
+    match kind:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return "a whole number" + _limits(kind.gt, kind.ge, kind.lt, kind.le)
+        case inspect.FloatType():
+            hint = f" ({extra['hint']})" if "hint" in extra else ""
+            return "a number" + _limits(kind.gt, kind.ge, kind.lt, kind.le) + hint
+        case inspect.StrType():
+            most = f", at most {kind.max_length} characters" if kind.max_length else ""
+            return "text" + (" that is not empty" if kind.min_length else "") + most
+        case inspect.LiteralType():
+            return "one of " + ", ".join(show_value(value) for value in kind.values)
+        case inspect.ListType() | inspect.VarTupleType():
+            least = f"at least {kind.min_length} " if kind.min_length else ""
+            return f"a list of {least}{_plural(_expected(kind.item_type))}"
+        case inspect.TupleType():
+            return f"a list of {len(kind.item_types)} {_plural(_expected(kind.item_types[0]))}"
+        case inspect.DictType() | inspect.StructType():
+            return "a table"
+        case _:
+            return "a value from Python"
+
+
+def _plural(words: str) -> str:
+    return re.sub(r"\b(?:a|true or) ((?:whole )?\w+)", r"\1s", words)
+
+
+def _limits(gt: float | None, ge: float | None, lt: float | None, le: float | None) -> str:
+    words = (("above", gt), ("of at least", ge), ("below", lt), ("at most", le))
+    limits = [f"{word} {limit if isinstance(limit, int) else format(limit, 'g')}" for word, limit in words if limit is not None]
+    return " " + " and ".join(limits) if limits else ""
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name

@@ -1,0 +1,98 @@
+"""Single keys laid over an experiment file: `--set table.key=value`, and the lists of a sweep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from grapevine.experiments.config import toml
+from grapevine.experiments.config.errors import ConfigError
+
+SOURCE = "--set"
+"""What an error is said to come from where a setting is at fault."""
+
+
+def overlay(
+    document: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The document with every setting ("table.key" -> value) laid over it, whatever their order.
+
+    A table that the document lacks begins as in `defaults`. Another `table.name` resets the rest of its table, a whole
+    table takes the place of the old one, and an empty value takes the key away.
+    """
+    changed = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()}
+    for key, value in sorted(settings.items(), key=lambda setting: _order(setting[0])):
+        table, dot, field = key.partition(".")
+        if not table or (dot and not field):
+            raise ConfigError(key=key, problem="is no key", cure="write table.key=value, such as strategy.name=ako")
+        if not dot:
+            if value == "":
+                changed.pop(key, None)
+            else:
+                changed[key] = value
+            continue
+        inner = changed.get(table)
+        if not isinstance(inner, dict):
+            inner = changed[table] = dict(defaults.get(table, {}))
+        if field == "name" and inner.get("name") != value:
+            changed[table] = {"name": value}
+        elif value == "":
+            inner.pop(field, None)
+        else:
+            inner[field] = value
+    return changed
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """What `--set key=value` says, each value as TOML or else as text; ConfigError where there is no `=`."""
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            cure = "write table.key=value, such as --set strategy.name=ako"
+            raise ConfigError(SOURCE, problem=f"{text!r} sets nothing", cure=cure)
+        settings[key.strip()] = toml.parse_value(_as_utf8(value.strip()), SOURCE, key.strip())
+    return settings
+
+
+def _as_utf8(text: str) -> str:
+    """What was typed, where the locale of the command line could not read it."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def anchor(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The document with the `path` of every table made absolute, as seen from `folder`; nothing else is touched."""
+    return {key: anchor_table(value, folder) for key, value in document.items()}
+
+
+def anchor_settings(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same for settings, whose paths stand behind "table.path" or in a whole table."""
+    return {
+        key: _absolute(value, folder) if key.endswith(".path") else anchor_table(value, folder)
+        for key, value in settings.items()
+    }
+
+
+def anchor_table(table: Any, folder: Path) -> Any:
+    """A table with its `path`, if it has one, made absolute as seen from `folder`; any other value as it is."""
+    if not isinstance(table, Mapping) or "path" not in table:
+        return table
+    return {**table, "path": _absolute(table["path"], folder)}
+
+
+def concerns(settings: Mapping[str, Any], key: str) -> bool:
+    """Whether what is wrong at `key` was brought in by one of the settings."""
+    table = key.partition(".")[0]
+    exact = any(key == setting or key.startswith((f"{setting}.", f"{setting}[")) for setting in settings)
+    inside = key == table and any(setting.startswith(f"{table}.") for setting in settings)
+    return bool(key) and (exact or inside or f"{table}.name" in settings)
+
+
+def _order(key: str) -> int:
+    return 0 if "." not in key else 1 if key.endswith(".name") else 2
+
+
+def _absolute(path: Any, folder: Path) -> Any:
+    return os.path.normpath(folder.absolute() / path) if isinstance(path, str) and path else path

@@ -1,0 +1,144 @@
+"""TOML for people: read with errors that point at the line, written with one key a line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grapevine.experiments.config.errors import ConfigError, config_error
+
+MOST_LEVELS = 32
+"""How deep tables and lists may lie in one another."""
+WHOLE = range(-(2**63), 2**63)
+"""The whole numbers of TOML: 64 bits."""
+TOO_LARGE = "a whole number has more than 64 bits"
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def read_text(path: Path, source: str) -> str:
+    """The text of a file, in UTF-8 and at most 32 MiB; ConfigError where there is none to read."""
+    from grapevine.netem import text_files  # with all of netem, which help and most errors do without
+
+    try:
+        return text_files.read_text(path)
+    except ValueError as error:
+        raise config_error(error, source) from None
+
+
+def read_document(path: Path, source: str) -> dict[str, Any]:
+    """The experiment that a file describes, named after the file where it says no other name; ConfigError where it says
+    nothing."""
+    document = parse(read_text(path, source), source)
+    if not document:
+        cure = "write at least one key, such as peers = 8 (all others have defaults: see `grapevine list`)"
+        raise ConfigError(source, problem="is empty", cure=cure)
+    return {"name": path.stem or "experiment", **document}
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """The document that `text` is; ConfigError with line and column where it is no TOML, and for values beyond all bounds."""
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _syntax_error(error, text, source) from None
+    for key, value in document.items():
+        _refuse_extremes(value, source, key)
+    return document
+
+
+def parse_value(text: str, source: str = "", key: str = "") -> Any:
+    """One value as the command line gives it: TOML where it is such (5, true, [1, 2]), else the text itself.
+
+    Raises ConfigError, with `source` and `key`, for a value beyond all bounds.
+    """
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    value = document.pop("value", text)
+    if document or not isinstance(value, bool | int | float | str | list | dict):
+        return text
+    _refuse_extremes(value, source, key)
+    return value
+
+
+def _refuse_extremes(value: Any, source: str, key: str) -> None:
+    """Whole numbers of more than 64 bits, and values nested so deeply that whoever walks through them might not come back."""
+    level, depth = [value], 0
+    while level:
+        if any(isinstance(part, int) and part not in WHOLE for part in level):
+            cure = f"write one from {WHOLE[0]} to {WHOLE[-1]}"
+            raise ConfigError(source, key, problem=TOO_LARGE, cure=cure)
+        nested = [part.values() if isinstance(part, Mapping) else part for part in level if isinstance(part, Mapping | list)]
+        if nested and (depth := depth + 1) > MOST_LEVELS:
+            problem = f"is nested too deeply, in more than {MOST_LEVELS} levels"
+            raise ConfigError(source, key, problem=problem, cure="take brackets away")
+        level = [part for parts in nested for part in parts]
+
+
+def dump(document: Mapping[str, Any], comments: Mapping[str, Sequence[str]] | None = None) -> str:
+    """A document as TOML: plain keys, then a table each, or several; None is left out; `comments` stand above a table."""
+    comments = comments or {}
+    lines = [f"# {line}" for line in comments.get("", ())]
+    lines += [f"{_key(key)} = {dump_value(value)}" for key, value in document.items() if not _skip(value)]
+    for key, value in document.items():
+        for table in [value] if isinstance(value, Mapping) else value if _are_tables(value) else []:
+            head = f"[{_key(key)}]" if isinstance(value, Mapping) else f"[[{_key(key)}]]"
+            lines += ["", *(f"# {line}" for line in comments.get(key, ())), head]
+            lines += [f"{_key(name)} = {dump_value(part)}" for name, part in table.items() if part is not None]
+    return "\n".join(lines) + "\n"
+
+
+def dump_value(value: Any) -> str:
+    """A value as TOML writes it, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + "".join(_character(character) for character in value) + '"'
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        parts = (f"{_key(str(key))} = {dump_value(part)}" for key, part in value.items() if part is not None)
+        return "{" + ", ".join(parts) + "}"
+    return "[" + ", ".join(dump_value(part) for part in value) + "]"
+
+
+def _skip(value: Any) -> bool:
+    return value is None or isinstance(value, Mapping) or _are_tables(value)
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, Mapping) for part in value)
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else dump_value(key)
+
+
+def _character(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    return f"\\u{ord(character):04x}" if ord(character) < 0x20 or ord(character) == 0x7F else character
+
+
+def _syntax_error(error: Exception, text: str, source: str) -> ConfigError:
+    lines = text.splitlines() or [""]
+    place = _PLACE.search(str(error))
+    if place is None:
+        problem = "is nested too deeply" if isinstance(error, RecursionError) else f"is not TOML: {error}"
+        problem = TOO_LARGE if "integer string conversion" in problem else problem
+        return ConfigError(source, problem=problem, cure="see the examples in experiments/suites")
+    line, column = int(place.group(1) or len(lines)), int(place.group(2) or len(lines[-1]) + 1)
+    written = lines[line - 1].strip() if line <= len(lines) else ""
+    said = _PLACE.sub("", str(error)).lower()
+    if said == "cannot overwrite a value" or said.endswith("twice"):
+        said = "this key or table stands in the file already"
+    problem = f"line {line}, column {column}: {said}"
+    problem += f" in {written[:80]!r}" if written else ""
+    return ConfigError(source, problem=problem, cure='a line is key = value or [table], and text stands in "quotes"')

@@ -1,0 +1,1 @@
+"""The emulated network without training: what was asked of each link against what it delivers."""

@@ -1,0 +1,125 @@
+"""The runs of a report, read from their folders and sorted into lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from grapevine.experiments.results.fair_shares import Share, SharedLines
+from grapevine.experiments.results.result import LinkFigures, Result, link_figures, numbers
+from grapevine.experiments.results.summary import KEYS
+
+GRID_POINTS = 200
+INTERVALS = ("train_loss", "staleness_steps")
+"""Metrics that are means over the time since the record before."""
+SHORT = 0.5
+"""A last interval of less than this share of those before tells of hardly anything."""
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+
+Line = tuple[np.ndarray, np.ndarray]
+"""Times in seconds, values."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its pictures need it."""
+
+    label: str
+    colour: str
+    dash: str
+    """How its lines are drawn, for when there are more runs than colours."""
+    result: Result
+    series: Mapping[str, Mapping[int, Line]]
+    """For each metric and peer (-1: the fleet) what was measured, in order of time."""
+    links: Sequence[LinkFigures]
+    shares: Mapping[tuple[int, int], Share]
+    """The rates that each link may rightly have."""
+    _stacks: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, result: Result, label: str, colour: str, dash: str = "solid") -> Run:
+        """Everything that is drawn of one run folder; ValueError where something is missing or damaged."""
+        missing = [key for key in KEYS if key not in result.summary]
+        if missing:
+            path = result.folder / "summary.json"
+            raise ValueError(
+                f"{path}: lacks {', '.join(missing)}; it was not written by this program, or changed: run it again"
+            )
+        links = link_figures(result.columns("links.parquet"))
+        return cls(label, colour, dash, result, _series(result), links, SharedLines.read(result.manifest).shares(links))
+
+    def peers(self, metric: str) -> dict[int, Line]:
+        """The lines of the single peers."""
+        return {peer: line for peer, line in self.series.get(metric, {}).items() if peer >= 0}
+
+    def mean(self, metric: str, fleet: str | None) -> Line | None:
+        """The fleet's own measurement where there is one, else the mean over the peers."""
+        own = self.series.get(fleet, {}).get(-1) if fleet else None
+        if own is not None or not self.peers(metric):
+            return own
+        time_s, stacked = self.stack(metric)
+        return time_s, over_peers(np.nanmean, stacked)
+
+    def stack(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Every peer's line on common times: [times], [peers, times].
+
+        A peer counts from its first measurement on, with its last one to the end, unless it was lost: nan from there.
+        """
+        if metric in self._stacks:
+            return self._stacks[metric]
+        peers, lost = self.peers(metric), set(self.result.summary["peers_lost"] or [])
+        times = np.unique(np.concatenate([time_s for time_s, _ in peers.values()]))
+        if len(times) > GRID_POINTS:
+            times = np.linspace(times[0], times[-1], GRID_POINTS)
+        lines = [
+            np.interp(times, time_s, values, left=np.nan, right=np.nan if peer in lost else None)
+            for peer, (time_s, values) in peers.items()
+        ]
+        self._stacks[metric] = times, np.stack(lines)
+        return self._stacks[metric]
+
+    def places(self) -> list[str] | None:
+        """The region of each peer, where the network has regions."""
+        places = self.result.manifest.get("places")
+        return [str(place) for place in places] if isinstance(places, list) else None
+
+
+def _series(result: Result) -> dict[str, dict[int, Line]]:
+    table = result.table("metrics.parquet")
+    names = table["name"].combine_chunks().dictionary_encode()
+    code = np.from_dlpack(names.indices)
+    peer, time_s, value = (numbers(table[name]) for name in ("peer", "time_s", "value"))
+    order = np.lexsort((time_s, peer, code))
+    ends = np.flatnonzero((np.diff(code[order]) != 0) | (np.diff(peer[order]) != 0)) + 1
+    series: dict[str, dict[int, Line]] = {}
+    for part in np.split(order, ends) if len(order) else []:
+        name = names.dictionary[int(code[part[0]])].as_py()
+        line = time_s[part], value[part]
+        series.setdefault(name, {})[int(peer[part[0]])] = _whole_intervals(line) if name in INTERVALS else line
+    return series
+
+
+def _whole_intervals(line: Line) -> Line:
+    """Without the last value where its interval was cut short: the mean of a few steps would put a hook on the curve."""
+    time_s, values = line
+    before = len(time_s) - 2
+    if before < 1 or time_s[-1] - time_s[-2] >= SHORT * (time_s[-2] - time_s[0]) / before:
+        return line
+    return time_s[:-1], values[:-1]
+
+
+def quantiles_over(stacked: np.ndarray) -> np.ndarray:
+    """`QUANTILES` of each column of [peers, times], nan left out; every column has a value that is not nan."""
+    ordered = np.sort(stacked, axis=0)  # nan comes last
+    last = np.count_nonzero(~np.isnan(ordered), axis=0) - 1
+    return np.stack([ordered[np.rint(share * last).astype(int), np.arange(len(last))] for share in QUANTILES])
+
+
+def over_peers(reduce: Callable[..., np.ndarray], stacked: np.ndarray) -> np.ndarray:
+    """Reduced over the peers that have a value; nan where none has."""
+    known = np.isfinite(stacked).any(axis=0)
+    result = np.full(stacked.shape[1], np.nan)
+    result[known] = reduce(np.where(np.isfinite(stacked), stacked, np.nan)[:, known], axis=0)
+    return result

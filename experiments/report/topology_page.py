@@ -1,0 +1,346 @@
+"""A graph's page: drawn, with its spectrum, the decay of disagreement and a table of figures."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+import plotly.graph_objects as go
+from plotly.io import to_html
+from plotly.offline import get_plotlyjs
+
+from grapevine.topology.analysis.figures import Figures, analyse
+from grapevine.topology.analysis.spectra import DENSE
+from grapevine.topology.graphs.given import peer_order
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#9aa5b1"  # told apart with any colour vision
+STARTS = 16
+MOST_ROUNDS = 1000
+ROUND_OFF = 1e-16
+
+
+def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
+    """One self-contained HTML page about a graph under a mixing rule, to be written to a file and opened.
+
+    It holds the graph as drawn, the eigenvalues of its mixing matrix, the decay of disagreement as predicted (SLEM^t)
+    and as simulated (x <- W x), and a table of figures, each with its meaning. The page loads nothing from elsewhere,
+    and is the same whenever it is made from the same graph. Above 1500 peers nothing is drawn, and in place of the
+    eigenvalues stands how they are spread, estimated; where W is not symmetrizable that is left out too.
+
+    Raises ValueError as `analyse` and `mixing_matrix` do.
+    """
+    figures = analyse(graph, rule)
+    charts = [("How disagreement fades", DECAY_NOTE, _decay(figures))]
+    if figures.nodes <= DENSE:
+        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph, figures)))
+        charts.append(("The spectrum of the mixing matrix", SPECTRUM_NOTE, eigenvalues(figures.spectrum, figures.slem)))
+    elif (density := figures.spectral_density()) is not None:
+        drawn = _density(density[0], density[1], figures.slem)
+        charts.append(("The spectrum of the mixing matrix", f"{SPECTRUM_NOTE} {DENSITY_NOTE}", drawn))
+    return page(title, _intro(figures), _rows(figures), charts)
+
+
+def page(title: str, intro: str, rows: list[tuple[str, Any, str]], charts: list[tuple[str, str, go.Figure]]) -> str:
+    """A self-contained page: a title in words, an introduction and notes in HTML, figures with meanings, and charts."""
+    cells = "".join(f"<tr><th>{name}</th><td>{show(value)}</td><td>{note}</td></tr>" for name, value, note in rows)
+    sections = "\n".join(
+        f"<section><h2>{name}</h2><p>{note}</p>{_chart(f'chart-{i}', chart)}</section>"
+        for i, (name, note, chart) in enumerate(charts)
+    )
+    return PAGE.format(
+        title=escape(title), script=get_plotlyjs(), intro=intro, table=f"<table>{cells}</table>", sections=sections
+    )
+
+
+def simulated_decay(matrix: np.ndarray | csr_array, rounds: int) -> np.ndarray:
+    """Disagreement after 0..rounds rounds of x <- W x, float64 [rounds + 1], as a share of that at the start.
+
+    Disagreement is the root mean square distance of the peers from their mean, over a fixed set of random starts.
+    """
+    from scipy.sparse import csr_array
+
+    mix = csr_array(matrix)
+    n = matrix.shape[0]
+    values = np.random.default_rng([0, n]).standard_normal((n, STARTS))
+    spread = np.empty(rounds + 1)
+    for t in range(rounds + 1):
+        spread[t] = np.linalg.norm(values - values.mean(axis=0))
+        values = mix @ values
+    return spread / spread[0] if spread[0] > 0.0 else spread
+
+
+def _drawing(graph: nx.Graph, figures: Figures) -> go.Figure:
+    place = places(graph)
+    order = peer_order(graph)
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for source, target in graph.edges:
+        xs += [place[source][0], place[target][0], None]
+        ys += [place[source][1], place[target][1], None]
+    degrees = [len(set(graph[node]) - {node}) for node in order]
+    labels = [_label(i, node, graph.nodes[node], degree) for i, (node, degree) in enumerate(zip(order, degrees, strict=True))]
+    few = len(order) <= 64
+    range_of_degrees = max(degrees) - min(degrees)
+    chart = go.Figure()
+    chart.add_scatter(x=xs, y=ys, mode="lines", line={"color": GREY, "width": 1}, hoverinfo="skip")
+    chart.add_scatter(
+        x=[place[node][0] for node in order],
+        y=[place[node][1] for node in order],
+        mode="markers+text" if few else "markers",
+        text=[str(i) for i in range(len(order))] if few else None,
+        textfont={"color": "white", "size": 10},
+        hovertext=labels,
+        hoverinfo="text",
+        marker={
+            "size": 22 if few else 8,
+            "color": degrees if range_of_degrees else BLUE,
+            "colorscale": [[0.0, BLUE], [1.0, ORANGE]],
+            "showscale": range_of_degrees > 0,
+            "colorbar": {
+                "title": {"text": "neighbours"},
+                "tick0": 0,
+                "dtick": max(1, range_of_degrees // 5),
+            },
+        },
+    )
+    chart.update_xaxes(visible=False)
+    chart.update_yaxes(visible=False, scaleanchor="x")
+    return chart.update_layout(showlegend=False, height=520)
+
+
+def _decay(figures: Figures) -> go.Figure:
+    rounds = int(min(max(figures.mixing_time(1e-6), 10), MOST_ROUNDS))
+    steps = np.arange(rounds + 1)
+    simulated = simulated_decay(figures.sparse_matrix, rounds)
+    predicted = figures.slem ** steps.astype(np.float64)
+    return fading(
+        [
+            (f"predicted: {figures.slem:.4g} to the power of the round", predicted, {"color": ORANGE, "dash": "dash"}),
+            (f"simulated: {STARTS} random starts", simulated, {"color": BLUE}),
+        ]
+    )
+
+
+def fading(lines: list[tuple[str, np.ndarray, dict[str, Any]]]) -> go.Figure:
+    """A chart of disagreement over rounds, on a logarithmic scale: (name, float64 [rounds + 1], style) each."""
+    chart = go.Figure()
+    for name, values, style in lines:
+        seen = np.r_[True, values[:-1] > ROUND_OFF]  # once all agree but for round-off there is no more to see
+        left = np.maximum(values[seen], ROUND_OFF)
+        chart.add_scatter(
+            x=np.arange(len(values))[seen],
+            y=left,
+            mode="lines+markers" if len(values) <= 41 else "lines",
+            name=name,
+            line=style,
+        )
+    chart.update_xaxes(title="rounds of averaging", rangemode="tozero")
+    chart.update_yaxes(title="disagreement left (1 = at the start)", type="log", exponentformat="power")
+    return chart.update_layout(legend={"orientation": "h", "y": 1.12}, height=420)
+
+
+def eigenvalues(spectrum: np.ndarray, slem: float | None) -> go.Figure:
+    """A chart of eigenvalues in their order, or in the plane where some are complex; with the SLEM marked, if given."""
+    if np.iscomplexobj(spectrum) and np.abs(spectrum.imag).max() > 1e-9:
+        return _in_the_plane(spectrum, slem)
+    values = np.real(spectrum)
+    chart = go.Figure()
+    chart.add_scatter(
+        x=np.arange(1, len(values) + 1),
+        y=values,
+        mode="markers",
+        marker={"color": BLUE, "size": 7},
+        hovertemplate="eigenvalue %{x}: %{y:.6f}<extra></extra>",
+        name="eigenvalues of W",
+    )
+    if slem is not None and len(values) > 1:
+        for level in (slem, -slem):
+            chart.add_hline(y=level, line={"color": ORANGE, "dash": "dash", "width": 1})
+        chart.add_annotation(
+            x=1,
+            xref="paper",
+            y=slem,
+            text=f"SLEM {slem:.4g}",
+            showarrow=False,
+            yshift=10,
+            font={"color": ORANGE},
+        )
+    chart.update_xaxes(title="eigenvalue, from the largest")
+    chart.update_yaxes(title="value", range=[-1.08, 1.12])
+    return chart.update_layout(showlegend=False, height=420)
+
+
+def _density(edges: np.ndarray, shares: np.ndarray, slem: float) -> go.Figure:
+    """A chart of how many eigenvalues lie where: the ends of the bins [bins + 1], and the share of all in each [bins]."""
+    chart = go.Figure()
+    chart.add_bar(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=shares,
+        width=np.diff(edges),
+        marker={"color": BLUE},
+        hovertemplate="about %{x:.3f}: %{y:.2%} of the eigenvalues<extra></extra>",
+    )
+    for level in (slem, -slem):
+        chart.add_vline(x=level, line={"color": ORANGE, "dash": "dash", "width": 1})
+    chart.add_annotation(
+        x=slem, y=1, yref="paper", text=f"SLEM {slem:.4g}", showarrow=False, xshift=-40, font={"color": ORANGE}
+    )
+    chart.update_xaxes(title="eigenvalue", range=[-1.05, 1.05])
+    chart.update_yaxes(title="share of all eigenvalues", tickformat=".1%")
+    return chart.update_layout(showlegend=False, height=420)
+
+
+def _in_the_plane(spectrum: np.ndarray, slem: float | None) -> go.Figure:
+    chart = go.Figure()
+    for radius, colour in ((1.0, GREY), (slem, ORANGE)):
+        if radius is not None:
+            corners = {"x0": -radius, "y0": -radius, "x1": radius, "y1": radius}
+            chart.add_shape(type="circle", **corners, line={"color": colour, "dash": "dash", "width": 1})
+    chart.add_scatter(
+        x=spectrum.real,
+        y=spectrum.imag,
+        mode="markers",
+        marker={"color": BLUE, "size": 7},
+        customdata=np.abs(spectrum).tolist(),
+        hovertemplate="%{x:.6f} + %{y:.6f} i: modulus %{customdata:.6f}<extra></extra>",
+    )
+    chart.update_xaxes(title="real part", range=[-1.3, 1.3])
+    chart.update_yaxes(title="imaginary part", range=[-1.1, 1.1], scaleanchor="x")
+    return chart.update_layout(showlegend=False, height=520)
+
+
+def _chart(name: str, chart: go.Figure) -> str:
+    chart.update_layout(template="plotly_white", margin={"l": 60, "r": 20, "t": 30, "b": 50})
+    return to_html(
+        chart,
+        full_html=False,
+        include_plotlyjs=False,
+        auto_play=False,
+        div_id=name,
+        default_height=f"{chart.layout.height}px",
+        config={"displaylogo": False, "responsive": True},
+    )
+
+
+def places(graph: nx.Graph) -> dict[Any, Any]:
+    """Where each node is drawn: a circle for rings and near-complete graphs, else by the pull of the edges."""
+    n = len(graph)
+    plain = nx.Graph()  # edge weights would bend the picture
+    plain.add_nodes_from(peer_order(graph))
+    plain.add_edges_from((source, target) for source, target in graph.edges if source != target)
+    degrees = [degree for _, degree in plain.degree]
+    connected = nx.is_connected(plain)
+    if n <= 3 or 2 * min(degrees) >= n or (connected and max(degrees) == 2 == min(degrees)):
+        order = peer_order(graph) if max(degrees) != 2 else list(nx.dfs_preorder_nodes(plain, next(iter(plain))))
+        return nx.circular_layout(order)
+    if connected and n <= 100:
+        return nx.kamada_kawai_layout(plain)
+    return nx.spring_layout(plain, seed=0, iterations=100 if n <= 500 else 30)
+
+
+def _label(i: int, node: Any, attributes: dict[str, Any], degree: int) -> str:
+    original = attributes.get("original_name", node)
+    named = f" ({escape(str(original))})" if str(original) != str(i) else ""
+    return f"peer {i}{named}: {_count(degree, 'neighbour')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _intro(figures: Figures) -> str:
+    rounds = figures.mixing_time(1e-3)
+    fade = f"disagreement shrinks a thousandfold in {rounds} round{'' if rounds == 1 else 's'}"
+    if not math.isfinite(rounds):
+        fade = "disagreement never fades: the graph is not connected, or a part of it only swaps its models to and fro"
+    return (
+        f"{_count(figures.nodes, 'peer')}, {_count(figures.edges or 0, 'link')}. When every peer averages with its neighbours "
+        f"once a round, by the rule <em>{escape(str(figures.rule))}</em>, {fade}."
+    )
+
+
+def _rows(figures: Figures) -> list[tuple[str, Any, str]]:
+    return [
+        ("Peers", figures.nodes, "nodes of the graph"),
+        ("Links", figures.edges, "pairs that talk to each other"),
+        (
+            "Neighbours",
+            f"{figures.min_degree} to {figures.max_degree}" if figures.min_degree != figures.max_degree else figures.max_degree,
+            f"of one peer, fewest to most; {show(figures.mean_degree)} in the mean: each is a message a round",
+        ),
+        ("Diameter", figures.diameter, "hops between the two peers farthest apart"),
+        ("Mean distance", figures.average_shortest_path, "hops between two peers, in the mean"),
+        ("Node connectivity", figures.node_connectivity, "peers that must leave before the rest falls apart"),
+        ("Edge connectivity", figures.edge_connectivity, "links that must break before the fleet falls apart"),
+        ("SLEM", figures.slem, "disagreement left after one round, in the long run: 0 is instant agreement, 1 none ever"),
+        ("Spectral gap", figures.gap, "1 - SLEM: larger is faster"),
+        ("Mixing time", figures.mixing_time(1e-3), "rounds until a thousandth of the disagreement is left"),
+        ("Effective neighbours", figures.effective_neighbours(0.9), "with how many peers one averages in about ten rounds"),
+        ("Algebraic connectivity", figures.algebraic_connectivity, "second eigenvalue of the Laplacian: 0 where disconnected"),
+        ("Kirchhoff index", figures.kirchhoff, "sum of the resistances between all pairs: lower is better joined"),
+        (
+            "Doubly stochastic",
+            figures.doubly_stochastic,
+            "whether averaging is fair: no negative weights, no drift of the mean",
+        ),
+    ]
+
+
+def show(value: Any) -> str:
+    """A figure as people read it, in HTML."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "infinite" if math.isinf(value) else f"{value:.4g}"
+    return escape(str(value))
+
+
+GRAPH_NOTE = "Every dot is a peer, every line a link that both of its ends use. Hover over a peer for its neighbours."
+DECAY_NOTE = (
+    "Peers start with different random values and replace them, round after round, by a weighted average of their own and "
+    "their neighbours'. The dashed line is the slowest that the theory allows in the long run, the second largest "
+    "eigenvalue modulus (SLEM) to the power of the round; the simulation starts faster and ends parallel to it."
+)
+SPECTRUM_NOTE = (
+    "The mixing matrix W holds the weights of that average. Its largest eigenvalue, 1, stands for what all peers have in "
+    "common; every other stands for one way to disagree, and is the factor by which that way shrinks in a round. The one "
+    "farthest from 0 is the slowest to fade."
+)
+DENSITY_NOTE = (
+    "There are too many here to find them all: the bars are an estimate of how many lie where (stochastic Lanczos "
+    "quadrature), and the dashed lines are the second largest modulus, found exactly."
+)
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ margin-bottom: 0.25rem; }}
+h2 {{ margin: 2.5rem 0 0.25rem; font-size: 1.25rem; }}
+p {{ margin: 0.25rem 0 0.75rem; }}
+table {{ border-collapse: collapse; width: 100%; margin-top: 1rem; }}
+th, td {{ text-align: left; padding: 0.3rem 0.75rem 0.3rem 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }}
+td:nth-child(2) {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
+td:nth-child(3) {{ color: #52606d; }}
+</style>
+<script>{script}</script>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{intro}</p>
+{table}
+{sections}
+</body>
+</html>
+"""

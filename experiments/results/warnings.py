@@ -1,0 +1,127 @@
+"""What makes the figures of a run less worth than they look: each doubt with its cure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.result import LinkFigures, median
+from grapevine.netem.units import show_rate
+
+if TYPE_CHECKING:
+    from grapevine.experiments.results.summary import Outcome
+
+LATE_MS = 5.0
+RATE_ERROR = 0.1
+DELAY_ERROR_MS = 2.0
+FAR_ABOVE = 10.0
+"""A final loss of so many times the first one is no bad luck."""
+CHANCE = 0.05
+"""An accuracy that is no more than this above the untrained model's is chance."""
+CAUSES = "the learning rate is too high (lower optimizer.learning_rate), or a peer sent values that spoil others"
+"""What makes training diverge."""
+LEARNT = 0.2
+"""An accuracy so far above the untrained model's was learnt."""
+
+
+def warnings_about(summary: Mapping[str, Any], outcome: Outcome, diverged: str) -> Iterable[str]:
+    """Every doubt, in words; `diverged` names the peers whose weights are not finite ("" = none)."""
+    stretch = f"raise world.dilation from {summary['dilation']:g} to {_dilation(summary):g}, or use fewer peers"
+    if outcome.loss_initial is not None and not math.isfinite(outcome.loss_initial):
+        yield (
+            f"the test loss was {outcome.loss_initial} before the first step already: data or model give it at the initial "
+            "weights, and no learning rate mends that; look for nan and infinity in the task's data, model and loss"
+        )
+    elif diverged:
+        yield f"training diverged: the weights of {diverged} are not finite; {CAUSES}"
+    elif why := _astray(summary, outcome):
+        yield f"training diverged: {why}; {CAUSES}"
+    if (summary["lateness_p99_ms"] or 0) > LATE_MS:
+        yield f"this machine fell behind the emulated clock by {summary['lateness_p99_ms']:.1f} ms (99th percentile): {stretch}"
+    exact = summary["world"] == "virtual"
+    if summary["network_backend"] == "kernel":
+        stretch = "TCP was not at its full speed (short messages, losses), or this machine too busy: see `grapevine probe`"
+    yield from _rate(summary, outcome, "" if exact else stretch)
+    typical_ms = 1e3 * median([link.delay_asked_s for link in outcome.links if shaped(link)])
+    allowed_ms = max(DELAY_ERROR_MS, RATE_ERROR * (typical_ms if typical_ms > 0 else 0.0))
+    if not exact and summary["delay_error_median_ms"] > allowed_ms:
+        yield f"delays are off by {summary['delay_error_median_ms']:.1f} ms (median over the links): {stretch}"
+
+
+def _dilation(summary: Mapping[str, Any]) -> float:
+    """How far to stretch time: by a power of two, at least 2, that brings the lateness down to what is no doubt."""
+    late = max((summary["lateness_p99_ms"] or 0) / LATE_MS, (summary["delay_error_median_ms"] or 0) / DELAY_ERROR_MS)
+    return float(summary["dilation"] * 2 ** max(1, math.ceil(math.log2(max(late, 1.0)))))
+
+
+def fidelity(outcome: Outcome) -> dict[str, Any]:
+    """How far the links were from what was asked: the worst rate, the median delay.
+
+    Where nothing was asked there is no error.  A link that shares an uplink, a downlink or a cable may get anything between
+    its fair share and all of it.
+    """
+    errors = {link[:2]: error for link, error in _rate_errors(outcome) if math.isfinite(error)}
+    worst = max(errors, key=lambda ends: abs(errors[ends]), default=None)
+    return {
+        "rate_error_median": median(np.abs(list(errors.values()))),
+        "rate_error_worst": abs(errors[worst]) if worst else None,
+        "rate_error_worst_link": list(worst) if worst else None,
+        "delay_error_median_ms": 1e3 * median(np.abs([link.delay_error_s for link in outcome.links if shaped(link)])),
+    }
+
+
+def shaped(link: LinkFigures) -> bool:
+    """Whether anything was asked of a link: a rate or a delay."""
+    return math.isfinite(link.rate_asked_bytes_per_s) or link.delay_asked_s > 0
+
+
+def _rate_errors(outcome: Outcome) -> Iterable[tuple[LinkFigures, float]]:
+    """The relative error of every link's rate, 0 between the least and the most it can get."""
+    shares = SharedLines(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
+    for link in outcome.links:
+        (least, most), got = shares[link[:2]], link.rate_measured_bytes_per_s
+        if math.isfinite(most) and least > 0:
+            yield link, got / most - 1 if got > most else got / least - 1 if got < least else 0.0 * got
+
+
+def _rate(summary: Mapping[str, Any], outcome: Outcome, stretch: str) -> Iterable[str]:
+    """The link that was measured furthest from its rate; `stretch` is the cure in real time, "" where time is exact."""
+    if (summary["rate_error_worst"] or 0) <= RATE_ERROR:
+        return
+    source, target = summary["rate_error_worst_link"]
+    link, error = next(pair for pair in _rate_errors(outcome) if pair[0][:2] == (source, target))
+    shares = SharedLines(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
+    got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(shares[source, target].alone_bytes_per_s)
+    if error < 0 and not stretch:
+        return  # virtual links are exact: where less came through, less was sent, or jitter hid it
+    why = stretch
+    if error > 0:
+        why = "jitter, or too few bytes at a time, mislead what peers measure, and a strategy that trusts it sends too much"
+    yield f"link {source} -> {target} was measured at {got} where {asked} was asked ({100 * error:+.0f} %): {why}"
+
+
+def _astray(summary: Mapping[str, Any], outcome: Outcome) -> str:
+    """In words why this run ended worse than it began; "" where it did not."""
+    kept = [peer for peer in range(len(outcome.loss)) if peer not in set(outcome.peers_lost)]
+    broken = [peer for peer in kept if math.isinf(outcome.loss[peer]) or _unscorable(outcome, peer)]
+    if broken:
+        return f"the test loss of {len(broken)} of {len(kept)} peers is not finite"
+    loss, first_loss = summary["loss_mean"], outcome.loss_initial or math.nan
+    accuracy = summary["accuracy_mean"]
+    known = [share for _, share in outcome.accuracy_history if math.isfinite(share)]
+    chance = math.isfinite(accuracy) and bool(known) and accuracy <= known[0] + CHANCE
+    if loss > FAR_ABOVE * first_loss > 0 or (chance and loss > 2 * first_loss > 0):
+        return f"the test loss went from {first_loss:.4g} to {loss:.4g}"
+    if chance and max(known) > known[0] + LEARNT:
+        return f"the accuracy had been {100 * max(known):.0f} % and fell back to chance ({100 * accuracy:.0f} %)"
+    return ""
+
+
+def _unscorable(outcome: Outcome, peer: int) -> bool:
+    """Whether a model could be run but its loss is no number."""
+    scored = peer < len(outcome.accuracy) and not math.isnan(outcome.accuracy[peer])
+    return scored and math.isnan(outcome.loss[peer])

@@ -1,0 +1,184 @@
+"""One experiment from its description to its run folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from grapevine.experiments.config.experiment import ConfigError, Experiment, Processes
+from grapevine.experiments.exit_status import ExitStatus
+from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
+from grapevine.experiments.forecast import timeless
+from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
+from grapevine.experiments.results.result import Result
+from grapevine.experiments.results.summary import Outcome, summarise, unfinished
+from grapevine.experiments.worlds.interrupt import Interrupt
+from grapevine.experiments.worlds.threads import one_thread
+from grapevine.netem.kernel.namespaces import congestion_control
+
+if TYPE_CHECKING:
+    from grapevine.experiments.worlds.collector import Collector
+
+NPY_HEADER_BYTES = 128
+"""What stands before the numbers in a .npy file."""
+
+
+def run(experiment: Experiment, out: str | Path | None = None, quiet: bool = True) -> Result:
+    """Run an experiment and return its result; the folder `out` (default runs/<name>-<time>) holds everything about it.
+
+    Raises ConfigError (a ValueError) where the experiment cannot be run as it is; the message names key, value and cure.
+    """
+    return run_experiment(experiment, None if out is None else Path(out), quiet)[0]
+
+
+def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool = False) -> tuple[Result, ExitStatus]:
+    """As `run`, with the live view on stderr unless `quiet`; returns the result and the exit status of the contract."""
+    with Interrupt() as interrupt:
+        with interrupt.breaking_off(), one_thread():
+            fleet = build(experiment)
+            _prepare(fleet)
+        text = experiment.to_toml()
+        with _recorder(out or default_folder(experiment.name), text, fleet) as recorder:
+            recorder.on_failure = interrupt.ask
+            status = _carry_out(fleet, recorder, text, interrupt, quiet)
+    return Result.read(recorder.folder), status
+
+
+def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
+    weights_bytes = fleet.experiment.peers * fleet.problem.size * 4 + NPY_HEADER_BYTES
+    try:
+        return Recorder(folder, text, _manifest(fleet), fleet.experiment.record.report, weights_bytes)
+    except ValueError as error:
+        raise ConfigError(source="--out", problem=str(error)) from None
+    except OSError as error:
+        problem = f"{folder}: cannot be used for a run ({error.strerror})"
+        raise ConfigError(source="--out", problem=problem, cure="give another --out") from None
+
+
+def _prepare(fleet: Fleet) -> None:
+    """Start what takes a while, and go on meanwhile."""
+    if isinstance(fleet.experiment.world, Processes):
+        from grapevine.experiments.worlds.processes.forkserver import start_fork_server
+
+        start_fork_server(fleet.problem.preload)
+
+
+def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> ExitStatus:
+    """Train, and complete the run folder: with the last weights and a true summary also where anything raises on the way."""
+    from grapevine.experiments.live_view import Progress
+    from grapevine.experiments.worlds.collector import Collector
+
+    experiment = fleet.experiment
+    if recorder.failure:
+        recorder.finish(unfinished(text, recorder.failure))
+        return ExitStatus.INCOMPLETE
+    collector = Collector(fleet, recorder, lambda status: None)
+    world = None
+    try:
+        with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
+            collector.show = progress.update
+            collector.refresh(0.0)
+            if (doubt := timeless(fleet)) is not None:
+                collector.warn(doubt)
+            with interrupt.breaking_off():
+                world = _world(fleet, collector, interrupt)
+            outcome = world.run()
+            collector.phase = "writing"
+            collector.refresh(collector.emulated_s)
+            collector.event("end", text=outcome.reason)
+            recorder.finish(_summary(fleet, outcome), outcome.weights)
+    except KeyboardInterrupt:
+        recorder.finish(unfinished(text, "interrupted"), _last_weights(fleet, world))
+        return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED
+    except Exception as error:
+        if recorder.finished:  # what could not be written, not what was trained
+            raise
+        reason, details = _told(error)
+        collector.event("fault", text=details)
+        recorder.finish(unfinished(text, reason), _last_weights(fleet, world))
+        return ExitStatus.INCOMPLETE
+    if recorder.failure:
+        return ExitStatus.INCOMPLETE
+    if interrupt.requested:
+        return ExitStatus.INTERRUPTED
+    if not outcome.completed:
+        return ExitStatus.INCOMPLETE
+    return ExitStatus.LOST if outcome.peers_lost_unasked else ExitStatus.DONE
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """What ended the fleet: in a sentence, and in full."""
+    from grapevine.experiments.worlds.processes.forkserver import WorldError
+
+    if isinstance(error, WorldError):
+        return f"the fleet could not be started: {error}", error.details or str(error)
+    if isinstance(error, MemoryError):
+        reason = f"out of memory ({error or 'no more could be had'}); use fewer peers or a smaller model"
+        return reason, reason
+    told = " ".join(traceback.format_exception_only(error)[-1].split())
+    return f"failed: {told}; events.jsonl has the whole traceback", "".join(traceback.format_exception(error))
+
+
+def _last_weights(fleet: Fleet, world: Any) -> np.ndarray:
+    """What the peers of a fleet that was broken off hold, float32 [peers, size]: what they began with where it never began."""
+    return np.tile(fleet.problem.initial, (fleet.experiment.peers, 1)) if world is None else world.weights
+
+
+def _world(fleet: Fleet, collector: Collector, interrupt: Interrupt) -> Any:
+    if isinstance(fleet.experiment.world, Processes):
+        from grapevine.experiments.worlds.processes.launcher import ProcessesWorld
+
+        return ProcessesWorld(fleet, collector, interrupt)
+    from grapevine.experiments.worlds.virtual.world import VirtualWorld
+
+    return VirtualWorld(fleet, collector, interrupt)
+
+
+def _summary(fleet: Fleet, outcome: Outcome) -> dict[str, Any]:
+    experiment = fleet.experiment
+    return summarise(
+        outcome,
+        name=experiment.name,
+        world=str(type(experiment.world).__struct_config__.tag),
+        topology=topology_name(experiment),
+        strategy=strategy_name(experiment),
+        peers=experiment.peers,
+        seed=experiment.seed,
+        spectral_gap=fleet.figures.gap,
+        dilation=getattr(experiment.world, "dilation", 1.0),
+        network_backend="kernel" if fleet.plan.kernel else "userspace",
+        record_every_s=fleet.every_ns / 1e9,
+        machine=describe_machine(),
+    )
+
+
+def _manifest(fleet: Fleet) -> dict[str, Any]:
+    """What a run folder tells of its making, besides the experiment itself."""
+    return {
+        "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": fleet.experiment.seed,
+        "model_size": fleet.problem.size,
+        "samples": [int(count) for count in fleet.problem.samples],
+        "places": fleet.plan.places,
+        "shared_lines": msgspec.to_builtins(SharedLines.of(fleet.plan)),
+        "notes": list(getattr(fleet.problem, "notes", [])),
+        "congestion_control": congestion_control() if fleet.plan.kernel else None,
+        "machine": describe_machine(),
+    }
+
+
+def _stop_text(fleet: Fleet) -> str:
+    """When the run will end, in words."""
+    stop = fleet.experiment.stop
+    parts = [f"{stop.time} emulated" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
+    parts.append(f"validation accuracy {stop.accuracy:g}" if stop.accuracy else "")
+    return " or ".join(part for part in parts if part)

@@ -1,0 +1,270 @@
+"""How fast a fleet learns against how well its graph connects it: what a sweep over topologies measured, next to theory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from grapevine.experiments.config.experiment import Experiment
+from grapevine.experiments.fleet import Fleet, build
+from grapevine.experiments.results.curves import Curve, curve_of
+from grapevine.experiments.study.theory import Gradients, gains, measured_gradients, predicted
+from grapevine.experiments.sweep.cells import CellResult, Estimate, estimate
+from grapevine.experiments.sweep.plan import Sweep
+from grapevine.experiments.sweep.tune import plain
+from grapevine.experiments.tasks import Quadratic
+from grapevine.peer.aggregators import Mean
+from grapevine.peer.optimizers import Sgd
+from grapevine.peer.strategies import DPSGD
+
+DECAY = 0.9
+"""Of the effective neighbours: a model remembers about the last 1 / (1 - decay) = 10 rounds."""
+FEWEST_GRAPHS = 5
+LEVELS = tuple(round(0.05 * number, 2) for number in range(19, 3, -1))
+REACHED_BY = 0.75
+"""The level whose time is told is one that this share of the graphs reaches in every run."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One graph on one network in one panel: its runs, which differ in the seed alone."""
+
+    graph: str
+    network: str
+    panel: tuple[str, ...]
+    cell: CellResult
+    curves: tuple[Curve, ...]
+    experiments: tuple[Experiment, ...]
+    gap: float
+    neighbours: float
+    """Effective neighbours at `DECAY`; nan where weights make the walk grow."""
+    degree: float
+    """Models that a peer sends in a round, in the mean."""
+
+    def reached(self, level: float, over: str) -> Estimate | None:
+        """Mean and interval over the runs of where they reach a level; None unless all do."""
+        every = [curve.reached(level, over) for curve in self.curves]
+        found = [each for each in every if each is not None]
+        if len(found) < len(every):
+            return None
+        mean = estimate([each.value for each in found])
+        return mean._replace(grain=max(each.grain for each in found)) if mean else None
+
+    @cached_property
+    def consensus(self) -> Estimate:
+        """Of the last fifth of the steps."""
+        found = estimate([curve.settled(curve.consensus) for curve in self.curves])
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All graphs on all networks, with as many peers and the same data."""
+
+    name: str
+    """What its peers and data are, in words; "" where nothing else is varied."""
+    values: tuple[str, ...]
+    places: tuple[Place, ...]
+    level: float | None
+    """The accuracy whose time is told; None for a task without accuracy."""
+    gradients: Gradients | None
+    """Measured at the end of the runs of `reference`; None where the theory does not apply."""
+    reference: str
+    """The graph with the largest gap, and of those the one with the most effective neighbours."""
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    """Of each graph the consensus distance over the last fifth of the steps, mean over the seeds."""
+
+    def on(self, network: str) -> list[Place]:
+        """The places of one network, in the order of the sweep."""
+        return [place for place in self.places if place.network == network]
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    """A sweep over topologies."""
+
+    graphs: tuple[str, ...]
+    networks: tuple[str, ...]
+    panels: tuple[Panel, ...]
+    why_unpredicted: str
+    """Why nothing is predicted, in words; "" where it is."""
+
+
+def read_connectivity(sweep: Sweep, cells: Sequence[CellResult]) -> Connectivity | None:
+    """What a sweep over five topologies or more found, next to what their figures let expect; None for any other sweep.
+
+    Raises ValueError where a run folder is damaged.
+    """
+    graph_axes = _axes_of(sweep, "topology")
+    network_axes = [axis for axis in _axes_of(sweep, "network") if axis not in graph_axes]
+    rest = [axis for axis in sweep.axes if axis not in (*graph_axes, *network_axes)]
+    graphs = _distinct(cells, graph_axes)
+    if not graph_axes or len(graphs) < FEWEST_GRAPHS:
+        return None
+    theory = _Theory()
+    places = [
+        place
+        for cell in cells
+        if (place := theory.place(_label(cell, graph_axes), _label(cell, network_axes), _values(cell, rest), cell))
+    ]
+    panels = [
+        _panel(values, rest, [place for place in places if place.panel == values], theory)
+        for values in dict.fromkeys(place.panel for place in places)
+    ]
+    panels = [panel for panel in panels if len({place.graph for place in panel.places}) >= FEWEST_GRAPHS]
+    if not panels:
+        return None
+    unlike = next((why for place in places if (why := _unpredictable(place.experiments[0]))), "")
+    return Connectivity(graphs, _distinct(cells, network_axes), tuple(panels), unlike)
+
+
+class _Theory:
+    """The figures of graphs, each worked out once."""
+
+    def __init__(self) -> None:
+        self._fleets: dict[str, Fleet] = {}
+        self._figures: dict[str, tuple[float, float, float]] = {}
+        self._predicted: dict[tuple[str, Gradients], np.ndarray] = {}
+
+    def place(self, graph: str, network: str, panel: tuple[str, ...], cell: CellResult) -> Place | None:
+        """A cell with the figures of its graph; None for one without a complete run that was recorded twice or more."""
+        found = [(Experiment.parse(result.experiment_toml), curve_of(result)) for result in cell.results]
+        runs = [(experiment, curve) for experiment, curve in found if len(curve.steps) > 1]
+        if not runs:
+            return None
+        figures = np.array([self.figures(experiment) for experiment, _ in runs]).mean(axis=0)
+        experiments, curves = zip(*runs, strict=True)
+        return Place(graph, network, panel, cell, curves, experiments, *map(float, figures))
+
+    def fleet(self, experiment: Experiment) -> Fleet:
+        key = _same_graph(experiment)
+        if key not in self._fleets:
+            self._fleets[key] = build(experiment)
+        return self._fleets[key]
+
+    def figures(self, experiment: Experiment) -> tuple[float, float, float]:
+        """Gap, effective neighbours and degree. A schedule without a period is judged by its law: the same for all seeds."""
+        key = _same_graph(experiment)
+        if key not in self._figures:
+            figures = self.fleet(experiment).figures
+            try:
+                neighbours = figures.effective_neighbours(DECAY)
+            except ValueError:
+                neighbours = math.nan
+            self._figures[key] = figures.gap, neighbours, figures.messages_per_round / experiment.peers
+        return self._figures[key]
+
+    def predicted(self, experiment: Experiment, gradients: Gradients, steps: int) -> np.ndarray:
+        """The consensus distance after 0, 1, ... steps, float64 [steps + 1]."""
+        key = f"{_same_graph(experiment)} {experiment.optimizer} {experiment.strategy} {steps}", gradients
+        if key not in self._predicted:
+            fleet = self.fleet(experiment)
+            strategy, optimizer = experiment.strategy, experiment.optimizer
+            assert isinstance(strategy, DPSGD)
+            assert isinstance(optimizer, Sgd)
+            rate, adapt_first = optimizer.learning_rate, strategy.order == "adapt-then-combine"
+            noise_pull = gradients.pull if isinstance(experiment.task, Quadratic) else 0.0
+            found = gains(fleet.rounds or fleet.mixing, steps, rate, gradients.pull, noise_pull, adapt_first)
+            self._predicted[key] = predicted(found, gradients, rate)
+        return self._predicted[key]
+
+
+def _panel(values: tuple[str, ...], axes: Sequence[str], places: Sequence[Place], theory: _Theory) -> Panel:
+    best = max(places, key=lambda place: (place.gap, place.neighbours))
+    name = ", ".join(_in_words(axis, value) for axis, value in zip(axes, values, strict=True))
+    if any(_unpredictable(place.experiments[0]) for place in places):
+        return Panel(name, values, tuple(places), _level(places), None, best.graph)
+    gradients = _gradients(best)
+    expected: dict[str, float] = {}
+    for place in places:
+        if place.graph not in expected:  # on any network: rounds do not depend on it
+            pairs = zip(place.curves, place.experiments, strict=True)
+            expected[place.graph] = float(np.mean([_expected(curve, each, gradients, theory) for curve, each in pairs]))
+    return Panel(name, values, tuple(places), _level(places), gradients, best.graph, expected)
+
+
+def _expected(curve: Curve, experiment: Experiment, gradients: Gradients, theory: _Theory) -> float:
+    whole = theory.predicted(experiment, gradients, math.ceil(curve.steps[-1]))
+    return curve.settled(np.interp(curve.steps, np.arange(len(whole)), whole))
+
+
+def _gradients(reference: Place) -> Gradients:
+    """The mean over the seeds of the three numbers at the end of the reference's runs."""
+    found = []
+    for experiment, result in zip(reference.experiments, reference.cell.results, strict=False):
+        problem = experiment.task.problem(experiment.peers, experiment.partition, experiment.seed)
+        found.append(measured_gradients(problem, result.weights, experiment.task.batch_size, experiment.seed))
+    return Gradients(*map(float, np.mean(found, axis=0)))
+
+
+def _level(places: Sequence[Place]) -> float | None:
+    """The target of the sweep, if most graphs reach it in every run on the first network, else the highest level they do."""
+    first = [place for place in places if place.network == places[0].network]
+    if not all(np.isfinite(curve.accuracy).all() for place in first for curve in place.curves):
+        return None
+    wanted = [first[0].cell.target, *(level for level in LEVELS if level < first[0].cell.target)]
+    for level in wanted:
+        if sum(place.reached(level, "steps") is not None for place in first) >= REACHED_BY * len(first):
+            return level
+    return wanted[-1]
+
+
+def _unpredictable(experiment: Experiment) -> str:
+    """Why the linear theory says nothing of an experiment; "" where it does."""
+    if not isinstance(experiment.strategy, DPSGD):
+        return "the strategy is not d-psgd, whose models are averaged in rounds"
+    if not isinstance(experiment.optimizer, Sgd) or experiment.optimizer.momentum:
+        return "the optimizer is not plain sgd"
+    if not isinstance(experiment.aggregator, Mean):
+        return "the aggregator is no mean"
+    if getattr(experiment.topology, "mixing", "") == "push-sum":
+        return "push-sum averages by mass"
+    return ""
+
+
+def _same_graph(experiment: Experiment) -> str:
+    """Experiments that agree in this have the same graph and the same mixing."""
+    document = experiment.document()
+    after = getattr(experiment.topology, "laid_after", "nothing")
+    if getattr(experiment.topology, "mixing", "") == "sinkhorn":
+        after = "network"
+    keys = ["topology", "peers", "seed", *({"data": ["task", "partition"], "network": ["network"]}.get(after, []))]
+    return repr([document[key] for key in keys])
+
+
+def _axes_of(sweep: Sweep, part: str) -> list[str]:
+    """The axes along which a part of the experiment changes while all others stay."""
+    found = []
+    for axis in sweep.axes:
+        groups: dict[tuple[str, ...], list[object]] = {}
+        for cell in sweep.cells:
+            others = tuple(plain(value) for name, value in cell.values.items() if name != axis)
+            groups.setdefault(others, []).append(getattr(cell.points[0].experiment, part))
+        if any(value != values[0] for values in groups.values() for value in values[1:]):
+            found.append(axis)
+    return found
+
+
+def _values(cell: CellResult, axes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(plain(cell.values[axis]) for axis in axes)
+
+
+def _label(cell: CellResult, axes: Sequence[str]) -> str:
+    return ", ".join(_values(cell, axes))
+
+
+def _distinct(cells: Sequence[CellResult], axes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_label(cell, axes) for cell in cells))
+
+
+def _in_words(axis: str, value: str) -> str:
+    """ "peers" and "16" -> "16 peers"; "data" and "iid" -> "data iid"."""
+    if axis == "peers":
+        return f"{value} peers"
+    table, _, last = axis.rpartition(".")
+    return f"{table if last == 'name' and table else last.replace('_', ' ')} {value}"

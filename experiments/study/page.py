@@ -1,0 +1,258 @@
+"""One page for a whole sweep: cells with their intervals as tables, bars and curves, and how each was tuned."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from grapevine.experiments.report.figures import COLOURS, Figure, frame
+from grapevine.experiments.report.page import section, write_page
+from grapevine.experiments.study.connectivity import read_connectivity
+from grapevine.experiments.study.connectivity_page import conclusions, connectivity_sections
+from grapevine.experiments.study.differences import counted, difference_rows, differences, differences_section
+from grapevine.experiments.study.ranks import connectivity_rows, verdicts
+from grapevine.experiments.study.tables import short_name, table, titled, tuned_names, tuning
+from grapevine.experiments.sweep.cells import CellResult, Measure, measures
+from grapevine.experiments.sweep.forecast import no_solo
+from grapevine.experiments.sweep.plan import Sweep
+from grapevine.experiments.sweep.table import write_table
+from grapevine.experiments.sweep.tune import MOST_WIDENED, plain, trials_told
+
+DRAWN = ("time_to_target_s", "accuracy_mean", "accuracy_spread", "loss_mean")
+DASHES = ("solid", "dash", "dot")
+SYMBOLS = ("circle", "square", "diamond")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep that was carried out, as its page tells it."""
+
+    name: str
+    sweep: Sweep
+    cells: Sequence[CellResult]
+    command: str
+    """What makes it."""
+    text: str
+    """The file."""
+
+    @property
+    def rows(self) -> list[str]:
+        """What the first axis was, in order; one row where there is none."""
+        return self._places(0)
+
+    @property
+    def columns(self) -> list[str]:
+        """What the second axis was."""
+        return self._places(1)
+
+    @property
+    def panels(self) -> list[tuple[str, ...]]:
+        """What further axes were: a table each."""
+        return list(dict.fromkeys(self._rest(cell) for cell in self.cells))
+
+    def at(self, panel: tuple[str, ...], row: str, column: str) -> CellResult | None:
+        """One cell; None where a sweep of several parts leaves it out."""
+        found = (c for c in self.cells if self._rest(c) == panel and self._of(c, 0) == row and self._of(c, 1) == column)
+        return next(found, None)
+
+    def called(self, panel: tuple[str, ...], column: str = "") -> str:
+        """A panel, or one column of it, in words."""
+        axes = [*self.sweep.axes[2:], *(self.sweep.axes[1:2] if column else [])]
+        places = [*panel, *([column] if column else [])]
+        return ", ".join(f"{short_name(axis)} {place}" for axis, place in zip(axes, places, strict=True))
+
+    def _places(self, at: int) -> list[str]:
+        return list(dict.fromkeys(self._of(cell, at) for cell in self.cells))
+
+    def _of(self, cell: CellResult, at: int) -> str:
+        return plain(cell.values[self.sweep.axes[at]]) if at < len(self.sweep.axes) else ""
+
+    def _rest(self, cell: CellResult) -> tuple[str, ...]:
+        return tuple(plain(cell.values[axis]) for axis in self.sweep.axes[2:])
+
+
+def write_study(study: Study, out: Path) -> tuple[list[Path], list[str]]:
+    """Write the page to `out`, and tables of what else was worked out beside it; the files, and what they say in words.
+
+    Raises ValueError where a run folder is damaged, or the page cannot be written.
+    """
+    figures: dict[str, Figure] = {}
+    shown = measures(study.cells, study.sweep.target)
+    connectivity = read_connectivity(study.sweep, study.cells)
+    parts = [_told(study, connectivity is None), _doubts(study)]
+    files, said = [out], list[str]()
+    if connectivity is not None:
+        found = verdicts(connectivity)
+        said = conclusions(connectivity, found)
+        files += write_table(connectivity_rows(connectivity), out.parent, "connectivity")
+        parts += connectivity_sections(connectivity, found, study.command, figures)
+    if compared := differences(study, shown):
+        said += counted(study, compared)
+        files += write_table(difference_rows(study, compared), out.parent, "differences")
+        parts.append(differences_section(study, compared))
+    for panel in study.panels:
+        parts.append(table(study, panel, shown))
+        if connectivity is None:
+            parts += ['<div class="grid">', *_pictures(study, panel, shown, figures), "</div>"]
+    parts += [tuning(study), _runs(study, out.parent), _file(study)]
+    write_page(out, study.name, "\n".join(parts), figures)
+    return files, said
+
+
+def _told(study: Study, drawn: bool) -> str:
+    sweep, cells = study.sweep, study.cells
+    counts = sorted({len(cell.attempts) for cell in cells})
+    each = " to ".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
+    text = f"{len(cells):,} combinations of {', '.join(map(short_name, sweep.axes)) or 'nothing but seeds'}, {each} "
+    text += "run with a seed of its own each. " if each == "1" else "runs each, which differ in the seed alone. "
+    if max(counts) > 1:
+        text += "Figures are means over these runs ± half of the 95 % interval (Student's t)"
+        text += "; so are the dots' whiskers and the curves' bands. " if drawn else ". "
+    if sweep.tune:
+        text += (
+            f"Every combination was tuned by the same {len(sweep.tune.candidates)} trials ({tuned_names(sweep)}: "
+            f"{trials_told(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which is none of the measured ones. The best "
+            f"reaches a mean validation accuracy of {100 * sweep.target:g} % first; where none does, it is the one of the "
+            f"highest validation accuracy at the end. Where it lies at an end of its list, the list goes on by its own ratio, "
+            f"by {MOST_WIDENED} values at most; the same rule for all. {_budget(study)} "
+        )
+    return f'<p class="told">{escape(text)}</p><p class="note">Made by <code>{escape(study.command)}</code></p>'
+
+
+def _doubts(study: Study) -> str:
+    warnings = []
+    at_an_end: list[str] = []
+    for cell in study.cells:
+        label = ", ".join(plain(value) for value in cell.values.values()) or "all"
+        missing = [attempt for attempt in cell.attempts if not attempt.done and not attempt.damaged]
+        if missing:
+            warnings.append(f"{label}: {len(missing)} of {len(cell.attempts)} runs are missing ({missing[0].reason})")
+        for attempt in cell.damaged:
+            whole = f"means are over the other {len(cell.runs)} of {len(cell.attempts)}" if cell.runs else "there is no other"
+            cure = "the same sweep again runs it anew"
+            warnings.append(f"{attempt.point.name} is left out, and {whole}: it {attempt.reason}; {cure}")
+        warnings += _warned(label, cell)
+        if (failed := cell.scores.count(None)) and cell.tuned:
+            warnings.append(f"{label}: {failed} of {len(cell.scores)} trials were not completed")
+        if study.sweep.tune and (ends := study.sweep.tune.at_an_end(cell.tuned, cell.tried)):
+            at_an_end.append(f"{label} ({', '.join(plain(cell.tuned[key]) for key in ends)})")
+    if at_an_end:
+        places = f"{len(at_an_end)} of {len(study.cells)} combinations"
+        text = f"In {places} what was tuned is best at the end of its list, and it could not be widened further: "
+        warnings.append(text + "; ".join(at_an_end))
+    if lacking := no_solo(study.sweep):
+        warnings.append(lacking[:1].upper() + lacking[1:])
+    warnings += [f"Left out, as the file says: {each}" for each in study.sweep.left_out]
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    return f'<div class="warnings"><b>Before you trust these figures</b><ul>{items}</ul></div>' if warnings else ""
+
+
+def _warned(label: str, cell: CellResult) -> list[str]:
+    """The warnings of a cell's runs, each once, with how many runs have it."""
+    told = Counter(_without_figures(text) for result in cell.results for text in result.summary.get("warnings") or ())
+    return [f"{label}: {number} of {len(cell.runs)} runs: {text}" for text, number in told.items()]
+
+
+def _without_figures(warning: str) -> str:
+    """What a warning is about: warnings of several runs differ in the figures that follow."""
+    return re.split(r"[:;]", warning, maxsplit=1)[0]
+
+
+def _budget(study: Study) -> str:
+    """How many trials the cells had."""
+    counts = sorted({len(cell.scores) for cell in study.cells})
+    span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"So each had {span} trials." if counts else ""
+
+
+def _pictures(study: Study, panel: tuple[str, ...], shown: Sequence[Measure], figures: dict[str, Figure]) -> Iterable[str]:
+    where = study.called(panel)
+    for measure in shown:
+        if measure.key in DRAWN:
+            text = (
+                f"Means and 95 % intervals. {'No dot: not all runs reach it. ' if 'time' in measure.key else ''}{study.command}"
+            )
+            title = measure.title[0].upper() + measure.title[1:] + (f": {where}" if where else "")
+            yield section(title, text, _dots(study, panel, measure), "No run came to it.", figures, wide=len(study.columns) > 1)
+    for column in study.columns:
+        if (drawn := _curves(study, panel, column)) is not None:
+            title = "Accuracy over time" + (f": {called}" if (called := study.called(panel, column)) else "")
+            text = f"Test accuracy, mean over the peers and over the runs; bands are 95 % intervals. {study.command}"
+            yield section(title, text, drawn, "", figures)
+
+
+def _dots(study: Study, panel: tuple[str, ...], measure: Measure) -> Figure | None:
+    """A dot a cell with its interval, on an axis that fits them; whiskers end where no value can be."""
+    data: list[Figure] = []
+    most = 100.0 if measure.key == "accuracy_mean" else np.inf
+    for number, row in enumerate(study.rows):
+        cells = [study.at(panel, row, column) for column in study.columns]
+        whole = [
+            found if cell and (found := cell.estimate(measure.key)) and found.n == len(cell.runs) else None for cell in cells
+        ]
+        means = [found.mean / measure.scale if found else None for found in whole]
+        halves = [(found.within or 0.0) / measure.scale if found else 0.0 for found in whole]
+        up = [min(half, most - (mean or 0.0)) for mean, half in zip(means, halves, strict=True)]
+        down = [min(half, mean or 0.0) for mean, half in zip(means, halves, strict=True)]
+        dot: Figure = {"type": "scatter", "mode": "markers", "name": escape(row) or "all runs", "y": means}
+        dot["x"] = [escape(column or row) for column in study.columns]
+        dot["error_y"] = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.4}
+        symbol = SYMBOLS[number // len(COLOURS) % len(SYMBOLS)]
+        dot["marker"] = {"color": COLOURS[number % len(COLOURS)], "size": 9, "symbol": symbol}
+        data.append(dot)
+    if all(value is None for dot in data for value in dot["y"]):
+        return None
+    layout = frame("", titled(measure), named=min(len(data), 8))
+    layout |= {"scattermode": "group" if any(study.columns) else "overlay", "hovermode": "x"}
+    layout["xaxis"] |= {"type": "category"}
+    return {"data": data, "layout": layout}
+
+
+def _curves(study: Study, panel: tuple[str, ...], column: str) -> Figure | None:
+    data: list[Figure] = []
+    for number, row in enumerate(study.rows):
+        cell = study.at(panel, row, column)
+        times, mean, half = cell.accuracy() if cell else (np.empty(0),) * 3
+        if not len(times):
+            continue
+        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+        name = escape(row) or "all runs"
+        line: Figure = {"type": "scatter", "mode": "lines", "x": times.tolist(), "legendgroup": name}
+        edge = line | {"showlegend": False, "hoverinfo": "skip", "line": {"width": 0, "color": colour}}
+        if len(cell.runs if cell else ()) > 1:
+            data.append(edge | {"y": (mean - half).tolist()})
+            data.append(edge | {"y": (mean + half).tolist(), "fill": "tonexty", "fillcolor": f"{colour}26"})
+        line |= {"y": mean.tolist(), "name": name, "line": {"color": colour, "width": 2.2, "dash": dash}}
+        data.append(line)
+    if not data:
+        return None
+    layout = frame("emulated time (s)", "test accuracy", named=min(len(study.rows), 8))
+    layout["yaxis"] |= {"tickformat": ".0%"}
+    return {"data": data, "layout": layout}
+
+
+def _runs(study: Study, folder: Path) -> str:
+    items = "".join(
+        f'<li><a href="{escape(quote(str(run.relative_to(folder) / "report.html")))}">{escape(run.name)}</a></li>'
+        for cell in study.cells
+        for run in cell.folders
+        if (run / "report.html").is_file()
+    )
+    fold = '<p class="how"><code>grapevine report DIR</code> makes the page of a single run.</p>'
+    if items:
+        fold = f"<details><summary>Each run has a report of its own</summary><ul>{items}</ul></details>"
+    return f'<section class="card"><h2>Runs</h2>{fold}</section>'
+
+
+def _file(study: Study) -> str:
+    pre = f"<pre>{escape(study.text)}</pre>"
+    return (
+        f'<section class="card"><h2>The file</h2><details><summary>{escape(study.command)}</summary>{pre}</details></section>'
+    )

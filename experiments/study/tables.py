@@ -1,0 +1,127 @@
+"""The tables of a study's page: what its cells came to, and how each was tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from grapevine.experiments.results.summary import figure, percent
+from grapevine.experiments.sweep.cells import COARSE, LEFT_OUT, MARKS, CellResult, Measure
+from grapevine.experiments.sweep.plan import Sweep
+from grapevine.experiments.sweep.tune import Score, best, plain, trials_told
+
+if TYPE_CHECKING:
+    from grapevine.experiments.study.page import Study
+
+
+def table(study: Study, panel: tuple[str, ...], shown: Sequence[Measure]) -> str:
+    """Rows by the first axis; columns by the second, or, where there is none, by what was measured."""
+    if study.columns != [""]:
+        return _tables(study, panel, shown)
+    tune = study.sweep.tune
+    lines = []
+    for row in study.rows:
+        cell = study.at(panel, row, "")
+        found = [cell.shown(measure) if cell else "-" for measure in shown]
+        found += [_tuned(study, cell)] if tune else []
+        lines.append(_line(row, found))
+    head = _line("", [*map(titled, shown), *(["tuned"] if tune else [])], "th")
+    return _card(study, study.called(panel) or "Figures", f'<table class="runs">{head}{"".join(lines)}</table>')
+
+
+def _tables(study: Study, panel: tuple[str, ...], shown: Sequence[Measure]) -> str:
+    """A table a figure, the first in sight and the others folded away: rows by the first axis, columns by the second."""
+    tables = []
+    for measure in shown:
+        cells = [[study.at(panel, row, column) for column in study.columns] for row in study.rows]
+        texts = [[_with_unit(cell.shown(measure), measure) if cell and cell.runs else "-" for cell in line] for line in cells]
+        tables.append((titled(measure), texts))
+    if study.sweep.tune:
+        tuned = [[_tuned(study, study.at(panel, row, column)) for column in study.columns] for row in study.rows]
+        tables.append(("tuned", tuned))
+    parts = []
+    for place, (title, texts) in enumerate(tables):
+        lines = "".join(_line(row, line) for row, line in zip(study.rows, texts, strict=True))
+        table = f'<table class="runs">{_line("", study.columns, "th")}{lines}</table>'
+        summary = f"<summary>{escape(title[:1].upper() + title[1:])}</summary>"
+        parts.append(f"<details{'' if place else ' open'}>{summary}{table}</details>")
+    return _card(study, study.called(panel) or "Figures", "".join(parts))
+
+
+def _line(title: str, texts: Sequence[str], tag: str = "td") -> str:
+    return f"<tr><th>{escape(title)}</th>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in texts)}</tr>"
+
+
+def _card(study: Study, title: str, body: str) -> str:
+    marks = "".join(f"<li>{escape(mark.strip())} {escape(text)}</li>" for mark, text in MARKS.items() if mark in body)
+    notes = f'<ul class="note">{marks}</ul>' if marks else ""
+    return (
+        f'<section class="card"><h2>{escape(title)}</h2><p class="how"><code>{escape(study.command)}</code></p>'
+        f'<div class="scroll">{body}</div>{notes}</section>'
+    )
+
+
+def _tuned(study: Study, cell: CellResult | None) -> str:
+    return study.sweep.tune.told(cell.tuned, cell.tried) if study.sweep.tune and cell and cell.tuned else "-"
+
+
+def _with_unit(text: str, measure: Measure) -> str:
+    """A figure that says what it is: "0.70 ± 0.25 s", "1 of 3 in time"; marks stay last."""
+    unit = measure.unit if measure.unit in ("s", "%", "ms") else ""
+    if " of " in text:
+        unit = "in time"
+    elif measure.key == "accuracy_spread":
+        unit = "points apart"
+    marks = "".join(mark for mark in (COARSE, LEFT_OUT) if mark in text)
+    bare = text.replace(COARSE, "").replace(LEFT_OUT, "")
+    return f"{bare} {unit}".rstrip() + marks if bare != "-" else text
+
+
+def tuning(study: Study) -> str:
+    """All trials of all cells; "" where nothing is tuned."""
+    tune = study.sweep.tune
+    if tune is None:
+        return ""
+    head = "".join(f"<th>{escape(title)}</th>" for title in ("", *(trials_told([c]) for c in tune.candidates), "widened to"))
+    lines = []
+    for cell in study.cells:
+        chosen = best(cell.scores)
+        texts = [_scored(score, place == chosen) for place, score in enumerate(cell.scores)]
+        listed, added = texts[: len(tune.candidates)], texts[len(tune.candidates) :]
+        names = [", ".join(plain(each[key]) for key in tune.widened(each)) for each in cell.tried[len(tune.candidates) :]]
+        more = "; ".join(f"{escape(name)}: {text[4:-5]}" for name, text in zip(names, added, strict=True))
+        texts = [*listed, f"<td>{more or '-'}</td>"]
+        label = ", ".join(plain(value) for value in cell.values.values())
+        lines.append(f"<tr><th>{escape(label)}</th>{''.join(texts)}</tr>")
+    text = f"Each trial: the time to a validation accuracy of {100 * study.sweep.target:g} %, or else the validation accuracy "
+    text += "that it came to at the end (of a task without accuracy, the loss). In bold: chosen. "
+    return (
+        f'<section class="card"><h2>Tuning: {escape(tuned_names(study.sweep))}</h2><p class="how">{escape(text)}'
+        f"<code>{escape(study.command)}</code></p><details><summary>All trials</summary>"
+        f'<div class="scroll"><table class="runs"><tr>{head}</tr>{"".join(lines)}</table></div></details></section>'
+    )
+
+
+def _scored(score: Score | None, chosen: bool) -> str:
+    if score is None:
+        return "<td>not completed</td>"
+    text = figure(score.reached_s, "s") if score.reached_s is not None else percent(score.accuracy)
+    text = f"loss {figure(score.loss)}" if text == "-" else text
+    return f"<td><b>{escape(text)}</b></td>" if chosen else f"<td>{escape(text)}</td>"
+
+
+def titled(measure: Measure) -> str:
+    """A figure with its unit: "accuracy (%)"."""
+    return f"{measure.title} ({measure.unit})" if measure.unit else measure.title
+
+
+def tuned_names(sweep: Sweep) -> str:
+    """What is tuned: "learning rate, fill"."""
+    return ", ".join(map(short_name, sweep.tune.candidates[0])) if sweep.tune else ""
+
+
+def short_name(key: str) -> str:
+    """ "optimizer.learning_rate" -> "learning rate", "strategy.name" -> "strategy"."""
+    table, _, last = key.rpartition(".")
+    return table if last == "name" and table else last.replace("_", " ")

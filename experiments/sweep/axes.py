@@ -1,0 +1,189 @@
+"""What a `[sweep]` table varies: axes of values, and named choices that set several keys at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from grapevine.experiments.config.errors import ConfigError, show_value
+from grapevine.experiments.config.experiment import Experiment
+
+LABEL = "label"
+SEED = "seed"
+SKIP_INVALID, BASELINE = "skip_invalid", "baseline"
+MOST_RUNS = 10_000
+
+
+class Options(NamedTuple):
+    """What a `[sweep]` table says besides its lists."""
+
+    skip_invalid: bool = False
+    """Whether combinations that cannot be built are left out; else they stop the sweep before it begins."""
+    baseline: str = ""
+    """What the first axis calls the row that all others are compared with; "" = the best of each place."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One place on an axis."""
+
+    shown: Any
+    """What tables and folders call it: the value, or the label of a named choice."""
+    settings: dict[str, Any]
+    """"table.key" -> value."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One key, or one name for several, and what it may be."""
+
+    name: str
+    choices: tuple[Choice, ...]
+
+
+def read_blocks(given: Any, source: str) -> tuple[list[list[Axis]], Options]:
+    """The axes of a `[sweep]` table and its options; of several tables each has its own axes, and all vary the same names.
+
+    Options may stand in any of several tables, and are for the whole sweep.  Raises ConfigError, with the cure, for what is no
+    list, two choices alike, and keys that two axes would set.
+    """
+    tables = given if isinstance(given, list) else [given]
+    options = Options()
+    if all(isinstance(table, Mapping) for table in tables):
+        options = _options(tables, source)
+        tables = [{key: value for key, value in table.items() if key not in Options._fields} for table in tables]
+    if not tables or not all(isinstance(table, Mapping) and table for table in tables):
+        cure = 'add [sweep] and below it lists, such as "strategy.fill" = [0.5, 0.9]; for a single run use `grapevine run`'
+        raise ConfigError(source, "sweep", problem="is missing or empty", cure=cure)
+    blocks = [[_axis(name, values, source) for name, values in flat(table)] for table in tables]
+    names = [sorted(axis.name for axis in axes) for axes in blocks]
+    for number, other in enumerate(names[1:], start=2):
+        if other != names[0]:
+            problem = f"the 1st [[sweep]] varies {', '.join(names[0])}, number {number} varies {', '.join(other)}"
+            raise ConfigError(source, "sweep", problem=problem, cure="let all vary the same names, if need be by lists of one")
+    for axes in blocks:
+        _refuse_two_of_a_key(axes, source)
+    order = [axis.name for axis in blocks[0]]
+    blocks = [sorted(axes, key=lambda axis: order.index(axis.name)) for axes in blocks]
+    _refuse_unknown_baseline(options.baseline, blocks, source)
+    return blocks, options
+
+
+def _options(tables: list[Mapping[str, Any]], source: str) -> Options:
+    found: dict[str, Any] = {}
+    for name, kind, cure in ((SKIP_INVALID, bool, "true or false"), (BASELINE, str, 'text, such as "solo"')):
+        for value in (table[name] for table in tables if name in table):
+            if not isinstance(value, kind):
+                raise ConfigError(source, f"sweep.{name}", value, f"{show_value(value)} will not do", f"write {cure}")
+            if found.setdefault(name, value) != value:
+                cure = "write it once, in any of the tables"
+                raise ConfigError(source, f"sweep.{name}", problem="two [[sweep]] tables differ in it", cure=cure)
+    return Options(**found)
+
+
+def _refuse_unknown_baseline(baseline: str, blocks: list[list[Axis]], source: str) -> None:
+    first = next((axis.name for axis in blocks[0] if axis.name != SEED), "")
+    shown = [
+        choice.shown if isinstance(choice.shown, str) else show_value(choice.shown)
+        for axes in blocks
+        for axis in axes
+        if axis.name == first
+        for choice in axis.choices
+    ]
+    if baseline and baseline not in shown:
+        problem = f"{show_value(baseline)} is none of the choices of the first axis{f', {first}' if first else ''}"
+        cure = f"name one of: {', '.join(dict.fromkeys(shown))}" if shown else "leave it out"
+        raise ConfigError(source, f"sweep.{BASELINE}", problem=problem, cure=cure)
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of a table, dotted: nested tables are the same as dotted keys."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_list(key: str, values: Any, source: str) -> list[Any]:
+    """A list of one value or more; ConfigError for anything else."""
+    if not isinstance(values, list) or not values:
+        cure = f'write a list of one value or more, such as "{key.partition(".")[2]}" = [{_example(values)}]'
+        raise ConfigError(source, key, values, f"{show_value(values)} will not do", cure)
+    if len(values) > MOST_RUNS:
+        raise too_many(len(values), source, key)
+    return values
+
+
+def too_many(runs: int, source: str, key: str) -> ConfigError:
+    """The error for lists that make more runs than a sweep may have."""
+    problem = f"the lists make {runs:,} runs, more than {MOST_RUNS:,}"
+    return ConfigError(source, key, problem=problem, cure="shorten the lists, or split the sweep")
+
+
+def _axis(name: str, given: Any, source: str) -> Axis:
+    values = read_list(f"sweep.{name}", given, source)
+    labelled = [isinstance(value, Mapping) and LABEL in value for value in values]
+    if not any(labelled):
+        return Axis(name, tuple(Choice(value, {name: value}) for value in values))
+    where = f"sweep.{name}"
+    if not all(labelled):
+        bare = values[labelled.index(False)]
+        cure = f'write {{label = "...", "strategy.name" = "...", ...}} for each of the {len(values)}'
+        raise ConfigError(source, where, problem=f"some choices have a label, and this has none: {show_value(bare)}", cure=cure)
+    if name.partition(".")[0] in _parts():
+        problem = "choices with a label set keys of their own, and this is the name of a part of an experiment"
+        raise ConfigError(source, where, problem=problem, cure='give them another name, such as "variant"')
+    choices = tuple(_named(value, where, source) for value in values)
+    labels = [str(choice.shown) for choice in choices]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ConfigError(source, where, problem=f"two choices are called {show_value(twice[0])}", cure="label each once")
+    return Axis(name, choices)
+
+
+def _named(value: Mapping[str, Any], where: str, source: str) -> Choice:
+    label = value[LABEL]
+    if not isinstance(label, str) or not label.strip():
+        cure = 'write it as text, such as label = "p = 4"'
+        raise ConfigError(source, where, problem=f"{show_value(label)} is no label", cure=cure)
+    settings = {key: part for key, part in value.items() if key != LABEL}
+    if not settings:
+        cure = 'add keys, such as "strategy.name" = "ako"'
+        raise ConfigError(source, where, problem=f"{show_value(label)} sets nothing", cure=cure)
+    if SEED in settings:
+        cure = "vary it as a list of its own: seed = [1, 2, 3]"
+        raise ConfigError(source, where, problem=f"{show_value(label)} sets the seed", cure=cure)
+    return Choice(label, _dotted(settings))
+
+
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as they stand; a nested table is a whole table where it has a name, else the same as dotted keys."""
+    dotted: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and "name" not in value and "." not in key:
+            dotted |= {f"{key}.{inner}": part for inner, part in value.items()}
+        else:
+            dotted[key] = value
+    return dotted
+
+
+def _refuse_two_of_a_key(axes: list[Axis], source: str) -> None:
+    """Two axes that set the same key: the second would hide the first."""
+    owner: dict[str, str] = {}
+    for axis in axes:
+        for key in {key for choice in axis.choices for key in choice.settings}:
+            if key in owner:
+                problem = f"{key} is set by {owner[key]} and by {axis.name}"
+                raise ConfigError(source, "sweep", problem=problem, cure="let one of them alone set it")
+            owner[key] = axis.name
+
+
+def _parts() -> set[str]:
+    return {field.name for field in msgspec.structs.fields(Experiment)}
+
+
+def _example(values: Any) -> str:
+    return "..." if values == [] else show_value(values)

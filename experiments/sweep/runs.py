@@ -1,0 +1,220 @@
+"""The single runs of a sweep: each in a process and a folder of its own, and what becomes of it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from grapevine.experiments.config.experiment import Experiment
+from grapevine.experiments.exit_status import ExitStatus
+from grapevine.experiments.results.result import Result
+from grapevine.experiments.results.summary import peers_text
+from grapevine.experiments.sweep.eta import left_s
+from grapevine.experiments.sweep.plan import Point
+from grapevine.experiments.worlds.interrupt import signal_name
+
+LOST_PEERS = "lost peers"
+PATIENCE_S = 10.0
+"""How long runs may take to end in good order after an interrupt."""
+_PR_SET_PDEATHSIG = 1
+
+Command = Callable[[Path, Path], Sequence[str]]
+"""(experiment file, run folder) -> what to execute."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of one point of a sweep."""
+
+    point: Point
+    state: str
+    """"completed", "skipped" (it was complete before), "lost peers" (complete, but peers were lost unasked), "failed",
+    "interrupted" or "not run"."""
+    reason: str = ""
+    wall_s: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether its folder holds a complete and undamaged run of just this experiment."""
+        return self.state in ("completed", "skipped")
+
+    @property
+    def damaged(self) -> bool:
+        """Whether its folder holds a complete run that lost peers which the file did not ask to lose: no figure of it enters a
+        mean, and it is run again when the sweep is."""
+        return self.state == LOST_PEERS
+
+
+@dataclass(frozen=True)
+class SweepProgress:
+    """How far a sweep is."""
+
+    runs: int
+    attempts: tuple[Attempt, ...]
+    running: tuple[Point, ...]
+    left_s: float | None
+    """Seconds until all is done, as far as the runs so far tell; None before the first."""
+    later: int = 0
+    """Runs that come after these: those that are measured, while it is tuned."""
+    phase: str = ""
+    """What these runs are for: "tuning", "widening 1", ...; "" = they are what is measured."""
+
+
+def grapevine_run(file: Path, folder: Path) -> list[str]:
+    """The command of one run: a process of its own, so that nothing is shared and a crash ends one run alone."""
+    return [sys.executable, "-P", "-m", "grapevine", "run", str(file), "--out", str(folder), "--quiet"]
+
+
+def is_complete(folder: Path, experiment: Experiment) -> bool:
+    """Whether a folder holds a complete run of exactly this experiment that lost no peer unasked."""
+    return _ending(folder, experiment) is ExitStatus.DONE
+
+
+def _ending(folder: Path, experiment: Experiment) -> ExitStatus:
+    """How the run of exactly this experiment ended that a folder holds; INCOMPLETE where it holds none."""
+    try:
+        result = Result.read(folder)
+        if not result.summary.get("completed") or Experiment.parse(result.experiment_toml) != experiment:
+            return ExitStatus.INCOMPLETE
+        result.check()
+    except (ValueError, OSError):
+        return ExitStatus.INCOMPLETE
+    unasked = result.summary.get("peers_lost_unasked")
+    if unasked is None:  # an older program's, which does not tell: as good as none
+        return ExitStatus.INCOMPLETE
+    return ExitStatus.LOST if unasked else ExitStatus.DONE
+
+
+class Floor:
+    """The runs that wait, the runs that go, and what became of the others."""
+
+    def __init__(
+        self, points: Sequence[Point], out: Path, jobs: int, command: Command, later: Sequence[Point], phase: str
+    ) -> None:
+        self.runs = len(points)
+        self.phase = phase
+        self.later = later
+        self.out = out
+        self.jobs = jobs
+        self.command = command
+        self.attempts: dict[str, Attempt] = {}
+        self.running: dict[str, tuple[Point, subprocess.Popen[bytes], float]] = {}
+        self.waiting: deque[Point] = deque()
+        for point in points:
+            if is_complete(out / point.name, point.experiment):
+                wall_s = Result.read(out / point.name).summary.get("wall_s") or 0.0
+                self.attempts[point.name] = Attempt(point, "skipped", "complete already", wall_s)
+            else:
+                self.waiting.append(point)
+
+    def step(self) -> bool:
+        """Note which runs have ended, start as many as there is room for; False when nothing is left."""
+        for point, child, began_s in list(self.running.values()):
+            if child.poll() is not None:
+                del self.running[point.name]
+                self.attempts[point.name] = self._ended(point, child.returncode, time.monotonic() - began_s)
+        while self.waiting and len(self.running) < self.jobs:
+            point = self.waiting.popleft()
+            try:
+                self._start(point)
+            except OSError as error:
+                self.attempts[point.name] = Attempt(point, "failed", f"{self.out}: {error.strerror or error}")
+        return bool(self.running)
+
+    def progress(self) -> SweepProgress:
+        done = [(attempt.point.experiment.peers, attempt.wall_s) for attempt in self.attempts.values() if attempt.done]
+        running = [(point.experiment.peers, time.monotonic() - began_s) for point, _, began_s in self.running.values()]
+        waiting = [point.experiment.peers for point in (*self.waiting, *self.later)]
+        going = tuple(point for point, _, _ in self.running.values())
+        left = left_s(done, waiting, running, self.jobs)
+        return SweepProgress(self.runs, tuple(self.attempts.values()), going, left, len(self.later), self.phase)
+
+    def stop(self) -> None:
+        """End what still runs: asked first, so that run folders become complete, and killed when that takes too long."""
+        for _, child, _ in self.running.values():
+            with suppress(ProcessLookupError):
+                child.send_signal(signal.SIGINT)
+        until_s = time.monotonic() + PATIENCE_S
+        for point, child, began_s in self.running.values():
+            try:
+                child.wait(max(0.0, until_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            ended = self._ended(point, child.returncode, time.monotonic() - began_s)
+            over = ended.done or ended.damaged
+            self.attempts[point.name] = ended if over else replace(ended, state="interrupted", reason="interrupted")
+        self.running.clear()
+
+    def _start(self, point: Point) -> None:
+        file = self.out / "inputs" / f"{point.name}.toml"
+        file.write_text(point.experiment.to_toml(), encoding="utf-8")
+        command = list(self.command(file, self.out / point.name))
+        with open(self._log(point), "wb") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**_threads(self.jobs), **os.environ, "PYTHONUNBUFFERED": "1"},  # so that the log's last line is its last
+                start_new_session=True,  # Ctrl-C reaches the sweep alone, which then asks each run once
+                preexec_fn=_end_with(os.getpid()),
+            )
+        self.running[point.name] = (point, child, time.monotonic())
+
+    def _ended(self, point: Point, status: int, wall_s: float) -> Attempt:
+        folder = self.out / point.name
+        ending = _ending(folder, point.experiment) if status in (ExitStatus.DONE, ExitStatus.LOST) else ExitStatus.INCOMPLETE
+        if ending is ExitStatus.DONE:
+            return Attempt(point, "completed", "", wall_s)
+        if ending is ExitStatus.LOST:
+            return Attempt(point, LOST_PEERS, _losses(Result.read(folder)), wall_s)
+        return Attempt(point, "failed", self._reason(point, status), wall_s)
+
+    def _reason(self, point: Point, status: int) -> str:
+        """Why a run did not complete: its summary says so where it got that far, else its last words."""
+        if status in (ExitStatus.INCOMPLETE, ExitStatus.INTERRUPTED):
+            with suppress(ValueError):
+                return str(Result.read(self.out / point.name).summary.get("reason"))
+        words = self._log(point).read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(words) if line.strip()), "no output")
+        ending = f"ended by {signal_name(-status)}" if status < 0 else f"exit status {status}"
+        return f"{ending}: {last}"
+
+    def _log(self, point: Point) -> Path:
+        return self.out / "logs" / f"{point.name}.log"
+
+
+def _losses(result: Result) -> str:
+    """Which peers a run lost that its file did not ask to lose, and why."""
+    unasked = set(result.summary["peers_lost_unasked"])
+    events = [event for event in result.events if event.get("kind") == "lost" and event.get("peer") in unasked]
+    told = "; ".join(f"peer {event['peer']} at {event.get('time_s') or 0.0:.3g} s: {event.get('text')}" for event in events)
+    return f"lost {peers_text(sorted(unasked))}, which the file did not ask for{f' ({told})' if told else ''}"
+
+
+def _threads(jobs: int) -> dict[str, str]:
+    """Several runs share the cores: more than one thread each would have them wait for one another."""
+    return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} if jobs > 1 else {}
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """Called in the child: it is interrupted when the sweep dies, however that comes about."""
+    libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare

@@ -1,0 +1,164 @@
+"""Many runs of one experiment: the product of the lists in its `[sweep]` table, each in a process and a folder of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from grapevine.experiments.config.errors import ConfigError, config_error
+from grapevine.experiments.exit_status import ExitStatus, worst
+from grapevine.experiments.results.result import Result
+from grapevine.experiments.sweep.plan import Cell, Point, Sweep
+from grapevine.experiments.sweep.runs import Attempt, Command, Floor, SweepProgress, grapevine_run, is_complete
+from grapevine.experiments.sweep.tune import Score, best, score_of
+from grapevine.experiments.worlds.interrupt import Interrupt
+
+__all__ = ["Attempt", "SweepOutcome", "SweepProgress", "carry_out", "is_complete", "run_sweep"]
+
+TUNING = "tuning"
+"""The folder of the trials, inside the sweep's."""
+PAUSE_S = 0.02
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What became of a sweep."""
+
+    attempts: list[Attempt]
+    """Of each measured run, in the order of the plan."""
+    trials: list[Attempt]
+    """Of each run of the tuning, in the order of `cells`."""
+    scores: list[list[Score | None]]
+    """Of each cell's trials; None for one that was not completed, or that lost peers unasked."""
+    status: ExitStatus
+    """The worst of all runs."""
+    cells: tuple[Cell, ...]
+    """Those of the sweep, with the trials by which lists were widened."""
+
+
+def carry_out(
+    sweep: Sweep,
+    out: Path,
+    jobs: int = 1,
+    command: Command = grapevine_run,
+    watch: Callable[[SweepProgress], None] = lambda progress: None,
+) -> SweepOutcome:
+    """Tune what is to be tuned (under `out/tuning`), then run what is measured (under `out`), as `run_sweep` does."""
+    _claim(out)
+    tuning = _Tuning(sweep, out / TUNING)
+    tuning.carry_out(jobs, command, watch)
+    points: list[Point] = []
+    hopeless: dict[str, Attempt] = {}
+    interrupted = tuning.status is ExitStatus.INTERRUPTED
+    for cell, found in zip(tuning.cells, tuning.scores, strict=True):
+        chosen = best(found) if sweep.tune else None
+        points += cell.settled(chosen) if chosen is not None else cell.points
+        if sweep.tune and (chosen is None or interrupted):
+            reason = "interrupted before it began" if interrupted else f"none of its {len(found)} trials was completed"
+            hopeless |= {point.name: Attempt(point, "not run", reason) for point in points[-len(cell.points) :]}
+    attempts, second = run_sweep([point for point in points if point.name not in hopeless], out, jobs, command, watch)
+    measured = {attempt.point.name: attempt for attempt in attempts} | hopeless
+    status = worst(tuning.status, second, ExitStatus.INCOMPLETE if hopeless else ExitStatus.DONE)
+    trials = [tuning.outcomes[trial.name] for cell in tuning.cells for trial in cell.trials]
+    return SweepOutcome([measured[point.name] for point in points], trials, tuning.scores, status, tuning.cells)
+
+
+class _Tuning:
+    """The trials of a sweep: those of the file, then those by which lists are widened whose best value lies at an end."""
+
+    def __init__(self, sweep: Sweep, folder: Path) -> None:
+        self.sweep = sweep
+        self.folder = folder
+        self.cells = sweep.cells
+        self.outcomes: dict[str, Attempt] = {}
+        self.scores: list[list[Score | None]] = [[] for _ in sweep.cells]
+        self.status = ExitStatus.DONE
+
+    def carry_out(self, jobs: int, command: Command, watch: Callable[[SweepProgress], None]) -> None:
+        """Run all trials; widen and run on, until each best lies inside what was tried, or nothing wider is allowed."""
+        trials, phase = self.sweep.trials, "tuning"
+        while trials:
+            attempts, status = run_sweep(trials, self.folder, jobs, command, watch, self.sweep.points, phase)
+            self.status = worst(self.status, status)
+            self.outcomes |= {attempt.point.name: attempt for attempt in attempts}
+            self.scores = [[self._score(self.outcomes[trial.name]) for trial in cell.trials] for cell in self.cells]
+            if status is ExitStatus.INTERRUPTED:
+                return
+            before = {trial.name for cell in self.cells for trial in cell.trials}
+            self.cells = tuple(self._widened(*pair) for pair in zip(self.cells, self.scores, strict=True))
+            trials = [trial for cell in self.cells for trial in cell.trials if trial.name not in before]
+            phase = "widening"
+
+    def _widened(self, cell: Cell, scores: Sequence[Score | None]) -> Cell:
+        """A cell with what is to be tried next; as it is where its best trial lies inside, or a field allows no more."""
+        chosen, tune = best(scores), self.sweep.tune
+        if chosen is None or tune is None:
+            return cell
+        tried = [trial.tuned for trial in cell.trials]
+        for candidate in tune.wider(tried[chosen], tried):
+            with suppress(ConfigError):
+                cell = cell.widened(candidate)
+        return cell
+
+    def _score(self, trial: Attempt) -> Score | None:
+        if not trial.done:
+            return None
+        try:
+            result = Result.read(self.folder / trial.point.name)
+        except ValueError:  # a damaged folder tells nothing
+            return None
+        try:
+            return score_of(result, self.sweep.target)
+        except ValueError as error:
+            raise config_error(error) from None
+
+
+def run_sweep(
+    points: Sequence[Point],
+    out: Path,
+    jobs: int = 1,
+    command: Command = grapevine_run,
+    watch: Callable[[SweepProgress], None] = lambda progress: None,
+    later: Sequence[Point] = (),
+    phase: str = "",
+) -> tuple[list[Attempt], ExitStatus]:
+    """Carry out all points that are not complete yet, `jobs` at a time, under the folder `out`; one that fails stops no other.
+
+    Each point has `out/NAME` (its run folder), `out/inputs/NAME.toml` and `out/logs/NAME.log`. `watch` is told whenever
+    something changes, and every so often in between; it is told of the `later` runs too. Ctrl-C ends the runs that are going
+    and leaves what is done.
+    Returns what became of each point, in their order, and the worst exit status of all.
+    """
+    _claim(out)
+    floor = Floor(points, out, jobs, command, later, phase)
+    with Interrupt() as interrupt:
+        try:
+            while floor.step() and not interrupt.requested:
+                watch(floor.progress())
+                time.sleep(PAUSE_S)
+        finally:
+            floor.stop()
+    watch(floor.progress())
+    attempts = [floor.attempts.get(point.name, Attempt(point, "not run", "interrupted before it began")) for point in points]
+    return attempts, ExitStatus.INTERRUPTED if interrupt.requested else worst(*map(_status, attempts))
+
+
+def _status(attempt: Attempt) -> ExitStatus:
+    return ExitStatus.DONE if attempt.done else ExitStatus.LOST if attempt.damaged else ExitStatus.INCOMPLETE
+
+
+def _claim(out: Path) -> None:
+    """Make the sweep's folder; a run's own folder is refused."""
+    try:
+        if out.is_file():
+            raise ConfigError(str(out), problem="is a file, and a sweep needs a folder", cure="give another --out")
+        if (out / "manifest.json").exists():
+            raise ConfigError(str(out), problem="is the folder of a single run", cure="give another --out")
+        for part in ("inputs", "logs"):
+            (out / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot be used for a sweep ({(error.strerror or str(error)).lower()})"
+        raise ConfigError(str(out), problem=problem, cure="give another --out") from None

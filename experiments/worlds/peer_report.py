@@ -1,0 +1,119 @@
+"""What one peer tells of itself at a record instant; the same in every world."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from grapevine.experiments.fleet import mixing_rule
+from grapevine.experiments.worlds.processes.control import Incoming, Outgoing, Report
+from grapevine.peer.carrier import LinkCount
+from grapevine.peer.peer import Peer
+
+if TYPE_CHECKING:
+    from grapevine.experiments.fleet import Fleet
+
+LATENESS_SAMPLES = 256  # of one report: enough for a 99th percentile, little enough for a pipe
+
+
+class Reporter:
+    """Keeps one peer's counts between two reports; `sent` and `received` are those of its links, by neighbour.
+
+    Another thread goes on counting meanwhile: so nothing is set back, only the last counts are remembered.
+    """
+
+    def __init__(self, peer: Peer, sent: dict[int, LinkCount], received: dict[int, LinkCount]) -> None:
+        self.peer = peer
+        self.sent = sent
+        self.received = received
+        self._staleness = dict.fromkeys(received, (0, 0))
+        self._sent = dict.fromkeys(sent, (0, 0))
+        self._spread = dict.fromkeys(received, (0, 0))
+
+    def report(self, index: int, now_ns: int, lateness_ns: list[int], errors: Counter[str]) -> Report:
+        """Everything since the last report."""
+        peer = self.peer
+        stale = peer.staleness.values()
+        return Report(
+            peer.id,
+            index,
+            now_ns,
+            peer.step,
+            peer.take_loss(),
+            peer.speed.step_ns,
+            [self._outgoing(neighbour) for neighbour in self.sent if self._told(neighbour)],
+            [self._incoming(neighbour) for neighbour in self.received if self._told(neighbour)],
+            [value / 1e6 for value in lateness_ns],
+            sum(each.steps for each in stale),
+            sum(each.messages for each in stale),
+            dict(errors.copy() + peer.errors),
+        )
+
+    def _told(self, neighbour: int) -> bool:
+        """Whether to tell of a link: where rounds may use any of thousands, only of one that has carried something."""
+        if self.peer.rounds is None:
+            return True
+        return self.sent[neighbour].bytes > self._sent[neighbour][0] or bool(self.received[neighbour].delays_ns)
+
+    def _outgoing(self, neighbour: int) -> Outgoing:
+        count = self.sent[neighbour]
+        now = count.bytes, count.messages
+        bytes_sent, sent = now[0] - self._sent[neighbour][0], now[1] - self._sent[neighbour][1]
+        self._sent[neighbour] = now
+        meter = self.peer.meters.get(neighbour)
+        rate = meter.rate_bytes_per_s if meter is not None else None
+        return Outgoing(neighbour, bytes_sent, sent, float("nan") if rate is None else rate)
+
+    def _incoming(self, neighbour: int) -> Incoming:
+        count, staleness = self.received[neighbour], self.peer.staleness[neighbour]
+        delays_ns, count.delays_ns = sorted(count.delays_ns), []
+        spread = count.spread_bytes, count.spread_ns
+        spread_bytes, spread_ns = spread[0] - self._spread[neighbour][0], spread[1] - self._spread[neighbour][1]
+        self._spread[neighbour] = spread
+        rate = spread_bytes / spread_ns * 1e9 if spread_ns else float("nan")
+        steps, used = self._staleness[neighbour]
+        self._staleness[neighbour] = staleness.steps, staleness.messages
+        used = staleness.messages - used
+        stale = (staleness.steps - steps) / used if used else float("nan")
+        low, middle, high, highest = (_quantile_s(delays_ns, share) for share in (0.05, 0.5, 0.95, 0.99))
+        return Incoming(neighbour, middle, highest, rate, stale, low, high)
+
+
+def _quantile_s(sorted_ns: list[int], share: float) -> float:
+    return sorted_ns[int(share * (len(sorted_ns) - 1))] / 1e9 if sorted_ns else float("nan")
+
+
+def thinned(values: list[int]) -> list[int]:
+    """At most LATENESS_SAMPLES of the values, evenly taken."""
+    return values[:: len(values) // LATENESS_SAMPLES + 1]
+
+
+def batch_generator(seed: int, peer: int) -> np.random.Generator:
+    """The generator that draws a peer's minibatches: the same in every world."""
+    return np.random.default_rng([seed, 0x5A, peer])
+
+
+def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
+    """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
+    experiment = fleet.experiment
+    peer = Peer(
+        identity,
+        experiment.peers,
+        fleet.mixing_of(identity),
+        weights,
+        experiment.task.batch_size,
+        experiment.codec,
+        experiment.aggregator,
+        experiment.optimizer,
+        experiment.stop.steps,
+        np.random.default_rng([experiment.seed, 0x9E, identity]),
+        int(fleet.problem.samples[identity]),
+        fleet.rounds,
+        mixing_rule(experiment) == "push-sum",
+        fleet.problem.layout,
+        fleet.problem.held_out[identity],
+    )
+    peer.expected = experiment.strategy.expects(peer)
+    return peer

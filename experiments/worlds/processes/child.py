@@ -1,0 +1,347 @@
+"""The processes that the launcher starts: a peer, and the evaluator.
+
+Both ignore the terminal's interrupt (the launcher tells them when to stop) and end at once when the launcher's end of the pipe
+closes, however it ended: no orphan survives. A stopped one cannot see that; but each is a process group of its own, and Linux
+ends (SIGHUP) what is stopped in a group that has lost its last relative.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grapevine.experiments.results.summary import consensus_distance
+from grapevine.experiments.scenario import altered_device
+from grapevine.experiments.worlds.peer_report import Reporter, batch_generator, thinned
+from grapevine.experiments.worlds.processes import control
+from grapevine.experiments.worlds.processes.flow_file import open_table
+from grapevine.experiments.worlds.processes.folders import remove_folder
+from grapevine.experiments.worlds.processes.snapshots import Snapshots, unspool
+from grapevine.netem import Device, Link, Shaper, Shared, SharingShaper, Steady
+from grapevine.netem.kernel.namespaces import enter
+from grapevine.netem.networks.plan import capped_rate
+from grapevine.peer.carrier import Carrier
+from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.live import Clock, LivePeer
+from grapevine.peer.peer import Peer, message_limit_bytes
+from grapevine.peer.realtime import Privilege
+from grapevine.peer.sockets import Sockets
+
+LOCAL = "ipc://"
+IO_PRIORITY, STRATEGY_PRIORITY = 2, 1  # under the real-time policies, where they are permitted
+STRATEGIES_SHARE = 0.5  # of the machine, for all peers' strategies together: who computes more loses the real-time priority
+PEER_NICE = 10  # of peers as fast as the host: many of them must not starve the launcher, which has to see that one dies
+EVALUATOR_NICE = 10
+EVALUATOR_BEAT_S = 1.0
+SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
+
+
+@dataclass(frozen=True)
+class PeerSpec:
+    """Everything that one peer's process needs to know; the peer itself is made by the launcher and travels whole."""
+
+    peer: Peer
+    peers: int
+    links: dict[int, Link]
+    shared: Shared
+    device: Device
+    strategy: Any
+    problem: Any
+    arrays: list[str]
+    seed: int
+    room: Path
+    address: str
+    run: int
+    realtime: bool
+    """Whether to ask for real-time priority, which has been found to be permitted."""
+    dilation: float
+    stop_ns: int | None
+    every_ns: int
+    dies_ns: int | None = None
+    """When the script kills this peer, which it sees to itself: the launcher of a busy machine may be late."""
+    namespace: str = ""
+    """The network namespace to live in; "" = the launcher's."""
+
+
+class _Pipe:
+    """The child's end of its pipe to the launcher; writing is safe from any thread.
+
+    `folders` are the launcher's: whoever notices that it died removes them in its place.
+    """
+
+    def __init__(self, connection: Connection, folders: Sequence[Path] = ()) -> None:
+        self.connection = connection
+        self.folders = folders
+        self._writable = select.poll()
+        self._writable.register(connection.fileno(), select.POLLOUT)
+        self._lock = threading.Lock()
+
+    def say(self, message: control.Up) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self.connection.send_bytes(control.encode(message))
+
+    def beat(self) -> None:
+        """Show that this process lives, unless that would mean to wait: what fills the pipe, or is on its way, shows it too."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._writable.poll(0):
+                with contextlib.suppress(OSError):
+                    self.connection.send_bytes(control.encode(control.Beat()))
+        finally:
+            self._lock.release()
+
+    def hear(self) -> control.Down:
+        """The launcher's next message; the launcher's end ends this process."""
+        try:
+            return control.decode_down(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            for folder in self.folders:
+                remove_folder(folder)
+            os._exit(1)
+
+
+class _Learner:
+    """One peer's gradients: its own minibatches, its emulated device."""
+
+    def __init__(self, spec: PeerSpec) -> None:
+        self.problem = spec.problem
+        self.device = spec.device
+        self.sampler = spec.problem.sampler(spec.peer.id, batch_generator(spec.seed, spec.peer.id))
+        self.peer = spec.peer.id
+
+    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
+        return self.problem.gradient(weights, self.sampler.draw(batch_size))
+
+    def held_out_loss(self, weights: np.ndarray) -> float:
+        return self.problem.held_out_loss(self.peer, weights)
+
+    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
+        return self.device.step_ns(batch_size, now_ns, step)
+
+
+class _PeerProcess:
+    """A peer's two threads and their talk with the launcher."""
+
+    def __init__(self, spec: PeerSpec, pipe: _Pipe) -> None:
+        self.spec = spec
+        self.pipe = pipe
+        self.snapshots = Snapshots(spec.room, spec.peers, spec.problem.size)
+        self.peer = spec.peer
+        self.clock = Clock(spec.dilation)
+        endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
+        self.learner = _Learner(spec)
+        self.live = LivePeer(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
+        priority = IO_PRIORITY if spec.realtime else 0
+        self.privilege: Privilege | None = None
+        self.folder = os.open(spec.room, os.O_RDONLY | os.O_DIRECTORY)
+        self.sockets = Sockets(self._in_full(spec.address), priority)
+        self.shaper = _shaper(spec)
+        self.carrier = Carrier(
+            self.live,
+            self.sockets,
+            self.shaper,
+            spec.run,
+            pipe.connection.fileno(),
+            self._on_control,
+            self._beat,
+            priority,
+        )
+        self.reporter = Reporter(self.peer, self.carrier.sent, self.carrier.received)
+
+    def run(self) -> None:
+        """Meet the neighbours, wait for the start, train, report, and serve until the launcher says exit."""
+        local = self.spec.address.startswith(LOCAL)
+        self.pipe.say(control.Ready(self.spec.address if local else self.sockets.address))
+        told = self.pipe.hear()
+        assert isinstance(told, control.Connect)
+        self.sockets.connect({neighbour: self._in_full(address) for neighbour, address in told.addresses.items()})
+        self._warm_up()
+        self.pipe.say(control.Connected())
+        start = self.pipe.hear()
+        if not isinstance(start, control.Start):
+            return
+        self.clock.epoch_ns = start.epoch_ns
+        if self.spec.dies_ns is not None:
+            death = threading.Timer(self.clock.seconds_until(self.spec.dies_ns), os.kill, (os.getpid(), signal.SIGKILL))
+            death.daemon = True
+            death.start()
+        if self.carrier.priority:
+            share = STRATEGIES_SHARE * len(os.sched_getaffinity(0)) / self.spec.peers
+            self.privilege = Privilege(min(share, STRATEGIES_SHARE), STRATEGY_PRIORITY)
+        thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
+        thread.start()
+        self.live.run(self.spec.strategy.run(self.peer))
+        self.snapshot(control.FINAL, self.peer.now_ns)
+        thread.join()
+
+    def _in_full(self, address: str) -> str:
+        """A local name is one in the run's folder, by way of a descriptor: an address has at most 107 characters."""
+        return address.replace(LOCAL, f"{LOCAL}/proc/self/fd/{self.folder}/", 1)
+
+    def snapshot(self, index: int, now_ns: int) -> None:
+        """Hand over the weights, and what happened since the last time."""
+        self.snapshots.write(index, self.peer.id, self.peer.weights)
+        lateness, self.carrier.lateness_ns = self.carrier.lateness_ns, []
+        overrun, self.live.overrun_ns = self.live.overrun_ns, []
+        late = [*thinned(lateness), *thinned(overrun)]
+        self.pipe.say(self.reporter.report(index, now_ns, late, self.carrier.errors))
+
+    def _warm_up(self) -> None:
+        """The first gradient of a process is slower than all others: make it before the clock starts."""
+        if not self.spec.problem.samples[self.peer.id]:
+            return  # it serves, holds no data and makes no gradients
+        sampler = self.spec.problem.sampler(self.peer.id, np.random.default_rng(0))
+        self.spec.problem.gradient(self.peer.weights.copy(), sampler.draw(self.peer.batch_size))
+
+    def _beat(self, carrier: Carrier) -> None:
+        self.pipe.beat()
+        if self.privilege is not None:
+            self.privilege.check()
+
+    def _carry(self) -> None:
+        try:
+            self.carrier.run()
+        except BaseException:
+            self.pipe.say(control.Failed(traceback.format_exc()))
+            os._exit(1)
+
+    def _on_control(self, carrier: Carrier) -> None:
+        message = self.pipe.hear()
+        if isinstance(message, control.Lost):
+            carrier.lose(message.peer)
+        elif isinstance(message, control.Alter):
+            self._alter(message)
+        elif isinstance(message, control.Stop):
+            carrier.stop()
+        elif isinstance(message, control.Exit):
+            carrier.stop()
+            carrier.finished = True
+
+    def _alter(self, message: control.Alter) -> None:
+        """What is on the wire, and the step that is being computed, keep their times."""
+        for neighbour, state in message.links.items():
+            own = Steady(state.rate_bytes_per_s, state.delay_ns, state.loss)
+            cap = capped_rate if state.capped else None
+            link = self.spec.links[neighbour] = self.spec.links[neighbour].altered(state.changes, own, cap)
+            self.shaper.relink(neighbour, link)
+        if message.tempos is not None:
+            self.learner.device = altered_device(self.learner.device, tuple(message.tempos))
+
+
+def _shaper(spec: PeerSpec) -> Shaper | SharingShaper:
+    """What holds a peer's sending back: its links alone, or with others what several links share."""
+    flows = {pair[1]: flow for flow, pair in enumerate(spec.shared.routes) if pair[0] == spec.peer.id}
+    if not flows:
+        return Shaper(spec.links)
+    return SharingShaper(spec.links, flows, *open_table(spec.room, spec.shared))
+
+
+def peer_main(spec: PeerSpec, folders: Sequence[Path], connection: Connection) -> None:
+    """The life of a peer's process; `folders` are to be removed if the launcher dies."""
+    _by_itself()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _one_thread()
+    os.nice(0 if spec.device.step_ns(1) else PEER_NICE)
+    pipe = _Pipe(connection, folders)
+    try:
+        if spec.namespace:
+            enter(spec.namespace)  # before there is any other thread or socket: both stay where they are
+        spec.problem.attach(unspool(spec.room, spec.arrays))
+        _PeerProcess(spec, pipe).run()
+    except BaseException:
+        pipe.say(control.Failed(traceback.format_exc()))
+        os._exit(1)
+    os._exit(0)  # sockets and mappings go with the process; nothing is left to say
+
+
+def evaluator_main(
+    problem: Any, arrays: list[str], room: Path, peers: int, folders: Sequence[Path], connection: Connection
+) -> None:
+    """The life of the evaluator: score snapshots, at the lowest priority, outside the peers' time.
+
+    Beside that it beats: one score may take long, and the launcher must tell that from a process that stands still.
+    """
+    _by_itself()
+    os.nice(EVALUATOR_NICE)
+    _one_thread()
+    pipe = _Pipe(connection, folders)
+    threading.Thread(target=_beat_for_ever, args=(pipe,), name="beat", daemon=True).start()
+    try:
+        problem.attach(unspool(room, arrays))
+        snapshots = Snapshots(room, peers, problem.size)
+        pipe.say(control.Connected())
+        while isinstance(task := pipe.hear(), control.Evaluate):
+            weights = snapshots.read(task.index, task.peers)
+            pipe.say(control.Unscored(task.index) if weights is None else score(problem, weights, task))
+    except BaseException:
+        pipe.say(control.Failed(traceback.format_exc()))
+        os._exit(1)
+    os._exit(0)
+
+
+def _beat_for_ever(pipe: _Pipe) -> None:
+    while True:
+        pipe.beat()
+        time.sleep(EVALUATOR_BEAT_S)
+
+
+def score(problem: Any, weights: np.ndarray, task: control.Evaluate) -> control.Score:
+    """The scores of several peers' weights (float32 [k, size]) and of their mean, on the test and the validation set."""
+    mean = weights.mean(axis=0, dtype=np.float64).astype(np.float32)
+    models = np.concatenate([weights, mean[None]])
+    losses, accuracies = problem.evaluate(models, "test")
+    validation_losses, validation_accuracies = problem.evaluate(models, "validation")
+    return control.Score(
+        task.index,
+        task.time_ns,
+        task.peers,
+        [float(value) for value in losses[:-1]],
+        [float(value) for value in accuracies[:-1]],
+        float(accuracies[-1]),
+        [float(value) for value in validation_losses[:-1]],
+        [float(value) for value in validation_accuracies[:-1]],
+        float(validation_accuracies[-1]),
+        consensus_distance(weights),
+    )
+
+
+def _by_itself() -> None:
+    """Whatever the terminal sends is the launcher's business; where that dies, no process stays behind stopped."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # it keeps the fork server alive
+
+
+def _one_thread() -> None:
+    """Peers share the cores: each computes in one thread."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def may_run_realtime() -> bool:
+    """Whether SCHED_FIFO may be asked for; tried for a moment, because root in a container often may not, and zmq aborts the
+    process where its thread is refused."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        return False
+    os.sched_setscheduler(0, policy, parameters)
+    return True

@@ -1,0 +1,463 @@
+"""The world of processes: one operating system process a peer, in real time, from a fork server that holds everything.
+
+The launcher starts the peers, lets them meet, drops the start barrier, listens, and sees to it that nothing hangs: a process
+that dies or falls silent is named and its neighbours are told; an interrupt, an error or the launcher's own death ends all.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+import traceback
+from collections.abc import Sequence
+from math import inf, isfinite
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grapevine.experiments.config.experiment import Processes
+from grapevine.experiments.fleet import Fleet
+from grapevine.experiments.results.summary import Outcome, peers_text
+from grapevine.experiments.scenario import kills
+from grapevine.experiments.worlds.collector import Collector
+from grapevine.experiments.worlds.interrupt import Interrupt
+from grapevine.experiments.worlds.peer_report import make_peer
+from grapevine.experiments.worlds.processes import control
+from grapevine.experiments.worlds.processes.attention import Attention
+from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main, score
+from grapevine.experiments.worlds.processes.evaluation import Scoring
+from grapevine.experiments.worlds.processes.flow_file import open_table
+from grapevine.experiments.worlds.processes.folders import remove_folder
+from grapevine.experiments.worlds.processes.forkserver import (
+    UNGUARDED,
+    Child,
+    WorldError,
+    bounded_start,
+    end_fork_server,
+    server_folder,
+    start_fork_server,
+    wake_tracker,
+)
+from grapevine.experiments.worlds.processes.pokes import BY_SCRIPT, Pokes
+from grapevine.experiments.worlds.processes.snapshots import Snapshots, make_room, spool
+from grapevine.experiments.worlds.strategy_error import told_fault
+from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
+from grapevine.netem.kernel.plan import address
+
+SILENCE_S = 10.0  # without a sign of life for so long, while the launcher listens, a process counts as lost
+SETUP_S = 120.0
+STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
+INTERRUPT_GRACE_S = 0.7
+RAISED = 1  # exit status of a process that could not even begin: it cannot read what it is given
+KILLED_S = 3.0  # within which the fork server has told that the processes are gone that were killed
+REFRESH_S = 0.25
+
+
+class ProcessesWorld:
+    """Runs one fleet to its end.  `interrupt` may ask for that end at any time."""
+
+    def __init__(self, fleet: Fleet, collector: Collector, interrupt: Interrupt) -> None:
+        world = fleet.experiment.world
+        assert isinstance(world, Processes)
+        self.world = world
+        self.fleet = fleet
+        self.collector = collector
+        self.interrupt = interrupt
+        self.peers: dict[int, Child] = {}
+        self.evaluator: Child | None = None
+        self.epoch_ns = 0
+        self.shared = fleet.plan.shared()
+        self.network = Namespaces(fleet.plan, self.world.dilation) if fleet.plan.kernel else None
+        self.reason = ""
+        self.failure = ""
+        self.completed = True
+        self.attention = Attention()
+        self.pokes = Pokes(fleet, collector, lambda: int(self._emulated_s() * 1e9), self._say, self._kill, self._waiting_for)
+        self._stop_deadline_s: float | None = None
+        self._step_s = 0.0  # the longest step, in real time: nobody can stop in the middle of one
+        self.scoring = Scoring(SILENCE_S, SETUP_S)
+        self._refreshed_s = 0.0
+        self._room: Path | None = None  # the folder of shared files, as long as not everybody has mapped them
+
+    def run(self) -> Outcome:
+        """Start, train, end.  Raises WorldError where the fleet could not be started; no process survives this call."""
+        self._heed_interrupt()
+        peers, problem = self.fleet.experiment.peers, self.fleet.problem
+        arrays_bytes = sum(array.nbytes + 4096 for array in problem.arrays.values())
+        try:
+            room = make_room(arrays_bytes + Snapshots.needed_bytes(peers, problem.size), self._lay_files)
+        except OSError as error:
+            raise WorldError(str(error)) from None
+        try:
+            self._room = room
+            try:
+                self._start(room)
+            except WorldError:
+                self._heed_interrupt()  # which broke the start off
+                raise
+            started_s = time.monotonic()
+            self._train()
+            wall_s = time.monotonic() - started_s
+            self._score_the_end()
+            return self.collector.outcome(self.completed, self.reason, wall_s, self.weights)
+        finally:
+            remove_folder(room)
+            self._end_all()
+            self._take_network_down()
+
+    def _lay_files(self, room: Path) -> None:
+        """Put what the processes share into a folder.  Raises OSError where it does not fit."""
+        self.scoring.snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
+        spool(room, self.fleet.problem.arrays)
+        if self.shared.routes:
+            open_table(room, self.shared, create=True)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Every peer's last weights that are known, float32 [peers, size]: the initial ones of a fleet that never began."""
+        problem, snapshots = self.fleet.problem, self.scoring.snapshots
+        return np.tile(problem.initial, (len(self.fleet.devices), 1)) if snapshots is None else snapshots.last(problem.initial)
+
+    # ---- the start ------------------------------------------------------------------------------------------------
+
+    def _start(self, room: Any) -> None:
+        experiment, run = self.fleet.experiment, secrets.randbits(63)
+        start_fork_server(self.fleet.problem.preload)
+        self._bring_network_up()
+        names = list(self.fleet.problem.arrays)
+        with bounded_start(lambda: self.interrupt.requested, SETUP_S):
+            for peer in range(experiment.peers):
+                self._heed_interrupt()
+                spec = self._spec(peer, names, room, run)
+                self.peers[peer] = Child(f"peer {peer}", peer_main, (spec, (room, server_folder())))
+            arguments = self.fleet.problem, names, room, experiment.peers, (room, server_folder())
+            self.evaluator = Child("evaluator", evaluator_main, arguments)
+        import pyarrow.parquet  # noqa: F401 - while the peers set up, not while they train
+
+        addresses = {peer: message.address for peer, message in self._hear_all(control.Ready).items()}
+        for peer, child in self.peers.items():
+            child.say(control.Connect({other: addresses[other] for other in self.fleet.graph.neighbors(peer)}))
+        self._hear_all(control.Connected)
+        if self._timed() and (missing := self._without_realtime()):
+            self.collector.event("note", text=f"no real-time priority, since {missing}: releases may be late beside busy cores")
+        self.epoch_ns = time.monotonic_ns() + 20_000_000 + 1_000_000 * experiment.peers
+        for child in self.peers.values():
+            child.say(control.Start(self.epoch_ns))
+            child.heard_s = self.attention.s  # it may have waited long for the others
+        self.collector.clock_s = self._emulated_s
+        self.collector.phase = "training"
+        pids = [child.process.pid for child in self.peers.values()]
+        self.collector.event("start", peers=experiment.peers, pids=pids, evaluator=self.evaluator.process.pid)
+
+    def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
+        fleet, experiment = self.fleet, self.fleet.experiment
+        if self.world.transport == "ipc" and self.network is None:
+            listens = f"ipc://peer-{peer}"  # in the run's own folder
+        else:
+            host = "127.0.0.1" if self.network is None else address(peer)
+            listens = f"tcp://{host}:{self.world.port + peer if self.world.port else '*'}"
+        itself = make_peer(fleet, peer, np.array(fleet.problem.initial, np.float32))
+        return PeerSpec(
+            peer=itself,
+            peers=experiment.peers,
+            links={neighbour: fleet.plan.link(peer, neighbour) for neighbour in itself.neighbours},
+            shared=self.shared,
+            device=fleet.devices[peer],
+            strategy=experiment.strategy,
+            problem=fleet.problem,
+            arrays=arrays,
+            seed=experiment.seed,
+            room=room,
+            address=listens,
+            namespace="" if self.network is None else self.network.name(peer),
+            run=run,
+            realtime=self._timed() and not self._without_realtime(),
+            dilation=self.world.dilation,
+            stop_ns=fleet.stop_ns,
+            every_ns=fleet.every_ns,
+            dies_ns=next((at_ns for at_ns, victim in kills(experiment.events) if victim == peer), None),
+        )
+
+    def _bring_network_up(self) -> None:
+        if self.network is not None:
+            try:
+                self.network.__enter__()
+            except NamespaceError as error:
+                raise WorldError(f"the kernel refused the network: {error}") from None
+
+    def _take_network_down(self) -> None:
+        if self.network is not None:
+            try:
+                self.network.undo()
+            except NamespaceError as error:
+                self.collector.warn(f"{error}; try `grapevine cleanup`")
+
+    def _timed(self) -> bool:
+        plan = self.fleet.plan
+        links = any(spec.delay_ns or isfinite(spec.rate_bytes_per_s) for spec in plan.links.values())
+        return links or bool(plan.cables) or any(isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
+
+    def _without_realtime(self) -> str:
+        """Why the peers ask for no real-time priority; "" where they do."""
+        if not self.world.realtime:
+            return "world.realtime is false"
+        if (niceness := os.getpriority(os.PRIO_PROCESS, 0)) > 0:
+            return f"the launcher is to be nice ({niceness})"
+        return "" if may_run_realtime() else "SCHED_FIFO is not permitted here"
+
+    def _heed_interrupt(self) -> None:
+        """Before the start barrier there is nothing to end in good order."""
+        if self.interrupt.requested:
+            raise KeyboardInterrupt
+
+    def _hear_all(self, kind: type) -> dict[int, Any]:
+        """One message of a kind from every peer, before anything may go wrong."""
+        heard: dict[int, Any] = {}
+        deadline_s = self.attention.s + SETUP_S
+        while len(heard) < len(self.peers):
+            self._heed_interrupt()
+            if self.attention.s > deadline_s:
+                missing = [child.name for peer, child in self.peers.items() if peer not in heard]
+                raise WorldError(f"{', '.join(missing)}: no answer within {SETUP_S:.0f} s of the start")
+            for peer, child in self.peers.items():
+                if peer in heard:
+                    continue
+                child.go_on()
+                for message in child.read():
+                    if isinstance(message, kind):
+                        heard[peer] = message
+                if not child.alive:
+                    raise self._ended_early(child)
+            wait([child.connection for peer, child in self.peers.items() if peer not in heard], 0.1)
+            self.attention.look()
+        return heard
+
+    def _ended_early(self, child: Child) -> WorldError:
+        """Why a process ended before the start, as far as can be known."""
+        ending = child.ending()
+        if child.process.exitcode == UNGUARDED:
+            return WorldError(
+                "the script starts its fleet when it is imported, and every peer's process imports it: put the call under "
+                '`if __name__ == "__main__":`'
+            )
+        words, code = child.last_words.strip(), child.process.exitcode
+        cure = "what comes from Python must be importable: define it at the top level of a file, or use the virtual world"
+        silent = f"{ending}; {cure}" if code == RAISED else ending
+        return WorldError(f"{child.name} ended while it was set up: {words.splitlines()[-1] if words else silent}", words)
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        """Listen until every living peer has made its last report."""
+        self.pokes.open()
+        try:
+            while self._waiting_for():
+                self._listen(self.pokes.pause_s(0.1, self.world.dilation), self.pokes.fds)
+                self._watch_time()
+                self._watch_evaluator()
+                self._refresh()
+        finally:
+            self.pokes.close()
+        self._note_losses()
+        self.reason = self.failure or self._reason_with_losses()
+        self.collector.phase = "evaluating"
+        for child in self.peers.values():
+            child.say(control.Exit())
+
+    def _waiting_for(self) -> list[int]:
+        return [peer for peer, child in self.peers.items() if child.alive and peer not in self.collector.finished]
+
+    def _say(self, peer: int, message: control.Down) -> None:
+        if self.peers[peer].alive:
+            self.peers[peer].say(message)
+
+    def _kill(self, peer: int, why: str) -> None:
+        if peer not in self.collector.lost and peer not in self.collector.finished:
+            self.peers[peer].why = why  # it may be gone by now: who kills itself by the script is as fast as the launcher
+            self.peers[peer].kill()
+
+    def _listen(self, timeout_s: float, also: Sequence[int] = ()) -> None:
+        children = [child for child in (*self.peers.values(), self.evaluator) if child is not None and child.alive]
+        wait([*(child.connection for child in children), *also], timeout_s)
+        for child in children:
+            child.go_on()
+            for message in child.read():
+                child.heard_s = self.attention.s
+                self._take(child, message)
+        self.attention.look()
+        self.pokes.look()  # first, since it knows why a peer is gone
+        self._note_losses()
+
+    def _note_losses(self) -> None:
+        """Name the processes that are gone, once each."""
+        for peer, child in self.peers.items():
+            if not child.alive and peer not in self.collector.finished and peer not in self.collector.lost:
+                self._lose(peer, child)
+        if self.evaluator is not None and not self.evaluator.alive:
+            self._lose_evaluator(self.evaluator)
+
+    def _take(self, child: Child, message: control.Up) -> None:
+        if isinstance(message, control.Report):
+            self._step_s = max(self._step_s, message.step_ns / 1e9 * self.world.dilation)
+            self._evaluate(self.collector.report(message))
+        elif isinstance(message, control.Score):
+            self.scoring.answered(message.index, scored=True)
+            self.collector.scored(message)
+            target = self.fleet.experiment.stop.accuracy
+            if target is not None and self.collector.validation_accuracy_mean >= target and not self.reason:
+                self._stop(self.collector.target_reached(target, message.time_ns))
+        elif isinstance(message, control.Unscored):
+            self.scoring.answered(message.index, scored=False)
+        elif isinstance(message, control.Connected) and self._room is not None:
+            remove_folder(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now
+            self._room = None
+
+    def _evaluate(self, task: control.Evaluate | None) -> None:
+        """Have a snapshot scored, now or once training is over."""
+        if task is not None:
+            self.scoring.take(task, self.evaluator)
+
+    def _lose(self, peer: int, child: Child) -> None:
+        """A peer's process is gone: name it, tell the others, go on."""
+        if child.last_words:
+            told = told_fault(child.last_words, self.fleet.experiment.strategy)
+            self.collector.event("fault", peer=peer, text=child.last_words)
+            self.completed = False
+            self.failure = self.failure or f"peer {peer} failed: {told}; events.jsonl has the whole traceback"
+            why = f"its strategy raised {told}"
+        elif child.why:
+            why = child.why
+        else:
+            why = child.ending()
+        for task in self.collector.lose(peer, why, asked=child.why == BY_SCRIPT, pid=child.process.pid):
+            self._evaluate(task)
+        self.collector.warn(f"peer {peer} was lost: {why}; its neighbours went on without it")
+        for other in self.peers.values():
+            if other.alive:
+                other.say(control.Lost(peer))
+
+    def _lose_evaluator(self, child: Child) -> None:
+        """Nobody scores beside the training any more: the run goes on, says so, and scores at its end."""
+        self.evaluator = None
+        words = child.last_words.strip()
+        why = f"scoring raised {words.splitlines()[-1]}" if words else child.why or child.ending()
+        self.collector.event("fault", text=words or why)
+        target = self.fleet.experiment.stop.accuracy
+        missed = "" if target is None or self.reason else f"; nothing could stop the run at accuracy {target:g} any more"
+        self.collector.warn(f"the evaluator was lost: {why}; what it had not scored was left to the end{missed}")
+        self.scoring.take_back()
+
+    def _watch_evaluator(self) -> None:
+        """End an evaluator that stands still: the launcher can do its work."""
+        child = self.evaluator
+        if child is not None and child.alive and self.scoring.is_silent(child, self.attention.s):
+            child.why = f"it gave no sign of life for {SILENCE_S:.0f} s, and was ended"
+            child.end()
+
+    def _watch_time(self) -> None:
+        """Nothing waits for ever: interrupts, the end of the time, silent and stuck processes."""
+        now_s = self.attention.s
+        if self.interrupt.requested and self.reason != "interrupted":
+            self.completed = False
+            self._stop("interrupted", INTERRUPT_GRACE_S)
+        stop_ns = self.fleet.stop_ns
+        if stop_ns is not None and self._stop_deadline_s is None and self._emulated_s() > stop_ns / 1e9:
+            self._stop_deadline_s = now_s + 2 * (STOP_GRACE_S + self._step_s)
+        for peer in self._waiting_for():
+            child = self.peers[peer]
+            if now_s - child.heard_s > SILENCE_S:
+                child.why = f"it gave no sign of life for {now_s - child.heard_s:.0f} s, and was ended"
+                child.end()
+            elif self._stop_deadline_s is not None and now_s > self._stop_deadline_s:
+                child.why = "it had not stopped in time when the run ended, and was ended"
+                child.end()
+
+    def _stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
+        self.reason = reason
+        self._stop_deadline_s = self.attention.s + grace_s
+        if reason != "interrupted":
+            self._stop_deadline_s += 2 * self._step_s
+        for child in self.peers.values():
+            child.say(control.Stop())
+
+    def _reason_with_losses(self) -> str:
+        """Why the run ended, and whom it had lost by then without having been asked to; after an interrupt some need to be
+        ended, which says nothing."""
+        if self.reason == "interrupted":
+            return self.reason
+        if not self.collector.finished:
+            self.completed = False
+            return f"{self.reason}; every peer was lost" if self.reason else "every peer was lost"
+        reason, unasked = self.reason or self._natural_end(), self.collector.lost_unasked
+        return f"{reason}; lost on the way: {peers_text(sorted(unasked))}" if unasked else reason
+
+    def _natural_end(self) -> str:
+        stop = self.fleet.experiment.stop
+        if stop.steps is not None and all(self.collector.steps[peer] >= stop.steps for peer in self.collector.finished):
+            return f"{stop.steps} steps done"
+        if self.fleet.stop_ns is not None and self.collector.emulated_s * 1e9 >= self.fleet.stop_ns:
+            return f"{stop.time} of emulated time over"
+        return "every strategy returned"
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    def _score_the_end(self) -> None:
+        """Wait for what the evaluator still scores, and score the rest here; not for long after an interrupt."""
+        self._evaluate(self.collector.complete(control.FINAL))
+        deadline_s = inf
+        while self.scoring.given and time.monotonic() < deadline_s:
+            self._listen(0.05)
+            self._watch_evaluator()
+            self._refresh()
+            if self.interrupt.requested:
+                deadline_s = min(deadline_s, time.monotonic() + 0.5)
+        able = True
+        for task, weights in self.scoring.left():
+            able = able and not self.interrupt.requested
+            if weights is None or not able:
+                self.collector.unscored(task)
+            else:
+                able = self._score_here(task, weights)
+            self._refresh()
+
+    def _score_here(self, task: control.Evaluate, weights: np.ndarray) -> bool:
+        """Score one record in this process; False, with the cause in the summary, where the task cannot."""
+        try:
+            self.collector.scored(score(self.fleet.problem, weights, task))
+        except Exception as error:  # a task from Python may raise anything
+            why = f"scoring raised {traceback.format_exception_only(error)[-1].strip()}"
+            self.collector.event("fault", text=traceback.format_exc())
+            self.collector.warn(f"{why}; what was not scored by then has no scores")
+            self.collector.unscored(task)
+            self.completed, self.reason = False, why
+            return False
+        return True
+
+    def _end_all(self) -> None:
+        children = [child for child in (*self.peers.values(), self.evaluator) if child is not None]
+        for child in children:
+            child.say(control.Exit())
+        deadline_s = time.monotonic() + 0.3
+        for child in children:
+            child.process.join(max(0.0, deadline_s - time.monotonic()))
+            child.end()
+        deadline_s = time.monotonic() + KILLED_S
+        for child in children:
+            child.process.join(max(0.0, deadline_s - time.monotonic()))
+        if any(child.process.is_alive() for child in children):
+            end_fork_server()  # it is stopped: whoever waits for one of its processes would wait for ever
+
+        wake_tracker()
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._refreshed_s > REFRESH_S:
+            self._refreshed_s = time.monotonic()
+            self.collector.refresh(self._emulated_s())
+
+    def _emulated_s(self) -> float:
+        emulated_s = (time.monotonic_ns() - self.epoch_ns) / self.world.dilation / 1e9
+        stop_ns = self.fleet.stop_ns
+        return emulated_s if stop_ns is None else min(emulated_s, stop_ns / 1e9 + 1e-6)

@@ -1,0 +1,151 @@
+"""What happens to a fleet of processes while it runs: peers that the script ends, and whatever it is poked with.
+
+Links and devices know the script by themselves.  What they cannot know, the launcher tells the peer whose they are: all that
+has happened and will happen to a link, in place of what it knew.  What is on the wire by then keeps its time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from grapevine.experiments.config.errors import ConfigError
+from grapevine.experiments.config.events import (
+    Event,
+    KillEvent,
+    LinkEvent,
+    Pair,
+    PartitionEvent,
+    PauseEvent,
+    SpeedEvent,
+    without_stale,
+)
+from grapevine.experiments.config.menus import EVENTS
+from grapevine.experiments.fleet import Fleet
+from grapevine.experiments.scenario import changes_of, check, in_order, tempos_of
+from grapevine.experiments.worlds.collector import Collector
+from grapevine.experiments.worlds.processes import control
+from grapevine.experiments.worlds.processes.poke_socket import Rendezvous
+from grapevine.netem.links.alterations import cut_for_good_ns, without_open_end
+
+BY_SCRIPT = "killed by the script"
+BY_POKE = "killed by a poke"
+REMEMBERED_NS = 1_000_000_000
+"""How long ago something was poked that peers may still reckon with; what is older counts where nothing came in its place."""
+
+
+class Pokes:
+    """Carries out the script's rest and pokes.  `say` reaches a peer, `kill(peer, why)` ends one, `alive` names those that run.
+
+    `now_ns` is the emulated time.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        collector: Collector,
+        now_ns: Callable[[], int],
+        say: Callable[[int, control.Down], None],
+        kill: Callable[[int, str], None],
+        alive: Callable[[], Iterable[int]],
+    ) -> None:
+        self.fleet = fleet
+        self.collector = collector
+        self.now_ns = now_ns
+        self.say = say
+        self.kill = kill
+        self.alive = alive
+        self._events = in_order(fleet.experiment.events)  # those of the script and the pokes so far, but for what is stale
+        self._script = deque(self._events)
+        self._rendezvous: Rendezvous | None = None
+        self._over = False
+
+    def open(self) -> None:
+        """From now on the fleet can be poked."""
+        try:
+            self._rendezvous = Rendezvous(self.collector.recorder.inside)
+        except OSError as error:
+            self.collector.event("note", text=f"this fleet cannot be poked, since its folder holds no socket: {error.strerror}")
+
+    def close(self) -> None:
+        """The training is over: the script ends, and the fleet cannot be poked any more."""
+        self._over = True
+        if self._rendezvous is not None:
+            self._rendezvous.close()
+            self._rendezvous = None
+
+    @property
+    def fds(self) -> list[int]:
+        """What to wait on for pokes."""
+        return [] if self._rendezvous is None else self._rendezvous.fds
+
+    def pause_s(self, most_s: float, dilation: float) -> float:
+        """Real seconds until the script goes on, at most `most_s`."""
+        if not self._script:
+            return most_s
+        return max(0.0, min(most_s, (self._script[0].at_ns - self.now_ns()) / 1e9 * dilation))
+
+    def look(self) -> None:
+        """Do what the script says by now, and what others ask for."""
+        now_ns = self.now_ns()
+        while not self._over and self._script and self._script[0].at_ns <= now_ns:
+            event = self._script.popleft()
+            self.collector.recorder.event(event.at_ns / 1e9, "script", text=event.describe())
+            if isinstance(event, KillEvent):
+                self.kill(event.peer, BY_SCRIPT)
+            elif isinstance(event, LinkEvent | PartitionEvent):
+                self._cut_for_good(event)
+        if self._rendezvous is not None:
+            self._rendezvous.serve(self._answer)
+
+    def _cut_for_good(self, event: LinkEvent | PartitionEvent) -> None:
+        """Links do not know of cuts that the script never heals: a poke may."""
+        changes = changes_of(self._events, event.affected(self.fleet.plan.links))
+        self._tell_links(pair for pair, known in changes.items() if cut_for_good_ns(known) == event.at_ns)
+
+    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Carry out a poke: what was done and when, or why not."""
+        now_ns = self.now_ns()
+        given = question.get("event")
+        try:
+            event = EVENTS.read({**given, "at": f"{now_ns} ns"} if isinstance(given, dict) else given)
+            self._check(event)
+        except ConfigError as error:
+            return {"refused": str(error)}
+        self._events = without_stale(in_order([*self._events, event]), now_ns - REMEMBERED_NS)
+        text = event.describe()
+        self.collector.event("poke", text=text)
+        if isinstance(event, KillEvent):
+            self.kill(event.peer, BY_POKE)
+        elif isinstance(event, LinkEvent | PartitionEvent):
+            affected = event.affected(self.fleet.plan.links)
+            self.collector.poked.update(affected)
+            self._tell_links(affected)
+        elif isinstance(event, SpeedEvent | PauseEvent):
+            self.say(event.peer, control.Alter({}, list(tempos_of(self._events, event.peer))))
+        return {"done": text, "time_s": now_ns / 1e9}
+
+    def _check(self, event: Event) -> None:
+        """Raises ConfigError where the fleet, as it is now, cannot carry it out."""
+        plan = self.fleet.plan
+        check(event, plan, self.fleet.devices, self.fleet.experiment.task.batch_size, EVENTS.key)
+        alive = set(self.alive())
+        if isinstance(event, KillEvent | SpeedEvent | PauseEvent) and event.peer not in alive:
+            raise ConfigError(key="event.peer", value=event.peer, problem=f"peer {event.peer} does not run any more")
+        if isinstance(event, LinkEvent | PartitionEvent) and not any(set(pair) <= alive for pair in event.affected(plan.links)):
+            raise ConfigError(key="event", problem=f"{event.describe()}: of no link do both peers still run")
+
+    def _tell_links(self, pairs: Iterable[Pair]) -> None:
+        now_ns = self.now_ns()
+        of_peer: dict[int, dict[int, control.LinkState]] = {}
+        for pair, changes in changes_of(self._events, pairs).items():
+            since_ns = cut_for_good_ns(changes)
+            known = without_open_end(changes) if since_ns is not None and since_ns > now_ns else changes
+            spec = msgspec.structs.replace(self.fleet.plan.links[pair], changes=())
+            state = control.LinkState(spec.rate_bytes_per_s, spec.delay_ns, spec.loss, spec.cap is not None, known)
+            of_peer.setdefault(pair[0], {})[pair[1]] = state
+        for peer, links in of_peer.items():
+            self.say(peer, control.Alter(links))

@@ -1,0 +1,362 @@
+"""The world of virtual time: all peers in one process, on a clock that jumps from event to event.
+
+The same strategies, peers, endpoints, links, meters and wire sizes as in the world of processes, with integer nanoseconds and
+a heap of (time, order): the same seed gives the same bytes.  Gradients are lazy: a peer that awaits one cannot change its
+weights, so when the first one falls due, all that are awaited are computed in one batched call.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import itertools
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from grapevine.experiments.config.events import Event, KillEvent
+from grapevine.experiments.fleet import Fleet
+from grapevine.experiments.results.summary import Outcome
+from grapevine.experiments.scenario import in_order
+from grapevine.experiments.worlds.collector import Collector
+from grapevine.experiments.worlds.interrupt import Interrupt
+from grapevine.experiments.worlds.peer_report import Reporter, batch_generator, make_peer
+from grapevine.experiments.worlds.processes import control
+from grapevine.experiments.worlds.processes.child import score
+from grapevine.experiments.worlds.strategy_error import told_fault
+from grapevine.experiments.worlds.threads import one_thread
+from grapevine.experiments.worlds.virtual.transport import WholeMessages, new_endpoint
+from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
+from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
+from grapevine.peer.peer import Peer
+
+NEVER_NS = 2**62
+REFRESH_S = 0.25
+AT_ONCE = 128
+_COMPUTING = ("scipy.linalg.blas",)  # which peer.aggregators loads at its first use: too late to be told its threads
+_EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
+
+
+class Member:
+    """One peer with its coroutine."""
+
+    __slots__ = (
+        "alive",
+        "device",
+        "ended",
+        "endpoint",
+        "missing",
+        "peer",
+        "receives",
+        "reporter",
+        "sampler",
+        "strategy",
+        "waiting",
+    )
+
+    def __init__(self, fleet: Fleet, peer: Peer) -> None:
+        self.peer = peer
+        self.endpoint = new_endpoint(peer)
+        self.sampler = fleet.problem.sampler(peer.id, batch_generator(fleet.experiment.seed, peer.id))
+        self.device = fleet.devices[peer.id]
+        self.strategy = fleet.experiment.strategy.run(peer)
+        self.reporter: Reporter | None = None
+        self.waiting = 0  # the number of the Receive that waits; 0 = none
+        self.missing = 0  # how many messages it still waits for
+        self.receives = 0
+        self.alive = True
+        self.ended = False
+
+
+class VirtualWorld:
+    """Runs one fleet to its end.  `losses` are (emulated ns, peer): peers that die then, as a killed process would."""
+
+    def __init__(
+        self, fleet: Fleet, collector: Collector, interrupt: Interrupt, losses: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        peers = fleet.experiment.peers
+        self.fleet = fleet
+        self.collector = collector
+        self.interrupt = interrupt
+        self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
+        self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer])) for peer in range(peers)]
+        self.carriage = WholeMessages(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
+        for member in self.members:
+            member.reporter = Reporter(member.peer, self.carriage.sent(member), self.carriage.received(member))
+        self._stop_ns = fleet.stop_ns
+        self._every_ns = fleet.every_ns
+        self._next_record_ns = 0
+        self.now_ns = 0
+        self.events = 0
+        self.reason = ""
+        self.failure = ""
+        self.completed = True
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = 0
+        self._records = 0
+        self._awaited: dict[int, Any] = {}  # peer -> its minibatch: gradients asked for and not yet computed
+        self._computed: dict[int, tuple[float, np.ndarray]] = {}
+        self._losses = losses
+        self._script = deque(in_order(fleet.experiment.events))  # what is left of it
+        self._next_instant_ns = 0  # of the next record, or of what the script does next
+        self._refreshed_s = 0.0
+
+    def run(self) -> Outcome:
+        """Carry all strategies out until they end, the time is over, or somebody asks for the end."""
+        started_s = time.monotonic()
+        self.collector.clock_s = lambda: self.now_ns / 1e9
+        self.collector.phase = "training"
+        self.collector.event("start", peers=len(self.members))
+        try:
+            with self.interrupt.breaking_off(), one_thread((*_COMPUTING, *self.fleet.problem.preload)):
+                self.train()
+        except KeyboardInterrupt as broken_off:
+            self._broken_off(broken_off)
+        wall_s = time.monotonic() - started_s
+        with suppress(KeyboardInterrupt), self.interrupt.breaking_off(), one_thread():
+            self._report(control.FINAL)
+        self.reason = self.failure or self.reason or self._natural_end()
+        return self.collector.outcome(self.completed, self.reason, wall_s, self.weights.copy())
+
+    def train(self, records: bool = True) -> None:
+        """Carry out all events until the end; without `records` nothing is written down or scored on the way."""
+        if not records:
+            self._next_record_ns = NEVER_NS
+        for time_ns, peer in self._losses:
+            self._at(time_ns, self._die, peer, "its process ended")
+        for member in self.members:
+            self._at(0, self._resume, member, None)
+        if any(cut_for_good_ns(spec.changes) is not None for spec in self.fleet.plan.links.values()):
+            self._at(FAR_NS, self._never)  # who waits behind such a cut waits until the time is over
+        thresholds = gc.get_threshold()
+        gc.set_threshold(100_000, 20, 100)  # thousands of peers are no garbage: look for it less often
+        try:
+            self._loop()
+        finally:
+            gc.set_threshold(*thresholds)
+
+    def _loop(self) -> None:
+        self._plan_instant()
+        self._carry_out_events()
+        while not self.reason and self._sets_free():
+            self._instant()
+            self._carry_out_events()
+
+    def _carry_out_events(self) -> None:
+        heap, stop_ns, pop = self._heap, self._stop_ns, heapq.heappop
+        until_look = _EVENTS_BETWEEN_LOOKS
+        while heap and not self.reason:
+            event = pop(heap)
+            time_ns, _, action, arguments = event
+            if time_ns >= self._next_instant_ns != NEVER_NS:
+                heapq.heappush(heap, event)  # what happens at the instant may bring forth something earlier
+                if time_ns >= FAR_NS and stop_ns is None:
+                    return  # what is left never happens
+                self._instant()
+                continue
+            if stop_ns is not None and time_ns >= stop_ns:
+                self.now_ns = stop_ns
+                self.reason = f"{self.fleet.experiment.stop.time} of emulated time over"
+                return
+            self.now_ns = time_ns
+            action(*arguments)
+            until_look -= 1
+            if not until_look:
+                until_look = _EVENTS_BETWEEN_LOOKS
+                self.events += _EVENTS_BETWEEN_LOOKS
+                self._look_up()
+
+    def _never(self) -> None:
+        """Stands for what would have happened, had a link not been cut for good."""
+
+    def _look_up(self) -> None:
+        """Glance at the real world now and then."""
+        if self.interrupt.requested:
+            self.completed = False
+            self.reason = "interrupted"
+        if time.monotonic() - self._refreshed_s > REFRESH_S:
+            self._refreshed_s = time.monotonic()
+            self.collector.steps = [member.peer.step for member in self.members]
+            self.collector.refresh(self.now_ns / 1e9, self.events)
+
+    def _broken_off(self, interrupt: KeyboardInterrupt) -> None:
+        """An interrupt had to break off what was going on."""
+        text = "".join(traceback.format_exception(interrupt))
+        told = told_fault(text, self.fleet.experiment.strategy).partition(" ")[2]
+        self.completed = False
+        self.reason = "interrupted"
+        for member in self.members:
+            with suppress(Exception):
+                member.strategy.close()
+        self.collector.event("fault", text=text)
+        self.collector.warn(f"the interrupt broke off what did not come to an end by itself: {told}")
+
+    def _at(self, time_ns: int, action: Callable[..., None], *arguments: Any) -> None:
+        self._order += 1
+        heapq.heappush(self._heap, (time_ns, self._order, action, arguments))
+
+    # ---- the strategies -------------------------------------------------------------------------------------------
+
+    def _resume(self, member: Member, answer: Any) -> None:
+        """Let a strategy run on until it awaits something that takes time."""
+        peer, strategy = member.peer, member.strategy
+        peer.now_ns = self.now_ns
+        while member.alive and not member.ended:
+            try:
+                effect = strategy.send(answer)
+            except StopIteration:
+                member.ended = True
+                return
+            except Exception as error:
+                self._fail(member, error)
+                return
+            answer = None
+            kind = type(effect)
+            if kind is Send:
+                self.carriage.send(member, effect, self.now_ns)
+            elif kind is Gradient:
+                self._awaited[peer.id] = member.sampler.draw(effect.batch_size)
+                self._after(member, effect.batch_size, self._gradient_due)
+                return
+            elif kind is HeldOutLoss:
+                self._after(member, effect.cost_samples, self._held_out_due)
+                return
+            elif kind is Receive:
+                member.receives += 1
+                member.waiting = member.receives
+                member.missing = effect.least
+                if effect.deadline_ns is not None:
+                    self._at(max(effect.deadline_ns, self.now_ns), self._wake, member, member.waiting)
+                return
+            elif kind is Sleep:
+                self._at(max(effect.until_ns, self.now_ns), self._resume, member, None)
+                return
+            else:
+                self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
+                return
+
+    def _wake(self, member: Member, number: int) -> None:
+        """End a wait for messages, unless it has ended already."""
+        if member.waiting == number:
+            member.waiting = 0
+            self._resume(member, None)
+
+    def _after(self, member: Member, samples: int, due: Callable[[Member], None]) -> None:
+        """Let something fall due when a peer's device has computed as long as for a gradient over so many samples."""
+        step_ns = member.device.step_ns(samples, self.now_ns, member.peer.speed.steps)
+        self._at(self.now_ns + step_ns, due, member)
+
+    def _held_out_due(self, member: Member) -> None:
+        self._resume(member, self.fleet.problem.held_out_loss(member.peer.id, member.peer.weights))
+
+    def _gradient_due(self, member: Member) -> None:
+        identity = member.peer.id
+        if identity not in self._computed:
+            self._compute(identity)
+        answer = self._computed.pop(identity)
+        self._resume(member, answer)
+
+    def _compute(self, first: int) -> None:
+        """The gradients that are awaited, in one call, beginning with the one that is due: none of those peers can change
+        its weights meanwhile.  At most AT_ONCE of them, in the order asked for, so that they are used while they are still
+        in the cache."""
+        peers = [first, *itertools.islice((peer for peer in self._awaited if peer != first), AT_ONCE - 1)]
+        batches = [self._awaited.pop(peer) for peer in peers]
+        losses, gradients = self.fleet.problem.gradients(self.weights[peers], batches)
+        for place, peer in enumerate(peers):
+            self._computed[peer] = float(losses[place]), gradients[place]
+
+    def _deliver(self, member: Member, message: Any) -> None:
+        """A message has arrived; a strategy that waits for the last of several is woken by that one only."""
+        member.peer.deliver(message)
+        if member.waiting:
+            member.missing -= 1
+            if member.missing <= 0:
+                self._wake(member, member.waiting)
+
+    # ---- losses and records ---------------------------------------------------------------------------------------
+
+    def _fail(self, member: Member, error: Exception) -> None:
+        """A strategy raised: its peer is lost, the others go on."""
+        identity = member.peer.id
+        text = "".join(traceback.format_exception(error))
+        self.collector.emulated_s = self.now_ns / 1e9
+        self.collector.event("fault", peer=identity, text=text)
+        told = told_fault(text, self.fleet.experiment.strategy)
+        self.completed = False
+        self.failure = self.failure or f"peer {identity} failed: {told}; events.jsonl has the whole traceback"
+        self._die(identity, f"its strategy raised {told}")
+
+    def _die(self, identity: int, why: str, asked: bool = False) -> None:
+        """A peer dies; its neighbours hear of it at once."""
+        dead = self.members[identity]
+        if not dead.alive:
+            return
+        dead.alive = False
+        dead.strategy.close()
+        self.collector.emulated_s = self.now_ns / 1e9
+        self.collector.lose(identity, why, asked)
+        self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
+        for neighbour in list(dead.peer.mixing):
+            member = self.members[neighbour]
+            self.carriage.lose(member, identity)
+            if member.peer.lose(identity) and member.waiting:
+                self._wake(member, member.waiting)
+
+    def _plan_instant(self) -> None:
+        """When next something happens that is not in the heap: a record, or the script."""
+        scripted_ns = self._script[0].at_ns if self._script else NEVER_NS
+        next_ns = min(self._next_record_ns, scripted_ns)
+        self._next_instant_ns = next_ns if self._stop_ns is None or next_ns < self._stop_ns else NEVER_NS
+
+    def _instant(self) -> None:
+        """A record, taken before anything else happens at its instant, or the script's next event."""
+        self.now_ns = self._next_instant_ns
+        if self._next_record_ns == self.now_ns:
+            self._record()
+        else:
+            self._carry_out(self._script.popleft())
+        self._plan_instant()
+
+    def _record(self) -> None:
+        self._report(self._records)
+        self._records += 1
+        self._next_record_ns = self._records * self._every_ns
+        target = self.fleet.experiment.stop.accuracy
+        if target is not None and self.collector.validation_accuracy_mean >= target:
+            self.reason = self.collector.target_reached(target, self.now_ns)
+
+    def _carry_out(self, event: Event) -> None:
+        """Links and devices know the script by themselves."""
+        self.collector.event("script", text=event.describe())
+        if isinstance(event, KillEvent):
+            self._die(event.peer, "killed by the script", asked=True)
+
+    def _sets_free(self) -> bool:
+        """Whether all wait for each other, and the script ends a peer that somebody waits for."""
+        waiting = any(member.alive and not member.ended for member in self.members)
+        return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
+
+    def _report(self, index: int) -> None:
+        task = None
+        for member in self.members:
+            if member.alive:
+                assert member.reporter is not None
+                task = self.collector.report(member.reporter.report(index, self.now_ns, [], member.endpoint.errors)) or task
+        if task is not None:
+            self.collector.scored(score(self.fleet.problem, self.weights[task.peers], task))
+
+    def _natural_end(self) -> str:
+        waiting = [member.peer.id for member in self.members if member.alive and not member.ended]
+        if waiting:
+            self.completed = False
+            return f"deadlock: peers {waiting[:10]} wait for messages that nobody sends"
+        if not any(member.alive for member in self.members):
+            self.completed = False
+            return "every peer was lost"
+        return f"{self.fleet.experiment.stop.steps} steps done"

@@ -1,0 +1,1 @@
+"""Devices: how long a peer's training steps take."""

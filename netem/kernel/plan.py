@@ -1,0 +1,276 @@
+"""A network as the Linux kernel carries it: the exact `ip` and `tc` commands, and what these cannot say.
+
+Every peer gets a network namespace of its own, and all are joined by a hub that routes. What a peer sends passes tc twice:
+
+- in its own namespace an htb class a neighbour holds the link's rate, under one parent that holds the uplink;
+- in the hub, on the way to the receiver, an htb class a sender shares the downlink, and a netem below it delays and loses.
+
+So loss lies beyond the sender's own queue, where its TCP notices it as it would on a real network, and the rate comes before
+the delay. A rate counts the bytes of IP packets, as that of a line with `tcp` does; tc counts Ethernet's headers too, and is
+told 1514 / 1500 of the rate: exact for full packets, which are nearly all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from grapevine.netem.links.tcp import PACKET_BYTES
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan
+
+HUB_ADDRESS = "10.88.255.254"
+FORWARD = "sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'"
+"""What makes the hub a router."""
+MOST_PEERS = 65_000  # addresses in 10.88.0.0/16, and classes of one tc queue, which have 16 bits
+_FRAME_BYTES = PACKET_BYTES + 14  # with Ethernet's header
+_PARENT = "1:1"
+_BURST_NS = 1_000_000  # what a class may send at once after a pause: a timer that is late by less costs nothing
+_SEGMENT_NS = 50_000  # how long one buffer of several packets may take on its link
+_MOST_SEGMENTS = 44  # 64 KB
+_QUEUE_NS = 50_000_000  # before a downlink, where the round trip is shorter
+_NO_RATE = 12.5e9  # bytes/s, for what asks for no rate but needs a class: 100 Gbit/s
+
+
+class Command(NamedTuple):
+    """One command; as text it is what a person would type."""
+
+    tool: str
+    """`ip`, `tc`, or `ip netns exec`."""
+    namespace: str
+    """Where; "" = where the launcher is."""
+    words: str
+
+    def __str__(self) -> str:
+        if self.tool in ("ip", "tc"):
+            where = f"-n {self.namespace} " if self.namespace else ""
+            return f"{self.tool} {where}{self.words}"
+        return f"{self.tool} {self.namespace} {self.words}"
+
+
+def commands(plan: NetworkPlan, prefix: str, dilation: float = 1.0) -> list[Command]:
+    """What brings the network of a plan up, in order, in namespaces whose names begin with `prefix`.
+
+    With a `dilation` above 1 rates are so much lower and delays so much longer. Raises ValueError, as `refuse` does.
+    """
+    refuse(plan)
+    peers = range(len(plan.uplinks))
+    told = [Command("ip", "", f"netns add {name}") for name in namespaces(plan, prefix)]
+    told += _hub(prefix)
+    for peer in peers:
+        told += _wire(plan, prefix, peer, dilation)
+    for peer in peers:
+        told += _sending(plan, namespace(prefix, peer), peer, dilation)
+        told += _receiving(plan, namespace(prefix, None), peer, dilation)
+    return told
+
+
+def namespace(prefix: str, peer: int | None) -> str:
+    """The name of a peer's namespace; None = of the hub's."""
+    return f"{prefix}-hub" if peer is None else f"{prefix}-p{peer}"
+
+
+def namespaces(plan: NetworkPlan, prefix: str) -> list[str]:
+    """All namespaces of a network."""
+    return [namespace(prefix, None), *(namespace(prefix, peer) for peer in range(len(plan.uplinks)))]
+
+
+def address(peer: int) -> str:
+    """Where a peer is found, from within any namespace of its network."""
+    return f"10.88.{(peer + 1) >> 8}.{(peer + 1) & 255}"
+
+
+def carried_by_kernel(plan: NetworkPlan) -> NetworkPlan:
+    """The same network, for whose links userspace does nothing. Raises ValueError, as `refuse` does."""
+    refuse(plan)
+    known: dict[LinkSpec, LinkSpec] = {}
+    for spec in plan.links.values():
+        if spec not in known:
+            known[spec] = msgspec.structs.replace(spec, kernel=True)
+    return msgspec.structs.replace(plan, links={ends: known[spec] for ends, spec in plan.links.items()}, kernel=True)
+
+
+def needs_netem(plan: NetworkPlan) -> str:
+    """What of the network takes sch_netem, in words such as "delay and loss"; "" = nothing does."""
+    asked = [name for name in ("delay", "jitter", "loss") if any(_asks(spec, name) for spec in plan.links.values())]
+    return " and ".join(asked)
+
+
+def refuse(plan: NetworkPlan) -> None:
+    """Raises ValueError where the kernel has no words for what was asked."""
+    if len(plan.uplinks) > MOST_PEERS:
+        raise ValueError(f"{len(plan.uplinks)} peers are more than the {MOST_PEERS} that it has addresses for")
+    if plan.cables:
+        raise ValueError('each of its links has a way of its own, and cables are shared; use backend = "userspace"')
+    if plan.up_profiles or plan.down_profiles:
+        raise ValueError('tc holds uplinks and downlinks as they are, and these change over time; use backend = "userspace"')
+    for (source, target), spec in plan.links.items():
+        why = _beyond(spec)
+        if why:
+            raise ValueError(f"link {source} -> {target}: {why}")
+
+
+def _beyond(spec: LinkSpec) -> str:
+    """What tc cannot do of a link, and what to use instead."""
+    instead = 'use backend = "userspace"'
+    if spec.profile_law is not None or spec.profile is not None or spec.changes:
+        return f'tc holds a link as it is, and this one changes over time; {instead}, or a network that stays ("uniform")'
+    if spec.tcp != "none":
+        return f"the kernel sends with its own TCP, so there is none to model; leave tcp out, or {instead}"
+    if spec.jitter_correlation:
+        return f"netem draws jitter anew for each packet, whatever correlation it is given; leave it out, or {instead}"
+    return ""
+
+
+def _asks(spec: LinkSpec, name: str) -> bool:
+    return bool({"delay": spec.delay_ns, "jitter": spec.jitter_ns, "loss": spec.loss}[name])
+
+
+# ---- namespaces and wires -------------------------------------------------------------------------------------------
+
+
+def _hub(prefix: str) -> list[Command]:
+    name = namespace(prefix, None)
+    return [
+        Command("ip", name, "link set lo up"),
+        Command("ip", name, f"addr add {HUB_ADDRESS}/32 dev lo"),
+        Command("ip netns exec", name, FORWARD),
+    ]
+
+
+def _wire(plan: NetworkPlan, prefix: str, peer: int, dilation: float) -> list[Command]:
+    """A pair of virtual Ethernet cards between a peer and the hub, and the ways to both."""
+    own, hub, card = namespace(prefix, peer), namespace(prefix, None), f"p{peer}"
+    segments = _segments(plan, peer, dilation)
+    return [
+        Command("ip", own, f"link add eth0 type veth peer name {card} netns {hub}"),
+        Command("ip", own, "link set lo up"),
+        Command("ip", own, f"addr add {address(peer)}/32 dev eth0"),
+        Command("ip", own, f"link set eth0 gso_max_segs {segments} up"),
+        Command("ip", own, f"route add default via {HUB_ADDRESS} dev eth0 onlink"),
+        Command("ip", hub, f"link set {card} up"),
+        Command("ip", hub, f"route add {address(peer)}/32 dev {card}"),
+    ]
+
+
+def _segments(plan: NetworkPlan, peer: int, dilation: float) -> int:
+    """How many packets TCP may hand over as one: few enough to be sent in no time, and one where any may be lost."""
+    specs = {target: plan.links[peer, target] for target in _neighbours(plan, peer)}
+    if any(spec.loss for spec in specs.values()):
+        return 1
+    lines = [spec.rate_bytes_per_s for spec in specs.values()] + [plan.downlinks[target] for target in specs]
+    slowest = min([plan.uplinks[peer], *lines]) / dilation
+    return int(max(1.0, min(slowest * _SEGMENT_NS / 1e9 / PACKET_BYTES, _MOST_SEGMENTS)))
+
+
+# ---- queues ---------------------------------------------------------------------------------------------------------
+
+
+def _sending(plan: NetworkPlan, name: str, peer: int, dilation: float) -> Iterator[Command]:
+    """The rates of a peer's links, and the uplink above them."""
+    links = _neighbours(plan, peer)
+    uplink = plan.uplinks[peer] / dilation
+    rates = {target: plan.links[peer, target].rate_bytes_per_s / dilation for target in links}
+    if not links or all(math.isinf(rate) for rate in (uplink, *rates.values())):
+        return
+    yield from _root(name, "eth0", uplink)
+    for target in links:
+        if math.isinf(uplink) and math.isinf(rates[target]):
+            continue
+        share = min(rates[target], uplink / len(links)), min(rates[target], uplink)
+        yield from _leaf(name, "eth0", target, f"dst {address(target)}/32", *share, math.isfinite(uplink))
+
+
+def _receiving(plan: NetworkPlan, name: str, peer: int, dilation: float) -> Iterator[Command]:
+    """What becomes of packets on their way to a peer: delay, jitter and loss of each link, and the downlink above them."""
+    links = _neighbours(plan, peer)
+    card, downlink = f"p{peer}", plan.downlinks[peer] / dilation
+    specs = {source: plan.links[source, peer] for source in links}
+    netem = {source: any(_asks(spec, kind) for kind in ("delay", "jitter", "loss")) for source, spec in specs.items()}
+    if not links or (math.isinf(downlink) and not any(netem.values())):
+        return
+    yield from _root(name, card, downlink)
+    for source, spec in specs.items():
+        if math.isinf(downlink) and not netem[source]:
+            continue
+        share = min(spec.rate_bytes_per_s / dilation, downlink / len(links)), downlink
+        share = share if math.isfinite(downlink) else (_NO_RATE, _NO_RATE)  # the sender's side holds the link's rate
+        yield from _leaf(name, card, source, f"src {address(source)}/32", *share, math.isfinite(downlink))
+        where = f"qdisc add dev {card} parent 1:{_minor(source)} handle {_minor(source)}:"
+        if netem[source]:
+            yield Command("tc", name, f"{where} netem {_netem(spec, downlink, dilation)}")
+        else:
+            queue_bytes = max(20 * PACKET_BYTES, round(downlink * _QUEUE_NS / 1e9))
+            yield Command("tc", name, f"{where} bfifo limit {queue_bytes}")
+
+
+def _root(name: str, card: str, shared: float) -> Iterator[Command]:
+    """htb at the head of a card, with one class over all others where they share a rate."""
+    yield Command("tc", name, f"qdisc add dev {card} root handle 1: htb")
+    if math.isfinite(shared):
+        yield Command("tc", name, f"class add dev {card} parent 1: classid {_PARENT} {_htb(shared, shared)}")
+
+
+def _leaf(name: str, card: str, other: int, match: str, rate: float, ceil: float, shared: bool) -> Iterator[Command]:
+    """The class of all that goes to, or comes from, one other peer."""
+    above, own = _PARENT if shared else "1:", f"1:{_minor(other)}"
+    yield Command("tc", name, f"class add dev {card} parent {above} classid {own} {_htb(rate, ceil)}")
+    yield Command("tc", name, f"filter add dev {card} parent 1: protocol ip prio 1 u32 match ip {match} flowid {own}")
+
+
+def _htb(rate: float, ceil: float) -> str:
+    """A class that is sure of `rate` and may borrow up to `ceil`, both bytes/s; equal shares of what is left over."""
+    bursts = (max(_FRAME_BYTES, round(each * _BURST_NS / 1e9)) for each in (rate, ceil))
+    burst, cburst = bursts
+    return f"htb rate {_bits(rate)} ceil {_bits(ceil)} burst {burst} cburst {cburst} quantum {_FRAME_BYTES}"
+
+
+def _netem(spec: LinkSpec, downlink: float, dilation: float) -> str:
+    """Delay, jitter and loss; `rate` is beyond any link's, and is there because with it netem keeps packets in order."""
+    words = [f"limit {_packets(spec, downlink, dilation)}"]
+    if spec.delay_ns or spec.jitter_ns:
+        words.append(f"delay {_us(spec.delay_ns * dilation)}")
+        if spec.jitter_ns:
+            words.append(_us(spec.jitter_ns * dilation))
+            words.append("" if spec.jitter_law == "uniform" else f"distribution {spec.jitter_law}")
+    if spec.loss and spec.loss_burst > 1:
+        leave = 1 / spec.loss_burst
+        enter = spec.loss * leave / (1 - spec.loss)
+        words.append(f"loss gemodel {_percent(enter)} {_percent(leave)}")
+    elif spec.loss:
+        words.append(f"loss {_percent(spec.loss)}")
+    return " ".join([word for word in words if word] + [f"rate {_bits(_NO_RATE)}"])
+
+
+def _packets(spec: LinkSpec, downlink: float, dilation: float) -> int:
+    """Room for what is under way, twice over (acknowledgements are small), and for a queue before the downlink."""
+    rate = min(spec.rate_bytes_per_s / dilation, downlink, _NO_RATE / 10)
+    under_way_ns = (spec.delay_ns + 4 * spec.jitter_ns) * dilation
+    queue_ns = max(2 * spec.delay_ns * dilation, _QUEUE_NS)
+    return max(100, math.ceil(rate * (2 * under_way_ns + queue_ns) / 1e9 / PACKET_BYTES))
+
+
+def _neighbours(plan: NetworkPlan, peer: int) -> list[int]:
+    return sorted(target for source, target in plan.links if source == peer)
+
+
+def _minor(peer: int) -> str:
+    """The class of a peer, as tc writes it: 1 is the parent's."""
+    return f"{peer + 2:x}"
+
+
+def _bits(rate_bytes_per_s: float) -> str:
+    """A rate of IP packets, as tc counts it."""
+    if rate_bytes_per_s >= _NO_RATE:
+        return "100gbit"
+    return f"{round(rate_bytes_per_s * 8 * _FRAME_BYTES / PACKET_BYTES)}bit"
+
+
+def _us(duration_ns: float) -> str:
+    return f"{duration_ns / 1e3:.3f}".rstrip("0").rstrip(".") + "us"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.6f}".rstrip("0").rstrip(".") + "%"

@@ -1,0 +1,1 @@
+"""The laws of one link: its rate and delay over time, jitter, loss, and TCP."""

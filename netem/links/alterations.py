@@ -1,0 +1,194 @@
+"""What somebody does to a line or a device while the fleet runs: slower, longer, cut, healed; at known instants.
+
+A line that is altered keeps its own profile and its own luck; what is done to it comes on top, in steps of time. Where the
+instants are known beforehand every transfer is exact: bytes leave at the rate in force, also when it changes under way.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from grapevine.netem.devices.device import Device
+from grapevine.netem.links.profile import Profile, Steady, Step
+
+FAR_NS = 2**61
+"""When something happens that never will."""
+
+
+class Condition(NamedTuple):
+    """What is done to a line."""
+
+    rate_factor: float = 1.0
+    rate_bytes_per_s: float | None = None
+    """In place of the line's own rate; the factor does not touch it."""
+    delay_factor: float = 1.0
+    delay_more_ns: int = 0
+    loss: float | None = None
+    """In place of the line's own."""
+    up: bool = True
+    """Whether it carries anything: while it does not nothing is lost, and all waits."""
+
+
+PLAIN = Condition()
+
+
+class Change(NamedTuple):
+    """From when on a condition holds, until the next change."""
+
+    at_ns: int
+    condition: Condition
+
+
+def cut_for_good_ns(changes: Sequence[Change]) -> int | None:
+    """From when on a link with these changes carries nothing any more; None where it does in the end."""
+    since_ns = None
+    for change in reversed(changes):
+        if change.condition.up:
+            break
+        since_ns = change.at_ns
+    return since_ns
+
+
+def without_open_end(changes: Sequence[Change]) -> list[Change]:
+    """The same, except that a link that is never healed is not cut at last."""
+    since_ns = cut_for_good_ns(changes)
+    if since_ns is None:
+        return list(changes)
+    return [
+        change if change.at_ns < since_ns else Change(change.at_ns, change.condition._replace(up=True)) for change in changes
+    ]
+
+
+class Altered:
+    """A line under changing conditions; `line` is what it is by itself.
+
+    `changes` are in order of time, which is the link's: a link that is `ahead_ns` within its profile has them there.
+    `cap(rate, delay, loss)` is what delay and loss leave of a rate, where the line's own rate does not allow for them yet.
+    A line that is cut for good carries what is given to it at `FAR_NS`.
+    """
+
+    __slots__ = ("_ahead_ns", "_cap", "_conditions", "_starts_ns", "line")
+
+    def __init__(
+        self,
+        line: "Steady | Profile | Altered",
+        changes: Sequence[Change] = (),
+        ahead_ns: int = 0,
+        cap: Callable[[float, int, float], float] | None = None,
+    ) -> None:
+        self.line = line
+        self._ahead_ns = ahead_ns
+        self._cap = cap
+        self.become(changes)
+
+    def become(self, changes: Sequence[Change]) -> None:
+        """Have these changes from now on, in place of all those before."""
+        self._starts_ns = [change.at_ns + self._ahead_ns for change in changes]
+        self._conditions = [PLAIN, *(change.condition for change in changes)]
+
+    @property
+    def mean_rate_bytes_per_s(self) -> float:
+        """The line's own; for whoever plans with it."""
+        return self.rate_at(self._ahead_ns) if isinstance(self.line, Steady) else self.line.mean_rate_bytes_per_s
+
+    def rate_at(self, now_ns: float) -> float:
+        """Bytes a second; during a cut those that it would carry."""
+        own_ns, condition = self._own_ns(now_ns), self._holds(now_ns)[0]
+        step = self.line.holds(own_ns)[0]._replace(rate_bytes_per_s=self.line.rate_at(own_ns))
+        return self._rate(step, condition._replace(up=True))
+
+    def delay_at(self, now_ns: float) -> int:
+        """One way, ns."""
+        return _delay(self.line.delay_at(self._own_ns(now_ns)), self._holds(now_ns)[0])
+
+    def loss_at(self, now_ns: float) -> float:
+        """Share of packets lost."""
+        loss = self._holds(now_ns)[0].loss
+        return self.line.loss_at(self._own_ns(now_ns)) if loss is None else loss
+
+    def holds(self, now_ns: float) -> tuple[Step, float]:
+        """What the line is like, and until when; infinity = for ever."""
+        (step, until_ns), (condition, changes_ns) = self.line.holds(now_ns), self._holds(now_ns)
+        loss = step.loss if condition.loss is None else condition.loss
+        altered = Step(step.lasts_ns, self._rate(step, condition), _delay(step.delay_ns, condition), loss)
+        return altered, min(until_ns, changes_ns)
+
+    def finish(self, start_ns: float, size_bytes: float) -> float:
+        """When the last of so many bytes has left, if the first begins at `start_ns`."""
+        now_ns, left = start_ns, size_bytes
+        while left > 0:
+            condition, changes_ns = self._holds(now_ns)
+            if not condition.up:
+                if changes_ns == math.inf:
+                    return max(now_ns, float(FAR_NS))
+                now_ns = changes_ns
+                continue
+            if condition.rate_bytes_per_s is None and self._cap is None:
+                end_ns = self.line.finish(now_ns, left / condition.rate_factor)
+                if end_ns <= changes_ns:
+                    return end_ns
+            step, until_ns = self.holds(now_ns)
+            rate = step.rate_bytes_per_s
+            if rate == math.inf:
+                return now_ns
+            end_ns = now_ns + left / rate * 1e9 if rate else math.inf
+            if end_ns <= until_ns:
+                return end_ns
+            left -= (until_ns - now_ns) * rate / 1e9
+            now_ns = until_ns
+        return now_ns
+
+    def _own_ns(self, now_ns: float) -> float:
+        """When to look at the line itself: one that changes for ever is not drawn to the end of all time."""
+        return now_ns if now_ns < FAR_NS else self._starts_ns[-1]
+
+    def _holds(self, now_ns: float) -> tuple[Condition, float]:
+        place = bisect_right(self._starts_ns, now_ns)
+        return self._conditions[place], self._starts_ns[place] if place < len(self._starts_ns) else math.inf
+
+    def _rate(self, step: Step, condition: Condition) -> float:
+        if not condition.up:
+            return 0.0
+        rate = condition.rate_bytes_per_s
+        if rate is None:
+            rate = step.rate_bytes_per_s * condition.rate_factor
+        if self._cap is None:
+            return rate
+        return self._cap(rate, _delay(step.delay_ns, condition), step.loss if condition.loss is None else condition.loss)
+
+
+def _delay(delay_ns: int, condition: Condition) -> int:
+    return round(delay_ns * condition.delay_factor) + condition.delay_more_ns
+
+
+class Tempo(NamedTuple):
+    """From when on a device has a share of its speed, until the next."""
+
+    at_ns: int
+    factor: float
+    """0 = it pauses."""
+
+
+class AlteredDevice(Device, frozen=True):
+    """A device that is slowed, hastened or paused at known instants: what a step takes by itself passes at that tempo."""
+
+    device: Device = Device()
+    tempos: tuple[Tempo, ...] = ()
+    """In order of time."""
+
+    def step_ns(self, batch_size: int, now_ns: int = 0, step: int | None = None) -> int:
+        own_ns = self.device.step_ns(batch_size, now_ns, step)
+        if step is None and now_ns == 0:
+            return own_ns  # whoever plans asks so
+        time_ns, left_ns, factor = float(now_ns), float(own_ns), 1.0
+        for tempo in self.tempos:
+            if tempo.at_ns > time_ns:
+                if time_ns + left_ns / factor <= tempo.at_ns if factor else not left_ns:
+                    break
+                left_ns -= (tempo.at_ns - time_ns) * factor
+                time_ns = float(tempo.at_ns)
+            factor = tempo.factor
+        if factor:
+            time_ns += left_ns / factor
+        return max(0, math.ceil(time_ns) - now_ns)

@@ -1,0 +1,225 @@
+"""How fast TCP fills a line: a state machine of rounds, one for each direction of a persistent connection.
+
+In each round trip the sender puts a window of segments on the line; then it waits for their acknowledgements. A message
+so takes as many round trips as windows, which slow start, losses and idle times make small. Pure: it is told the time and
+what is to be sent.
+
+Rules, in units of segments (1448 bytes of payload in 1500 bytes on the line), windows 10 at first, as Linux has them:
+
+- A round lasts max(RTT, sent / rate) and carries at most BDP + queue, a droptail queue of max(BDP, 50 ms) unless told; with BBR
+  at most what its pace puts on the line in a round trip.
+- Slow start adds what was acknowledged (never beyond twice what was in flight), until ssthresh; HyStart (Ha & Rhee, Computer
+  Networks 2011) ends it where the burst fills half the pipe (rates at which acknowledgements come less than 2 ms
+  apart) or the standing queue exceeds RTT / 8, 4 to 16 ms.
+- CUBIC (Ha, Rhee & Xu, SIGOPS 2008; RFC 9438): 0.4 (t - K)^3 + w_max or the Reno-friendly 8/15 a round, whichever is more; as
+  in the kernel, the cube is cut to whole segments (towards w_max from below, so that small windows come back to it early), the
+  window grows by acknowledgements / (window / what is missing), also in whole numbers, and before the first loss by a
+  twentieth a round at least.
+- A loss is noticed a round trip later, when three segments behind it are acknowledged. Until then the window grows, in slow
+  start to twice what was sent before the lost one; then it falls to 0.7 (proportional rate reduction, RFC 6937: what was sent
+  earlier in that round is sent). What else is lost among segments sent before that is no news: it is sent again, and the window
+  falls but once.
+- Idle for longer than the timeout: ssthresh at least 0.75 of the window, which halves once per timeout, down to 10
+  (tcp_slow_start_after_idle, on by default). The timeout lies above the smoothed round trip, the queue's delay included, by two
+  round trips at first and by 200 ms soon (RFC 6298, with Linux's least variance).
+- BBR (Cardwell et al., ACM Queue 2016): paced at 2.885 times the delivery rate seen so far until that stops growing by a
+  quarter in three rounds, then at 0.99 of that rate with a window of 2 BDP, and at 1.25 of it in every eighth round trip, to
+  find out whether there is more. What it has seen of a rate is what was acknowledged over the time of sending it and a round
+  trip, so that the first round after a pause shows less than the line has. Neither idle time nor loss slows it, but while it
+  starts up the window does not grow between the notice of a loss and the end of that round (packet conservation).
+- A lost segment is sent again a round trip after it was sent, again for each time that it is lost again; what follows it is
+  handed over after it. The only segment of a message, with nothing behind it to reveal its loss, waits for the timeout.
+
+**Messages need not be known whole.** The machine takes bytes in any cut: a window is used up byte by byte, and which packets
+are lost is drawn as gaps in the stream. So chunks of a message that are offered one after another leave and arrive as the whole
+would, and `first` (a message begins) is needed only because a new message begins a new segment.
+
+Left out: timeouts with several segments outstanding, tail loss probes, timeouts' backoff during an outage, BBR's draining
+phases and its probes of the round trip, congestion window validation, the sender's and the receiver's buffers.
+"""
+
+import math
+from typing import Literal, NamedTuple, Protocol
+
+from grapevine.netem.links.congestion import DUPLICATES, ROUNDING, TIMEOUT_NS, Bbr, Cubic, Round
+from grapevine.netem.links.losses import Losses
+
+Control = Literal["cubic", "bbr"]
+
+MSS_BYTES = 1448
+"""Payload of a TCP segment on Ethernet with timestamps."""
+PACKET_BYTES = 1500
+"""What such a segment takes on the line."""
+QUEUE_NS = 50_000_000
+
+_NOTHING = 1e-9  # less than this of a segment is rounding
+_ALONE = 0.9  # segments: smaller than any piece that a message is cut into
+
+
+class Line(Protocol):
+    """What the segments travel on."""
+
+    def rate_at(self, now_ns: float) -> float:
+        """Bytes a second, then; more than 0."""
+
+    def delay_at(self, now_ns: float) -> int:
+        """One way, ns."""
+
+    def loss_at(self, now_ns: float) -> float:
+        """Share of packets lost."""
+
+    def finish(self, start_ns: float, size_bytes: float) -> float:
+        """When the last of so many bytes has left, if the first begins at `start_ns`."""
+
+
+class Sent(NamedTuple):
+    """What became of some bytes; exact nanoseconds."""
+
+    start_ns: float
+    """The first of them begins."""
+    finish_ns: float
+    """The last has left, for the first time."""
+    done_ns: float
+    """All have left, those again that were lost: a one-way delay later they are in."""
+    free_ns: float
+    """When the next can begin: the line is idle and the window open."""
+
+
+class Tcp:
+    """One direction of a connection over a line.
+
+    `rtt_ns` is the round trip when it is opened (twice the line's delay from then on), `losses` what the line loses (None:
+    nothing), `queue_ns` how long the line takes for what the queue before it holds (None: max(BDP, 50 ms)).
+    """
+
+    def __init__(self, control: Control, rtt_ns: int, losses: Losses | None = None, queue_ns: int | None = None) -> None:
+        self.losses = losses
+        self.rtt_ns = max(1, rtt_ns)
+        self.queue_ns = queue_ns
+        self.control: Cubic | Bbr = Cubic() if control == "cubic" else Bbr(rtt_ns)
+        self._free_ns = 0.0  # the line has nothing left to send
+        self._began = False
+        self._start_ns = self._last_ns = 0.0  # the running round: when it began, and sent last
+        self._done_ns = 0.0  # when all of the stream so far has left
+        self._sent = self._before = self._left = self._again = 0.0  # segments: sent, before, of the window, to be sent again
+        self._per_s = self._pipe = self._pace_per_s = 0.0
+        self._lost = 0
+        self._noticed = 0.0  # segments of the running round: sent before the losses of the round before were noticed
+        self._clean = math.inf  # sent before the first one whose loss is news
+        self._news = False
+        self._smooth_ns = float(self.rtt_ns)  # the round trip, queue included, as the sender smooths it
+        self._slack_ns = max(2.0 * self.rtt_ns, TIMEOUT_NS)  # what the timeout lies above that
+        self._position = 0.0  # in the stream, segments since a whole number of them
+
+    def send(self, line: Line, now_ns: float, size_bytes: float, first: bool = True) -> Sent:
+        """Send bytes at `now_ns` or when the line and the window allow; `first`: they begin a message."""
+        rested = now_ns > self._free_ns + 1  # less is a caller's rounding
+        if rested:
+            self._free_ns = now_ns
+        left = size_bytes / MSS_BYTES
+        alone = first and left < _ALONE
+        if first:
+            self._position = 0.0
+        start_ns: float | None = None
+        while left > _NOTHING or start_ns is None:
+            self._open(line, rested)
+            if start_ns is None:
+                start_ns = self._free_ns
+            part = min(left, self._left)
+            left -= part
+            self._put(line, part, alone)
+        self._done_ns = max(self._done_ns, self._free_ns)
+        free_ns = self._free_ns if self._left > _NOTHING else max(self._free_ns, self._start_ns + self.rtt_ns)
+        return Sent(start_ns, self._free_ns, self._done_ns, free_ns)
+
+    def held(self, until_ns: float) -> None:
+        """Something else than the line and the window has held up what was sent last: it has left only at `until_ns`."""
+        if until_ns > self._free_ns:
+            self._free_ns = self._last_ns = until_ns
+            self._done_ns = max(self._done_ns, until_ns)
+
+    def _open(self, line: Line, rested: bool) -> None:
+        """Go on to the round in which something can be sent now; while the line is busy a round lasts as its window does."""
+        if not self._began:
+            self._begin(line, self._free_ns, False)
+        while self._left <= _NOTHING or (rested and self._free_ns >= self._start_ns + self.rtt_ns):
+            self._end(line)
+
+    def _end(self, line: Line) -> None:
+        """Close a round, and begin the next when its first acknowledgement is back or something is to be sent."""
+        end_ns = max(self._start_ns + self.rtt_ns, self._last_ns)
+        pause_ns = self._free_ns - end_ns
+        full = self._left < 1
+        self.control.ended(
+            Round(
+                self._start_ns, end_ns, self._sent, self._before, full, self._lost, min(self._clean, self._sent),
+                min(self._noticed, self._sent), self._news,
+                self.rtt_ns, self._per_s, self._pipe, self._pace_per_s,
+            )
+        )  # fmt: skip
+        flow_ns = self._sent / self._per_s * 1e9
+        seen_ns = max(flow_ns, self.rtt_ns + max(0.0, flow_ns - self._before / self._per_s * 1e9))  # by the last segment
+        self._smooth_ns += (seen_ns - self._smooth_ns) * (1 - 0.875 ** (self._sent / 2))
+        self._slack_ns += (TIMEOUT_NS - self._slack_ns) / 4
+        idle = pause_ns > 1
+        if idle:
+            if pause_ns >= self.rtt_ns:
+                self._again = 0.0  # sent long ago
+            self.control.idled(self._free_ns - self._last_ns, pause_ns, self._smooth_ns + self._slack_ns)
+        self._begin(line, max(self._free_ns, end_ns), not idle)
+
+    def _begin(self, line: Line, start_ns: float, follows: bool) -> None:
+        before_per_s = self._pace_per_s
+        self._before = self._sent if follows else 0.0
+        self._began = True
+        self._start_ns = self._free_ns = self._last_ns = start_ns
+        self._per_s = line.rate_at(start_ns) / PACKET_BYTES
+        self.rtt_ns = max(1, 2 * line.delay_at(start_ns))
+        if self.losses is not None:
+            self.losses.become(line.loss_at(start_ns))
+        queue_ns = max(self.rtt_ns, QUEUE_NS) if self.queue_ns is None else self.queue_ns
+        self._pipe = max(2.0, self._per_s * (self.rtt_ns + queue_ns) / 1e9)
+        self._left = min(math.floor(self.control.window + self.control.spare + ROUNDING), self._pipe)
+        self._pace_per_s = min(self._per_s, self.control.pace_per_s)
+        if isinstance(self.control, Bbr):
+            if follows:  # acknowledgements come at the pace of the round before
+                self._pace_per_s = min(self._pace_per_s, 2 * before_per_s)
+            self._left = min(self._left, max(4.0, math.ceil(self._pace_per_s * self.rtt_ns / 1e9)))
+        self._sent = 0.0
+        self._lost = 0
+        self._noticed = self._clean + DUPLICATES if self._news and follows else 0.0
+        self._clean, self._news = math.inf, False
+        if self._again:
+            again = min(self._again, self._left)
+            self._again -= again
+            self._carry(line, again)
+
+    def _put(self, line: Line, segments: float, alone: bool) -> None:
+        """New segments, some of which are lost."""
+        self._carry(line, segments)
+        if self.losses is None or not segments:
+            return
+        position = self._position + segments
+        packets = math.ceil(position - _NOTHING) - math.ceil(self._position - _NOTHING)
+        self._position = position
+        lost = self.losses.lost_among(packets)
+        if not lost:
+            return
+        self._lost += len(lost)
+        self._again += len(lost)
+        for place in lost:
+            at = self._sent - segments + place
+            if at >= self._noticed and not self._news:
+                self._news, self._clean = True, at
+        wait_ns = self.rtt_ns + TIMEOUT_NS if alone else self.rtt_ns
+        again_ns = max(self._free_ns - (packets - 1 - lost[-1]) / self._pace_per_s * 1e9 + wait_ns, self._free_ns)
+        tries = max(self.losses.tries() for _ in lost)
+        self._done_ns = max(self._done_ns, again_ns + (tries - 1) * wait_ns)
+
+    def _carry(self, line: Line, segments: float) -> None:
+        left_ns = line.finish(self._free_ns, segments * PACKET_BYTES)
+        if self._pace_per_s < self._per_s:
+            left_ns = max(left_ns, self._free_ns + segments / self._pace_per_s * 1e9)
+        self._free_ns = self._last_ns = left_ns
+        self._sent += segments
+        self._left -= segments

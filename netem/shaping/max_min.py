@@ -1,0 +1,188 @@
+"""How transfers share lines: max-min fair, each with a cap of its own.
+
+An allocation is max-min fair when every flow either has its cap or crosses a full line on which nobody has more (Bertsekas &
+Gallager, Data Networks, 1992, section 6.5.2). It is unique. Progressive filling finds it: all rates grow together; whoever
+reaches a cap or a full line stays behind.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from typing import Protocol
+
+from grapevine.netem.links.profile import Profile
+
+AT_CAP = -1
+"""Stands for a line where a flow has its cap."""
+
+_TIGHT = 1e-6  # relative: what differs by less is equal, so that a change does not travel on for ever, ever smaller
+
+
+class Numbers(Protocol):
+    """A place for one number of each flow."""
+
+    def __getitem__(self, flow: int, /) -> float: ...
+    def __setitem__(self, flow: int, value: float, /) -> None: ...
+
+
+def max_min(limits: Sequence[float], routes: Sequence[Sequence[int]], caps: Sequence[float]) -> list[float]:
+    """The rate of each flow: progressive filling, as the textbooks have it.
+
+    `limits` are what the lines carry; `routes` the lines of each flow, `caps` what it can take at most (0 = it wants nothing).
+    The reference for MaxMin: plain, and slow for many flows. A flow without lines has its cap.
+    """
+    rates = [0.0] * len(routes)
+    growing = {flow for flow, cap in enumerate(caps) if cap > 0}
+    room = list(limits)
+    while growing:
+        crossing = [[flow for flow in growing if line in routes[flow]] for line in range(len(limits))]
+        growth = min(
+            [caps[flow] - rates[flow] for flow in growing]
+            + [room[line] / len(flows) for line, flows in enumerate(crossing) if flows]
+        )
+        for flow in growing:
+            rates[flow] += growth
+        for line, flows in enumerate(crossing):
+            room[line] -= growth * len(flows)
+        full = {line for line, flows in enumerate(crossing) if flows and room[line] <= 1e-12 * limits[line]}
+        growing = {flow for flow in growing if rates[flow] < caps[flow] * (1 - 1e-12) and full.isdisjoint(routes[flow])}
+    return rates
+
+
+class MaxMin:
+    """The same, kept up to date while flows come and go: only those are looked at whom a change concerns.
+
+    `caps[flow]` is what a flow can take now; 0 = it has nothing to send. Set it, then call `settle` with the flows whose caps
+    have changed. `caps`, `rates` and `holds` (the line that holds a flow back) may be given, one place for each flow, all 0
+    at first: then several can work on one memory, in turn.
+
+    `limits` may change too: set them, and tell `settle` of which lines.
+
+    A change is carried on until every flow is again at its cap or on a full line where nobody has more, to 1e-6 of each rate.
+    No line ever carries more than its limit.
+    """
+
+    def __init__(
+        self,
+        limits: Numbers,
+        routes: Sequence[Sequence[int]],
+        caps: Numbers | None = None,
+        rates: Numbers | None = None,
+        holds: Numbers | None = None,
+    ) -> None:
+        self.routes = [tuple(route) for route in routes]
+        self.caps: Numbers = [0.0] * len(routes) if caps is None else caps
+        self.rates: Numbers = [0.0] * len(routes) if rates is None else rates
+        self._holds: Numbers = [float(AT_CAP)] * len(routes) if holds is None else holds
+        self.limits = limits
+        self._members: dict[int, list[int]] = {}
+        for flow, route in enumerate(self.routes):
+            for line in route:
+                self._members.setdefault(line, []).append(flow)
+
+    def follow(self, profiles: Mapping[int, Profile], now_ns: float) -> tuple[list[int], float]:
+        """Set the limits of lines that change by themselves: those that have another now, and when the next will."""
+        lines, next_ns = [], math.inf
+        for line, profile in profiles.items():
+            step, until_ns = profile.holds(now_ns)
+            next_ns = min(next_ns, until_ns)
+            if step.rate_bytes_per_s != self.limits[line]:
+                self.limits[line] = step.rate_bytes_per_s
+                lines.append(line)
+        return lines, next_ns
+
+    def settle(self, changed: Iterable[int], lines: Iterable[int] = ()) -> dict[int, float]:
+        """Share the lines anew after the caps of some flows, or the limits of some lines, have changed.
+
+        The new rates of those flows that have another now.
+        """
+        caps, rates = self.caps, self.rates
+        fresh: dict[int, float] = {}
+        chosen = {flow for line in lines for flow in self._members[line] if caps[flow] > 0}
+        for flow in changed:
+            if caps[flow] > 0:
+                chosen.add(flow)
+            for line in self.routes[flow]:
+                members = self._members[line]
+                if sum([rates[other] for other in members]) >= self.limits[line] * (1 - _TIGHT):  # it held somebody back
+                    chosen.update([other for other in members if caps[other] > 0])
+        for flow in changed:
+            if not caps[flow] and rates[flow]:
+                fresh[flow] = rates[flow] = 0.0
+        found, holds = self._fill(chosen)
+        while more := self._concerned(chosen, found, holds):
+            chosen |= more
+            found, holds = self._fill(chosen)
+        for flow, rate in found.items():
+            self._holds[flow] = holds[flow]
+            if abs(rate - rates[flow]) > 1e-9 * rate:
+                fresh[flow] = rates[flow] = rate
+        return fresh
+
+    def _fill(self, chosen: set[int]) -> tuple[dict[int, float], dict[int, int]]:
+        """Progressive filling of what the others leave; the rate of each chosen flow and the line that holds it back."""
+        caps, rates, routes, members = self.caps, self.rates, self.routes, self._members
+        room: dict[int, float] = {}
+        count: dict[int, int] = {}
+        for flow in chosen:
+            for line in routes[flow]:
+                if line in count:
+                    count[line] += 1
+                else:
+                    count[line] = 1
+                    taken = 0.0
+                    for other in members[line]:
+                        if other not in chosen and caps[other] > 0:
+                            taken += rates[other]
+                    room[line] = max(0.0, self.limits[line] - taken)
+        shares = [(room[line] / count[line], line) for line in count]
+        heapify(shares)
+        waiting = sorted([(caps[flow], flow) for flow in chosen], reverse=True)
+        found: dict[int, float] = {}
+        holds: dict[int, int] = {}
+        while waiting:
+            cap, flow = waiting[-1]
+            if flow in found:
+                waiting.pop()
+                continue
+            while shares and not count[shares[0][1]]:
+                heappop(shares)
+            if not shares or cap <= shares[0][0]:
+                waiting.pop()
+                stay = [flow]
+                rate, hold = cap, AT_CAP
+            else:
+                share, hold = heappop(shares)
+                rate = max(0.0, room[hold]) / count[hold]
+                if rate > share * (1 + 1e-12):  # others have left it more meanwhile
+                    heappush(shares, (rate, hold))
+                    continue
+                stay = [other for other in members[hold] if other in chosen and other not in found]
+            for flow in stay:
+                found[flow] = rate
+                holds[flow] = hold
+                for line in routes[flow]:
+                    room[line] -= rate
+                    count[line] -= 1
+        return found, holds
+
+    def _concerned(self, chosen: set[int], found: dict[int, float], holds: dict[int, int]) -> set[int]:
+        """Flows that were left alone, and may no longer be."""
+        caps, rates, held_by = self.caps, self.rates, self._holds
+        more: set[int] = set()
+        lines = {line for flow in chosen for line in self.routes[flow]}
+        for line in lines:
+            alone = [other for other in self._members[line] if caps[other] > 0 and other not in chosen]
+            if not alone:
+                continue
+            mine = [flow for flow in self._members[line] if flow in chosen]
+            level = max([found[flow] for flow in mine if holds[flow] == line], default=None)
+            if level is not None:
+                more.update([other for other in alone if rates[other] > level * (1 + _TIGHT)])
+            held = [other for other in alone if held_by[other] == line]
+            if held:
+                load = sum([found[flow] for flow in mine]) + sum([rates[other] for other in alone])
+                top = max([found[flow] for flow in mine])
+                slack = load < self.limits[line] * (1 - _TIGHT)
+                more.update([other for other in held if slack or top > rates[other] * (1 + _TIGHT)])
+        return more

@@ -1,0 +1,281 @@
+"""The swarm: seeded random scenarios in virtual time, and what must hold after every one of them.
+
+A failing seed N replays with one command: `python -m pytest "tests/experiments/worlds/test_swarm.py::test_swarm[N]"`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grapevine import Experiment, run, topology
+from grapevine.experiments.config.experiment import Stop, Virtual
+from grapevine.experiments.config.sections import Record
+from grapevine.experiments.fleet import Fleet, build
+from grapevine.experiments.results.recorder import Recorder
+from grapevine.experiments.results.summary import Outcome
+from grapevine.experiments.tasks import Digits, Quadratic
+from grapevine.experiments.worlds.collector import Collector
+from grapevine.experiments.worlds.interrupt import Interrupt
+from grapevine.experiments.worlds.virtual.shared_link import SharedLine, Sharing
+from grapevine.experiments.worlds.virtual.transport import WholeMessages
+from grapevine.experiments.worlds.virtual.world import VirtualWorld
+from grapevine.netem import Link, MixedDevices, NetworkPlan, Transit, Uniform, UniformDevices, Unshaped
+from grapevine.netem.devices.varying import PausingDevices, StragglingDevices
+from grapevine.netem.links.link import ChangingLink, TcpLink
+from grapevine.peer.codecs import Float16, Float32, Int8
+from grapevine.peer.meter import PROBE_BYTES
+from grapevine.peer.optimizers import Sgd
+from grapevine.peer.strategies import (
+    ADPSGD,
+    DGC,
+    DPSGD,
+    Ako,
+    AllReduce,
+    DLion,
+    FedAvg,
+    Full,
+    Gaia,
+    ParameterServer,
+    Slices,
+    Solo,
+    TFAko,
+)
+from grapevine.topology.graphs.circulants import Exponential
+from grapevine.topology.graphs.menu import Complete, ErdosRenyi, Ring, Star
+from grapevine.topology.graphs.menu import Path as PathGraph
+from grapevine.topology.schedules.menu import EpidemicLocal, OnePeerExponential, RandomMatching
+
+RATE = 0.05
+SEEDS = range(60)
+STRATEGIES = [
+    Solo(), DPSGD(), DPSGD(), DPSGD(order="adapt-then-combine"), Full(), Ako(), Slices(), Slices(), ADPSGD(), AllReduce(),
+    TFAko(), DLion(), Gaia(), DGC(), ParameterServer(), FedAvg(),
+]  # fmt: skip
+OUTAGES = {"outage_every": "400 ms", "outage_length": "100 ms"}
+NOTHING_LOST = 0.6  # share of scenarios in which nobody dies
+
+
+Carried = dict[int, list[tuple[int, Transit]]]  # what each link (by identity) was given, and what it answered
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[int, int], Link], Carried]:
+    """Note every link that a plan makes and everything that it carries."""
+    links: dict[tuple[int, int], Link] = {}
+    carried: Carried = defaultdict(list)
+    made = NetworkPlan.link
+
+    def link(plan: NetworkPlan, source: int, target: int) -> Link:
+        return links.setdefault((source, target), made(plan, source, target))
+
+    def watched(send: Any) -> Any:
+        def noting(self: Link, now_ns: int, size_bytes: int, *rest: Any, **options: Any) -> Transit:
+            transit = send(self, now_ns, size_bytes, *rest, **options)
+            carried[id(self)].append((size_bytes, transit))
+            return transit
+
+        return noting
+
+    leave, settle = SharedLine._left, Sharing._settle
+
+    def leaving(self: SharedLine) -> None:
+        size_bytes, before = self._bytes, carried[id(self.link)][-1][1].finish_ns if carried[id(self.link)] else 0
+        leave(self)
+        carried[id(self.link)].append((size_bytes, Transit(before, self.link.free_ns, self.link._due_ns)))
+
+    def settling(self: Sharing) -> None:
+        settle(self)
+        for line, limit in enumerate(self.rates.limits):
+            load = sum(rate for rate, route in zip(self.rates.rates, self.rates.routes, strict=True) if line in route)
+            assert load <= limit * (1 + 1e-9), "a line that several links share carries more than it can"
+
+    monkeypatch.setattr(SharedLine, "_left", leaving)
+    monkeypatch.setattr(Sharing, "_settle", settling)
+    monkeypatch.setattr(NetworkPlan, "link", link)
+    for kind in (Link, ChangingLink, TcpLink):
+        monkeypatch.setattr(kind, "send", watched(kind.send))
+    return links, carried
+
+
+class WatchedWorld(VirtualWorld):
+    """A world whose time may only go forward."""
+
+    def _at(self, time_ns: int, action: Any, *arguments: Any) -> None:
+        assert time_ns >= self.now_ns, f"an event at {time_ns} planned at {self.now_ns}"
+        super()._at(time_ns, action, *arguments)
+
+
+def scenario(seed: int) -> tuple[Experiment, list[tuple[int, int]]]:
+    """A random experiment of up to ten peers, and who dies when."""
+    rng = np.random.default_rng([0x5AB, seed])
+    peers = int(rng.integers(2, 10))
+    strategy: Any = STRATEGIES[rng.integers(len(STRATEGIES))]
+    graphs: list[Any] = [Complete(), PathGraph(), Star()]
+    graphs += [Ring(), ErdosRenyi(p=0.9)] if peers > 3 else []
+    graphs += [OnePeerExponential(), EpidemicLocal(s=1), RandomMatching(), Exponential()] if strategy.follows_rounds else []
+    everybody = strategy.shares == "gradients" or strategy.needs != "connected"
+    graph = Complete() if everybody else graphs[rng.integers(len(graphs))]
+    shaped = Uniform(
+        rate=f"{rng.choice([50, 500, 5000])} kbit/s",
+        delay=f"{rng.choice([0, 1, 30, 200])} ms",
+        jitter=f"{rng.choice([0, 0, 10])} ms",
+        loss=float(rng.choice([0, 0, 0.01])),
+        uplink=str(rng.choice(["unlimited", "unlimited", "400 kbit/s"])),
+        downlink=str(rng.choice(["unlimited", "unlimited", "300 kbit/s"])),
+        **(OUTAGES if rng.random() < 0.25 else {}),
+    )
+    speeds = tuple(f"{speed} samples/s" for speed in rng.choice([20, 50, 200], size=rng.integers(1, 4)))
+    unsteady = [
+        StragglingDevices(speed="100 samples/s", spread=1.0),
+        PausingDevices(speed="100 samples/s", every="500 ms", length="200 ms"),
+    ]
+    devices: list[Any] = [
+        MixedDevices(speeds=speeds),
+        MixedDevices(speeds=speeds),
+        UniformDevices(speed="100 samples/s"),
+        *unsteady,
+    ]
+    steps = int(rng.integers(5, 40))
+    experiment = Experiment(
+        name=f"swarm-{seed}",
+        seed=seed,
+        peers=peers,
+        world=Virtual(),
+        topology=graph,
+        network=Unshaped() if rng.random() < 0.15 else shaped,
+        devices=devices[rng.integers(len(devices))],
+        task=Quadratic(targets=tuple(rng.normal(size=peers).tolist()), dimension=int(rng.choice([1, 40, 3000]))),
+        strategy=strategy,
+        codec=[Float32(), Float16(), Int8()][rng.integers(3)],
+        optimizer=Sgd(learning_rate=RATE),
+        stop=Stop(steps=steps) if rng.random() < 0.7 else Stop(time=f"{rng.uniform(0.1, 2):.3f} s"),
+        record=Record(every="300 ms"),
+    )
+    dying = [] if rng.random() < NOTHING_LOST else rng.choice(peers, size=rng.integers(1, peers), replace=False).tolist()
+    return experiment, [(int(rng.uniform(0, 1e9)), int(peer)) for peer in dying]
+
+
+def carried_out(experiment: Experiment, losses: list[tuple[int, int]], folder: Path) -> tuple[WatchedWorld, Outcome, Recorder]:
+    fleet = build(experiment)
+    with Recorder(folder, "", {}) as recorder:
+        world = WatchedWorld(fleet, Collector(fleet, recorder, lambda status: None), Interrupt(), losses)
+        return world, world.run(), recorder
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_swarm(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links, carried = watch(monkeypatch)
+    experiment, losses = scenario(seed)
+    world, outcome, _ = carried_out(experiment, losses, tmp_path / "run")
+    endings(world, outcome, losses)
+    links_keep_their_rate_and_order(links, carried)
+    every_byte_is_accounted_for(world, outcome, links, carried)
+    room_is_respected(world.fleet, outcome)
+    conserved(world)
+    if not losses:
+        means(world.fleet, outcome)
+
+
+def endings(world: WatchedWorld, outcome: Outcome, losses: list[tuple[int, int]]) -> None:
+    """Every run ends, and says so; the dead are named; who lives made the steps asked for."""
+    experiment = world.fleet.experiment
+    died = {peer for time_ns, peer in losses if time_ns <= outcome.emulated_s * 1e9}
+    assert set(outcome.peers_lost) == died
+    assert "deadlock" not in outcome.reason, outcome.reason
+    assert outcome.completed or died == set(range(experiment.peers))
+    if experiment.stop.steps is not None:
+        trained = set(range(experiment.strategy.hubs, experiment.peers)) - died  # servers count rounds, and one more
+        if not died & set(range(experiment.strategy.hubs)):
+            assert all(outcome.steps[peer] == experiment.stop.steps for peer in trained), outcome.steps
+
+
+def links_keep_their_rate_and_order(links: dict[tuple[int, int], Link], carried: Carried) -> None:
+    """Links are first in, first out, and never faster than their rate, over any stretch of their use."""
+    for link in links.values():
+        for (_, one), (size_bytes, two) in pairwise(carried[id(link)]):
+            assert two.finish_ns >= one.finish_ns
+            assert two.due_ns >= one.due_ns
+            assert two.due_ns >= two.finish_ns >= two.start_ns
+            if type(link) is Link and isfinite(link.rate_bytes_per_s):
+                took_ns = two.finish_ns - max(one.finish_ns, two.start_ns)
+                assert took_ns >= size_bytes / link.rate_bytes_per_s * 1e9 - 2
+
+
+def every_byte_is_accounted_for(
+    world: WatchedWorld, outcome: Outcome, links: dict[tuple[int, int], Link], carried: Carried
+) -> None:
+    """What was counted as sent is what the links carried, less acknowledgements that no later message has made room for."""
+    counted = defaultdict(int, {(link.source, link.target): link.bytes for link in outcome.links})
+    assert sum(counted.values()) == outcome.bytes_sent
+    for pair, link in links.items():
+        given = sum(size for size, _ in carried[id(link)])
+        waiting = 0
+        if isinstance(world.carriage, WholeMessages):
+            line = world.carriage.lines[pair]
+            waiting = line._debt_bytes + line.idle_bytes
+            if isinstance(line, SharedLine) and line._queue:  # what the message that is leaving makes up for
+                waiting += line._bytes - line._queue[0][1].size_bytes
+        assert given + waiting == counted[pair] or pair[0] in outcome.peers_lost or pair[1] in outcome.peers_lost
+
+
+def room_is_respected(fleet: Fleet, outcome: Outcome) -> None:
+    """Who adapts never gives a link more than it carries: rate x time, one horizon, and the first probe."""
+    if not isinstance(fleet.experiment.strategy, Ako | Slices):
+        return
+    slowest_s = max(device.step_ns(fleet.experiment.task.batch_size) for device in fleet.devices) / 1e9
+    for link in outcome.links:
+        rate = fleet.plan.links[link.source, link.target].effective_rate_bytes_per_s
+        allowed = rate * (outcome.emulated_s + 2 * slowest_s + 0.1) * 1.25 + 2 * PROBE_BYTES if isfinite(rate) else inf
+        assert link.bytes <= allowed
+
+
+def conserved(world: WatchedWorld) -> None:
+    """What a peer made = what it paid + what it owes."""
+    for member in world.members:
+        ledger = member.peer.ledger
+        if ledger is not None:
+            for neighbour, paid in ledger.paid.items():
+                np.testing.assert_allclose(paid + ledger.owed(neighbour), ledger.total, atol=1e-9)
+
+
+def means(fleet: Fleet, outcome: Outcome) -> None:
+    """Synchronous strategies move the mean as one machine moves on the mean gradient."""
+    experiment = fleet.experiment
+    strategy, rounding = experiment.strategy, not isinstance(experiment.codec, Float32)
+    if (
+        not isinstance(strategy, Solo | DPSGD | Full)
+        or (rounding and isinstance(strategy, Full))
+        or len(set(outcome.steps)) != 1
+    ):
+        return
+    if not (fleet.rounds is None or topology.analyse(fleet.rounds).mean_preserved):
+        return
+    optimum = fleet.problem.optimum()
+    assert optimum is not None
+    expected = optimum * (1 - (1 - RATE) ** outcome.steps[0])
+    np.testing.assert_allclose(outcome.weights.mean(axis=0, dtype=float), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("seed", list(SEEDS)[:4])
+def test_a_scenario_replays_to_the_byte(seed: int, tmp_path: Path) -> None:
+    experiment, losses = scenario(seed)
+    first, second = (carried_out(experiment, losses, tmp_path / name)[1] for name in "ab")
+    assert np.array_equal(first.weights, second.weights)
+    assert (first.bytes_sent, first.emulated_s, first.steps) == (second.bytes_sent, second.emulated_s, second.steps)
+
+
+def test_a_peers_luck_is_its_own(tmp_path: Path) -> None:
+    """Another device for one peer, another edge for two: nobody else draws other minibatches."""
+    base = Experiment(
+        peers=5, world=Virtual(), strategy=Solo(), task=Digits(hidden=(8,)), stop=Stop(steps=15),
+        devices=MixedDevices(speeds=("1000 samples/s",) * 5),
+    )  # fmt: skip
+    other = base.replace(topology=Complete(), devices=MixedDevices(speeds=("1000 samples/s",) * 4 + ("90 samples/s",)))
+    first, second = run(base, out=tmp_path / "a").weights, run(other, out=tmp_path / "b").weights
+    assert np.array_equal(first, second)

@@ -1,0 +1,93 @@
+"""Graphs in which everybody looks the same distances away: exponential and EquiStatic."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import networkx as nx
+import numpy as np
+
+from grapevine.topology.graphs.base import TRIES, Edges, Topology, require
+from grapevine.topology.mixing.matrix import Rule
+
+
+class Exponential(Topology, frozen=True, kw_only=True, tag="exponential"):
+    """Everybody sends to the peers 1, 2, 4, 8, ... places on: log2(n) links, directed, and nearly as good as complete.
+
+    Ying et al. 2021 (arXiv 2110.13363): with `uniform` weights doubly stochastic, and for even n the gap is 2 / (1 + degree).
+    """
+
+    mixing: Rule = "uniform"
+    """How much each model that is heard counts: uniform."""
+
+    @property
+    def one_way(self) -> bool:
+        """Links go one way."""
+        return True
+
+    def edges(self, n: int, seed: int) -> Edges:
+        return [(i, (i + (1 << j)) % n) for i in range(n) for j in range((n - 1).bit_length())]
+
+
+class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
+    """Everybody looks the same few random distances away: a gap that does not fall with the number of peers.
+
+    Song et al. 2022 (arXiv 2210.07881). Edges bear as `weight` the share of the draws that they stand for: the published
+    matrix, where a distance drawn twice counts twice, is `equi_static_matrix(graph)`. Draws that leave the graph in
+    pieces are drawn anew.
+    """
+
+    draws: int | None = None
+    """Distances drawn, with replacement: 1 to a million; left out: twice log2(n), rounded up."""
+
+    directed: bool = False
+    """Whether everybody sends that far and hears from as far behind; otherwise links go both ways."""
+
+    smallest: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.draws is None or 1 <= self.draws <= 1_000_000, "draws", self.draws, "1 to a million")
+
+    @property
+    def one_way(self) -> bool:
+        """Links go one way where that was asked for."""
+        return self.directed
+
+    def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
+        n = len(graph)
+        count = 2 * (n - 1).bit_length() if self.draws is None else self.draws
+        for attempt in range(TRIES):
+            steps = np.random.default_rng([seed, 5, attempt]).integers(1, n, size=count)
+            if np.gcd.reduce([n, *steps.tolist()]) == 1:  # then some walk leads one place on, and so everywhere
+                break
+        else:
+            raise ValueError(f"none of {TRIES} draws joined all peers: equi-static with draws = {count}; raise draws")
+        shares: dict[tuple[int, int], float] = {}
+        for step in sorted(steps.tolist()):
+            for i in range(n):
+                other = (i + step) % n
+                way = (i, other) if self.directed else (min(i, other), max(i, other))
+                shares[way] = shares.get(way, 0.0) + (1.0 if self.directed else 0.5) / count
+        for (i, j), share in sorted(shares.items()):
+            graph.add_edge(i, j, weight=share)
+
+
+def equi_static_matrix(graph: nx.Graph) -> np.ndarray:
+    """The published mixing matrix of an `equi-static` graph, float64 [n, n]: the mean of the basis matrices drawn.
+
+    A basis matrix gives the peer u places behind (n - 1) / n and oneself 1 / n; undirected, half of it each way.
+    """
+    n = len(graph)
+    matrix = (n - 1) / n * nx.to_numpy_array(graph, nodelist=range(n), weight="weight").T
+    return matrix + np.diag(1.0 - matrix.sum(axis=1))
+
+
+def sufficient_draws(n: int, norm: float, doubt: float = 0.05) -> int:
+    """Draws after which an `equi-static` matrix has |W - J| below `norm`, but with probability `doubt`.
+
+    8 ln(2 n / doubt) / (3 norm^2), as Song et al. 2022 derive it from the matrix Bernstein inequality.
+    """
+    require(0.0 < norm < 1.0, "norm", norm, "a number between 0 and 1")
+    require(0.0 < doubt < 1.0, "doubt", doubt, "a probability between 0 and 1")
+    return int(8.0 * np.log(2.0 * n / doubt) / (3.0 * norm**2))

@@ -1,0 +1,180 @@
+"""Graphs of cliques: D-Cliques, which balance the labels in each, and micro-clouds of peers that are near each other."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import ClassVar, Literal, get_args
+
+import networkx as nx
+import numpy as np
+
+from grapevine.topology.graphs.base import Topology, require
+
+Between = Literal["ring", "full", "fractal", "small-world"]
+CLOSER = 1e-12  # a swap counts if it lowers the skew by more than round-off
+MOST_PASSES = 100
+
+
+class DCliques(Topology, frozen=True, kw_only=True, tag="d-cliques"):
+    """Cliques whose peers together hold every label about as often as the fleet does, joined by a few links.
+
+    Bellet, Kermarrec and Lavoie 2022 (arXiv 2104.07365). Departures: all pairs of cliques are tried, in random order, until
+    no swap of two peers helps, where the paper tries a fixed number of random pairs; cliques are as equal in size as can be.
+    """
+
+    size: int = 10
+    """Peers in a clique, at most: 2 or more; the number of labels is a good choice."""
+
+    between: Between = "full"
+    """How cliques are joined: ring, full (one link for each two), fractal (groups of groups), small-world (fingers)."""
+
+    laid_after: ClassVar[Literal["nothing", "data", "network"]] = "data"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.size >= 2, "size", self.size, "2 or more")
+        require(self.between in get_args(Between), "between", self.between, f"one of {', '.join(get_args(Between))}")
+
+    def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
+        if label_counts is None:
+            raise ValueError(
+                "d-cliques is laid after the labels that each peer holds; give label_counts=[peers, classes], or choose "
+                "micro-clouds, which needs none"
+            )
+        counts = checked_counts(label_counts, len(graph))
+        _lay_cliques(graph, balanced_cliques(counts, self.size, seed), self.between, "clique")
+
+
+class MicroClouds(Topology, frozen=True, kw_only=True, tag="micro-clouds"):
+    """Sites whose peers all talk to each other, with one wide-area link between two sites (DLion's micro-clouds).
+
+    Hong and Chandra 2021 (HPDC). Peers 0 to size - 1 are the first site, and so on; links between sites end at different
+    peers of a site as far as there are any. Nodes bear their `cloud`, edges `wide_area` (true or false).
+    """
+
+    size: int = 4
+    """Peers at a site, at most: 1 or more; sites are as equal in size as can be."""
+
+    between: Between = "full"
+    """How sites are joined: ring, full (one link for each two), fractal (groups of groups), small-world (fingers)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.size >= 1, "size", self.size, "1 or more")
+        require(self.between in get_args(Between), "between", self.between, f"one of {', '.join(get_args(Between))}")
+
+    def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
+        sites = np.array_split(np.arange(len(graph)), -(-len(graph) // self.size))
+        _lay_cliques(graph, [site.tolist() for site in sites], self.between, "cloud")
+
+
+def balanced_cliques(counts: np.ndarray, size: int, seed: int) -> list[list[int]]:
+    """Peers in cliques of at most `size`, swapped until no swap lowers the sum of the cliques' skews; seeded.
+
+    `counts` is float64 [n, classes], the samples of each label that each peer holds.
+    """
+    luck = np.random.default_rng([seed, 6])
+    cliques = np.array_split(luck.permutation(len(counts)), -(-len(counts) // size))
+    pairs = list(combinations(range(len(cliques)), 2))
+    for _ in range(MOST_PASSES):
+        swaps = 0
+        for place in luck.permutation(len(pairs)):
+            a, b = pairs[place]
+            swaps += _swap(counts, cliques[a], cliques[b])
+        if not swaps:
+            break
+    return [sorted(clique.tolist()) for clique in cliques]
+
+
+def skew(counts: np.ndarray, clique: list[int] | np.ndarray) -> float:
+    """How far a clique's labels are from the fleet's: sum over labels of |share in the clique - share in all|, 0 to 2."""
+    return float(_skews(counts[clique].sum(axis=0), counts.sum(axis=0)))
+
+
+def checked_counts(label_counts: np.ndarray, n: int) -> np.ndarray:
+    """Label counts as float64 [n, classes]; raises ValueError unless they are that, none negative, and nobody has nothing."""
+    counts = np.asarray(label_counts, dtype=np.float64)
+    if counts.ndim != 2 or counts.shape[0] != n or not counts.shape[1]:
+        raise ValueError(f"label_counts are of shape {counts.shape}; expected [{n}, classes], a row for each peer")
+    if not np.isfinite(counts).all() or counts.min() < 0.0 or not counts.sum(axis=1).all():
+        raise ValueError("label_counts hold a negative number, or a peer without samples; give each peer some")
+    return counts
+
+
+def _swap(counts: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
+    """Exchange the two peers of two cliques that lower their skews the most, if any do."""
+    total = counts.sum(axis=0)
+    moved = counts[b][None, :, :] - counts[a][:, None, :]
+    first, second = counts[a].sum(axis=0), counts[b].sum(axis=0)
+    after = _skews(first + moved, total) + _skews(second - moved, total)
+    i, j = np.unravel_index(int(np.argmin(after)), after.shape)
+    if after[i, j] >= _skews(first, total) + _skews(second, total) - CLOSER:
+        return False
+    a[i], b[j] = b[j], a[i]
+    return True
+
+
+def _skews(sums: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.abs(sums / sums.sum(axis=-1, keepdims=True) - total / total.sum()).sum(axis=-1)
+
+
+def _lay_cliques(graph: nx.Graph, cliques: list[list[int]], between: str, word: str) -> None:
+    for number, clique in enumerate(cliques):
+        for peer in clique:
+            graph.nodes[peer][word] = number
+    joins = JOINS[between](cliques)
+    inside = [pair for clique in cliques for pair in combinations(clique, 2)]
+    edges = [(min(pair), max(pair), wide) for pairs, wide in ((inside, False), (joins, True)) for pair in pairs]
+    graph.add_edges_from((i, j, {"wide_area": wide}) for i, j, wide in sorted(edges))
+
+
+def _ring(cliques: list[list[int]]) -> list[tuple[int, int]]:
+    count = len(cliques)
+    return _joined(cliques, {(min(c, (c + 1) % count), max(c, (c + 1) % count)) for c in range(count) if count > 1})
+
+
+def _full(cliques: list[list[int]]) -> list[tuple[int, int]]:
+    return _joined(cliques, set(combinations(range(len(cliques)), 2)))
+
+
+def _small_world(cliques: list[list[int]]) -> list[tuple[int, int]]:
+    """Cliques on a ring; each is joined to the two nearest of those 2^x to 2^(x+1) - 1 places away, on both sides."""
+    count = len(cliques)
+    pairs = set()
+    for clique in range(count):
+        reach = 1
+        while reach <= count // 2:
+            for distance in range(reach, min(reach + 2, 2 * reach)):
+                other = (clique + distance) % count
+                if other != clique:
+                    pairs.add((min(clique, other), max(clique, other)))
+            reach *= 2
+    return _joined(cliques, pairs)
+
+
+def _fractal(cliques: list[list[int]]) -> list[tuple[int, int]]:
+    """As many cliques as one has peers make a group, one link for each two; groups make larger groups in the same way."""
+    size = max(2, *(len(clique) for clique in cliques))
+    load: dict[int, int] = {}
+    joins: list[tuple[int, int]] = []
+    units = cliques
+    while len(units) > 1:
+        groups = [units[i : i + size] for i in range(0, len(units), size)]
+        for group in groups:
+            joins += _joined(group, set(combinations(range(len(group)), 2)), load)
+        units = [[peer for unit in group for peer in unit] for group in groups]
+    return joins
+
+
+def _joined(cliques: list[list[int]], pairs: set[tuple[int, int]], load: dict[int, int] | None = None) -> list[tuple[int, int]]:
+    """A link for each pair of cliques, ending at those peers that have the fewest such links so far."""
+    load = {} if load is None else load
+    joins = []
+    for pair in sorted(pairs):
+        i, j = (min(cliques[clique], key=lambda peer: (load.get(peer, 0), peer)) for clique in pair)
+        load[i], load[j] = load.get(i, 0) + 1, load.get(j, 0) + 1
+        joins.append((i, j))
+    return joins
+
+
+JOINS = {"ring": _ring, "full": _full, "fractal": _fractal, "small-world": _small_world}

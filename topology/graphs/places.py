@@ -1,0 +1,89 @@
+"""Peers at places: everybody talks to the nearest, and perhaps to a few far away."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import networkx as nx
+import numpy as np
+
+from grapevine.topology.graphs.base import Topology, require
+
+
+class Geographic(Topology, frozen=True, kw_only=True, tag="geographic"):
+    """Peers at random places talk to those nearest; with `far` links a small world, in which the near are preferred.
+
+    Places are uniform in a square of side 1; nodes bear them as `x` and `y`, edges their length as `distance`. Where the
+    nearest neighbours leave the fleet in pieces, the smallest piece is joined to its nearest outsider, until it is one.
+    Far links end at each other peer with a chance that falls as distance^-exponent (Kleinberg 2000).
+    """
+
+    nearest: int = 4
+    """Nearest peers that each is joined to: 1 to peers - 1; being chosen by others may give more."""
+
+    far: int = 0
+    """Further links that each peer throws: 0 or more."""
+
+    exponent: float = 2.0
+    """How strongly near peers are preferred by far links: 0 (not at all) or more; 2 lets messages find their way best."""
+
+    smallest: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.nearest >= 1, "nearest", self.nearest, "1 or more")
+        require(self.far >= 0, "far", self.far, "0 or more")
+        require(0.0 <= self.exponent < 100.0, "exponent", self.exponent, "a number from 0 to 100")
+
+    def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
+        n = len(graph)
+        if self.nearest + self.far >= n:
+            raise ValueError(
+                f"geographic with nearest = {self.nearest} and far = {self.far} needs more than {self.nearest + self.far} "
+                f"peers, not {n}; raise peers or lower nearest"
+            )
+        luck = np.random.default_rng([seed, 7])
+        places = luck.random((n, 2))
+        pairs = self._near(places)
+        _join(places, pairs)
+        for i in range(n if self.far else 0):
+            pairs |= self._thrown(places, i, pairs, luck)
+        for i, place in enumerate(places):
+            graph.nodes[i].update(x=float(place[0]), y=float(place[1]))
+        lengths = {(i, j): float(np.linalg.norm(places[i] - places[j])) for i, j in pairs}
+        graph.add_edges_from((i, j, {"distance": lengths[i, j]}) for i, j in sorted(pairs))
+
+    def _near(self, places: np.ndarray) -> set[tuple[int, int]]:
+        from scipy.spatial import KDTree
+
+        _, near = KDTree(places).query(places, k=self.nearest + 1)
+        return {(min(i, int(j)), max(i, int(j))) for i, row in enumerate(near) for j in row if i != int(j)}
+
+    def _thrown(
+        self, places: np.ndarray, i: int, taken: set[tuple[int, int]], luck: np.random.Generator
+    ) -> set[tuple[int, int]]:
+        distance = np.linalg.norm(places - places[i], axis=1)
+        free = np.array([j != i and (min(i, j), max(i, j)) not in taken for j in range(len(places))])
+        chance = np.where(free, 1.0 / np.maximum(distance, 1e-9) ** self.exponent, 0.0)
+        if not free.any():
+            return set()
+        chosen = luck.choice(len(places), size=min(self.far, int(free.sum())), replace=False, p=chance / chance.sum())
+        return {(min(i, int(j)), max(i, int(j))) for j in chosen}
+
+
+def _join(places: np.ndarray, pairs: set[tuple[int, int]]) -> None:
+    """Add the shortest links of the smallest pieces, until there is one piece."""
+    from scipy.spatial import KDTree
+
+    graph = nx.empty_graph(len(places))
+    graph.add_edges_from(pairs)
+    while True:
+        pieces = sorted(nx.connected_components(graph), key=lambda piece: (len(piece), min(piece)))
+        if len(pieces) == 1:
+            return
+        inside, outside = sorted(pieces[0]), sorted(set(graph) - pieces[0])
+        distance, found = KDTree(places[outside]).query(places[inside])
+        i = int(np.argmin(distance))
+        pair = (min(inside[i], outside[found[i]]), max(inside[i], outside[found[i]]))
+        pairs.add(pair)
+        graph.add_edge(*pair)

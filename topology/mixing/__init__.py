@@ -1,0 +1,1 @@
+"""Mixing matrices: how heavily each neighbour's model counts."""

@@ -1,0 +1,1 @@
+"""Schedules: graphs that change from round to round."""

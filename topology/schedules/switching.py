@@ -1,0 +1,182 @@
+"""Schedules that use a graph a part at a time: its edges, matchings or eigenvalues; and teleportation among few."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+
+from grapevine.topology.graphs.base import peers_and_seed, require
+from grapevine.topology.graphs.given import from_graph
+from grapevine.topology.mixing.matrix import mixing_matrix
+from grapevine.topology.schedules import matcha
+from grapevine.topology.schedules.menu import TimeVarying
+from grapevine.topology.schedules.rounds import Schedule
+
+NEAR = 1e-9  # Laplacian eigenvalues closer than this, relative to the largest, are the same one
+
+
+class OverGraph(TimeVarying, frozen=True, kw_only=True):
+    """A schedule that uses the links of a graph, a few at a time."""
+
+    graph: str = "ring"
+    """The graph whose links are used: a name of the menu of topologies; from Python any networkx graph."""
+
+    graph_options: dict[str, bool | int | float | str] = {}
+    """Options of that graph, such as degree = 4."""
+
+    def plan(self, n: int, seed: int = 0, graph: nx.Graph | None = None) -> Schedule:
+        """The schedule for n peers over the named graph, or over `graph`."""
+        n, seed = peers_and_seed(self.name, n, seed, 2, "schedule 'base'")
+        given = self._given(n, seed, graph)
+        schedule = self.over(given, seed)
+        schedule.recipe = self.plan, (n, seed, given)
+        return schedule
+
+    def over(self, graph: nx.Graph, seed: int) -> Schedule:
+        """The schedule over a connected graph on 0..n-1."""
+        raise NotImplementedError
+
+    def _given(self, n: int, seed: int, graph: nx.Graph | None) -> nx.Graph:
+        if graph is None:
+            from grapevine.topology.names import build
+
+            return from_graph(build(self.graph, n, seed, **self.graph_options))
+        graph = from_graph(graph)
+        if len(graph) != n:
+            raise ValueError(f"the graph has {len(graph)} nodes for {n} peers; set peers = {len(graph)}")
+        return graph
+
+
+class RandomEdge(OverGraph, frozen=True, kw_only=True, tag="random-edge"):
+    """One random edge of a graph a round: its two ends average (pairwise gossip)."""
+
+    graph: str = "complete"
+    """The graph whose edges are drawn: a name of the menu of topologies; from Python any networkx graph."""
+
+    def over(self, graph: nx.Graph, seed: int) -> Schedule:
+        edges = list(graph.edges)
+
+        def draw(t: int) -> np.ndarray:
+            pair = list(edges[int(np.random.default_rng([seed, 16, t]).integers(len(edges)))])
+            matrix = np.eye(len(graph))
+            matrix[np.ix_(pair, pair)] = 0.5
+            return matrix
+
+        # Boyd, Ghosh, Prabhakar and Shah 2006: E[W'W] = I - L / (2 |E|)
+        slowest = float(_laplacian_spectrum(graph)[1])
+        contraction = 1.0 - slowest / (2.0 * len(edges))
+        return Schedule(self.name, len(graph), draw, seed=seed, max_degree=1, contraction=contraction, reach=graph.copy)
+
+
+class Matcha(OverGraph, frozen=True, kw_only=True, tag="matcha"):
+    """A graph's links in matchings, each used at random, those that join its parts most often; saves traffic."""
+
+    budget: float = 0.5
+    """Share of the graph's matchings used in a round, in the mean: above 0 and at most 1, which uses all always."""
+
+    def __post_init__(self) -> None:
+        require(0.0 < self.budget <= 1.0, "budget", self.budget, "a share above 0 and at most 1")
+
+    def over(self, graph: nx.Graph, seed: int) -> Schedule:
+        plan = matcha.plan(graph, self.budget)
+
+        def draw(t: int) -> np.ndarray:
+            coins = np.random.default_rng([seed, 17, t]).random(len(plan.matchings))
+            matrix = np.zeros((len(graph), len(graph)))
+            for matching, coin, chance in zip(plan.matchings, coins, plan.chances, strict=True):
+                for i, j in matching if coin < chance else ():
+                    matrix[i, j] = matrix[j, i] = plan.weight
+            np.fill_diagonal(matrix, 1.0 - matrix.sum(axis=1))
+            return matrix
+
+        most = max(degree for _, degree in graph.degree)
+        return Schedule(self.name, len(graph), draw, seed=seed, max_degree=most, contraction=plan.contraction, reach=graph.copy)
+
+
+class Laplacian(OverGraph, frozen=True, kw_only=True, tag="laplacian"):
+    """Round k: W = I - L / l_k, for each distinct eigenvalue l_k of the graph's Laplacian; exact at the end, on any graph.
+
+    Weights may be negative. The order of the rounds does not change the product; it is chosen so that numbers stay small
+    in between (Leja: each eigenvalue as far from those before it as can be).
+    """
+
+    def over(self, graph: nx.Graph, seed: int) -> Schedule:
+        laplacian = nx.laplacian_matrix(graph, nodelist=range(len(graph)), weight=None).toarray().astype(np.float64)
+        order = _leja(_distinct(_laplacian_spectrum(graph)[1:]))
+        most = max(degree for _, degree in graph.degree)
+        return Schedule(
+            self.name,
+            len(graph),
+            lambda t: np.eye(len(graph)) - laplacian / order[t],
+            seed=seed,
+            period=len(order),
+            max_degree=most,
+            reach=graph.copy,
+        )
+
+
+class Teleportation(TimeVarying, frozen=True, kw_only=True, tag="teleportation"):
+    """A few random peers are active at a time; each fetches the model of one that was, and they average among themselves.
+
+    Even rounds 2r: the r-th active peers fetch, one from one; odd rounds 2r + 1: they average on a small graph. The
+    others keep what they have and count no more: of all models only the active ones' mean is kept. Takezawa and Stich
+    2025 (arXiv 2501.15259), algorithm 1, whose one round is two here, so that each round is one exchange of messages.
+    """
+
+    k: int = 4
+    """Peers that are active: 1 to peers."""
+
+    graph: str = "ring"
+    """The graph of the active, with Metropolis weights: a name of the menu of topologies; up to 2 peers are joined anyway."""
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k", self.k, "1 or more")
+
+    def rounds(self, n: int, seed: int) -> Schedule:
+        if self.k > n:
+            raise ValueError(f"k = {self.k} needs at least {self.k} peers, not {n}; raise peers or lower k")
+        from grapevine.topology.names import build
+
+        among = build(self.graph if self.k > 2 else "complete", self.k, seed)
+        small = mixing_matrix(among)
+
+        def draw(t: int) -> np.ndarray:
+            matrix = np.eye(n)
+            now = active_peers(n, self.k, seed, t // 2)
+            if t % 2:
+                matrix[np.ix_(now, now)] = small
+            elif t:
+                before = active_peers(n, self.k, seed, t // 2 - 1)
+                matrix[now] = np.eye(n)[before]
+            return matrix
+
+        most = max([1, *(degree for _, degree in among.degree)])
+        return Schedule(self.name, n, draw, seed=seed, directed=True, max_degree=most)
+
+
+def active_peers(n: int, k: int, seed: int, r: int) -> np.ndarray:
+    """The k peers of n that are active in the r-th turn of `teleportation`, in the order of their places."""
+    return np.random.default_rng([seed, 18, r]).permutation(n)[:k]
+
+
+def _laplacian_spectrum(graph: nx.Graph) -> np.ndarray:
+    return np.linalg.eigvalsh(nx.laplacian_matrix(graph, nodelist=range(len(graph)), weight=None).toarray().astype(np.float64))
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """Ascending values, those that differ by round-off alone replaced by their mean."""
+    cuts = np.flatnonzero(np.diff(values) > NEAR * values[-1]) + 1
+    return np.array([part.mean() for part in np.split(values, cuts)])
+
+
+def _leja(values: np.ndarray) -> np.ndarray:
+    left = np.ones(len(values), dtype=bool)
+    reached = np.log(values)
+    order = []
+    for _ in values:
+        i = int(np.argmax(np.where(left, reached, -np.inf)))
+        left[i] = False
+        order.append(values[i])
+        with np.errstate(divide="ignore"):
+            reached = reached + np.log(np.abs(values - values[i]))
+    return np.array(order)
