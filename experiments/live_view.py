@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from grapevine.experiments.results.summary import figure, peers_text, percent
+from grapevine.experiments.results.numbers import figure, peers_text, percent
 from grapevine.experiments.terminal import open_console, printable
 from grapevine.netem.units import show_bytes, show_duration
 

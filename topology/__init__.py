@@ -9,9 +9,10 @@ from grapevine.topology.analysis.timing import cycle_time, link_delays
 from grapevine.topology.graphs.files import read_graph
 from grapevine.topology.graphs.given import from_graph
 from grapevine.topology.graphs.menu import AnyTopology, Topology
+from grapevine.topology.graphs.names import build, menu
 from grapevine.topology.mixing.matrix import RULES, mixing_matrix, sparse_mixing
-from grapevine.topology.names import AnySchedule, build, menu, schedule, schedule_menu
 from grapevine.topology.schedules.menu import TimeVarying
+from grapevine.topology.schedules.names import AnySchedule, schedule, schedule_menu
 from grapevine.topology.schedules.rounds import Schedule, still
 
 __all__ = [

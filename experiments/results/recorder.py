@@ -30,6 +30,9 @@ from grapevine.experiments.results.summary import clean, unfinished
 if TYPE_CHECKING:
     import pyarrow
 
+Draw = Callable[[Sequence[Path], Path], None]
+"""Draws one page, the second argument, of the run folders in the first."""
+
 FLEET = -1
 """The `peer` of a row that speaks of the fleet."""
 
@@ -52,7 +55,8 @@ class Recorder:
     The folder is made, or, where it holds an earlier run, taken over; a folder with anything else in it is refused
     (ValueError). `experiment.toml`, `manifest.json` and a `summary.json` that says "running" lie there from the start;
     events are written at once, the tables at every `flush`, each file in one piece. Used as a context manager, it ends
-    the folder properly even where `finish` was never reached. Without `page` there is no `report.html`.
+    the folder properly even where `finish` was never reached. `draw(folders, page)` draws `report.html` of the finished folder;
+    without it there is none.
 
     A disk that fills up never raises in the middle of a run: `failure` then says what happened, `on_failure` (to be set) is
     called once, and what is finished still holds a true summary and the weights, for which `weights_bytes` and a few kB more
@@ -64,13 +68,13 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: Path, experiment_toml: str, manifest: Mapping[str, Any], page: bool = True, weights_bytes: int = 0
+        self, folder: Path, experiment_toml: str, manifest: Mapping[str, Any], draw: Draw | None = None, weights_bytes: int = 0
     ) -> None:
         self.folder = folder
         self.failure = ""
         self.on_failure: Callable[[], None] = lambda: None
         self._experiment_toml = experiment_toml
-        self._page = page
+        self._draw = draw
         self._metrics = _Table("metrics.parquet")
         self._links = _Table("links.parquet")
         self._flush_from_s = 0.0
@@ -164,8 +168,8 @@ class Recorder:
             (self.inside / SPARE).unlink(missing_ok=True)
             summary = self._conclude(summary)
             self._concluded = True
-            if self._page and not self.failure:
-                self._report(summary)
+            if self._draw is not None and not self.failure:
+                self._report(self._draw, summary)
         finally:
             self._events.close()
             _clear(self.inside)
@@ -236,11 +240,9 @@ class Recorder:
         self._write_json("summary.json", short := {**unfinished(self._experiment_toml, self.failure), **ended})
         return short
 
-    def _report(self, summary: Mapping[str, Any]) -> None:
+    def _report(self, draw: Draw, summary: Mapping[str, Any]) -> None:
         try:
-            from grapevine.experiments.report.page import write_report
-
-            write_report([self.folder], self.folder / "report.html")
+            draw([self.folder], self.folder / "report.html")
         except Exception as error:
             text = f"no report: {error}; `grapevine report {self.folder}` tries again"
             self.event(summary.get("emulated_s") or 0.0, "warning", text=text)

@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.results.summary import consensus_distance
 from grapevine.experiments.scenario import altered_device
-from grapevine.experiments.worlds.peer_report import Reporter, batch_generator, thinned
+from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, thinned
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, unspool
+from grapevine.experiments.worlds.scoring import Evaluate, score
 from grapevine.netem import Device, Link, Shaper, Shared, SharingShaper, Steady
 from grapevine.netem.kernel.namespaces import enter
 from grapevine.netem.networks.plan import capped_rate
@@ -186,7 +186,7 @@ class _PeerProcess:
         thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
         thread.start()
         self.live.run(self.spec.strategy.run(self.peer))
-        self.snapshot(control.FINAL, self.peer.now_ns)
+        self.snapshot(FINAL, self.peer.now_ns)
         thread.join()
 
     def _in_full(self, address: str) -> str:
@@ -285,7 +285,7 @@ def evaluator_main(
         problem.attach(unspool(room, arrays))
         snapshots = Snapshots(room, peers, problem.size)
         pipe.say(control.Connected())
-        while isinstance(task := pipe.hear(), control.Evaluate):
+        while isinstance(task := pipe.hear(), Evaluate):
             weights = snapshots.read(task.index, task.peers)
             pipe.say(control.Unscored(task.index) if weights is None else score(problem, weights, task))
     except BaseException:
@@ -298,26 +298,6 @@ def _beat_for_ever(pipe: _Pipe) -> None:
     while True:
         pipe.beat()
         time.sleep(EVALUATOR_BEAT_S)
-
-
-def score(problem: Any, weights: np.ndarray, task: control.Evaluate) -> control.Score:
-    """The scores of several peers' weights (float32 [k, size]) and of their mean, on the test and the validation set."""
-    mean = weights.mean(axis=0, dtype=np.float64).astype(np.float32)
-    models = np.concatenate([weights, mean[None]])
-    losses, accuracies = problem.evaluate(models, "test")
-    validation_losses, validation_accuracies = problem.evaluate(models, "validation")
-    return control.Score(
-        task.index,
-        task.time_ns,
-        task.peers,
-        [float(value) for value in losses[:-1]],
-        [float(value) for value in accuracies[:-1]],
-        float(accuracies[-1]),
-        [float(value) for value in validation_losses[:-1]],
-        [float(value) for value in validation_accuracies[:-1]],
-        float(validation_accuracies[-1]),
-        consensus_distance(weights),
-    )
 
 
 def _by_itself() -> None:
