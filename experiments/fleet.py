@@ -69,7 +69,8 @@ class Fleet:
     @property
     def mixing(self) -> np.ndarray:
         """W of the first round, float64 [peers, peers]."""
-        return self.shares.toarray()
+        dense: np.ndarray = self.shares.toarray()
+        return dense
 
     @property
     def figures(self) -> Figures | ScheduleFigures:
@@ -79,7 +80,8 @@ class Fleet:
         rule = mixing_rule(self.experiment)
         if self.rounds is not None or rule == "sinkhorn":
             return topology.analyse(self.mixing)
-        return topology.analyse(self.graph, rule)
+        figures: Figures | ScheduleFigures = topology.analyse(self.graph, rule)
+        return figures
 
 
 def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] | None = None) -> Fleet:

@@ -54,7 +54,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
             _parser().print_help(sys.stderr)
             return ExitStatus.BAD_INPUT
         arguments = _parser().parse_args(argv)
-        return arguments.execute(arguments)
+        return int(arguments.execute(arguments))
     except ConfigError as error:
         print(printable(str(error)), file=sys.stderr)
         return ExitStatus.BAD_INPUT

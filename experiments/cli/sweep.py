@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +202,7 @@ def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[l
 
     titles = _short(swept)
     unit, scale = one_unit([row.get("bytes_sent") for row in rows], BYTES)
-    figures = {
+    figures: dict[str, tuple[str, Callable[[Any], str]]] = {
         "accuracy_mean": ("accuracy\n%", lambda value: "-" if value is None else f"{100 * value:.1f}"),
         "loss_mean": ("loss", figure),
         "bytes_sent": (f"sent\n{unit}", lambda value: in_unit(value, scale)),

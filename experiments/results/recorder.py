@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from grapevine.experiments.results.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, numbers, schema
+from grapevine.experiments.results.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, schema
+from grapevine.experiments.results.run_files import numbers
 from grapevine.experiments.results.summary import clean, unfinished
 
 if TYPE_CHECKING:

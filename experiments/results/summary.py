@@ -85,7 +85,7 @@ def summarise(
     summary["warnings"] = [*outcome.warnings, *warnings_about(summary, outcome, peers_text(diverged) if diverged else "")]
     if machine is not None:
         summary["machine"] = dict(machine)
-    return clean(summary)
+    return dict(clean(summary))
 
 
 def unfinished(experiment_toml: str, reason: str) -> dict[str, Any]:

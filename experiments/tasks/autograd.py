@@ -104,7 +104,7 @@ class ModuleLearner:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(batch.seed)
             loss = self._loss(self._module(x), y)
-            loss.backward()
+            torch.autograd.backward(loss)
         self._restore()
         return loss.item(), slot.vector
 

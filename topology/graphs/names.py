@@ -12,7 +12,8 @@ import msgspec
 import networkx as nx
 import numpy as np
 
-from grapevine.topology.graphs.menu import AnyTopology, Topology
+from grapevine.topology.graphs.base import Topology
+from grapevine.topology.graphs.menu import AnyTopology
 
 
 def build(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:

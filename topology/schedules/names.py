@@ -56,9 +56,11 @@ def schedule(name: str, n: int, seed: int = 0, **options: Any) -> Schedule:
     given = options.get("graph")
     kind = schedule_menu().get(name)
     if not isinstance(given, nx.Graph) or kind is None or not issubclass(kind, OverGraph):
-        return part_named("schedule", schedule_menu(), AnySchedule, name, options).plan(n, seed)
-    rest = {key: value for key, value in options.items() if key != "graph"}
-    return part_named("schedule", schedule_menu(), AnySchedule, name, rest).plan(n, seed, given)
+        planned: Schedule = part_named("schedule", schedule_menu(), AnySchedule, name, options).plan(n, seed)
+    else:
+        rest = {key: value for key, value in options.items() if key != "graph"}
+        planned = part_named("schedule", schedule_menu(), AnySchedule, name, rest).plan(n, seed, given)
+    return planned
 
 
 def schedule_menu() -> dict[str, type[TimeVarying]]:

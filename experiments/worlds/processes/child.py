@@ -108,7 +108,8 @@ class _Pipe:
     def hear(self) -> control.Down:
         """The launcher's next message; the launcher's end ends this process."""
         try:
-            return control.decode_down(self.connection.recv_bytes())
+            message: control.Down = control.decode_down(self.connection.recv_bytes())
+            return message
         except (EOFError, OSError):
             for folder in self.folders:
                 remove_folder(folder)
@@ -125,10 +126,11 @@ class _Learner:
         self.peer = spec.peer.id
 
     def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
-        return self.problem.gradient(weights, self.sampler.draw(batch_size))
+        computed: tuple[float, np.ndarray] = self.problem.gradient(weights, self.sampler.draw(batch_size))
+        return computed
 
     def held_out_loss(self, weights: np.ndarray) -> float:
-        return self.problem.held_out_loss(self.peer, weights)
+        return float(self.problem.held_out_loss(self.peer, weights))
 
     def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
         return self.device.step_ns(batch_size, now_ns, step)

@@ -28,7 +28,7 @@ from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Report, make_peer
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.attention import Attention
-from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main, score
+from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
 from grapevine.experiments.worlds.processes.evaluation import Scoring
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
@@ -44,7 +44,7 @@ from grapevine.experiments.worlds.processes.forkserver import (
 )
 from grapevine.experiments.worlds.processes.pokes import BY_SCRIPT, Pokes
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, make_room, spool
-from grapevine.experiments.worlds.scoring import Evaluate, Score
+from grapevine.experiments.worlds.scoring import Evaluate, Score, score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
 from grapevine.netem.kernel.plan import address

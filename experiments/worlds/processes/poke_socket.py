@@ -126,7 +126,7 @@ def _answered(question: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]
 
 def _user(asking: socket.socket) -> int:
     """Who is at the other end."""
-    return struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    return int(struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
 
 
 @contextlib.contextmanager
