@@ -79,7 +79,7 @@ class Peer:
     of them is dropped before the strategy sees it, and counted in `errors`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a peer is made of
         self,
         identity: int,
         peers: int,

@@ -38,7 +38,7 @@ def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
     figures = analyse(graph, rule)
     charts = [("How disagreement fades", DECAY_NOTE, _decay(figures))]
     if figures.nodes <= DENSE:
-        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph, figures)))
+        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph)))
         charts.append(("The spectrum of the mixing matrix", SPECTRUM_NOTE, eigenvalues(figures.spectrum, figures.slem)))
     elif (density := figures.spectral_density()) is not None:
         drawn = _density(density[0], density[1], figures.slem)
@@ -75,7 +75,7 @@ def simulated_decay(matrix: np.ndarray | csr_array, rounds: int) -> np.ndarray:
     return spread / spread[0] if spread[0] > 0.0 else spread
 
 
-def _drawing(graph: nx.Graph, figures: Figures) -> go.Figure:
+def _drawing(graph: nx.Graph) -> go.Figure:
     place = places(graph)
     order = peer_order(graph)
     xs: list[float | None] = []
