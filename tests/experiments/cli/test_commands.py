@@ -195,6 +195,7 @@ def test_what_the_command_line_itself_gets_wrong(ring: str, capsys: pytest.Captu
         assert refused(capsys, *arguments).startswith(message)
 
 
+@pytest.mark.slow
 def test_bad_input_in_a_process_of_its_own(ring: str) -> None:
     for arguments, message in [
         (["run", ring, "--set", "peers=0", "--json"], "--set: peers: 0"),

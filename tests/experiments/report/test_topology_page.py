@@ -50,6 +50,7 @@ def test_a_page_is_whole_self_contained_and_the_same_again() -> None:
     assert html == topology_page("ring of <16>", topology.build("ring", 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("graph", "rule"),
     [
@@ -111,6 +112,7 @@ def test_a_schedule_plays_through_its_rounds() -> None:
     assert html == schedule_page("one peer <16>", topology.schedule("one-peer-exponential", 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", topology.schedule_menu())
 def test_every_schedule_has_a_page(name: str) -> None:
     schedule = topology.schedule(

@@ -52,6 +52,7 @@ def weights(tmp_path: Path, **changes: Any) -> np.ndarray:
     return result.weights.astype(float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", [Ring(), Star(), Torus(), Complete()])
 @pytest.mark.parametrize("order", ["combine-then-adapt", "adapt-then-combine"])
 def test_dpsgd_reaches_its_exact_fixed_point(tmp_path: Path, graph: Any, order: Any) -> None:
@@ -70,6 +71,7 @@ def test_dpsgd_reaches_its_exact_fixed_point(tmp_path: Path, graph: Any, order: 
     np.testing.assert_allclose(found, np.tile(fixed[:, None], 3), atol=1e-5)
 
 
+@pytest.mark.live
 def test_the_fixed_point_is_the_same_in_a_live_fleet(tmp_path: Path) -> None:
     """Also when time is real and the devices are as fast as they are."""
     live = Experiment(
@@ -177,6 +179,7 @@ print(run(Experiment.parse(text), out=sys.argv[2]).summary["digest"])
 """
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_digest_everywhere(tmp_path: Path) -> None:
     """Under other hash seeds and numbers of threads, in processes of their own."""
     asked = Experiment(world=Virtual(), peers=6, strategy=Slices(), devices=UniformDevices(speed="1000 samples/s"),
@@ -194,6 +197,7 @@ def test_the_same_seed_gives_the_same_digest_everywhere(tmp_path: Path) -> None:
     assert other != digests[0].strip()
 
 
+@pytest.mark.live
 def test_the_worlds_agree(tmp_path: Path) -> None:
     """The same experiment in real and in virtual time: steps, bytes and accuracy lie close together."""
     asked = Experiment(
