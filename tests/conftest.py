@@ -1,6 +1,13 @@
-"""One thread for whatever computes: several would wait for each other busily, and take the processors from live fleets."""
+"""What holds for all tests.
+
+One thread for whatever computes: several would wait for each other busily, and take the processors from live fleets.
+"""
 
 import os
+
+import pytest
+
+LIVE_TIMEOUT_S = 300
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
