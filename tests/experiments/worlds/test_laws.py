@@ -23,8 +23,10 @@ from grapevine.netem import HostDevices, Uniform, UniformDevices
 from grapevine.peer.aggregators import Median
 from grapevine.peer.codecs import AnyCodec, Float16, Float32, Int8
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.strategies import DPSGD, Ako, Full, Slices, Solo
+from grapevine.peer.peer import MOST_NOTES, Peer
+from grapevine.peer.strategies import DPSGD, Ako, Full, Slices, Solo, Strategy
 from grapevine.topology.graphs.menu import Complete, Ring, Star, Torus
+from tests.helpers import make_peer
 
 RATE = 0.1
 TARGETS = (3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, -6.0)
@@ -215,3 +217,35 @@ def test_the_worlds_agree(tmp_path: Path) -> None:
     for key, share in (("steps_total", 0.03), ("bytes_sent", 0.05), ("messages_sent", 0.05)):
         assert live.summary[key] == pytest.approx(virtual.summary[key], rel=share), key
     assert live.summary["accuracy_mean"] == pytest.approx(virtual.summary["accuracy_mean"], abs=0.03)
+
+
+class Noting(Strategy, frozen=True, tag="noting"):
+    """Notes the square of its step."""
+
+    async def run(self, peer: Peer) -> None:
+        while peer.running:
+            peer.apply(await peer.gradient())
+            peer.note("square", peer.step**2)
+
+
+def test_what_a_strategy_notes_is_recorded(tmp_path: Path) -> None:
+    result = run(
+        Experiment(peers=3, world=Virtual(), task=Quadratic(targets=(1.0, 2.0, 3.0)), strategy=Noting(), stop=Stop(steps=40),
+                   devices=UniformDevices(speed="1000 samples/s"), record=Record(every="2 ms")),
+        out=tmp_path / "run",
+    )  # fmt: skip
+    noted = result.metrics[result.metrics["name"] == "notes.square"]
+    assert set(noted["peer"]) == {0, 1, 2}
+    assert len(noted) > 3 * 10
+    assert (noted["value"] == noted["step"] ** 2).all()
+
+
+def test_notes_are_bounded() -> None:
+    peer = make_peer(0, {1: 0.5})
+    for number in range(MOST_NOTES):
+        peer.note(f"{number}", number)
+    peer.note("0", -1.0)
+    assert peer.notes["0"] == -1.0
+    for name in ("one more", "x" * 65):
+        with pytest.raises(ValueError, match="at most 64 notes"):
+            peer.note(name, 1.0)
