@@ -335,6 +335,8 @@ def test_topology_prints_figures_and_draws(tmp_path: Path, capsys: pytest.Captur
 
 def test_topology_knows_schedules_and_directed_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "rounds.html"
+    assert main(["topology", "one-peer-exponential", "-n", "8"]) == 0
+    assert "one-peer-exponential" in capsys.readouterr().out  # in full, however narrow the terminal
     assert main(["topology", "one-peer-exponential", "-n", "8", "--json", "--html", str(page)]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["period"], figures["finite_time"]) == (3, 3)  # log2 n rounds to exact agreement
