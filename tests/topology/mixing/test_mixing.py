@@ -229,5 +229,5 @@ def test_equal_rates_make_sinkhorn_uniform_on_regular_graphs() -> None:
 def test_rates_that_will_not_do(rates: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         topology.mixing_matrix(nx.cycle_graph(4), "sinkhorn", rates)
-    with pytest.raises(ValueError, match="looks at no rates"):
+    with pytest.raises(ValueError, match="uses no rates"):
         topology.mixing_matrix(nx.cycle_graph(4), "metropolis", np.ones((4, 4)))
