@@ -1,4 +1,4 @@
-"""Graphs from files and from networkx: nothing is lost on the way, and what cannot be read is refused."""
+"""Graphs from files and from networkx: nothing is lost, and unreadable files are refused."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_names_attributes_and_order_survive_every_format(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", [*list(WRITERS)[:4], "net.npy", "net.txt", "net.csv"])
 def test_numbered_nodes_keep_their_numbers(name: str, tmp_path: Path) -> None:
-    """Written in a shuffled order, with two-digit names that text would sort wrongly."""
+    """The file has a shuffled order and two-digit names, which sorting as text would put in the wrong order."""
     original = topology.build("barabasi-albert", 14, seed=3)
     shuffled = nx.Graph()
     shuffled.add_nodes_from(np.random.default_rng(1).permutation(14).tolist())
@@ -253,7 +253,7 @@ def test_arrays_that_are_no_graph(array: np.ndarray, message: str, tmp_path: Pat
         topology.read_graph(tmp_path / "net.npy")
 
 
-def test_a_file_beyond_all_size_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     with open(tmp_path / "net.edges", "wb") as file:
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(ValueError, match=r"net.edges: the file has 268,435,457 bytes, more than 268,435,456"):
@@ -291,5 +291,5 @@ def test_a_damaged_file_is_a_graph_or_a_value_error(tmp_path_factory: Any, name:
         at = int(place * len(raw))
         raw[at : at + len(content)] = content
     path.write_bytes(bytes(raw[: int(kept * len(raw))]))
-    with contextlib.suppress(ValueError):  # nothing else may escape
+    with contextlib.suppress(ValueError):  # no other exception may be raised
         assert nx.is_connected(topology.read_graph(path))
