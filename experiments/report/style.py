@@ -1,4 +1,4 @@
-"""How a report looks: the page around its content."""
+"""The page around a report's content: HTML head, styles and script."""
 
 from string import Template
 
