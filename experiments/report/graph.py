@@ -41,7 +41,7 @@ def graph_frame(height: int) -> Figure:
     bare = {"visible": False, "fixedrange": True}
     layout = frame("", "", height=height) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}}
     layout["legend"] = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0.5, "xanchor": "center"}
-    layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 40}
+    layout["margin"] = {"l": 60, "r": 10, "t": 10, "b": 40}  # the names of the outermost regions need room
     return layout
 
 
@@ -123,6 +123,7 @@ def scale_bar(most: int) -> Figure:
         "title": {"text": "bytes, both directions", "side": "right"},
         "tickvals": ticks,
         "ticktext": [show_bytes(t) for t in ticks],
+        "x": 1.1,
         "thickness": 10,
         "len": 0.6,
         "outlinewidth": 0,
