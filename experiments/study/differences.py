@@ -120,8 +120,8 @@ def differences_section(study: Study, found: Sequence[Difference]) -> str:
     against = f"the baseline {baseline!r}" if baseline else "the best row of its column"
     text = (
         f"Each row minus {against}, seed by seed: the mean over the n seeds that both rows have ± half of its 95 % interval "
-        "(Student's t). Bold: the interval does not contain 0; by chance this happens for one in twenty rows without a true "
-        "difference. "
+        "(Student's t). A place is one column of one table. Bold: the interval does not contain 0; by chance this happens for "
+        "one in twenty rows without a true difference. "
     )
     tables = []
     for measure in dict.fromkeys(each.measure for each in found):
