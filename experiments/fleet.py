@@ -21,6 +21,8 @@ from grapevine.experiments.tasks import Problem
 from grapevine.experiments.tasks.partitions import Partition, Spared
 from grapevine.netem import Device, NetworkPlan
 from grapevine.netem.units import duration_ns
+from grapevine.peer.layout import Layout
+from grapevine.peer.spaces import Facts, Space, checked
 from grapevine.topology import Figures, Schedule, ScheduleFigures, TimeVarying
 from grapevine.topology.graphs.base import check_links
 
@@ -48,6 +50,8 @@ class Fleet:
     devices: list[Device]
     problem: Problem
     rounds: Schedule | None = None
+    spaces: tuple[Space, ...] = ()
+    """The vectors besides the model that the strategy declares."""
 
     @property
     def stop_ns(self) -> int | None:
@@ -110,7 +114,14 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     shares, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
     problem = problem or make_problem(experiment)
     refuse_too_large(experiment, problem.size)
-    return Fleet(experiment, graph, shares, plan, devices, problem, rounds)
+    return Fleet(experiment, graph, shares, plan, devices, problem, rounds, _declared(experiment, problem))
+
+
+def _declared(experiment: Experiment, problem: Problem) -> tuple[Space, ...]:
+    """The vector spaces that the strategy declares besides the model."""
+    outputs, probe_samples = (getattr(problem, name, 0) or None for name in ("outputs", "probe"))
+    facts = Facts(problem.size, Layout(problem.layout), experiment.peers, outputs, probe_samples)
+    return _located("strategy", lambda: checked(experiment.strategy.spaces(facts)))
 
 
 def topology_name(experiment: Experiment) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from grapevine.experiments.fleet import mixing_rule
 from grapevine.peer.carrier import LinkCount
-from grapevine.peer.peer import Peer
+from grapevine.peer.peer import CODEC_STREAM, Peer
 
 if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
@@ -157,6 +157,8 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         mixing_rule(experiment) == "push-sum",
         fleet.problem.layout,
         fleet.problem.held_out[identity],
+        fleet.spaces,
+        np.random.default_rng([experiment.seed, CODEC_STREAM, identity]),
     )
     peer.expected = experiment.strategy.expects(peer)
     return peer

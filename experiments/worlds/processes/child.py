@@ -37,7 +37,8 @@ from grapevine.netem.networks.plan import capped_rate
 from grapevine.peer.carrier import Carrier
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import Clock, LivePeer
-from grapevine.peer.peer import Peer, message_limit_bytes
+from grapevine.peer.payloads import message_limit_bytes
+from grapevine.peer.peer import Peer
 from grapevine.peer.realtime import Privilege
 from grapevine.peer.sockets import Sockets
 
@@ -145,7 +146,7 @@ class _PeerProcess:
         self.snapshots = Snapshots(spec.room, spec.peers, spec.problem.size)
         self.peer = spec.peer
         self.clock = Clock(spec.dilation)
-        endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
+        endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.spaces))
         self.learner = _Learner(spec)
         self.live = LivePeer(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
         priority = IO_PRIORITY if spec.realtime else 0
