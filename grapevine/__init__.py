@@ -39,9 +39,12 @@ if TYPE_CHECKING:
     from grapevine.peer.ledger import Largest as Largest
     from grapevine.peer.ledger import Next as Next
     from grapevine.peer.payloads import Dense as Dense
+    from grapevine.peer.payloads import Marks as Marks
     from grapevine.peer.payloads import Payload as Payload
     from grapevine.peer.payloads import Sparse as Sparse
     from grapevine.peer.peer import Peer as Peer
+    from grapevine.peer.spaces import Facts as Facts
+    from grapevine.peer.spaces import Space as Space
     from grapevine.peer.strategies import Strategy as Strategy
 
 _NAMES = {
@@ -53,8 +56,9 @@ _NAMES = {
     "netem": "Edges HostDevices MixedDevices Regions Uniform UniformDevices Unshaped",
     "peer.expected": "Expected",
     "peer.ledger": "Above All Largest Next",
-    "peer.payloads": "Dense Payload Sparse",
+    "peer.payloads": "Dense Marks Payload Sparse",
     "peer.peer": "Peer",
+    "peer.spaces": "Facts Space",
     "peer.strategies": "Strategy",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
