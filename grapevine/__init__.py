@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from grapevine.peer.spaces import Facts as Facts
     from grapevine.peer.spaces import Space as Space
     from grapevine.peer.strategies import Strategy as Strategy
+    from grapevine.peer.wrappers import Outgoing as Outgoing
+    from grapevine.peer.wrappers import Station as Station
+    from grapevine.peer.wrappers import Wrapper as Wrapper
 
 _NAMES = {
     "experiments.config.errors": "ConfigError",
@@ -60,6 +63,7 @@ _NAMES = {
     "peer.peer": "Peer",
     "peer.spaces": "Facts Space",
     "peer.strategies": "Strategy",
+    "peer.wrappers": "Outgoing Station Wrapper",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

@@ -11,6 +11,7 @@ import numpy as np
 from grapevine.experiments.fleet import mixing_rule
 from grapevine.peer.carrier import LinkCount
 from grapevine.peer.peer import CODEC_STREAM, Peer
+from grapevine.peer.wrappers.wrapped import WrappedPeer
 
 if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
@@ -59,6 +60,8 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     staleness_sum: int
     staleness_count: int
     errors: dict[str, int]
+    altered: dict[str, int] = {}
+    """What the peer's wrappers have changed since the start."""
 
 
 class Reporter:
@@ -92,6 +95,7 @@ class Reporter:
             sum(each.steps for each in stale),
             sum(each.messages for each in stale),
             dict(errors.copy() + peer.errors),
+            dict(peer.altered) if isinstance(peer, WrappedPeer) else {},
         )
 
     def _told(self, neighbour: int) -> bool:
@@ -141,7 +145,8 @@ def batch_generator(seed: int, peer: int) -> np.random.Generator:
 def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
     """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
     experiment = fleet.experiment
-    peer = Peer(
+    wrappers = [(place, each) for place, each in enumerate(experiment.wrappers) if each.stands_at(identity)]
+    peer = (WrappedPeer if wrappers else Peer)(
         identity,
         experiment.peers,
         fleet.mixing_of(identity),
@@ -160,5 +165,7 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         fleet.spaces,
         np.random.default_rng([experiment.seed, CODEC_STREAM, identity]),
     )
+    if isinstance(peer, WrappedPeer):
+        peer.wear(wrappers, experiment.seed)
     peer.expected = experiment.strategy.expects(peer)
     return peer
