@@ -26,11 +26,11 @@ class Outgoing(NamedTuple):
 class Station:
     """Where one wrapper stands at one peer, and what it has there.
 
-    `peer` is all that the strategy sees (weights, step, neighbours; `peer.instant_ns` is the emulated time), `rng` a stream of
-    the wrapper's own, seeded by the experiment, the wrapper's place and the peer, and `memory` is kept from call to call.
+    `peer` is all that the strategy sees (weights, step, neighbours), `now_ns` the emulated time, `rng` a stream of the
+    wrapper's own, seeded by the experiment, the wrapper's place and the peer, and `memory` is kept from call to call.
     """
 
-    __slots__ = ("_board", "memory", "peer", "place", "rng", "wrapper")
+    __slots__ = ("_board", "memory", "now_ns", "peer", "place", "rng", "wrapper")
 
     def __init__(self, wrapper: Wrapper, place: int, peer: Peer, rng: np.random.Generator) -> None:
         self.wrapper = wrapper
@@ -38,6 +38,7 @@ class Station:
         self.peer = peer
         self.rng = rng
         self.memory: dict[str, Any] = {}
+        self.now_ns = 0
         self._board: Board | None = None
 
     def put_up(self, board: Board) -> None:
@@ -58,7 +59,7 @@ class Station:
         In virtual time that is all that was posted until this instant.  In real time nothing is seen before the emulated time
         at which it was posted either; what its poster's process has not reached on the real clock yet is missing until it has.
         """
-        return self._shared().read(self.peer.instant_ns)
+        return self._shared().read(self.now_ns)
 
     def _shared(self) -> Board:
         if self._board is None:
@@ -66,11 +67,12 @@ class Station:
         return self._board
 
     def _posted(self, message: Outgoing | Message | np.ndarray) -> Posted:
-        own, now_ns = self.peer.id, self.peer.instant_ns
+        own, now_ns = self.peer.id, self.now_ns
         if isinstance(message, Outgoing):
             return Posted(own, now_ns, own, message.target, message.step, message.payload, message.scalars)
         if isinstance(message, Message):
-            return Posted(own, now_ns, message.source, own, message.step, message.payload, message.scalars)
+            arrived_ns, payload = message.arrived_ns, message.payload
+            return Posted(own, arrived_ns, message.source, own, message.step, payload, message.scalars)
         return Posted.computed(own, now_ns, self.peer.step, message)
 
 

@@ -99,6 +99,7 @@ class WrappedPeer(Peer):
     def _computed(self, gradient: np.ndarray) -> np.ndarray:
         """The gradient that the strategy gets."""
         for station in reversed(self.stations):
+            station.now_ns = self.instant_ns
             view = gradient.view()
             view.flags.writeable = False
             found = station.wrapper.computed(station, view)
@@ -113,6 +114,7 @@ class WrappedPeer(Peer):
         """What a wrapper makes of a message, counted."""
         wrapper = station.wrapper
         method = wrapper.sending if isinstance(message, Outgoing) else wrapper.arriving
+        station.now_ns = self.instant_ns if isinstance(message, Outgoing) else max(self.instant_ns, message.arrived_ns)
         answer: Any = method(station, message)
         if not isinstance(answer, Iterable) or isinstance(answer, type(message)):
             raise _foreign(station, method.__name__, answer, "a list of messages, () for none")
