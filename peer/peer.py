@@ -397,11 +397,13 @@ class Peer:
             for _ in range(len(inbox)):
                 item = inbox.popleft()
                 message = item if isinstance(item, Message) else self._decoded(item)
-                if message is None or (message.step < step and message.payload.space == space):
+                if message is None:
                     continue
-                if message.step == step and message.source not in found and message.payload.space == space:
+                if message.payload.space != space:
+                    inbox.append(message)
+                elif message.step == step and message.source not in found:
                     found[message.source] = message if self._fits(message) else None
-                else:
+                elif message.step >= step:
                     inbox.append(message)
             missing = [source for source in sources if source not in found and source in self.mixing]
             if not missing:

@@ -20,13 +20,13 @@ from grapevine.experiments.config.overrides import anchor_table
 from grapevine.experiments.config.sections import AnyWorld
 from grapevine.experiments.tasks import AnyTask
 from grapevine.experiments.tasks.partitions import AnyPartition
+from grapevine.experiments.wrappers import AnyWrapper
 from grapevine.netem.devices.menu import AnyDevices
 from grapevine.netem.networks.menu import AnyNetwork
 from grapevine.peer.aggregators import AnyAggregator
 from grapevine.peer.codecs import AnyCodec
 from grapevine.peer.optimizers import AnyOptimizer
 from grapevine.peer.strategies import AnyStrategy
-from grapevine.peer.wrappers import AnyWrapper
 from grapevine.topology import AnySchedule, AnyTopology
 
 

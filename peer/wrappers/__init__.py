@@ -1,8 +1,5 @@
-"""The menu of wrappers: what may stand between a strategy and its effects."""
+"""What may stand between a strategy and its effects; the menu of those that come with the program is `experiments.wrappers`."""
 
 from grapevine.peer.wrappers.base import Outgoing, Station, Wrapper
-from grapevine.peer.wrappers.faults import Delay, Drop, Scale
 
-AnyWrapper = Drop | Delay | Scale
-
-__all__ = ["AnyWrapper", "Delay", "Drop", "Outgoing", "Scale", "Station", "Wrapper"]
+__all__ = ["Outgoing", "Station", "Wrapper"]

@@ -79,6 +79,8 @@ def _document(table_key: str, table: dict[str, Any]) -> dict[str, Any]:
     document = {**BASE, "devices": {"name": "uniform", "speed": "2000 samples/s"}}
     if table_key == "event":
         return {**document, "network": {"name": "uniform", "rate": "20 Mbit/s"}, "events": [table], "stop": {"time": "100 s"}}
+    if table_key == "wrapper":
+        return {**document, "wrappers": [table]}
     if table_key not in ("task", "partition"):
         document["task"] = {"name": "quadratic"}
     return {**document, table_key: table}

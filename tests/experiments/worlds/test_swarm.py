@@ -26,6 +26,7 @@ from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.virtual.shared_link import SharedLine, Sharing
 from grapevine.experiments.worlds.virtual.transport import WholeMessages
 from grapevine.experiments.worlds.virtual.world import VirtualWorld
+from grapevine.experiments.wrappers import Delay, Scale
 from grapevine.netem import Link, MixedDevices, NetworkPlan, Transit, Uniform, UniformDevices, Unshaped
 from grapevine.netem.devices.varying import PausingDevices, StragglingDevices
 from grapevine.netem.links.link import ChangingLink, TcpLink
@@ -47,7 +48,6 @@ from grapevine.peer.strategies import (
     Solo,
     TFAko,
 )
-from grapevine.peer.wrappers import Delay, Scale
 from grapevine.topology.graphs.circulants import Exponential
 from grapevine.topology.graphs.menu import Complete, ErdosRenyi, Ring, Star
 from grapevine.topology.graphs.menu import Path as PathGraph
@@ -269,7 +269,7 @@ def test_swarm_with_wrappers(seed: int, tmp_path: Path, monkeypatch: pytest.Monk
     links, carried = watch(monkeypatch)
     experiment, losses = scenario(seed)
     some = tuple(range(0, experiment.peers, 2))
-    wrappers = (Delay(delay_s=0.07, peers=some), Scale(factor=0.9, peers=(0,)), Twice(peers=some[-1:]))
+    wrappers = (Delay(time="70 ms", peers=some), Scale(factor=0.9, peers=(0,)), Twice(peers=some[-1:]))
     world, outcome, _ = carried_out(experiment.replace(wrappers=wrappers), losses, tmp_path / "run")
     endings(world, outcome, losses)
     links_keep_their_rate_and_order(links, carried)

@@ -28,12 +28,12 @@ from grapevine.experiments.config.experiment import Record, Stop, Virtual
 from grapevine.experiments.fleet import build
 from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.peer_report import make_peer
+from grapevine.experiments.wrappers import Delay, Drop, Scale
 from grapevine.netem import Uniform, UniformDevices
 from grapevine.peer.codecs import Int8
 from grapevine.peer.optimizers import Sgd
 from grapevine.peer.peer import Message
 from grapevine.peer.strategies import DPSGD, Ako, Slices
-from grapevine.peer.wrappers import Delay, Drop, Scale
 from grapevine.peer.wrappers.wrapped import WrappedPeer
 from grapevine.topology.graphs.menu import Complete, Ring
 from tests.experiments.strategies.fleets import make_world
@@ -197,7 +197,7 @@ def took_ns(folder: Path, world: Any, *wrappers: Wrapper) -> np.ndarray:
 def test_a_delay_shifts_each_arrival_by_exactly_its_time(tmp_path: Path, delay_ns: int) -> None:
     """Also where it leaves in the middle of a gradient, or some steps later, and after its strategy has ended."""
     before = took_ns(tmp_path / "plain", Virtual())
-    after = took_ns(tmp_path / "late", Virtual(), Delay(delay_s=delay_ns / 1e9, peers=(0,)))
+    after = took_ns(tmp_path / "late", Virtual(), Delay(time=f"{delay_ns} ns", peers=(0,)))
     assert np.ptp(before) == 0.0
     assert before[0] > 5_000_000
     np.testing.assert_allclose(after - before, delay_ns, atol=16)  # float32 holds times to 16 ns
@@ -205,7 +205,7 @@ def test_a_delay_shifts_each_arrival_by_exactly_its_time(tmp_path: Path, delay_n
 
 def test_a_delay_in_real_time_is_that_of_virtual_time(tmp_path: Path) -> None:
     """Messages are stamped with the time at which they should leave, however late the process lets them go."""
-    late = Delay(delay_s=0.13, peers=(0,))
+    late = Delay(time="130 ms", peers=(0,))
     virtual, live = (
         took_ns(tmp_path / str(number), world, late) for number, world in enumerate([Virtual(), Experiment().world])
     )
@@ -350,7 +350,7 @@ name = "quadratic"
 steps = 5
 [[wrappers]]
 name = "delay"
-delay_s = 0.02
+time = "20 ms"
 [[wrappers]]
 name = "scale"
 peers = [0, 3]
@@ -360,7 +360,7 @@ factor = 2.5
 
 def test_wrappers_are_read_from_a_file_and_written_back() -> None:
     experiment = Experiment.parse(FILE)
-    assert experiment.wrappers == (Delay(delay_s=0.02), Scale(factor=2.5, peers=(0, 3)))
+    assert experiment.wrappers == (Delay(time="20 ms"), Scale(factor=2.5, peers=(0, 3)))
     assert Experiment.parse(experiment.to_toml()) == experiment
     assert "wrappers" not in Experiment().to_toml()
     assert experiment.replace(wrappers=[Scale(peers=[1])]).wrappers == (Scale(peers=(1,)),)  # type: ignore[arg-type]
@@ -372,7 +372,7 @@ def test_wrappers_are_read_from_a_file_and_written_back() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("delay_s = 0.02", "delay_s = -1"), r"wrappers\[0\].delay_s"),
+        (('time = "20 ms"', "time = 20"), r"wrappers\[0\].time: 20 has no unit; write for example"),
         (('name = "scale"', 'name = "scael"'), r'wrappers\[1\].name: there is no wrapper "scael"; did you mean scale\?'),
         (
             ("factor = 2.5", "share = 0.5"),

@@ -1,4 +1,4 @@
-"""Faults of what a peer sends: messages that are lost, late or scaled."""
+"""The menu of wrappers: faults of what a peer sends, messages that are lost, late or scaled."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from grapevine.netem.units import Duration, duration_ns
 from grapevine.peer.payloads import Marks
-from grapevine.peer.wrappers.base import Outgoing, Station, Wrapper
+from grapevine.peer.wrappers import Outgoing, Station, Wrapper
 
 
 class Drop(Wrapper, frozen=True, tag="drop"):
@@ -26,11 +27,11 @@ class Drop(Wrapper, frozen=True, tag="drop"):
 class Delay(Wrapper, frozen=True, tag="delay"):
     """Messages leave later than the strategy sends them."""
 
-    delay_s: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.1
-    """Emulated seconds from sending to leaving; >= 0."""
+    time: Duration = "100 ms"
+    """Emulated time from sending to leaving, such as "100 ms"."""
 
     def sending(self, station: Station, message: Outgoing) -> Iterable[Outgoing]:
-        return (message._replace(leaves_ns=message.leaves_ns + round(self.delay_s * 1e9)),)
+        return (message._replace(leaves_ns=message.leaves_ns + duration_ns(self.time)),)
 
 
 class Scale(Wrapper, frozen=True, tag="scale"):
@@ -46,3 +47,6 @@ class Scale(Wrapper, frozen=True, tag="scale"):
         scaled = copy(payload)
         scaled.values, scaled.known_finite = payload.values * np.float32(self.factor), None
         return (message._replace(payload=scaled),)
+
+
+AnyWrapper = Drop | Delay | Scale
