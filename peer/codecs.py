@@ -15,14 +15,19 @@ import numpy as np
 INT8_BLOCK = 1024  # elements that share one scale: 0.4 % overhead, and one outlier spoils 1024 elements at most
 
 
+OWN_NUMBERS = range(128, 256)
+"""The numbers that users' own codecs may have; smaller ones are those of the menu."""
+
+
 class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """How the numbers of a message become bytes.
 
-    `number` goes over the wire: all peers of a run use the same codec, and refuse messages in another.  A codec of a user's
-    own keeps the number that it inherits.
+    `number` says on the wire which codec it is: all peers of a run use the same one, and refuse messages in another.  A codec of
+    a user's own keeps the number that it inherits, or takes one from 128 to 255.  `lossless` says that what is read is what was
+    written, so that nothing has to be owed again.
     """
 
-    number: ClassVar[int] = 127
+    number: ClassVar[int] = OWN_NUMBERS.start
     lossless: ClassVar[bool] = False
 
     def body_bytes(self, count: int) -> int:

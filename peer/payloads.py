@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import msgspec
 import numpy as np
 
-from grapevine.peer.codecs import Codec
+from grapevine.peer.codecs import OWN_NUMBERS, Codec
 from grapevine.peer.spaces import MODEL, MOST_SPACES, Space, Spaces
 from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 
@@ -114,7 +114,7 @@ class Dense(_Values):
     @staticmethod
     def decode(head: Head, body: np.ndarray, space: Space, codec: Codec) -> Dense:
         _check_length(body, head.count, Dense.body_bytes(head.count, codec))
-        return Dense(codec.decode(body, head.count), head.start, space=space.name)
+        return Dense(_values(codec, body, head.count), head.start, space=space.name)
 
 
 class Sparse(_Values):
@@ -157,7 +157,7 @@ class Sparse(_Values):
         places_bytes = INDEX_BYTES * head.count
         _check_length(body, head.count, Sparse.body_bytes(head.count, codec))
         indices = _indices(body[:places_bytes], space)
-        return Sparse(indices, codec.decode(body[places_bytes:], head.count), space=space.name)
+        return Sparse(indices, _values(codec, body[places_bytes:], head.count), space=space.name)
 
 
 class Marks:
@@ -225,6 +225,20 @@ def _check_length(body: np.ndarray, count: int, expected_bytes: int) -> None:
         raise WireError("length", f"{body.nbytes} bytes for {count} elements; expected {expected_bytes}")
 
 
+def _values(codec: Codec, body: np.ndarray, count: int) -> np.ndarray:
+    """What a body decodes to, [count]; WireError where a user's own codec makes something else of it than float32, or raises."""
+    if codec.number < OWN_NUMBERS.start:
+        return codec.decode(body, count)
+    try:
+        values = codec.decode(body, count)
+        fits = values.shape == (count,) and values.dtype == np.float32
+    except Exception as error:  # the user's own code may raise anything
+        raise WireError("codec", f"codec number {codec.number} raised {type(error).__name__}: {error}") from None
+    if not fits:
+        raise WireError("codec", f"codec number {codec.number} made something else than float32 [{count}]")
+    return values
+
+
 def _indices(body: np.ndarray, space: Space) -> np.ndarray:
     """Indices into a space, read from their bytes; raises WireError where they do not ascend or do not fit."""
     indices = np.frombuffer(body.tobytes(), "<u4")
@@ -262,12 +276,13 @@ def encode(
     number: int = 0,
     rng: np.random.Generator | None = None,
 ) -> tuple[Parcel, np.ndarray]:
-    """Put a payload into a codec's bytes; `number` is its space's, `rng` what the codec may draw from (None = a new one).
+    """Put a payload into a codec's bytes; `number` is its space's, `rng` what a codec that rounds may draw from (None = a new one).
 
     Returns the parcel and the values as the receiver will read them (float32, or the space's dtype; the difference to what was
     given is the rounding that a ledger takes back).  The body is a copy: the caller may change its vector at once.
     """
-    start, count, body, read = payload.encode(codec, np.random.default_rng(0) if rng is None else rng)
+    draws: Any = np.random.default_rng(0) if rng is None and not codec.lossless else rng
+    start, count, body, read = payload.encode(codec, draws)
     fields = (payload.number, codec.number, step, start, count, scalars)
     head = _encode_head((*fields, number) if number else fields)
     return Parcel(head, body, step, read, scalars), read.values
