@@ -22,9 +22,9 @@ OWN_NUMBERS = range(128, 256)
 class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """How the numbers of a message become bytes.
 
-    `number` says on the wire which codec it is: all peers of a run use the same one, and refuse messages in another.  A codec of
-    a user's own keeps the number that it inherits, or takes one from 128 to 255.  `lossless` says that what is read is what was
-    written, so that nothing has to be owed again.
+    `number` says on the wire which codec it is: all peers of a run use the same one, and refuse messages in another.  A codec
+    of a user's own keeps the number that it inherits, or takes one from 128 to 255.  `lossless` says that what is read is what
+    was written, so that nothing has to be owed again.
     """
 
     number: ClassVar[int] = OWN_NUMBERS.start

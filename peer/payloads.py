@@ -226,13 +226,13 @@ def _check_length(body: np.ndarray, count: int, expected_bytes: int) -> None:
 
 
 def _values(codec: Codec, body: np.ndarray, count: int) -> np.ndarray:
-    """What a body decodes to, [count]; WireError where a user's own codec makes something else of it than float32, or raises."""
+    """What a body decodes to, [count]; WireError where a user's own codec does not make float32 of it."""
     if codec.number < OWN_NUMBERS.start:
         return codec.decode(body, count)
     try:
         values = codec.decode(body, count)
         fits = values.shape == (count,) and values.dtype == np.float32
-    except Exception as error:  # the user's own code may raise anything
+    except Exception as error:  # noqa: BLE001 - the user's own code may raise anything
         raise WireError("codec", f"codec number {codec.number} raised {type(error).__name__}: {error}") from None
     if not fits:
         raise WireError("codec", f"codec number {codec.number} made something else than float32 [{count}]")
@@ -276,10 +276,11 @@ def encode(
     number: int = 0,
     rng: np.random.Generator | None = None,
 ) -> tuple[Parcel, np.ndarray]:
-    """Put a payload into a codec's bytes; `number` is its space's, `rng` what a codec that rounds may draw from (None = a new one).
+    """Put a payload into a codec's bytes; `number` is its space's.
 
-    Returns the parcel and the values as the receiver will read them (float32, or the space's dtype; the difference to what was
-    given is the rounding that a ledger takes back).  The body is a copy: the caller may change its vector at once.
+    `rng` is what a codec that rounds may draw from (None = a new generator).  Returns the parcel and the values as the receiver
+    will read them (float32, or the space's dtype; the difference to what was given is the rounding that a ledger takes back).
+    The body is a copy: the caller may change its vector at once.
     """
     draws: Any = np.random.default_rng(0) if rng is None and not codec.lossless else rng
     start, count, body, read = payload.encode(codec, draws)

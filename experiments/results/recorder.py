@@ -106,7 +106,7 @@ class Recorder:
         """One measurement at an emulated time; `peer` -1 is the fleet."""
         self._metrics.rows.append((float(time_s), int(peer), int(step), name, float(value)))
 
-    def link(
+    def link(  # noqa: PLR0913 - one argument a column
         self,
         time_s: float,
         source: int,
@@ -188,10 +188,10 @@ class Recorder:
     def _follow(self) -> str:
         """Find the folder where it lies by now, or make another one; what has become of it, "" where it is where it was."""
         with suppress(OSError):
-            if os.path.samestat(os.stat(self.folder), os.fstat(self._lock)):
+            if os.path.samestat(self.folder.stat(), os.fstat(self._lock)):
                 return ""
         if os.fstat(self._lock).st_nlink:
-            before, self.folder = self.folder, Path(os.readlink(self.inside))
+            before, self.folder = self.folder, self.inside.readlink()
             moved = f"the run folder {before} was moved to {self.folder} while the run went on"
             self.event(0.0, "note", text=moved)
             return moved
@@ -209,7 +209,7 @@ class Recorder:
         """Where something cannot be written, as on a full disk: note it for the summary, and ask for the end of the run."""
         try:
             yield
-        except Exception as error:  # what the tables' library raises is its own affair
+        except Exception as error:  # noqa: BLE001 - what the tables' library raises is its own affair
             if self.failure or self._concluded:
                 return
             why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
@@ -244,7 +244,7 @@ class Recorder:
     def _report(self, draw: Draw, summary: Mapping[str, Any]) -> None:
         try:
             draw([self.folder], self.folder / "report.html")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a page that cannot be drawn never spoils a run
             text = f"no report: {error}; `grapevine report {self.folder}` tries again"
             self.event(summary.get("emulated_s") or 0.0, "warning", text=text)
 

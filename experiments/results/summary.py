@@ -31,7 +31,7 @@ LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9", "0.95")
 """The mean accuracies whose first times are noted."""
 
 
-def summarise(
+def summarise(  # noqa: PLR0913 - one keyword a key of the summary
     outcome: Outcome,
     *,
     name: str,

@@ -114,7 +114,7 @@ class ModuleLearner:
         if len(batches) >= _TOGETHER_FROM and equal and not self._refused:
             try:
                 return self._at_once(weights, batches)
-            except Exception as problem:  # whatever it is, the plain way decides whether it is the module's fault
+            except Exception as problem:  # noqa: BLE001 - whatever it is, the plain way decides whether it is the module's fault
                 answer = self._one_by_one(weights, batches)
                 self._refuse(problem)
                 return answer

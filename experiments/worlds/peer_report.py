@@ -60,6 +60,8 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     staleness_sum: int
     staleness_count: int
     errors: dict[str, int]
+    notes: dict[str, float] = {}
+    """What the strategy has noted last, by name."""
     altered: dict[str, int] = {}
     """What the peer's wrappers have changed since the start."""
 
@@ -95,6 +97,7 @@ class Reporter:
             sum(each.steps for each in stale),
             sum(each.messages for each in stale),
             dict(errors.copy() + peer.errors),
+            dict(peer.notes),
             dict(peer.altered) if isinstance(peer, WrappedPeer) else {},
         )
 

@@ -44,7 +44,7 @@ class Schedule:
     - `recipe`: a function and its arguments that make the same schedule in another process; None where there is none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a schedule is made of
         self,
         name: str,
         n: int,

@@ -227,7 +227,7 @@ class _PeerProcess:
     def _carry(self) -> None:
         try:
             self.carrier.run()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
             self.pipe.say(control.Failed(traceback.format_exc()))
             os._exit(1)
 
@@ -274,7 +274,7 @@ def peer_main(spec: PeerSpec, folders: Sequence[Path], connection: Connection) -
             enter(spec.namespace)  # before there is any other thread or socket: both stay where they are
         spec.problem.attach(unspool(spec.room, spec.arrays))
         _PeerProcess(spec, pipe).run()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
         pipe.say(control.Failed(traceback.format_exc()))
         os._exit(1)
     os._exit(0)  # sockets and mappings go with the process; nothing is left to say
@@ -299,7 +299,7 @@ def evaluator_main(
         while isinstance(task := pipe.hear(), Evaluate):
             weights = snapshots.read(task.index, task.peers)
             pipe.say(control.Unscored(task.index) if weights is None else score(problem, weights, task))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
         pipe.say(control.Failed(traceback.format_exc()))
         os._exit(1)
     os._exit(0)
@@ -316,7 +316,7 @@ def _by_itself() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setpgid(0, 0)
-    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # it keeps the fork server alive
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # noqa: SLF001 - it keeps the fork server alive
 
 
 def _one_thread() -> None:

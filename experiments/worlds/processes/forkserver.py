@@ -95,7 +95,7 @@ def server_folder() -> Path:
 
 def end_fork_server() -> None:
     """Kill the fork server: whoever waits for a word from it goes on, and the next start makes another one."""
-    process = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    process = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # noqa: SLF001
     with contextlib.suppress(OSError, TypeError):
         os.kill(process, signal.SIGKILL)
         os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # multiprocessing wants to take its status itself
@@ -104,7 +104,7 @@ def end_fork_server() -> None:
 def wake_tracker() -> None:
     """Let the process go on that multiprocessing keeps beside the launcher: stopped it would not see that the launcher ends."""
     with contextlib.suppress(OSError, TypeError):
-        os.kill(resource_tracker._resource_tracker._pid, signal.SIGCONT)  # type: ignore[attr-defined]
+        os.kill(resource_tracker._resource_tracker._pid, signal.SIGCONT)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @contextlib.contextmanager
@@ -136,7 +136,7 @@ def _importable_main() -> Iterator[None]:
     """A script that is no file (standard input, a notebook's cell) cannot be imported again by the children: hide it."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
-    if main is None or file is None or os.path.exists(file):
+    if main is None or file is None or Path(file).exists():
         yield
         return
     del main.__file__
@@ -194,7 +194,7 @@ class Child:
                 ) from None
             except EOFError:
                 raise WorldError(f"{name} could not be started: the fork server has ended, or does not answer") from None
-            except Exception as error:  # whatever else the transport of objects to a new process raises
+            except Exception as error:  # noqa: BLE001 - whatever else the transport of objects to a new process raises
                 raise WorldError(f"{name} could not be started: {error}") from None
         theirs.close()
         self.handle = _open_handle(self.process.pid or 0)

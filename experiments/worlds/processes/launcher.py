@@ -434,7 +434,7 @@ class ProcessesWorld:
         """Score one record in this process; False, with the cause in the summary, where the task cannot."""
         try:
             self.collector.scored(score(self.fleet.problem, weights, task))
-        except Exception as error:  # a task from Python may raise anything
+        except Exception as error:  # noqa: BLE001 - a task from Python may raise anything
             why = f"scoring raised {traceback.format_exception_only(error)[-1].strip()}"
             self.collector.event("fault", text=traceback.format_exc())
             self.collector.warn(f"{why}; what was not scored by then has no scores")

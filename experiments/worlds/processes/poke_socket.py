@@ -41,7 +41,7 @@ class Rendezvous:
         try:
             with _short(folder) as address:
                 self._socket.bind(address)
-                os.chmod(self._path, 0o600)
+                self._path.chmod(0o600)
                 self._socket.listen(GUESTS)
         except OSError:
             self._socket.close()

@@ -215,7 +215,7 @@ class VirtualWorld:
             except StopIteration:
                 member.ended = True
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a strategy may raise anything
                 self._fail(member, error)
                 return
             answer = None
