@@ -18,9 +18,9 @@ from grapevine.experiments.config.events import AnyEvent
 from grapevine.experiments.config.fields import check_struct, expectation, read_struct
 from grapevine.experiments.config.overrides import anchor_table
 from grapevine.experiments.config.sections import AnyWorld
+from grapevine.experiments.config.wrappers import AnyWrapper
 from grapevine.experiments.tasks import AnyTask
 from grapevine.experiments.tasks.partitions import AnyPartition
-from grapevine.experiments.wrappers import AnyWrapper
 from grapevine.netem.devices.menu import AnyDevices
 from grapevine.netem.networks.menu import AnyNetwork
 from grapevine.peer.aggregators import AnyAggregator

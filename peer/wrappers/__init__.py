@@ -1,4 +1,4 @@
-"""What may stand between a strategy and its effects; the menu of those that come with the program is `experiments.wrappers`."""
+"""What may stand between a strategy and its effects; `experiments.config.wrappers` is the menu of those that are built in."""
 
 from grapevine.peer.wrappers.base import Outgoing, Station, Wrapper
 

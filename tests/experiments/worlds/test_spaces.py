@@ -81,6 +81,7 @@ def test_votes_and_models_travel_side_by_side(tmp_path: Path) -> None:
     assert not any("refused" in warning for warning in result.summary["warnings"])
 
 
+@pytest.mark.live
 def test_both_worlds_vote_alike(tmp_path: Path) -> None:
     """Over sockets, as bytes, with a codec that rounds at random: what is drawn is the peers' own, and votes are exact."""
     asked = voting(codec=QSGD(bucket=4), stop=Stop(steps=25))
@@ -180,6 +181,7 @@ print(run(Experiment.read(sys.argv[1]), out=sys.argv[2]).summary["digest"])
 """
 
 
+@pytest.mark.slow
 def test_a_codec_that_draws_gives_the_same_digest_everywhere(tmp_path: Path) -> None:
     asked = Experiment(
         world=Virtual(), peers=4, task=Digits(hidden=(32,)), codec=QSGD(levels=15), stop=Stop(steps=8),

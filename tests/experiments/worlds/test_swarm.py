@@ -17,6 +17,7 @@ import pytest
 from grapevine import Experiment, Outgoing, Station, Wrapper, run, topology
 from grapevine.experiments.config.experiment import Stop, Virtual
 from grapevine.experiments.config.sections import Record
+from grapevine.experiments.config.wrappers import Delay, Scale
 from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder
@@ -26,7 +27,6 @@ from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.virtual.shared_link import SharedLine, Sharing
 from grapevine.experiments.worlds.virtual.transport import WholeMessages
 from grapevine.experiments.worlds.virtual.world import VirtualWorld
-from grapevine.experiments.wrappers import Delay, Scale
 from grapevine.netem import Link, MixedDevices, NetworkPlan, Transit, Uniform, UniformDevices, Unshaped
 from grapevine.netem.devices.varying import PausingDevices, StragglingDevices
 from grapevine.netem.links.link import ChangingLink, TcpLink
@@ -264,6 +264,7 @@ def means(fleet: Fleet, outcome: Outcome) -> None:
     np.testing.assert_allclose(outcome.weights.mean(axis=0, dtype=float), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", list(SEEDS)[:16])
 def test_swarm_with_wrappers(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers whose messages are late, scaled or repeated harm the training, but neither the books nor the links."""

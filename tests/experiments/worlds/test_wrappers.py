@@ -25,10 +25,10 @@ from grapevine import (
     run,
 )
 from grapevine.experiments.config.experiment import Record, Stop, Virtual
+from grapevine.experiments.config.wrappers import Delay, Drop, Scale
 from grapevine.experiments.fleet import build
 from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.peer_report import make_peer
-from grapevine.experiments.wrappers import Delay, Drop, Scale
 from grapevine.netem import Uniform, UniformDevices
 from grapevine.peer.codecs import Int8
 from grapevine.peer.optimizers import Sgd
@@ -125,6 +125,7 @@ def test_turned_gradients_move_the_fixed_point_exactly(tmp_path: Path) -> None:
     assert result.summary["altered"] == {"ascent: gradients altered": 300}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [DPSGD(), Slices(), Ako()])
 def test_who_only_looks_changes_nothing(tmp_path: Path, strategy: Any) -> None:
     """Not one byte: neither what is drawn, nor when anything leaves, nor what links carry."""
@@ -203,6 +204,7 @@ def test_a_delay_shifts_each_arrival_by_exactly_its_time(tmp_path: Path, delay_n
     np.testing.assert_allclose(after - before, delay_ns, atol=16)  # float32 holds times to 16 ns
 
 
+@pytest.mark.live
 def test_a_delay_in_real_time_is_that_of_virtual_time(tmp_path: Path) -> None:
     """Messages are stamped with the time at which they should leave, however late the process lets them go."""
     late = Delay(time="130 ms", peers=(0,))
@@ -273,6 +275,7 @@ def test_colluders_act_on_what_they_share(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.weights, np.tile(models[:, None], 3), atol=1e-4)
 
 
+@pytest.mark.live
 def test_both_worlds_agree_on_wrapped_peers(tmp_path: Path) -> None:
     """Colluders in processes of their own share a board in a file; what is altered and counted is the same."""
     wrappers = (Together(peers=(1, 3)), Scale(peers=(0,), factor=0.5), Ascent(peers=(2,)))
