@@ -18,7 +18,9 @@ from grapevine.peer.spaces import Spaces
 from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 
 LIMIT_BYTES = 1 << 30
-MOST_SLOTS = 64
+ROOMY_BYTES = 64 << 20
+LEAST_SLOTS, MOST_SLOTS = 2, 256
+"""Of small posts many are kept, of large ones few: as many as fit into 64 MiB, and 2 where they fit into 1 GiB."""
 _ABOUT = struct.Struct("<qiiIQ")  # time ns, source, target, bytes of the head, bytes of the body
 _STAMP_BYTES = 8
 _WRITING, _EMPTY = -2, -1
@@ -44,8 +46,7 @@ class Posted(NamedTuple):
 class Board:
     """The board of these colluders, in a buffer (uint8 [at least `bytes_needed`]) that is all zeros where `new`.
 
-    It keeps the last `slots` posts of each colluder: as many as fit into 1 GiB, and 64 at most.  Numbers are kept as they are,
-    whatever codec they travelled in.
+    It keeps the last `slots` posts of each colluder: 2 to 256.  Numbers are kept as they are, whatever codec they travelled in.
     """
 
     def __init__(self, colluders: Sequence[int], spaces: Spaces, buffer: np.ndarray, new: bool = True) -> None:
@@ -63,8 +64,10 @@ class Board:
 
     @staticmethod
     def slots_of(colluders: int, spaces: Spaces) -> int:
-        """How many posts of each of so many colluders a board keeps; 0 where not even one fits."""
-        return min(MOST_SLOTS, LIMIT_BYTES // (colluders * _slot_bytes(spaces)))
+        """How many posts of each of so many colluders a board keeps; 0 where they do not fit."""
+        each_bytes = colluders * _slot_bytes(spaces)
+        slots = min(MOST_SLOTS, max(LEAST_SLOTS, ROOMY_BYTES // each_bytes))
+        return slots if slots * each_bytes <= LIMIT_BYTES else 0
 
     @staticmethod
     def bytes_needed(colluders: int, spaces: Spaces) -> int:
