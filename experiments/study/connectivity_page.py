@@ -53,7 +53,7 @@ def sentence(verdict: Verdict) -> str:
     found = f"rank correlation {_interval(correlation)}"
     found += f", mean over {verdict.panels} panels" if verdict.panels > 1 else ""
     if abs(correlation.rho) < WEAK or correlation.low <= 0.0 <= correlation.high:
-        return f"{title}: no figure predicts the order of the topologies; the best is the {best.title}, {found}."
+        return f"{title}: no figure clearly predicts the order of the topologies; the best is the {best.title}, {found}."
     way = "the higher, the less" if correlation.rho < 0 else "the higher, the more"
     text = f"{title}: best predicted by the {best.title}, {found}: {way}."
     if second is None:
@@ -181,11 +181,11 @@ def _fastest(panel: Panel, study: Connectivity, level: str) -> str:
     known = sorted((each.mean, graph) for each, graph in found if each is not None)
     if not known:
         return f"No topology reaches {level} in every run."
-    least = f"{known[0][1]} reaches {level} after {known[0][0]:,.0f} steps"
+    least = f"Fewest steps to {level}: {known[0][1]} ({known[0][0]:,.0f})"
     never = [graph for each, graph in found if each is None]
-    last = f"{known[-1][1]} after {known[-1][0]:,.0f}" if len(known) > 1 else ""
-    not_all = f"not in every run: {', '.join(never)}" if never else ""
-    return "; ".join(filter(None, (least, last, not_all))) + "."
+    most = f"most: {known[-1][1]} ({known[-1][0]:,.0f})" if len(known) > 1 else ""
+    not_all = f"not reached in every run: {', '.join(never)}" if never else ""
+    return "; ".join(filter(None, (least, most, not_all))) + "."
 
 
 def _closest(panel: Panel, study: Connectivity) -> str:

@@ -61,7 +61,7 @@ def _intro(study: Study, drawn: bool) -> str:
     sweep, cells = study.sweep, study.cells
     counts = sorted({len(cell.attempts) for cell in cells})
     each = " to ".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
-    axes = " and ".join(map(short_name, sweep.axes))
+    axes = ", ".join(map(short_name, sweep.axes))
     text = f"{len(cells):,} combinations of {axes}, " if axes else "One combination, "
     text += "one run each. " if each == "1" else f"{each} runs each, which differ in the seed only. "
     if max(counts) > 1:
