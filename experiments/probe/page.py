@@ -34,7 +34,7 @@ def write_probe(name: str, rows: Sequence[Row], out: Path) -> None:
             figures[key] = _against(points, unit)
             sections.append(_section(key, title, how))
     figures["delays"] = _delays([row for row in rows if math.isfinite(row["delay_got_s"])])
-    how = "Small messages one by one: the median, and the range of the middle 90 %. Asked: the same messages by the link's model."
+    how = "Small messages one by one: the median, and the range of the middle 90 %. Asked: the same messages by the model."
     sections.append(_section("delays", "One-way delay of each link", how))
     head = f"{len(rows)} directed links of {escape(name)}, measured without training, by the peers' own sockets and threads."
     content = f'<p class="told">{head} {escape(verdict(rows))}</p>\n<div class="grid">{"".join(sections)}</div>'

@@ -87,7 +87,7 @@ def test_of_many_links_some_are_measured_alone_and_the_verdict_counts_them(monke
     assert 5 <= len(measured) < len(rows) == 30
     assert all(math.isfinite(row["delay_got_s"]) == math.isfinite(row["rate_got_bytes_per_s"]) for row in rows)
     assert all(math.isfinite(row["share_got_bytes_per_s"]) for row in rows)
-    assert f"{len(measured)} of the 30 links had a turn alone" in verdict(rows)
+    assert f"{len(measured)} of the 30 links, evenly chosen, were measured alone" in verdict(rows)
 
 
 def test_without_shared_segments_the_shares_are_nan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def row(**more: float) -> dict[str, Any]:
 def test_the_verdict_names_the_worst_and_the_cure() -> None:
     assert verdict([row(), row(rate_error=-0.031)]).startswith("At worst off by: rate 3.1 %.")
     assert "dilation" not in verdict([row(delay_late_p99_s=0.004)])
-    assert "came up to 14.00 ms late. This machine is too slow or too busy: raise world.dilation" in verdict(
+    assert "was up to 14.00 ms late. This machine is too slow or too busy: raise world.dilation" in verdict(
         [row(delay_late_p99_s=0.014)]
     )
 
