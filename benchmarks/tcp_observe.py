@@ -101,14 +101,14 @@ def _observe_here(condition: Condition, lasts_s: float, seed: int) -> dict[str, 
         os.close(end)
     try:
         _hurry()
-        told, drops, late_s = _carry(sender_at, receiver_at, results[0], condition, seed)
+        text, drops, late_s = _carry(sender_at, receiver_at, results[0], condition, seed)
     finally:
         for pid in (sender_pid, receiver_pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
             os.waitpid(pid, 0)
     late_ms = 1e3 * sorted(late_s)[int(0.99 * len(late_s))] if late_s else 0.0
-    took_ms, pause_ms = zip(*json.loads(told), strict=True)
+    took_ms, pause_ms = zip(*json.loads(text), strict=True)
     return {"drops": drops, "late_ms": round(late_ms, 3), "took_ms": took_ms, "pause_ms": pause_ms}
 
 

@@ -125,8 +125,8 @@ def _untimed(fleet: Fleet) -> bool:
 def _shaped(fleet: Fleet) -> bool:
     """Whether the network emulates a rate or a delay."""
     plan = fleet.plan
-    lines = bool(plan.cables) or any(math.isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
-    return lines or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
+    segments = bool(plan.cables) or any(math.isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
+    return segments or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
 
 
 def _gradient_ns(fleet: Fleet) -> float:

@@ -19,7 +19,7 @@ def read_text(path: str | Path) -> str:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # does not wait for a pipe's writer
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("is no file of text, but a pipe or a device; write the text to a file")
+                raise ValueError("is a pipe or a device, not a text file; write the text to a file")
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         cure = f"check the name: a path that is not absolute starts at {Path.cwd()}"
@@ -31,7 +31,7 @@ def read_text(path: str | Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"is no text (byte {error.start} is not UTF-8); save the file as UTF-8") from None
+        raise ValueError(f"is not text (byte {error.start} is not UTF-8); save the file as UTF-8") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -43,4 +43,4 @@ def rows_of(text: str) -> list[list[str]]:
     try:
         return list(csv.reader(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
     except csv.Error as error:
-        raise ValueError(f"is no table: {error}; write a line a row, with commas between the cells") from None
+        raise ValueError(f"is not a table: {error}; write one line for each row, with commas between the cells") from None

@@ -46,7 +46,7 @@ def verdict(rows: Sequence[Row]) -> str:
     found = {key: [abs(row.get(key, math.nan)) for row in rows] for key in ERRORS}
     worst = {key: max(filter(math.isfinite, values), default=math.nan) for key, values in found.items()}
     late_ms = max(filter(math.isfinite, (1e3 * row.get("delay_late_p99_s", math.nan) for row in rows)), default=math.nan)
-    parts = [f"{what} {100 * worst[key]:.1f} %" for key, what in ERRORS.items() if math.isfinite(worst[key])]
+    parts = [f"{quantity} {100 * worst[key]:.1f} %" for key, quantity in ERRORS.items() if math.isfinite(worst[key])]
     text = f"At worst off by: {', '.join(parts)}." if parts else ""
     if math.isfinite(late_ms):
         text += f" The 99th percentile of the small messages' delays was up to {late_ms:.2f} ms late."
@@ -92,13 +92,13 @@ def _delays(rows: Sequence[Row]) -> Figure:
     layout["xaxis"] |= {"type": "category", "showticklabels": len(rows) <= 24}
     layout["yaxis"] |= {"rangemode": "tozero"}
     data = []
-    for what, colour in (("model", COLOURS[1]), ("got", COLOURS[0])):
-        middle = [1e3 * row[f"delay_{what}_s"] for row in rows]
-        above = [_or_none(1e3 * row[f"delay_{what}_p95_s"] - y) for row, y in zip(rows, middle, strict=True)]
-        below = [_or_none(y - 1e3 * row[f"delay_{what}_p05_s"]) for row, y in zip(rows, middle, strict=True)]
+    for kind, colour in (("model", COLOURS[1]), ("got", COLOURS[0])):
+        middle = [1e3 * row[f"delay_{kind}_s"] for row in rows]
+        above = [_or_none(1e3 * row[f"delay_{kind}_p95_s"] - y) for row, y in zip(rows, middle, strict=True)]
+        below = [_or_none(y - 1e3 * row[f"delay_{kind}_p05_s"]) for row, y in zip(rows, middle, strict=True)]
         bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
-        marker = {"color": colour, "size": 8, "opacity": 0.7, "symbol": "line-ew-open" if what == "model" else "circle"}
-        name = "asked" if what == "model" else "got"
+        marker = {"color": colour, "size": 8, "opacity": 0.7, "symbol": "line-ew-open" if kind == "model" else "circle"}
+        name = "asked" if kind == "model" else "got"
         data.append(
             {"type": "scatter", "mode": "markers", "x": names, "y": middle, "name": name, "error_y": bars, "marker": marker}
         )

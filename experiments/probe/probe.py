@@ -119,7 +119,7 @@ def probe(experiment: Experiment) -> list[dict[str, Any]]:
     """
     if not isinstance(experiment.world, Processes):
         raise ConfigError(
-            key="world.name", value="virtual", problem="there is nothing to probe in virtual time: its links are exact",
+            key="world.name", value="virtual", problem="links in virtual time are exact, so there is no error to measure",
             cure='use world.name = "processes"',
         )  # fmt: skip
     quiet = experiment.replace(
@@ -320,8 +320,8 @@ def _measure(fleet: Fleet, strategy: Probing, real: bool = True) -> Measured:
                 raise KeyboardInterrupt
     times_s = {link: collector.times_s.get(link, math.nan) for link in fleet.plan.links}
     sent = {(peer, sending.target) for peer, sendings in strategy.sendings.items() for sending in sendings}
-    nothing = Incoming(-1, math.nan, math.nan, math.nan, math.nan)
-    return Measured({link: collector.got[link] if link in sent else nothing for link in fleet.plan.links}, times_s)
+    unmeasured = Incoming(-1, math.nan, math.nan, math.nan, math.nan)
+    return Measured({link: collector.got[link] if link in sent else unmeasured for link in fleet.plan.links}, times_s)
 
 
 # ---- one row ------------------------------------------------------------------------------------------------------------

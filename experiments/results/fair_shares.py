@@ -46,22 +46,22 @@ class SharedLines(msgspec.Struct, frozen=True):
         try:
             return msgspec.convert(manifest.get("shared_lines") or {}, cls)
         except msgspec.ValidationError as error:
-            raise ValueError(f"manifest.json: shared_lines are damaged ({error}); copy it anew, or run it again") from None
+            raise ValueError(f"manifest.json: shared_lines are damaged ({error}); copy it again, or run it again") from None
 
     def shares(self, links: Sequence[LinkFigures]) -> dict[Pair, Share]:
         """Return the range of correct rates of each link, in a run with these figures."""
         busy = [link for link in links if link.messages]
         out, into = Counter(link.source for link in busy), Counter(link.target for link in busy)
         carried = {link[:2] for link in busy}
-        lines: dict[Pair, list[tuple[float, int]]] = {}
+        segments: dict[Pair, list[tuple[float, int]]] = {}
         for cable in self.cables:
             among = len(carried.intersection(cable.links))
             for pair in cable.links:
-                lines.setdefault(pair, []).append((cable.rate_bytes_per_s, among))
+                segments.setdefault(pair, []).append((cable.rate_bytes_per_s, among))
         found = {}
         for link in links:
             ends = (_at(self.uplinks, link.source), out[link.source]), (_at(self.downlinks, link.target), into[link.target])
-            crossed, asked = [*ends, *lines.get(link[:2], ())], link.rate_asked_bytes_per_s
+            crossed, asked = [*ends, *segments.get(link[:2], ())], link.rate_asked_bytes_per_s
             found[link[:2]] = Share(
                 min([asked, *(rate / max(among, 1) for rate, among in crossed)]), min([asked, *(rate for rate, _ in crossed)])
             )

@@ -205,7 +205,7 @@ class Recorder:
         return ""
 
     @contextmanager
-    def _note_failure(self, what: str) -> Iterator[None]:
+    def _note_failure(self, problem: str) -> Iterator[None]:
         """If writing fails inside this context, as on a full disk, note it in `failure` and request the end of the run."""
         try:
             yield
@@ -214,7 +214,7 @@ class Recorder:
                 return
             why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
             why = "out of memory" if isinstance(error, MemoryError) and not str(error) else why
-            self.failure = f"{self.folder}: {what}: {why}"
+            self.failure = f"{self.folder}: {problem}: {why}"
             self.on_failure()
 
     def _save(self, weights: np.ndarray | None) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-AGAIN = "copy it anew, or run it again"
+AGAIN = "copy it again, or run it again"
 
 __all__ = ["COLUMNS", "LINK_COLUMNS", "METRIC_COLUMNS", "LinkFigures", "Result", "link_figures", "median", "schema"]
 

@@ -160,8 +160,8 @@ def _segments(plan: NetworkPlan, peer: int, dilation: float) -> int:
     specs = {target: plan.links[peer, target] for target in _neighbours(plan, peer)}
     if any(spec.loss for spec in specs.values()):
         return 1
-    lines = [spec.rate_bytes_per_s for spec in specs.values()] + [plan.downlinks[target] for target in specs]
-    slowest = min([plan.uplinks[peer], *lines]) / dilation
+    rates = [spec.rate_bytes_per_s for spec in specs.values()] + [plan.downlinks[target] for target in specs]
+    slowest = min([plan.uplinks[peer], *rates]) / dilation
     return int(max(1.0, min(slowest * _SEGMENT_NS / 1e9 / PACKET_BYTES, _MOST_SEGMENTS)))
 
 

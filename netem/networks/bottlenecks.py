@@ -28,8 +28,8 @@ class Bottleneck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def cables(self, plan: NetworkPlan) -> list[Cable]:
         """Return the cable's directions; raises ValueError if no link crosses it."""
         here = _members("here", self.here, plan)
-        everybody = set(range(len(plan.uplinks)))
-        there = _members("there", self.there, plan) if self.there else everybody - here
+        peers = set(range(len(plan.uplinks)))
+        there = _members("there", self.there, plan) if self.there else peers - here
         rate = rate_bytes_per_s(self.rate)
         ways = [(here, there), (there, here)] if here != there else [(here, here)]
         crossing = [tuple(pair for pair in plan.links if pair[0] in a and pair[1] in b) for a, b in ways]

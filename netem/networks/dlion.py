@@ -42,7 +42,7 @@ _CORE_PHASES = ("homogeneous", "heterogeneous", "heterogeneous")
 
 
 class Dlion(Shaped, frozen=True, kw_only=True, tag="dlion"):
-    """DLion's workers behind lines of 50, 35 and 20 Mbit/s (HPDC 2021, not verified): alike, unlike, or changing.
+    """DLion's workers behind lines of 50, 35 and 20 Mbit/s (HPDC 2021, not verified): equal, unequal or changing.
 
     "homogeneous" is the paper's Homo B (50 each), "heterogeneous" Hetero NET A and SYS A (50, 50, 35, 35, 20, 20), "reversed"
     SYS B (20 to 50), "dynamic" cycles through these three. With more than six peers the list begins anew. The source dates
@@ -151,7 +151,7 @@ class MicroCloudNetwork(Shaped, frozen=True, kw_only=True, tag="micro-clouds"):
 
 
 class DlionDevices(Devices, frozen=True, kw_only=True, tag="dlion"):
-    """DLion's workers with 24, 12 and 6 cores (HPDC 2021, not verified): alike, unlike, or changing.
+    """DLion's workers with 24, 12 and 6 cores (HPDC 2021, not verified): equal, unequal or changing.
 
     "homogeneous" has 24 cores each, "heterogeneous" 24, 24, 12, 12, 6, 6 (SYS A and B), "weak" 24, 24, 12, 12, 4, 4 (Hetero CPU
     A); "dynamic" follows the phases of the network "dlion": homogeneous, heterogeneous, heterogeneous. With more than six peers

@@ -191,18 +191,18 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
         their links together."""
         if self.kernel:
             return Shared([], {}, {})
-        lines: list[tuple[float, list[tuple[int, int]], Profile | None]] = [
+        segments: list[tuple[float, list[tuple[int, int]], Profile | None]] = [
             (cable.rate_bytes_per_s, list(cable.links), None) for cable in self.cables
         ]
         for ends, side, swings in ((self.uplinks, 0, self.up_profiles), (self.downlinks, 1, self.down_profiles)):
             crossing: dict[int, list[tuple[int, int]]] = {}
             for pair in self.links:
                 crossing.setdefault(pair[side], []).append(pair)
-            lines += [(ends[peer], pairs, swings.get(peer)) for peer, pairs in crossing.items()]
+            segments += [(ends[peer], pairs, swings.get(peer)) for peer, pairs in crossing.items()]
         limits: list[float] = []
         routes: dict[tuple[int, int], tuple[int, ...]] = {}
         profiles: dict[int, Profile] = {}
-        for limit, pairs, profile in lines:
+        for limit, pairs, profile in segments:
             if profile is not None:
                 profiles[len(limits)] = profile
             elif limit >= sum(self.links[pair].most_bytes_per_s for pair in pairs):

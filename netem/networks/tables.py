@@ -67,7 +67,7 @@ def read_table(path: str) -> RegionTable:
     except (ValueError, msgspec.ValidationError) as error:
         raise ValueError(f"{path}: {error}") from None
     except RecursionError:
-        raise ValueError(f"{path}: is nested too deeply; see docs/networks.md for what a table holds") from None
+        raise ValueError(f"{path}: is nested too deeply; see docs/networks.md for the keys of a table") from None
     return table
 
 
@@ -103,7 +103,7 @@ def _from_csv(rows: list[list[str]], path: str) -> RegionTable:
                 matrix[i][j] = value
     rates, rtts = (tuple(map(tuple, matrix)) for matrix in matrices)
     return RegionTable(
-        title=Path(path).stem, source=path, measured="as the file says", regions=regions, rtt_ms=rtts,
+        title=Path(path).stem, source=path, measured="see the file", regions=regions, rtt_ms=rtts,
         rate_mbit_per_s=rates, lan=Lan(10_000, 0.5), lan_source="our choice: 10 Gbit/s, 0.5 ms",
     )  # fmt: skip
 

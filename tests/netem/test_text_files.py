@@ -32,8 +32,8 @@ def test_byte_order_marks_and_carriage_returns_are_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: os.mkfifo(path), "is no file of text, but a pipe or a device"),
-        (lambda path: path.symlink_to("/dev/zero"), "is no file of text, but a pipe or a device"),
+        (lambda path: os.mkfifo(path), "is a pipe or a device, not a text file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a pipe or a device, not a text file"),
         (lambda path: path.mkdir(), "cannot be read: is a directory"),
         (lambda path: None, "cannot be read: no such file or directory; check the name"),
         (lambda path: path.write_bytes(b"ab\xff"), "byte 2 is not UTF-8"),

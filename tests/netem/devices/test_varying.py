@@ -65,7 +65,7 @@ def test_a_recorded_speed_is_integrated_over_the_step(tmp_path):
         ("time [s],speed [samples/s]\n0,5\ninf,5\n", "row 3: expected times"),
         ("time [s],speed [samples/s]\n0,1e308\n", "row 2: expected times"),
         ("time [s],speed [samples/s]\n0,1e-300\n", "row 2: expected times"),
-        (f"time [s],speed [samples/s]\n0,{'1' * 200_000}\n", "is no table: field larger"),
+        (f"time [s],speed [samples/s]\n0,{'1' * 200_000}\n", "is not a table: field larger"),
     ],
 )
 def test_a_bad_record_is_refused(tmp_path, text, message):

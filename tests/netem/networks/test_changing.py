@@ -60,7 +60,7 @@ def test_a_mahimahi_trace_delivers_its_packets(tmp_path):
         ("a", "x\n", "line 1: 'x'"),
         ("a", "9" * 5000, "line 1: '999"),
         ("a", "1\n9999999999999999\n", "expected 100,000,000 ms at most"),
-        ("a.csv", f"time,rate\n0 s,{'1' * 200_000}\n", "is no table: field larger"),
+        ("a.csv", f"time,rate\n0 s,{'1' * 200_000}\n", "is not a table: field larger"),
     ],
 )
 def test_a_bad_file_names_itself_and_the_row(tmp_path, name, text, message):
