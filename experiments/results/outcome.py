@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class Outcome:
     """Further segments that some links share."""
     loss_initial: float | None = None
     """Mean test loss of the peers at the first record, before they trained; None = not scored, nan = the loss was nan."""
+    wrapped: Sequence[int] = ()
+    """The peers with a wrapper."""
+    altered: Mapping[str, int] = field(default_factory=dict)
+    """Counts of the wrappers' changes over all peers, such as "drop: sends dropped" -> 12."""
     warnings: Sequence[str] = ()
 
 
