@@ -20,7 +20,9 @@ from grapevine.experiments.config.events import (
     DelayEvent,
     Event,
     HealEvent,
+    JoinEvent,
     KillEvent,
+    LeaveEvent,
     LinkEvent,
     LossEvent,
     Pair,
@@ -131,9 +133,9 @@ def check(event: Event, plan: NetworkPlan, devices: Sequence[Device], batch_size
         if not event.affected(plan.links):
             cure = "no link goes from one group to another; give other groups"
             raise ConfigError(key=f"{key}.groups", value=event.groups, problem="cuts nothing", cure=cure)
-    elif isinstance(event, SpeedEvent | PauseEvent | KillEvent):
+    elif isinstance(event, SpeedEvent | PauseEvent | KillEvent | JoinEvent | LeaveEvent):
         _check_peer(event.peer, peers, f"{key}.peer")
-        if not isinstance(event, KillEvent) and devices[event.peer].step_ns(batch_size) == 0:
+        if isinstance(event, SpeedEvent | PauseEvent) and devices[event.peer].step_ns(batch_size) == 0:
             raise ConfigError(
                 key=f"{key}.peer", value=event.peer, problem=f"peer {event.peer} computes as fast as this machine does",
                 cure='emulate its device: set devices.name = "uniform" with a speed such as "2000 samples/s"',
@@ -209,7 +211,7 @@ def _refuse_to_the_dead(experiment: Experiment) -> None:
     """Nothing happens any more to a peer that was ended before."""
     ended: dict[int, int] = {}
     for event in in_order(experiment.events):
-        if isinstance(event, SpeedEvent | PauseEvent | KillEvent) and event.peer in ended:
+        if isinstance(event, SpeedEvent | PauseEvent | KillEvent | JoinEvent | LeaveEvent) and event.peer in ended:
             place = next(place for place, each in enumerate(experiment.events) if each is event)
             raise ConfigError(
                 key=f"events[{place}].peer", value=event.peer,

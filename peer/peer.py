@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, inf
 from typing import NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from grapevine.peer.aggregators import Aggregator, Mean, add_scaled
 from grapevine.peer.codecs import Codec, Float32
-from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
+from grapevine.peer.effects import Gradient, HeldOutLoss, Leave, Receive, Send, Sleep
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.expected import Expected, misfit
 from grapevine.peer.layout import Layout, lay
@@ -76,7 +76,9 @@ class Peer:
     `held_out_samples` how many it keeps apart from them.  `layout` names the tensors that `weights` is made of, in order and
     without gaps; it never changes.  `notes` is where a strategy says what it has decided last, by name.  `expected` are the
     forms of message that the strategy declares (None = any with an element, finite values and finite scalars): what has none
-    of them is dropped before the strategy sees it, and counted in `errors`.
+    of them is dropped before the strategy sees it, and counted in `errors`.  `members_change` says
+    whether peers may join and leave, `member` whether this peer is one now, `first_step` how many of its steps others made,
+    before it was one.
     """
 
     def __init__(  # noqa: PLR0913 - what a peer is made of
@@ -132,6 +134,14 @@ class Peer:
         self.errors: Counter[str] = Counter()
         self.expected: Sequence[Expected] | None = None
         self.ledger: Ledger | None = None
+        self.members_change = False
+        self.may_leave = False
+        self.member = True
+        self.first_step = 0
+        self.departures = 0  # of neighbours, for good or not
+        self.handed: dict[int, np.ndarray] = {}  # by peer that takes weights over: what these hold of this peer's own updates
+        self.renew_expected: Callable[[], None] = lambda: None
+        self._leaves_at: int | None = None
         self._inbox: deque[Arrival | Message] = deque()
 
     # ---- what a strategy asks -------------------------------------------------------------------------------------
@@ -152,7 +162,14 @@ class Peer:
     def running(self) -> bool:
         """Whether to go on: neither stopped by the world nor at the experiment's number of steps."""
         self._count()
-        return not self.stopped and (self.steps_limit is None or self.step < self.steps_limit)
+        if self.stopped or (self._leaves_at is not None and self.step >= self._leaves_at):
+            return False
+        return self.steps_limit is None or self.step < self.steps_limit
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this peer is to leave, at its present step: it finishes what it owes, and waits for nobody any more."""
+        return self._leaves_at is not None and self.step >= self._leaves_at
 
     @property
     def horizon_ns(self) -> float:
@@ -311,13 +328,13 @@ class Peer:
         """The next message in order of arrival, waiting for it; None when a neighbour was lost meanwhile, or when the
         deadline (emulated ns) has passed."""
         self._count()
-        before = len(self.neighbours)
+        before = self.departures
         while True:
             while self._inbox:
                 if (message := self._open(self._inbox.popleft())) is not None:
                     self._used(message)
                     return message
-            if len(self.neighbours) < before or not self.neighbours:
+            if self.departures > before or not self.neighbours:
                 return None
             if deadline_ns is not None and self.instant_ns >= deadline_ns:
                 return None
@@ -327,8 +344,8 @@ class Peer:
         """The next message of one neighbour, waiting for it; what others sent stays.  None where that neighbour is lost, or any
         other meanwhile."""
         self._count()
-        before = len(self.neighbours)
-        while source in self.mixing and len(self.neighbours) == before:
+        before = self.departures
+        while source in self.mixing and self.departures == before:
             place = next((place for place, parcel in enumerate(self._inbox) if parcel.source == source), None)
             if place is None:
                 await Receive()
@@ -379,6 +396,18 @@ class Peer:
         for message in messages:
             self._used(message)
         return messages
+
+    async def leave(self, duration_ns: int | None = None) -> None:
+        """Ask to leave the fleet politely, and with a duration (emulated ns) to come back after it.
+
+        Answers at once: `running` turns false at this step, or a few steps later for a strategy that waits for others at each
+        step, and the peer is gone once its strategy has returned and all that it has sent has arrived.  A strategy that calls
+        this says so: `leaves = True` on its class.  Back, it runs anew.
+        """
+        self._count()
+        if not self.may_leave:
+            raise RuntimeError("this strategy leaves and does not say so: set leaves = True and membership on its class")
+        await Leave(duration_ns)
 
     # ---- what a strategy does with weights ------------------------------------------------------------------------
 
@@ -441,9 +470,72 @@ class Peer:
             return False
         self.neighbours = [other for other in self.neighbours if other != neighbour]
         del self.mixing[neighbour]
+        self.departures += 1
         if self.ledger is not None:
             self.ledger.forget(neighbour)
         return True
+
+    def admit(self, neighbour: int, weight: float, givers: Sequence[int] = ()) -> None:
+        """A peer becomes a neighbour that counts W_ij = `weight`: messages to and from it are allowed from now on.
+
+        `givers` are the peers whose weights the neighbour has taken over, their mean: a ledger of this peer owes it nothing
+        that these hold already.
+        """
+        if neighbour in self.mixing:
+            self.mixing[neighbour] = weight
+            return
+        self.neighbours = sorted((*self.neighbours, neighbour))
+        self.mixing[neighbour] = weight
+        self.staleness.setdefault(neighbour, Staleness())
+        self._most_calls += CALLS_OF_A_NEIGHBOUR
+        if self.ledger is not None and self.id not in self.ledger.paid:
+            self.ledger.open(neighbour, self._held(neighbour, givers))
+        self.handed.pop(neighbour, None)
+        self.renew_expected()
+
+    def _held(self, neighbour: int, givers: Sequence[int]) -> np.ndarray | None:
+        """What weights taken over from these peers hold of what this peer made: float64 [size]; None = all of it."""
+        assert self.ledger is not None
+        known = [self.handed.get(neighbour) if giver == self.id else self.ledger.paid.get(giver) for giver in givers]
+        if not known or any(paid is None for paid in known):
+            return None
+        return np.asarray(np.mean([paid for paid in known if paid is not None], axis=0))
+
+    def depart(self) -> None:
+        """Be a member no longer: without neighbours and without messages that wait."""
+        self.member = False
+        self.neighbours, self.mixing = [], {}
+        self._inbox.clear()
+
+    def waiting_steps(self) -> list[tuple[int, int]]:
+        """Sender and step of the messages that wait to be taken, in order of arrival."""
+        found = []
+        for item in self._inbox:
+            message = item if isinstance(item, Message) else self._decoded(item)
+            if message is not None:
+                found.append((message.source, message.step))
+        return found
+
+    def leave_at(self, step: int | None) -> None:
+        """Let `running` end at a step, and `leaving` begin; None takes it back."""
+        self._leaves_at = step
+
+    def enter(self, step: int, mixing: Mapping[int, float], rounds: Rounds | None = None) -> None:
+        """Begin as a member at a step, with these neighbours and nothing that was owed, seen or heard before."""
+        self.first_step += step - self.step
+        self.step = step
+        self.neighbours = sorted(mixing)
+        self.mixing = dict(mixing)
+        for neighbour in self.neighbours:
+            self.staleness.setdefault(neighbour, Staleness())
+        self._most_calls = MOST_CALLS + CALLS_OF_A_NEIGHBOUR * len(self.neighbours)
+        self.rounds = rounds
+        self.stepper = self.optimizer.start(self.size)
+        self.ledger = None
+        self.handed.clear()
+        self._leaves_at = None
+        self.member = True
+        self.renew_expected()
 
     def take_loss(self) -> float:
         """The mean training loss since the last call; nan where no step was made."""

@@ -13,6 +13,7 @@ from grapevine.experiments.config import toml
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_key
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.fields import expectation, fields_of, read_field, read_struct
+from grapevine.experiments.config.membership import Always, Membership
 from grapevine.experiments.config.menus import EVENTS, FROM_PYTHON, MENUS, home_of, name_of
 from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, overlay
 from grapevine.experiments.config.sections import AnyWorld, Processes, Record, Stop, Virtual, World
@@ -58,6 +59,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     codec: Codec = Float32()
     aggregator: Aggregator = Mean()
     optimizer: Optimizer = Sgd()
+    membership: Membership = Always()
     stop: Stop = Stop(steps=100)
     record: Record = Record()
     events: tuple[Event, ...] = ()
@@ -153,7 +155,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             if key in MENUS:
                 marker = {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
                 document[key] = MENUS[key].table(part) or marker
-        return document if self.events else {key: part for key, part in document.items() if key != "events"}
+        silent = [key for key, said in (("events", self.events), ("membership", self.membership != Always())) if not said]
+        return {key: part for key, part in document.items() if key not in silent}
 
     def to_toml(self) -> str:
         """Every setting as TOML, defaults included; read again it gives an equal value.

@@ -58,6 +58,10 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     stale = "" if summary["staleness_steps_mean"] is None else f", staleness {told['staleness_steps_mean']} steps"
     yield "steps", f"{told['steps_total']} in all, {told['steps_per_wall_s']} per second{stale}"
     yield "sent", f"{show_bytes(summary['bytes_sent'] or 0)} in {told['messages_sent']} messages"
+    if len(members := summary.get("members") or []) > 1:
+        counts = [count for _, count in members]
+        absent = peers_text(summary.get("peers_absent") or [])
+        yield "members", f"{min(counts)} to {max(counts)}, {counts[-1]} at the end; absent then: {absent}"
     unasked = summary.get("peers_lost_unasked")
     yield "lost", peers_text(summary["peers_lost"]) + (f"; the file did not ask for {peers_text(unasked)}" if unasked else "")
     if told["lateness_p99_ms"] != "-":

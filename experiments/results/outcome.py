@@ -48,6 +48,10 @@ class Outcome:
     peers_lost: Sequence[int] = ()
     peers_lost_unasked: Sequence[int] = ()
     """Those of them that the experiment's script did not end."""
+    peers_absent: Sequence[int] = ()
+    """Peers that were no members at the end, and were not lost: they had left, or never joined."""
+    members: Sequence[tuple[float, int]] = ()
+    """(emulated seconds, members from then on); empty = all peers, all the time."""
     records_unscored: int = 0
     """Records that have no scores: their weights could not be kept until there was time to score them."""
     links: Sequence[LinkFigures] = ()
