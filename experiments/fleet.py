@@ -91,7 +91,8 @@ class Fleet:
             return topology.analyse(self.membership.schedule.plan(len(self.membership.first), self.experiment.seed))
         if self.membership is not None:
             members = nx.convert_node_labels_to_integers(self.membership.graph, ordering="sorted")
-            return topology.analyse(members, rule=self.membership.rule)
+            at_first: Figures = topology.analyse(members, self.membership.rule)
+            return at_first
         if self.rounds is not None and self.rounds.period != 1:
             return topology.analyse(self.rounds)
         rule = mixing_rule(self.experiment)
@@ -114,11 +115,12 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
         laid = _located("topology", lambda: _laid(experiment, problem))
         graph = _located("topology", lambda: laid.reach) if isinstance(laid, Schedule) else laid
         graph = nx.Graph(graph) if graph.is_directed() else graph
-        _refuse_unstable(experiment, graph)
     else:
         graph, laid = membership.reach, membership.graph
     _refuse_rounds(experiment, laid)
     _refuse_missing_edges(experiment, graph)
+    if membership is None:  # else that was looked at for each of its graphs
+        _refuse_unstable(experiment, graph)
     _refuse_aggregator(experiment)
     _refuse_taken_ports(experiment)
     _refuse_too_few_files(experiment, graph)

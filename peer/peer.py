@@ -140,7 +140,7 @@ class Peer:
         self.first_step = 0
         self.departures = 0  # of neighbours, for good or not
         self.handed: dict[int, np.ndarray] = {}  # by peer that takes weights over: what these hold of this peer's own updates
-        self.renew_expected: Callable[[], None] = lambda: None
+        self.renew_expected: Callable[[], None] = _nothing
         self._leaves_at: int | None = None
         self._inbox: deque[Arrival | Message] = deque()
 
@@ -601,6 +601,10 @@ class Peer:
         staleness = self.staleness[message.source]
         staleness.steps += max(0, self.step - message.step)
         staleness.messages += 1
+
+
+def _nothing() -> None:
+    """Where all members stay, what is expected of them does too."""
 
 
 def message_limit_bytes(size: int) -> int:

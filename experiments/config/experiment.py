@@ -155,8 +155,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             if key in MENUS:
                 marker = {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
                 document[key] = MENUS[key].table(part) or marker
-        silent = [key for key, said in (("events", self.events), ("membership", self.membership != Always())) if not said]
-        return {key: part for key, part in document.items() if key not in silent}
+        return document if self.events else {key: part for key, part in document.items() if key != "events"}
 
     def to_toml(self) -> str:
         """Every setting as TOML, defaults included; read again it gives an equal value.

@@ -82,6 +82,11 @@ class Members:
                 graph.remove_edges_from([(peer, o) for o in list(graph[peer]) if o not in self.mixing.get(peer, ())])
         return graph
 
+    def waits_for_others(self, peer: int) -> bool:
+        """Whether a peer that is to join would have no neighbour now, since those that it is to have are still joining."""
+        others_join = any(change.joins and change.peer != peer for _, change in self._open)
+        return bool(self.present) and others_join and not self.links(peer).degree(peer)
+
     def weights(self, *joining: int, apart_from: Collection[int] = ()) -> Mixing:
         """W over the members, and those that are joining: symmetric, each row with the weight on oneself sums to 1."""
         graph = self.links(*joining, apart_from=apart_from)

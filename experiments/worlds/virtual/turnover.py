@@ -41,6 +41,7 @@ class Turnover:
         self.strategy = world.fleet.experiment.strategy
         self.by_step = self.strategy.membership == "by-step"
         self._wanted = set(plan.first)  # who is, or is to be, a member
+        self._waiting: set[int] = set()  # who is to join and has no neighbour that is a member
         world.collector.begin_members(plan.first)
 
     # ---- what is asked for ----------------------------------------------------------------------------------------
@@ -65,6 +66,7 @@ class Turnover:
         """A peer is to leave: at once, or as soon as it is a member where it is still joining."""
         member = self.world.members[peer]
         self._wanted.discard(peer)
+        self._waiting.discard(peer)
         if not member.alive or member.ended or member.away:
             self.members.done(peer)
         elif member.peer.member:
@@ -97,6 +99,8 @@ class Turnover:
     def died(self, peer: int) -> None:
         """A peer has died: its links are gone, and nobody repairs the graph."""
         self.members.exit(peer)
+        for waiting in sorted(self._waiting):
+            self._at(self.world.now_ns, self.ask_in, waiting)
 
     @property
     def empty(self) -> bool:
@@ -133,14 +137,21 @@ class Turnover:
     # ---- joining --------------------------------------------------------------------------------------------------
 
     def _welcome(self, member: Member) -> None:
-        """Tell a peer that is to join who its neighbours will be."""
+        """Tell a peer that is to join who its neighbours will be.
+
+        Where these are all still on their way themselves it waits until one of them is a member.
+        """
         peer, law = member.peer, self.world.fleet.experiment.membership
+        if self.members.waits_for_others(peer.id):
+            self._waiting.add(peer.id)
+            return
+        self._waiting.discard(peer.id)
         member.away = False
         step = None
         if self.strategy.alike and self.members.present:
             step = self._next_step()
             self.members.enter(peer.id)
-            self._spread(step)
+            self._spread(step, peer.id)
             self._begin(member, step)
             peer.member = False  # until it has weights
         mixing = self.members.mixing[peer.id] if step is not None else self.members.weights(peer.id)[peer.id]
@@ -155,7 +166,7 @@ class Turnover:
         elif self.by_step:
             step = self._next_step()
             self.members.enter(peer.id)
-            self._spread(step + self.strategy.steps_ahead)
+            self._spread(step + self.strategy.steps_ahead, peer.id)
             self._begin(member, step)
         else:
             self.members.enter(peer.id)
@@ -195,7 +206,7 @@ class Turnover:
         for identity in sorted(self.members.present):
             member, mixing = self.world.members[identity], after[identity]
             peer = member.peer
-            if identity == joiner or not peer.member or (mixing == before.get(identity) and self.plan.schedule is None):
+            if identity == joiner or (mixing == before.get(identity) and self.plan.schedule is None):
                 continue
             rounds = self._rounds(mixing)
             if step is not None:
@@ -214,6 +225,9 @@ class Turnover:
             if gone:
                 self._rouse(member)
         self._part_with(set(before) - set(after))
+        for waiting in sorted(self._waiting):
+            if waiting in self._wanted and self.world.members[waiting].away:
+                self._at(self.world.now_ns, self.ask_in, waiting)
 
     def _part_with(self, gone: set[int]) -> None:
         """Peers that take weights over do not ask those that are members no longer."""
