@@ -13,11 +13,11 @@ from grapevine.experiments.fleet import mixing_rule
 from grapevine.peer.carrier import LinkCount
 from grapevine.peer.membership import Row, Rows
 from grapevine.peer.peer import Peer, Staleness
+from grapevine.topology import TimeVarying
 from grapevine.topology.schedules.living import OverLiving
 
 if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
-    from grapevine.experiments.membership import MembershipPlan
 
 FINAL = -1
 """The index of the report that a peer makes when it has ended."""
@@ -174,15 +174,15 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         for neighbour in fleet.graph.neighbors(identity):
             peer.staleness.setdefault(neighbour, Staleness())
         peer.member = identity in fleet.membership.first
-        peer.rounds = rounds_of(fleet.membership, experiment.seed, fleet.membership.first)
+        peer.rounds = rounds_over(fleet.membership.schedule, experiment.seed, fleet.membership.first)
         if experiment.strategy.membership == "by-step":
             peer.rounds = Rows(peer, peer.rounds or Row(peer.mixing.copy()))
     peer.expected = experiment.strategy.expects(peer)
     return peer
 
 
-def rounds_of(plan: MembershipPlan, seed: int, living: Sequence[int]) -> OverLiving | None:
+def rounds_over(schedule: TimeVarying | None, seed: int, living: Sequence[int]) -> OverLiving | None:
     """The rounds of a schedule that is laid over the living; None where there is one graph for all rounds."""
-    if plan.schedule is None:
+    if schedule is None:
         return None
-    return OverLiving(plan.schedule.plan(max(len(living), plan.schedule.smallest), seed), living)
+    return OverLiving(schedule.plan(max(len(living), schedule.smallest), seed), living)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from grapevine.experiments.config.events import Event, JoinEvent, LeaveEvent
 from grapevine.experiments.membership import MembershipPlan
 from grapevine.experiments.worlds.members import Members
-from grapevine.experiments.worlds.peer_report import rounds_of
+from grapevine.experiments.worlds.peer_report import rounds_over
 from grapevine.peer.effects import Effect, Leave
 from grapevine.peer.membership import Away, Enter, Errand, Row, Rows, Welcome
-from grapevine.peer.peer import Message
+from grapevine.peer.peer import Message, Rounds
 
 if TYPE_CHECKING:
     from grapevine.experiments.worlds.virtual.world import Member, VirtualWorld
@@ -182,7 +182,7 @@ class Turnover:
         peer = member.peer
         mixing = self.members.mixing[peer.id]
         peer.enter(step, mixing)
-        peer.rounds = self._rounds(mixing)
+        peer.rounds = self._rounds()
         if self.by_step:
             peer.rounds = Rows(peer, peer.rounds or Row(mixing))
 
@@ -196,8 +196,8 @@ class Turnover:
     def _stepping(self) -> set[int]:
         return self.members.present | {member.peer.id for member in self.world.members if member.peer.member}
 
-    def _rounds(self, mixing: dict[int, float]) -> Any:
-        return rounds_of(self.plan, self.world.fleet.experiment.seed, sorted(self.members.present))
+    def _rounds(self) -> Rounds | None:
+        return rounds_over(self.plan.schedule, self.world.fleet.experiment.seed, sorted(self.members.present))
 
     def _spread(self, step: int | None, joiner: int | None = None, givers: tuple[int, ...] = ()) -> None:
         """Let every member know its new weights: from a step on, or (None) at once; the joiner knows its own."""
@@ -208,7 +208,7 @@ class Turnover:
             peer = member.peer
             if identity == joiner or (mixing == before.get(identity) and self.plan.schedule is None):
                 continue
-            rounds = self._rounds(mixing)
+            rounds = self._rounds()
             if step is not None:
                 assert isinstance(peer.rounds, Rows)
                 for neighbour, weight in mixing.items():
