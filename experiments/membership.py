@@ -16,7 +16,7 @@ import numpy as np
 from grapevine import topology
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.events import Event, JoinEvent, KillEvent, LeaveEvent
-from grapevine.experiments.scenario import in_order
+from grapevine.experiments.scenario import check_peer, in_order
 from grapevine.netem.units import duration_ns
 from grapevine.topology import Schedule, TimeVarying
 from grapevine.topology.graphs.base import Topology, Turn
@@ -72,6 +72,8 @@ def compile_membership(
     law, strategy = experiment.membership, experiment.strategy
     if not (scripted or law.changes or strategy.leaves):
         return None
+    for event in scripted:
+        check_peer(event.peer, experiment.peers, f"{_place(experiment, event)}.peer")
     _refuse_fixed(experiment, rule)
     first, drawn = _drawn(experiment, scripted)
     events = in_order([*experiment.events, *drawn])

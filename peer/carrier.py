@@ -248,7 +248,7 @@ class Carrier:
             for target, acknowledgement, transit in self.outgoing.release(now_ns):
                 self._transmit(target, acknowledgement, transit)
             if arrival is not None:
-                self._tell("arrival", arrival, None, ring=self.live.waiting or (self.live.changing and is_errand(arrival.head)))
+                self._tell("arrival", arrival, None, ring=self.live.waiting or is_errand(arrival.head))
 
     def _tell(self, kind: str, first: Any, second: Any, ring: bool = False) -> None:
         if self.live.ended:

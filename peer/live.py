@@ -79,9 +79,6 @@ News = tuple[str, Any, Any]
 class LivePeer:
     """Carries out one strategy in real time.  `snapshot(index, now_ns)` is called at every record instant, index * every_ns."""
 
-    changing = False
-    """Whether peers may join and leave: then messages of those that do are looked at as soon as they come."""
-
     def __init__(
         self,
         peer: Peer,

@@ -1,7 +1,8 @@
 """Joining and leaving, as one peer sees it: how it takes weights over, how it gives them, and its whole life as a coroutine.
 
 A peer that joins says hello to its neighbours to be.  Each answers with its step and its training loss; the joiner chooses from
-whom to take the weights and asks for them part by part, a few parts at a time.  All of this travels over the emulated links, as
+whom to take the weights and asks for them part by part, a few parts at a time; they are all of one instant, that of the first
+question.  All of this travels over the emulated links, as
 messages that the strategy does not see: their heads begin with a byte that no other message's head begins with.  A giver
 answers whatever it is doing, as a disk would; its strategy does not notice.  Where a giver is lost, or leaves, the joiner asks
 the next; where there is none, it begins with what it has.
@@ -10,7 +11,7 @@ the next; where there is none, it begins with what it has.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -114,6 +115,8 @@ class Handover:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.came: deque[tuple[int, Errand]] = deque()
+        self.on_give: Callable[[int], None] = lambda joiner: None
+        """Called when this peer begins to give its weights to another."""
         self.taking = False  # whether this peer takes weights over itself, and so has none to give
 
     def take(self, source: int, errand: Errand) -> Parcel | None:
@@ -126,12 +129,14 @@ class Handover:
         if self.taking or not peer.member or about.stop > peer.size or about.start > about.stop:
             return None
         if about.kind == _HELLO:
+            peer.handed.pop(source, None)
             return Errand(_Head(_TOLD, peer.step, peer.loss if isfinite(peer.loss) else inf)).parcel()
         part = slice(about.start, min(about.stop, about.start + PART))
-        if peer.ledger is not None and peer.id not in peer.ledger.paid:
-            held = peer.handed.setdefault(source, np.zeros(peer.size))
-            held[part] = peer.ledger.total[part]
-        return Errand(_Head(_GIVEN, peer.step, 0.0, part.start, part.stop), peer.weights[part]).parcel()
+        if source not in peer.handed:
+            peer.hand_over(source)
+            self.on_give(source)
+        weights, step = peer.handed[source].weights, peer.handed[source].step
+        return Errand(_Head(_GIVEN, step, 0.0, part.start, part.stop), weights[part]).parcel()
 
 
 async def life(peer: Peer, strategy: Strategy, handover: Handover) -> None:
@@ -183,7 +188,7 @@ async def _take_over(peer: Peer, welcome: Welcome, handover: Handover) -> tuple[
         if giver is None:
             await Receive()
             continue
-        found = await _all_parts(peer, giver, handover)
+        found = await _all_parts(peer, giver, handover, told)
         if found is None or not all_finite(found[0]):
             spoiled.add(giver)
         else:
@@ -216,7 +221,7 @@ def _chosen(
     return min(answered, key=lambda source: told[source]) if welcome.choice == "best" else answered[0]
 
 
-async def _all_parts(peer: Peer, giver: int, handover: Handover) -> tuple[np.ndarray, int] | None:
+async def _all_parts(peer: Peer, giver: int, handover: Handover, told: dict[int, float]) -> tuple[np.ndarray, int] | None:
     """Another's weights, part by part: float32 [size], and its step at the last part; None where it is gone meanwhile."""
     weights, step = np.empty(peer.size, np.float32), 0
     missing = deque(range(0, peer.size, PART))
@@ -230,6 +235,8 @@ async def _all_parts(peer: Peer, giver: int, handover: Handover) -> tuple[np.nda
         while handover.came:
             source, errand = handover.came.popleft()
             about = errand.head
+            if about.kind == _TOLD:
+                told.setdefault(source, about.loss)
             if source == giver and about.kind == _GIVEN and about.start in awaited:
                 if about.stop != min(about.start + PART, peer.size):
                     return None

@@ -32,6 +32,7 @@ CALLS_OF_A_SEND = 100
 CALLS_OF_A_NEIGHBOUR = 1_000
 """How many more of them each neighbour gives."""
 SENT_EMPTY = "sent-empty"  # under which `errors` counts messages whose values this peer itself made not finite
+MOST_UNREAD = 8  # models' worth of elements that are remembered of what a neighbour was paid last
 LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
 
 
@@ -63,6 +64,18 @@ class Staleness:
     def __init__(self) -> None:
         self.steps = 0
         self.messages = 0
+
+
+class Handed(NamedTuple):
+    """What this peer hands over to one that joins, all of one instant."""
+
+    weights: np.ndarray
+    """float32 [size]."""
+    step: int
+    made: np.ndarray | None
+    """All that this peer has made until then, which the weights hold: float64 [size]; None where it keeps no ledger."""
+    taken: dict[int, int]
+    """The step of the newest message of each neighbour that the weights hold."""
 
 
 class Peer:
@@ -139,7 +152,10 @@ class Peer:
         self.member = True
         self.first_step = 0
         self.departures = 0  # of neighbours, for good or not
-        self.handed: dict[int, np.ndarray] = {}  # by peer that takes weights over: what these hold of this peer's own updates
+        self.handed: dict[int, Handed] = {}  # by peer that takes weights over
+        self._taken: dict[int, int] = {}
+        self._unread: dict[int, int] = {}  # how many elements that is
+        self._paid_last: dict[int, deque[tuple[int, Payload]]] = {}  # by neighbour: what it may not have taken in yet
         self.renew_expected: Callable[[], None] = _nothing
         self._leaves_at: int | None = None
         self._inbox: deque[Arrival | Message] = deque()
@@ -311,6 +327,8 @@ class Peer:
         if not self.codec.lossless:
             self.ledger.refund(neighbour, payload, read)
             payload.values = read
+        if self.members_change:
+            self._note_paid(neighbour, payload)
         return payload
 
     async def sleep(self, duration_ns: int) -> None:
@@ -473,13 +491,16 @@ class Peer:
         self.departures += 1
         if self.ledger is not None:
             self.ledger.forget(neighbour)
+        for known in (self.handed, self._taken, self._paid_last, self._unread):
+            known.pop(neighbour, None)
         return True
 
-    def admit(self, neighbour: int, weight: float, givers: Sequence[int] = ()) -> None:
+    def admit(self, neighbour: int, weight: float, givers: Mapping[int, int] | None = None) -> None:
         """A peer becomes a neighbour that counts W_ij = `weight`: messages to and from it are allowed from now on.
 
-        `givers` are the peers whose weights the neighbour has taken over, their mean: a ledger of this peer owes it nothing
-        that these hold already.
+        `givers` are the peers whose weights the neighbour has taken over, their mean, and the step of the newest message of
+        this peer that each had taken in by then (-1 = none): a ledger owes the neighbour what these weights lack, and nothing
+        that they hold.
         """
         if neighbour in self.mixing:
             self.mixing[neighbour] = weight
@@ -489,17 +510,40 @@ class Peer:
         self.staleness.setdefault(neighbour, Staleness())
         self._most_calls += CALLS_OF_A_NEIGHBOUR
         if self.ledger is not None and self.id not in self.ledger.paid:
-            self.ledger.open(neighbour, self._held(neighbour, givers))
+            self.ledger.open(neighbour, self._held(neighbour, givers or {}))
         self.handed.pop(neighbour, None)
         self.renew_expected()
 
-    def _held(self, neighbour: int, givers: Sequence[int]) -> np.ndarray | None:
+    def hand_over(self, joiner: int) -> None:
+        """Set aside what a peer that joins asks for: the weights as they are now, and what they hold of whom."""
+        by_neighbour = self.ledger is not None and self.id not in self.ledger.paid
+        made = self.ledger.total.copy() if self.ledger is not None and by_neighbour else None
+        self.handed[joiner] = Handed(self.weights.copy(), self.step, made, dict(self._taken))
+
+    def _held(self, neighbour: int, givers: Mapping[int, int]) -> np.ndarray | None:
         """What weights taken over from these peers hold of what this peer made: float64 [size]; None = all of it."""
         assert self.ledger is not None
-        known = [self.handed.get(neighbour) if giver == self.id else self.ledger.paid.get(giver) for giver in givers]
-        if not known or any(paid is None for paid in known):
-            return None
-        return np.asarray(np.mean([paid for paid in known if paid is not None], axis=0))
+        known = []
+        for giver, taken in givers.items():
+            if giver == self.id:
+                made = self.handed[neighbour].made if neighbour in self.handed else None
+                if made is not None:
+                    known.append(made)
+            elif giver in self.ledger.paid:
+                paid = self.ledger.paid[giver].copy()
+                for step, payload in self._paid_last.get(giver, ()):
+                    if step > taken:
+                        paid[payload.where()] -= payload.values
+                known.append(paid)
+        return np.asarray(np.mean(known, axis=0)) if known and len(known) == len(givers) else None
+
+    def _note_paid(self, neighbour: int, payload: Payload) -> None:
+        """Remember what was paid last, as much as MOST_UNREAD models."""
+        paid = self._paid_last.setdefault(neighbour, deque())
+        paid.append((self.step, payload))
+        self._unread[neighbour] = self._unread.get(neighbour, 0) + payload.count
+        while len(paid) > 1 and self._unread[neighbour] > MOST_UNREAD * self.size:
+            self._unread[neighbour] -= paid.popleft()[1].count
 
     def depart(self) -> None:
         """Be a member no longer: without neighbours and without messages that wait."""
@@ -532,7 +576,8 @@ class Peer:
         self.rounds = rounds
         self.stepper = self.optimizer.start(self.size)
         self.ledger = None
-        self.handed.clear()
+        for known in (self.handed, self._taken, self._paid_last, self._unread):
+            known.clear()
         self._leaves_at = None
         self.member = True
         self.renew_expected()
@@ -598,6 +643,8 @@ class Peer:
         return count
 
     def _used(self, message: Message) -> None:
+        if self.members_change:
+            self._taken[message.source] = max(message.step, self._taken.get(message.source, -1))
         staleness = self.staleness[message.source]
         staleness.steps += max(0, self.step - message.step)
         staleness.messages += 1

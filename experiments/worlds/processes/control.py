@@ -80,7 +80,8 @@ class Row(_Message, frozen=True):
     weights: dict[int, float]
     living: list[int]
     joiner: int | None = None
-    givers: list[int] = []
+    givers: dict[int, int] = {}
+    """And the step of the newest message of this peer that each of them had taken in by then."""
 
 
 class Invite(_Message, frozen=True):
@@ -146,6 +147,14 @@ class Fetched(_Message, frozen=True):
     step: int
 
 
+class Gave(_Message, frozen=True):
+    """This peer begins to give its weights to another; they hold its neighbours' messages until these steps."""
+
+    peer: int
+    joiner: int
+    taken: dict[int, int]
+
+
 class Wish(_Message, frozen=True):
     """This peer's strategy wants to leave, for a duration or for good."""
 
@@ -175,7 +184,7 @@ class Unscored(_Message, frozen=True):
 Turnover = Prepare | Go | Row | Invite | Entered | Depart | Parted
 """What the launcher says of members."""
 Down = Connect | Start | Lost | Alter | Turnover | Stop | Exit | Evaluate
-Up = Ready | Connected | Report | Held | Gone | Fetched | Wish | Failed | Beat | Score | Unscored
+Up = Ready | Connected | Report | Held | Gone | Fetched | Gave | Wish | Failed | Beat | Score | Unscored
 
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode

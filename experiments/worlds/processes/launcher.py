@@ -331,7 +331,10 @@ class ProcessesWorld:
                 self._stop(self.collector.target_reached(target, message.time_ns))
         elif isinstance(message, control.Unscored):
             self.scoring.answered(message.index, scored=False)
-        elif isinstance(message, control.Held | control.Gone | control.Fetched | control.Wish) and self.turnover is not None:
+        elif (
+            isinstance(message, control.Held | control.Gone | control.Fetched | control.Gave | control.Wish)
+            and self.turnover is not None
+        ):
             self.turnover.heard(message)
         elif isinstance(message, control.Connected) and self._room is not None:
             remove_folder(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now

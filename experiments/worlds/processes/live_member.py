@@ -22,11 +22,9 @@ from grapevine.peer.wire import WireError
 class LiveMember(LivePeer):
     """Carries out one peer's whole life.
 
-    `say` reaches the launcher, `rounds_over(living)` lays a schedule over members (None = one graph for all rounds), `choice` and
-    `givers` say from whom weights are taken.
+    `say` reaches the launcher, `rounds_over(living)` lays a schedule over members (None = one graph for all rounds), `choice`
+    and `givers` say from whom weights are taken.
     """
-
-    changing = True
 
     def begin(
         self,
@@ -38,6 +36,7 @@ class LiveMember(LivePeer):
     ) -> None:
         """To be called before `run`."""
         self.handover = Handover(self.peer)
+        self.handover.on_give = self._tell_given
         self._say = say
         self._by_step = by_step
         self._rounds_over = rounds_over
@@ -164,9 +163,13 @@ class LiveMember(LivePeer):
             return
         peer.rounds = rounds
         for neighbour, weight in weights.items():
-            peer.admit(neighbour, weight, row.givers if neighbour == row.joiner else ())
+            peer.admit(neighbour, weight, row.givers if neighbour == row.joiner else None)
         for neighbour in [neighbour for neighbour in peer.neighbours if neighbour not in weights]:
             peer.lose(neighbour)
+
+    def _tell_given(self, joiner: int) -> None:
+        if self.peer.handed[joiner].made is not None:
+            self._say(control.Gave(self.peer.id, joiner, self.peer.handed[joiner].taken))
 
     # ---- errands --------------------------------------------------------------------------------------------------
 

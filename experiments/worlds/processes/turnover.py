@@ -46,6 +46,7 @@ class Turnover:
         self._wanted = set(self.members.present)  # who is, or is to be, a member
         self._away: set[int] = set()
         self._taking: dict[int, bool] = {}  # who takes weights over, and whether it is a member meanwhile
+        self._given: dict[tuple[int, int], dict[int, int]] = {}  # by joiner and giver: whose messages the weights hold
         self._leaving: set[int] = set()
         self._waiting: set[int] = set()  # who is to join and has no neighbour that is a member
         self._returns: list[tuple[int, int]] = []  # (emulated ns, peer) of those that come back by themselves
@@ -110,7 +111,7 @@ class Turnover:
 
     # ---- what peers say -------------------------------------------------------------------------------------------
 
-    def heard(self, message: control.Held | control.Gone | control.Fetched | control.Wish) -> None:
+    def heard(self, message: control.Held | control.Gone | control.Fetched | control.Gave | control.Wish) -> None:
         """A peer says something about members."""
         if isinstance(message, control.Held):
             self._note_step(message.peer, message.step)
@@ -118,6 +119,8 @@ class Turnover:
             self._gone(message.peer)
         elif isinstance(message, control.Fetched):
             self._fetched(message)
+        elif isinstance(message, control.Gave):
+            self._given[message.joiner, message.peer] = message.taken
         else:
             if message.duration_ns is not None:
                 heapq.heappush(self._returns, (self._now_ns() + message.duration_ns, message.peer))
@@ -225,7 +228,8 @@ class Turnover:
         before, after = self.members.renew(self.collector.finished)
         for peer in sorted(self.members.present):
             if peer != joiner and (after[peer] != before.get(peer) or self.members.plan.schedule is not None):
-                self._say(peer, control.Row(step, after[peer], self._living(), joiner, givers or []))
+                of = {giver: self._given.get((joiner or 0, giver), {}).get(peer, -1) for giver in givers or []}
+                self._say(peer, control.Row(step, after[peer], self._living(), joiner, of))
         self._part_with(set(before) - set(after))
         self._look_who_waits()
 

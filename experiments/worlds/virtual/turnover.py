@@ -202,6 +202,7 @@ class Turnover:
     def _spread(self, step: int | None, joiner: int | None = None, givers: tuple[int, ...] = ()) -> None:
         """Let every member know its new weights: from a step on, or (None) at once; the joiner knows its own."""
         ended = [member.peer.id for member in self.world.members if member.ended]
+        handed = {giver: self.world.members[giver].peer.handed.get(joiner or 0) for giver in givers}
         before, after = self.members.renew(ended)
         for identity in sorted(self.members.present):
             member, mixing = self.world.members[identity], after[identity]
@@ -218,7 +219,8 @@ class Turnover:
                 continue
             peer.rounds = rounds
             for neighbour, weight in mixing.items():
-                peer.admit(neighbour, weight, givers if neighbour == joiner else ())
+                known = {giver: of.taken.get(identity, -1) for giver, of in handed.items() if of is not None}
+                peer.admit(neighbour, weight, known if neighbour == joiner else None)
             gone = [neighbour for neighbour in peer.neighbours if neighbour not in mixing]
             for neighbour in gone:
                 peer.lose(neighbour)
