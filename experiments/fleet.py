@@ -54,6 +54,13 @@ class Fleet:
     membership: MembershipPlan | None = None
 
     @property
+    def first_graph(self) -> nx.Graph:
+        """Who may talk to whom at the start, on the nodes 0 to members - 1: all links, unless members change."""
+        if self.membership is None:
+            return self.graph
+        return nx.convert_node_labels_to_integers(self.membership.graph, ordering="sorted")
+
+    @property
     def script(self) -> list[Event]:
         """What happens while the fleet runs, in order of time: the experiment's events, and those of its law of membership."""
         drawn = [] if self.membership is None else self.membership.drawn
@@ -90,8 +97,7 @@ class Fleet:
         if self.membership is not None and self.membership.schedule is not None:
             return topology.analyse(self.membership.schedule.plan(len(self.membership.first), self.experiment.seed))
         if self.membership is not None:
-            members = nx.convert_node_labels_to_integers(self.membership.graph, ordering="sorted")
-            at_first: Figures = topology.analyse(members, self.membership.rule)
+            at_first: Figures = topology.analyse(self.first_graph, self.membership.rule)
             return at_first
         if self.rounds is not None and self.rounds.period != 1:
             return topology.analyse(self.rounds)

@@ -179,7 +179,8 @@ def _rounds(fleet: Fleet) -> list[list[tuple[int, int]]]:
     """Who sends to whom in each round: one for a graph that stays, a period, or the first rounds of those without end."""
     rounds = fleet.rounds
     if rounds is None:
-        return [[(source, target) for source in fleet.graph for target in fleet.graph.neighbors(source)]]
+        graph = fleet.graph if fleet.membership is None else fleet.membership.graph
+        return [[(source, target) for source in graph for target in graph.neighbors(source)]]
     return [
         [(source, target) for source in range(rounds.n) for target in rounds.targets(t, source)]
         for t in range(rounds.period or ROUNDS)
