@@ -149,7 +149,7 @@ async def life(peer: Peer, strategy: Strategy, handover: Handover) -> None:
     peer.may_leave = strategy.leaves
     while True:
         if peer.member:
-            await strategy.run(peer)
+            await peer.begin(strategy)
             if peer.stopped or not peer.leaving:
                 return
             await _all_arrived(peer)

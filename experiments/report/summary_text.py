@@ -58,12 +58,15 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     stale = "" if summary["staleness_steps_mean"] is None else f", staleness {told['staleness_steps_mean']} steps"
     yield "steps", f"{told['steps_total']} in all, {told['steps_per_wall_s']} per second{stale}"
     yield "sent", f"{show_bytes(summary['bytes_sent'] or 0)} in {told['messages_sent']} messages"
-    if len(members := summary.get("members") or []) > 1:
-        counts = [count for _, count in members]
+    present = [count for _, count in summary.get("members") or []]
+    if len(present) > 1:
         absent = peers_text(summary.get("peers_absent") or [])
-        yield "members", f"{min(counts)} to {max(counts)}, {counts[-1]} at the end; absent then: {absent}"
+        yield "members", f"{min(present)} to {max(present)}, {present[-1]} at the end; absent then: {absent}"
     unasked = summary.get("peers_lost_unasked")
     yield "lost", peers_text(summary["peers_lost"]) + (f"; the file did not ask for {peers_text(unasked)}" if unasked else "")
+    if summary.get("wrapped"):
+        counts = ", ".join(f"{what} {count:,}" for what, count in (summary.get("altered") or {}).items())
+        yield "wrapped", f"{peers_text(summary['wrapped'])}; {counts or 'nothing altered'}"
     if told["lateness_p99_ms"] != "-":
         yield "lateness", f"{told['lateness_p99_ms']} ms (99th percentile)"
     if summary.get("network_backend") == "kernel":

@@ -12,7 +12,8 @@ import numpy as np
 from grapevine.experiments.fleet import mixing_rule
 from grapevine.peer.carrier import LinkCount
 from grapevine.peer.membership import Row, Rows
-from grapevine.peer.peer import Peer, Staleness
+from grapevine.peer.peer import CODEC_STREAM, Peer, Staleness
+from grapevine.peer.wrappers.wrapped import WrappedPeer
 from grapevine.topology import TimeVarying
 from grapevine.topology.schedules.living import OverLiving
 
@@ -63,6 +64,10 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     staleness_sum: int
     staleness_count: int
     errors: dict[str, int]
+    notes: dict[str, float] = {}
+    """What the strategy has noted last, by name."""
+    altered: dict[str, int] = {}
+    """What the peer's wrappers have changed since the start."""
     member: bool = True
     """Whether the peer is a member at that instant; else its weights are not scored."""
     first_step: int = 0
@@ -100,6 +105,8 @@ class Reporter:
             sum(each.steps for each in stale),
             sum(each.messages for each in stale),
             dict(errors.copy() + peer.errors),
+            dict(peer.notes),
+            dict(peer.altered) if isinstance(peer, WrappedPeer) else {},
             peer.member,
             peer.first_step,
         )
@@ -152,7 +159,8 @@ def batch_generator(seed: int, peer: int) -> np.random.Generator:
 def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
     """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
     experiment = fleet.experiment
-    peer = Peer(
+    wrappers = [(place, each) for place, each in enumerate(experiment.wrappers) if each.stands_at(identity)]
+    peer = (WrappedPeer if wrappers else Peer)(
         identity,
         experiment.peers,
         fleet.mixing_of(identity),
@@ -168,7 +176,11 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         mixing_rule(experiment) == "push-sum",
         fleet.problem.layout,
         fleet.problem.held_out[identity],
+        fleet.spaces,
+        np.random.default_rng([experiment.seed, CODEC_STREAM, identity]),
     )
+    if isinstance(peer, WrappedPeer):
+        peer.wear(wrappers, experiment.seed)
     if fleet.membership is not None:
         peer.members_change = True
         for neighbour in fleet.graph.neighbors(identity):

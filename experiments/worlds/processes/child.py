@@ -8,6 +8,7 @@ ends (SIGHUP) what is stopped in a group that has lost its last relative.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -26,8 +27,10 @@ import numpy as np
 
 from grapevine.experiments.config.membership import Membership
 from grapevine.experiments.scenario import altered_device
+from grapevine.experiments.worlds.boards import boards, put_up
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, rounds_over, thinned
 from grapevine.experiments.worlds.processes import control
+from grapevine.experiments.worlds.processes.board_file import map_board
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
 from grapevine.experiments.worlds.processes.live_member import LiveMember
@@ -40,9 +43,11 @@ from grapevine.peer.carrier import Carrier
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import Clock, LivePeer
 from grapevine.peer.membership import life
-from grapevine.peer.peer import Peer, message_limit_bytes
+from grapevine.peer.payloads import message_limit_bytes
+from grapevine.peer.peer import Peer
 from grapevine.peer.realtime import Privilege
 from grapevine.peer.sockets import Sockets
+from grapevine.peer.wrappers.wrapped import WrappedPeer
 from grapevine.topology import TimeVarying
 from grapevine.topology.schedules.living import OverLiving
 
@@ -153,8 +158,12 @@ class _PeerProcess:
         self.pipe = pipe
         self.snapshots = Snapshots(spec.room, spec.peers, spec.problem.size)
         self.peer = spec.peer
+        if isinstance(self.peer, WrappedPeer):
+            wrappers = [(station.place, station.wrapper) for station in self.peer.stations]
+            mapped = functools.partial(map_board, spec.room)
+            put_up(self.peer, boards(wrappers, spec.peers, self.peer.spaces, mapped, new=False))
         self.clock = Clock(spec.dilation)
-        endpoint = Endpoint(self.peer.id, spec.links, message_limit_bytes(self.peer.size))
+        endpoint = Endpoint(self.peer.id, spec.links, message_limit_bytes(self.peer.spaces))
         self.learner = _Learner(spec)
         kind = LivePeer if spec.membership is None else LiveMember
         self.live = kind(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
@@ -205,7 +214,7 @@ class _PeerProcess:
         """What this peer does until the run is over."""
         strategy, law = self.spec.strategy, self.spec.membership
         if not isinstance(self.live, LiveMember) or law is None:
-            return strategy.run(self.peer)  # type: ignore[no-any-return]
+            return self.peer.begin(strategy)
         by_step = strategy.membership == "by-step"
         self.live.begin(self.pipe.say, by_step, self._rounds_over, law.weights, law.givers)
         return life(self.peer, strategy, self.live.handover)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from grapevine.experiments.worlds.processes import control
-from grapevine.peer.effects import Effect, Leave, Send
+from grapevine.peer.effects import Effect, Leave, Send, SendAt
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.live import LivePeer
 from grapevine.peer.membership import Away, Enter, Handover, Row, Rows, Welcome, is_errand, read_errand
@@ -52,7 +52,7 @@ class LiveMember(LivePeer):
     def _carry_out(self, effect: object) -> Any:
         if self._held is not None and self.peer.step > self._held:
             self._until(lambda: self._held is None)
-        self._steady = not isinstance(effect, Send)
+        self._steady = not isinstance(effect, Send | SendAt)
         try:
             if self._steady:
                 self._serve()

@@ -17,8 +17,8 @@ from grapevine.peer.carrier import LinkCount
 from grapevine.peer.effects import Send
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.meter import LinkMeter
-from grapevine.peer.payloads import Parcel
-from grapevine.peer.peer import Message, Peer, message_limit_bytes
+from grapevine.peer.payloads import Parcel, message_limit_bytes
+from grapevine.peer.peer import Message, Peer
 
 if TYPE_CHECKING:
     from grapevine.experiments.worlds.virtual.world import Member
@@ -115,6 +115,6 @@ class WholeMessages:
 
 def new_endpoint(peer: Peer, neighbours: Iterable[int]) -> Endpoint:
     """A peer's end of its links, to all that are ever its neighbours, whose meters the peer reads."""
-    endpoint = Endpoint(peer.id, sorted(neighbours), message_limit_bytes(peer.size))
+    endpoint = Endpoint(peer.id, sorted(neighbours), message_limit_bytes(peer.spaces))
     peer.meters = endpoint.meters
     return endpoint
