@@ -179,7 +179,8 @@ def _rounds(fleet: Fleet) -> list[list[tuple[int, int]]]:
     """Return the links of each round: one round for a graph, a schedule's period, or the first rounds of an endless one."""
     rounds = fleet.rounds
     if rounds is None:
-        return [[(source, target) for source in fleet.graph for target in fleet.graph.neighbors(source)]]
+        graph = fleet.graph if fleet.membership is None else fleet.membership.graph
+        return [[(source, target) for source in graph for target in graph.neighbors(source)]]
     return [
         [(source, target) for source in range(rounds.n) for target in rounds.targets(t, source)]
         for t in range(rounds.period or ROUNDS)

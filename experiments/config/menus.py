@@ -16,6 +16,7 @@ import msgspec
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_name
 from grapevine.experiments.config.events import AnyEvent
 from grapevine.experiments.config.fields import check_struct, expectation, read_struct
+from grapevine.experiments.config.membership import AnyMembership
 from grapevine.experiments.config.overrides import anchor_table
 from grapevine.experiments.config.sections import AnyWorld
 from grapevine.experiments.config.wrappers import AnyWrapper
@@ -185,6 +186,7 @@ MENUS: dict[str, Menu] = {
         Menu("codec", "codecs", AnyCodec),
         Menu("aggregator", "aggregators", AnyAggregator),
         Menu("optimizer", "optimizers", AnyOptimizer),
+        Menu("membership", "memberships", AnyMembership),
     )
 }
 """By the table of the file that chooses from it."""

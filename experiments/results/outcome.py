@@ -48,6 +48,10 @@ class Outcome:
     peers_lost: Sequence[int] = ()
     peers_lost_unasked: Sequence[int] = ()
     """The lost peers that no event of the experiment killed."""
+    peers_absent: Sequence[int] = ()
+    """The peers that were not members at the end and were not lost: they had left, or never joined."""
+    members: Sequence[tuple[float, int]] = ()
+    """(emulated seconds, number of members from then on); empty = all peers, all the time."""
     records_unscored: int = 0
     """Number of records without scores: their weights could not be kept until there was time to score them."""
     links: Sequence[LinkFigures] = ()

@@ -83,6 +83,8 @@ class Summary(msgspec.Struct):
     records_unscored: Count | None = None
     peers_lost: list[Peer] | None = None
     peers_lost_unasked: list[Peer] | None = None
+    peers_absent: list[Peer] | None = None
+    members: list[tuple[Time, Count]] | None = None
     time_to_accuracy_s: dict[str, Time | None] = {}
     time_to_validation_accuracy_s: dict[str, Time | None] = {}
     warnings: list[str] | None = None

@@ -48,10 +48,11 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
 ) -> dict[str, Any]:
     """Return the summary of a run as a dictionary that JSON can hold (nan and infinity become None).
 
-    Accuracy, loss and consensus distance are those of the peers that were not lost. `digest` is given in the virtual
-    world alone: runs in the world of processes are never exactly equal.
+    Accuracy, loss and consensus distance are those of the peers that are members at the end. `members` holds the number of
+    members, each with the emulated second from which it holds; `peers_absent` the peers that are not members at the end and
+    were not lost. `digest` is given in the virtual world alone: runs in the world of processes are never exactly equal.
     """
-    kept = [peer for peer in range(peers) if peer not in set(outcome.peers_lost)]
+    kept = [peer for peer in range(peers) if peer not in {*outcome.peers_lost, *outcome.peers_absent}]
     accuracy = _of(outcome.accuracy, kept)
     weights = outcome.weights[[peer for peer in kept if peer < len(outcome.weights)]]
     diverged = [peer for peer, row in zip(kept, weights, strict=False) if not np.isfinite(row).all()]
@@ -73,6 +74,8 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
         "staleness_steps_mean": outcome.staleness_steps_mean, "spectral_gap": spectral_gap,
         "peers_lost": sorted(int(peer) for peer in outcome.peers_lost),
         "peers_lost_unasked": sorted(int(peer) for peer in outcome.peers_lost_unasked),
+        "peers_absent": sorted(int(peer) for peer in outcome.peers_absent),
+        "members": [list(entry) for entry in outcome.members] or [[0.0, peers]],
         "records_unscored": outcome.records_unscored, "wrapped": list(outcome.wrapped), "altered": dict(outcome.altered),
         "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
         **fidelity(outcome), "network_backend": network_backend,
@@ -99,7 +102,7 @@ def unfinished(experiment_toml: str, reason: str) -> dict[str, Any]:
         part = experiment.get(table)
         known[table] = part.get("name") if isinstance(part, dict) else part
     return {**dict.fromkeys(KEYS), **clean(known), "completed": False, "reason": reason, "peers_lost": [],
-            "peers_lost_unasked": [], "time_to_accuracy_s": dict.fromkeys(LEVELS),
+            "peers_lost_unasked": [], "peers_absent": [], "members": [], "time_to_accuracy_s": dict.fromkeys(LEVELS),
             "time_to_validation_accuracy_s": dict.fromkeys(LEVELS), "warnings": []}  # fmt: skip
 
 
@@ -126,6 +129,8 @@ def digest(outcome: Outcome) -> str:
             outcome.accuracy_of_mean, outcome.accuracy_history, outcome.validation_accuracy, outcome.validation_loss,
             outcome.validation_accuracy_of_mean, outcome.validation_accuracy_history, outcome.staleness_steps_mean,
             outcome.peers_lost, outcome.links]  # fmt: skip
+    if outcome.members:
+        figures += [outcome.members, outcome.peers_absent]
     sha.update(msgspec.json.encode(clean(figures)))
     return sha.hexdigest()
 

@@ -104,7 +104,7 @@ def _rate(summary: Mapping[str, Any], outcome: Outcome, stretch: str) -> Iterabl
 
 def _divergence(summary: Mapping[str, Any], outcome: Outcome) -> str:
     """Return in words why a run counts as diverged; "" if it does not."""
-    kept = [peer for peer in range(len(outcome.loss)) if peer not in set(outcome.peers_lost)]
+    kept = [peer for peer in range(len(outcome.loss)) if peer not in {*outcome.peers_lost, *outcome.peers_absent}]
     broken = [peer for peer in kept if math.isinf(outcome.loss[peer]) or _unscorable(outcome, peer)]
     if broken:
         return f"the test loss of {len(broken)} of {len(kept)} peers is not finite"
