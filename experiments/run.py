@@ -173,6 +173,7 @@ def _manifest(fleet: Fleet) -> dict[str, Any]:
         "notes": list(getattr(fleet.problem, "notes", [])),
         "congestion_control": congestion_control() if fleet.plan.kernel else None,
         "machine": describe_machine(),
+        "code": fleet.experiment.code(),
     }
 
 

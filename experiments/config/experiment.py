@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -14,7 +14,8 @@ from grapevine.experiments.config.errors import ConfigError, show_value, unknown
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.fields import expectation, fields_of, read_field, read_struct
 from grapevine.experiments.config.menus import EVENTS, FROM_PYTHON, MENUS, home_of, name_of
-from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, overlay
+from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, look_beside, overlay
+from grapevine.experiments.config.own_parts import code_digest
 from grapevine.experiments.config.sections import AnyWorld, Processes, Record, Stop, Virtual, World
 from grapevine.experiments.tasks import Digits, Task
 from grapevine.experiments.tasks.partitions import Iid, Partition
@@ -114,9 +115,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         settings: Mapping[str, Any] | None = None,
     ) -> Experiment:
         """The experiment that plain dictionaries, as TOML gives them, describe."""
-        settings = anchor_settings(settings or {}, Path())
+        settings, folder = anchor_settings(settings or {}, Path()), folder or Path()
         try:
-            return cls(**_parts(overlay(anchor(document, folder or Path()), settings, _defaults())))
+            return cls(**_parts(look_beside(overlay(anchor(document, folder), settings, _defaults()), folder)))
         except ConfigError as error:
             raise error.at(SOURCE if concerns(settings, error.key) else source) from None
 
@@ -132,14 +133,24 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         The text is read as TOML, or else taken as it is; empty text brings the default back. Another `table.name` takes
         the place of the whole table.
         """
-        table, _, field = key.partition(".")
-        given = {name: part for name in MENUS if MENUS[name].table(part := getattr(self, name)) is None}
-        if given.pop(table, None) is not None and field not in ("", "name"):
-            cure = f"change it there: experiment.replace({table}=...)"
-            raise ConfigError(key=key, problem=f"the {table} was given from Python", cure=cure)
-        document = {name: value for name, value in self.document().items() if name not in given}
         settings = anchor_settings({key: toml.parse_value(text, key=key)}, Path())
-        return Experiment(**_parts(overlay(document, settings, _defaults())), **given)
+        return Experiment(**_parts(look_beside(overlay(self.settings(), settings, _defaults()), Path())))
+
+    def settings(self) -> dict[str, Any]:
+        """As `document`, but that a part that no file can hold is itself: `from_document` gives an equal value in this process."""
+        parts = {key: getattr(self, key) for key in MENUS}
+        return {**self.document(), **{key: part for key, part in parts.items() if MENUS[key].table(part) is None}}
+
+    def alike(self, keys: Iterable[str]) -> str:
+        """A text that is equal for two experiments of this process where they agree in all of these keys."""
+        found = {key: part for key, part in self.settings().items() if key in {*keys}}
+        return repr([id(part) if key in MENUS and not isinstance(part, dict) else part for key, part in found.items()])
+
+    def code(self) -> dict[str, str | None]:
+        """Of each part that is a user's own class a digest of its source; None where that is not known."""
+        parts = {key: getattr(self, key) for key, menu in MENUS.items() if menu.own}
+        own = {key: type(part) for key, part in parts.items() if isinstance(part, MENUS[key].bases)}
+        return {key: code_digest(cls) for key, cls in own.items() if cls not in MENUS[key].members.values()}
 
     def document(self) -> dict[str, Any]:
         """Every setting as plain dictionaries, defaults included; a part that no file can hold is named by its type."""
@@ -157,13 +168,22 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def to_toml(self) -> str:
         """Every setting as TOML, defaults included; read again it gives an equal value.
 
-        Parts given from Python are in no menu: the text names their types, says so, and cannot be read again.
+        A user's own part is named by its module and class, with the folder of the module.  A part that no other process can read
+        (`here_alone`) is described, and the text says so.
         """
-        given = [key for key, menu in MENUS.items() if menu.table(getattr(self, key)) is None]
-        comments = {key: ["Given from Python, and no file can hold it:", _on_one_line(getattr(self, key))] for key in given}
+        comments = {}
+        for key in (given := self.here_alone()):
+            why = "Given from Python, and no file can hold it:"
+            why = "Defined in a script or notebook itself:" if MENUS[key].table(getattr(self, key)) else why
+            comments[key] = [why, _on_one_line(getattr(self, key))]
         if given:
             comments[""] = [f"This file cannot be read again: {', '.join(given)} came from Python."]
         return toml.dump(self.document(), comments)
+
+    def here_alone(self) -> list[str]:
+        """The keys of the parts that no other process can read: values that only Python can hold, and a user's own classes that
+        were defined in a script or notebook itself, or inside a function."""
+        return [key for key, menu in MENUS.items() if not menu.travels(getattr(self, key))]
 
 
 def _peers_of(given: Any) -> int | None:
@@ -187,7 +207,9 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(key=key, problem="is for many runs, and this is one", cure=cure)
         if key not in fields:
             raise unknown_key(key, "an experiment", fields, home_of(key))
-        if key in MENUS:
+        if key == "topology" and _peers_of(value) is not None:
+            parts[key] = value
+        elif key in MENUS:
             parts[key] = MENUS[key].read(value)
         elif key == "events":
             parts[key] = _events(value)

@@ -71,21 +71,21 @@ def check_struct(part: msgspec.Struct, key: str) -> None:
             check_struct(value, place)
             continue
         try:
-            read_field(field.type, value.item() if isinstance(value, np.generic) else value, place, limits=False)
+            read_field(field.type, value.item() if isinstance(value, np.generic) else value, place)
         except TypeError:
             continue
 
 
-def read_field(type_: Any, value: Any, key: str, limits: bool = True) -> Any:
+def read_field(type_: Any, value: Any, key: str) -> Any:
     """`value`, as TOML gave it, as a value of `type_`; raises ConfigError with what was expected.
 
-    With `limits` a number is also held against what any run could mean (MOST_WHOLE, MOST, LEAST).
+    A number is also held against what any run could mean (MOST_WHOLE, MOST, LEAST).
     """
     try:
         converted = msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         raise _refusal(error, _info(type_), value, key) from None
-    _check_text(_info(type_), converted, key, limits)
+    _check_text(_info(type_), converted, key)
     return converted
 
 
@@ -123,20 +123,21 @@ def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key
             except ConfigError as inner:
                 return inner
     if any(isinstance(kind, inspect.CustomType) for kind, _ in _kinds(info)):
-        return ConfigError(key=key, problem="no file can hold this", cure="give it from Python")
+        kinds = " or ".join(kind.cls.__name__ for kind, _ in _kinds(info) if isinstance(kind, inspect.CustomType))
+        return ConfigError(key=key, problem="no file can hold this", cure=f"give a {kinds} from Python")
     return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=f"expected {_expected(info)}")
 
 
-def _check_text(info: inspect.Type, value: Any, key: str, limits: bool) -> None:
+def _check_text(info: inspect.Type, value: Any, key: str) -> None:
     """What a type cannot say: units are read, and numbers are finite."""
     kinds = _kinds(info)
-    if limits and isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         _check_size(info, value, key)
     if isinstance(value, list | tuple):
         for kind, _ in kinds:
-            if isinstance(kind, _LISTS) and not _all_ordinary(value, limits):
+            if isinstance(kind, _LISTS) and not _all_ordinary(value):
                 for place, part in enumerate(value):
-                    _check_text(kind.item_type, part, f"{key}[{place}]", limits)
+                    _check_text(kind.item_type, part, f"{key}[{place}]")
     if isinstance(value, str) and not any(isinstance(kind, inspect.LiteralType) and value in kind.values for kind, _ in kinds):
         for _, extra in kinds:
             if extra.get("unit") in UNITS:
@@ -146,11 +147,11 @@ def _check_text(info: inspect.Type, value: Any, key: str, limits: bool) -> None:
                     raise config_error(error, key=key) from None
 
 
-def _all_ordinary(values: Sequence[Any], limits: bool) -> bool:
+def _all_ordinary(values: Sequence[Any]) -> bool:
     """Whether all are numbers of which `_check_text` refuses none: vectors of many thousand would take it seconds."""
     if not {int, float}.issuperset(map(type, values)):
         return False
-    return not limits or all(value == 0 or LEAST <= abs(value) <= MOST_WHOLE for value in values)
+    return all(value == 0 or LEAST <= abs(value) <= MOST_WHOLE for value in values)
 
 
 def _check_size(info: inspect.Type, value: float, key: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from grapevine.experiments.config import toml
 from grapevine.experiments.config.errors import ConfigError
+from grapevine.experiments.config.own_parts import FROM, is_reference
 
 SOURCE = "--set"
 """What an error is said to come from where a setting is at fault."""
@@ -34,11 +35,15 @@ def overlay(
                 changed[key] = value
             continue
         inner = changed.get(table)
-        if not isinstance(inner, dict):
-            inner = changed[table] = dict(defaults.get(table, {}))
-        if field == "name" and inner.get("name") != value:
+        if field == "name" and not (isinstance(inner, dict) and inner.get("name") == value):
             changed[table] = {"name": value}
-        elif value == "":
+            continue
+        if inner is None or isinstance(inner, bool | int | float | str | list):
+            inner = changed[table] = dict(defaults.get(table, {}))
+        elif not isinstance(inner, dict):
+            cure = f"change it there: experiment.replace({table}=...)"
+            raise ConfigError(key=key, problem=f"the {table} was given from Python", cure=cure)
+        if value == "":
             inner.pop(field, None)
         else:
             inner[field] = value
@@ -63,23 +68,31 @@ def _as_utf8(text: str) -> str:
 
 
 def anchor(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The document with the `path` of every table made absolute, as seen from `folder`; nothing else is touched."""
+    """The document with the `path` and `from` of every table made absolute, as seen from `folder`; all else is as it was."""
     return {key: anchor_table(value, folder) for key, value in document.items()}
 
 
 def anchor_settings(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The same for settings, whose paths stand behind "table.path" or in a whole table."""
     return {
-        key: _absolute(value, folder) if key.endswith(".path") else anchor_table(value, folder)
+        key: _absolute(value, folder) if key.endswith((".path", f".{FROM}")) else anchor_table(value, folder)
         for key, value in settings.items()
     }
 
 
 def anchor_table(table: Any, folder: Path) -> Any:
-    """A table with its `path`, if it has one, made absolute as seen from `folder`; any other value as it is."""
-    if not isinstance(table, Mapping) or "path" not in table:
+    """A table with its `path` and `from`, if it has them, made absolute as seen from `folder`; any other value as it is."""
+    if not isinstance(table, Mapping):
         return table
-    return {**table, "path": _absolute(table["path"], folder)}
+    return {key: _absolute(value, folder) if key in ("path", FROM) else value for key, value in table.items()}
+
+
+def look_beside(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The document in which every table that names a "module:Class", and no folder for it, is given `folder`."""
+    return {
+        key: {FROM: str(folder.absolute()), **value} if isinstance(value, Mapping) and is_reference(value.get("name")) else value
+        for key, value in document.items()
+    }
 
 
 def concerns(settings: Mapping[str, Any], key: str) -> bool:

@@ -133,7 +133,8 @@ class _Theory:
 
     def place(self, graph: str, network: str, panel: tuple[str, ...], cell: CellResult) -> Place | None:
         """A cell with the figures of its graph; None for one without a complete run that was recorded twice or more."""
-        found = [(Experiment.parse(result.experiment_toml), curve_of(result)) for result in cell.results]
+        done = [attempt.point.experiment for attempt in cell.attempts if attempt.done]
+        found = [(experiment, curve_of(result)) for experiment, result in zip(done, cell.results, strict=True)]
         runs = [(experiment, curve) for experiment, curve in found if len(curve.steps) > 1]
         if not runs:
             return None
@@ -229,12 +230,11 @@ def _unpredictable(experiment: Experiment) -> str:
 
 def _same_graph(experiment: Experiment) -> str:
     """Experiments that agree in this have the same graph and the same mixing."""
-    document = experiment.document()
     after = getattr(experiment.topology, "laid_after", "nothing")
     if getattr(experiment.topology, "mixing", "") == "sinkhorn":
         after = "network"
     keys = ["topology", "peers", "seed", *({"data": ["task", "partition"], "network": ["network"]}.get(after, []))]
-    return repr([document[key] for key in keys])
+    return experiment.alike(keys)
 
 
 def _axes_of(sweep: Sweep, part: str) -> list[str]:
