@@ -137,7 +137,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         return Experiment(**_parts(look_beside(overlay(self.settings(), settings, _defaults()), Path())))
 
     def settings(self) -> dict[str, Any]:
-        """As `document`, but that a part that no file can hold is itself: `from_document` gives an equal value in this process."""
+        """As `document`, with a part that no file can hold as itself: in this process `from_document` gives an equal value."""
         parts = {key: getattr(self, key) for key in MENUS}
         return {**self.document(), **{key: part for key, part in parts.items() if MENUS[key].table(part) is None}}
 
@@ -168,8 +168,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def to_toml(self) -> str:
         """Every setting as TOML, defaults included; read again it gives an equal value.
 
-        A user's own part is named by its module and class, with the folder of the module.  A part that no other process can read
-        (`here_alone`) is described, and the text says so.
+        A user's own part is named by its module and class, with the folder of the module.  A part that no other process can
+        read (`here_alone`) is described, and the text says so.
         """
         comments = {}
         for key in (given := self.here_alone()):

@@ -16,8 +16,8 @@ import msgspec
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_name
 from grapevine.experiments.config.events import AnyEvent
 from grapevine.experiments.config.fields import check_struct, expectation, read_struct
-from grapevine.experiments.config.overrides import anchor_table
-from grapevine.experiments.config.own_parts import FROM, folder_of, is_reference, load, reference_of, travels
+from grapevine.experiments.config.overrides import FROM, anchor_table, is_reference
+from grapevine.experiments.config.own_parts import folder_of, load, reference_of, travels
 from grapevine.experiments.config.sections import AnyWorld
 from grapevine.experiments.tasks import AnyTask
 from grapevine.experiments.tasks.partitions import AnyPartition
@@ -122,7 +122,7 @@ class Menu:
         return table is not None and (type(part) in self.members.values() or travels(table[self.chooser]))
 
     def _fields(self, part: Any) -> dict[str, Any] | None:
-        """The fields of a part as a file would hold them, without those that are None; None where a file cannot hold them all."""
+        """The fields of a part as a file would hold them, without those that are None; None where no file can hold them all."""
         if not isinstance(part, msgspec.Struct):
             return None
         try:

@@ -9,10 +9,18 @@ from typing import Any
 
 from grapevine.experiments.config import toml
 from grapevine.experiments.config.errors import ConfigError
-from grapevine.experiments.config.own_parts import FROM, is_reference
 
 SOURCE = "--set"
 """What an error is said to come from where a setting is at fault."""
+
+FROM = "from"
+"""The key of a table that says in which folder the module of its "module:Class" is looked for; no field of a part can have
+that name."""
+
+
+def is_reference(name: object) -> bool:
+    """Whether a name is meant as "module:Class", a part of the user's own, rather than as the name of a built-in one."""
+    return isinstance(name, str) and ":" in name
 
 
 def overlay(
@@ -89,10 +97,9 @@ def anchor_table(table: Any, folder: Path) -> Any:
 
 def look_beside(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document in which every table that names a "module:Class", and no folder for it, is given `folder`."""
-    return {
-        key: {FROM: str(folder.absolute()), **value} if isinstance(value, Mapping) and is_reference(value.get("name")) else value
-        for key, value in document.items()
-    }
+    here = {FROM: str(folder.absolute())}
+    own = {key for key, value in document.items() if isinstance(value, Mapping) and is_reference(value.get("name"))}
+    return {key: {**here, **value} if key in own else value for key, value in document.items()}
 
 
 def concerns(settings: Mapping[str, Any], key: str) -> bool:

@@ -90,7 +90,9 @@ class Timing:
     """Estimates the real time of runs from a few steps of some of them, carried out in virtual time on this machine."""
 
     def __init__(self) -> None:
-        self._seconds: dict[tuple[int, type[Strategy]], tuple[float, float]] = {}  # (peers, strategy) -> of a peer-step, of a score
+        self._seconds: dict[
+            tuple[int, type[Strategy]], tuple[float, float]
+        ] = {}  # (peers, strategy) -> of a peer-step, of a score
 
     def run_s(self, fleet: Fleet) -> float:
         """About how many real seconds a run takes, its start included, if no accuracy stops it before."""

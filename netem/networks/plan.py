@@ -230,15 +230,15 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbi
         raise NotImplementedError
 
 
-def lay(
+def plan_links(
     graph: "nx.Graph",
     seed: int,
     spec: Callable[[int, int], LinkSpec],
-    uplink: Callable[[int], float],
-    downlink: Callable[[int], float],
+    uplink: Callable[[int], float] = lambda peer: math.inf,
+    downlink: Callable[[int], float] = lambda peer: math.inf,
     places: list[str] | None = None,
 ) -> NetworkPlan:
-    """Ask `spec(source, target)` for both directions of every edge, `uplink(peer)` and `downlink(peer)` for every peer.
+    """A plan from `spec(source, target)` for both directions of every edge, `uplink(peer)` and `downlink(peer)` for every peer.
 
     Raises ValueError where the graph's nodes are not 0 to n-1; loops are left out.
     """
