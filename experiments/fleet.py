@@ -15,10 +15,10 @@ from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large,
 from grapevine.experiments.config.errors import ConfigError, config_error
 from grapevine.experiments.config.experiment import Experiment, Processes, Virtual
 from grapevine.experiments.kernel import carried
+from grapevine.experiments.open_files import files_allowed, files_needed
 from grapevine.experiments.scenario import planned
 from grapevine.experiments.tasks import Problem
 from grapevine.experiments.tasks.partitions import Partition, Spared
-from grapevine.experiments.worlds.processes.forkserver import files_allowed, files_needed
 from grapevine.netem import Device, NetworkPlan
 from grapevine.netem.units import duration_ns
 from grapevine.topology import Figures, Schedule, ScheduleFigures, TimeVarying
@@ -69,7 +69,8 @@ class Fleet:
     @property
     def mixing(self) -> np.ndarray:
         """W of the first round, float64 [peers, peers]."""
-        return self.shares.toarray()
+        dense: np.ndarray = self.shares.toarray()
+        return dense
 
     @property
     def figures(self) -> Figures | ScheduleFigures:
@@ -79,7 +80,8 @@ class Fleet:
         rule = mixing_rule(self.experiment)
         if self.rounds is not None or rule == "sinkhorn":
             return topology.analyse(self.mixing)
-        return topology.analyse(self.graph, rule)
+        figures: Figures | ScheduleFigures = topology.analyse(self.graph, rule)
+        return figures
 
 
 def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] | None = None) -> Fleet:

@@ -79,7 +79,7 @@ class Peer:
     of them is dropped before the strategy sees it, and counted in `errors`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a peer is made of
         self,
         identity: int,
         peers: int,
@@ -236,6 +236,7 @@ class Peer:
     async def gradient(self) -> np.ndarray:
         """The gradient of the loss over the next minibatch at the present weights, float32 [size]; one step done."""
         start_ns = self.instant_ns
+        gradient: np.ndarray
         loss, gradient = await Gradient(self.batch_size)
         self.calls = 0
         self.speed.computed(self.instant_ns - start_ns, self.batch_size)
@@ -252,7 +253,8 @@ class Peer:
         """
         if not self.held_out_samples:
             raise ValueError("this peer keeps no samples apart: let the strategy's held_out_share be above 0")
-        return await HeldOutLoss(self.held_out_samples)
+        loss: float = await HeldOutLoss(self.held_out_samples)
+        return loss
 
     async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
         """Queue a message to a neighbour; returns its values as they will be read there (float32).

@@ -6,6 +6,7 @@ from grapevine.topology.analysis.figures import Figures, analyse
 from grapevine.topology.analysis.heterogeneity import neighbourhood_heterogeneity
 from grapevine.topology.analysis.schedule_figures import ScheduleFigures, measured_contraction
 from grapevine.topology.analysis.timing import cycle_time, link_delays
+from grapevine.topology.graphs.base import Topology
 from grapevine.topology.graphs.circulants import EquiStatic, Exponential
 from grapevine.topology.graphs.cliques import DCliques, MicroClouds
 from grapevine.topology.graphs.expanders import ChordalCycle, MargulisGabberGalil, Paley
@@ -24,14 +25,13 @@ from grapevine.topology.graphs.menu import (
     RandomRegular,
     Ring,
     Star,
-    Topology,
     Torus,
     WattsStrogatz,
 )
+from grapevine.topology.graphs.names import build, menu
 from grapevine.topology.graphs.overlays import Overlay
 from grapevine.topology.graphs.places import Geographic
 from grapevine.topology.mixing.matrix import RULES, mixing_matrix, sparse_mixing
-from grapevine.topology.names import AnySchedule, build, menu, schedule, schedule_menu
 from grapevine.topology.schedules.menu import (
     Base,
     EpidemicLocal,
@@ -46,6 +46,7 @@ from grapevine.topology.schedules.menu import (
     SimpleBase,
     TimeVarying,
 )
+from grapevine.topology.schedules.names import AnySchedule, schedule, schedule_menu
 from grapevine.topology.schedules.rounds import Schedule, still
 from grapevine.topology.schedules.switching import Laplacian, Matcha, RandomEdge, Teleportation
 

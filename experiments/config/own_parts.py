@@ -113,7 +113,7 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
         module = importlib.import_module(name)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - a module may raise anything, SystemExit included
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             problem = f"there is no module {error.name} on the interpreter's path{searched}"
             cure = f"put {error.name.replace('.', '/')}.py beside the experiment file, or its folder on PYTHONPATH"

@@ -27,7 +27,8 @@ from grapevine.experiments.results.recorder import Recorder
 from grapevine.experiments.tasks import Iid, Quadratic
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.processes.control import FINAL, Evaluate, Incoming, Report
+from grapevine.experiments.worlds.peer_report import FINAL, Incoming, Report
+from grapevine.experiments.worlds.scoring import Evaluate
 from grapevine.netem import HostDevices, max_min
 from grapevine.peer.payloads import Dense
 from grapevine.peer.peer import Peer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grapevine.experiments.results.summary import figure
+from grapevine.experiments.results.numbers import figure
 
 WORDS = {
     "name": "graph",

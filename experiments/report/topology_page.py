@@ -38,7 +38,7 @@ def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
     figures = analyse(graph, rule)
     charts = [("How disagreement fades", DECAY_NOTE, _decay(figures))]
     if figures.nodes <= DENSE:
-        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph, figures)))
+        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph)))
         charts.append(("The spectrum of the mixing matrix", SPECTRUM_NOTE, eigenvalues(figures.spectrum, figures.slem)))
     elif (density := figures.spectral_density()) is not None:
         drawn = _density(density[0], density[1], figures.slem)
@@ -75,7 +75,7 @@ def simulated_decay(matrix: np.ndarray | csr_array, rounds: int) -> np.ndarray:
     return spread / spread[0] if spread[0] > 0.0 else spread
 
 
-def _drawing(graph: nx.Graph, figures: Figures) -> go.Figure:
+def _drawing(graph: nx.Graph) -> go.Figure:
     place = places(graph)
     order = peer_order(graph)
     xs: list[float | None] = []
@@ -217,7 +217,7 @@ def _in_the_plane(spectrum: np.ndarray, slem: float | None) -> go.Figure:
 
 def _chart(name: str, chart: go.Figure) -> str:
     chart.update_layout(template="plotly_white", margin={"l": 60, "r": 20, "t": 30, "b": 50})
-    return to_html(
+    text: str = to_html(
         chart,
         full_html=False,
         include_plotlyjs=False,
@@ -226,6 +226,7 @@ def _chart(name: str, chart: go.Figure) -> str:
         default_height=f"{chart.layout.height}px",
         config={"displaylogo": False, "responsive": True},
     )
+    return text
 
 
 def places(graph: nx.Graph) -> dict[Any, Any]:
@@ -238,10 +239,12 @@ def places(graph: nx.Graph) -> dict[Any, Any]:
     connected = nx.is_connected(plain)
     if n <= 3 or 2 * min(degrees) >= n or (connected and max(degrees) == 2 == min(degrees)):
         order = peer_order(graph) if max(degrees) != 2 else list(nx.dfs_preorder_nodes(plain, next(iter(plain))))
-        return nx.circular_layout(order)
-    if connected and n <= 100:
-        return nx.kamada_kawai_layout(plain)
-    return nx.spring_layout(plain, seed=0, iterations=100 if n <= 500 else 30)
+        places: dict[Any, Any] = nx.circular_layout(order)
+    elif connected and n <= 100:
+        places = nx.kamada_kawai_layout(plain)
+    else:
+        places = nx.spring_layout(plain, seed=0, iterations=100 if n <= 500 else 30)
+    return places
 
 
 def _label(i: int, node: Any, attributes: dict[str, Any], degree: int) -> str:

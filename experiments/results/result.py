@@ -83,7 +83,8 @@ class Result:
         if not path.is_file():
             raise ValueError(f"{path}: missing, since the run did not come to its end ({self.summary['reason']}); run it again")
         try:
-            return np.load(path, allow_pickle=False)
+            weights: np.ndarray = np.load(path, allow_pickle=False)
+            return weights
         except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
             raise ValueError(f"{path}: damaged ({error}); run it again") from None
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from grapevine.experiments.config.errors import ConfigError
-from grapevine.experiments.study.page import Study, write_study
+from grapevine.experiments.study.page import write_study
+from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep import table
 from grapevine.experiments.sweep.cells import CellResult, cell_rows, cells_of, trial_rows
 from grapevine.experiments.sweep.forecast import invalid_cells, without

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.exit_status import ExitStatus
+from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.result import Result
-from grapevine.experiments.results.summary import peers_text
+from grapevine.experiments.run import run_experiment
 from grapevine.experiments.sweep.eta import left_s
 from grapevine.experiments.sweep.plan import Point
 from grapevine.experiments.worlds.interrupt import signal_name
@@ -153,13 +154,11 @@ class HereFloor(_Floor):
         """Nothing goes on beside this."""
 
     def _carry_out(self, point: Point) -> Attempt:
-        from grapevine.experiments.run import run_experiment
-
         began_s = time.monotonic()
         try:
             self._write_input(point)
             result, status = run_experiment(point.experiment, self.out / point.name, quiet=True)
-        except Exception as error:  # a user's own part may raise anything while it is put together
+        except Exception as error:  # noqa: BLE001 - a user's own part may raise anything while it is put together
             told = str(error) if isinstance(error, ValueError) else traceback.format_exception_only(error)[-1].strip()
             return Attempt(point, "failed", told)
         except KeyboardInterrupt:

@@ -127,7 +127,8 @@ class Perceptron:
             hidden = np.ones((len(matrix), inputs.shape[-2], matrix.shape[2] + 1), dtype=np.float32)
             np.maximum(np.matmul(inputs, matrix), 0, out=hidden[:, :, :-1])
             inputs = hidden
-        return np.matmul(inputs, matrices[-1])
+        logits: np.ndarray = np.matmul(inputs, matrices[-1])
+        return logits
 
     def _parts(self, flat: np.ndarray) -> list[np.ndarray]:
         """Views of the layers' matrices in the flat vectors [k, size]."""

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from grapevine.experiments.fleet import Fleet
+from grapevine.experiments.results.numbers import peers_text
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import FLEET, Recorder
 from grapevine.experiments.results.result import LinkFigures
-from grapevine.experiments.results.summary import Outcome, peers_text
 from grapevine.experiments.results.warnings import CAUSES
-from grapevine.experiments.worlds.processes.control import FINAL, Evaluate, Report, Score
+from grapevine.experiments.worlds.peer_report import FINAL, Report
+from grapevine.experiments.worlds.scoring import Evaluate, Score
 from grapevine.peer.expected import NOT_FINITE
 from grapevine.peer.peer import SENT_EMPTY
 

@@ -79,7 +79,8 @@ class Figures(GraphFigures):
     @cached_property
     def matrix(self) -> np.ndarray:
         """W, float64 [n, n]: x <- W x is one round of averaging."""
-        return self._mix.toarray()
+        dense: np.ndarray = self._mix.toarray()
+        return dense
 
     @cached_property
     def spectrum(self) -> np.ndarray:

@@ -80,7 +80,8 @@ def equi_static_matrix(graph: nx.Graph) -> np.ndarray:
     """
     n = len(graph)
     matrix = (n - 1) / n * nx.to_numpy_array(graph, nodelist=range(n), weight="weight").T
-    return matrix + np.diag(1.0 - matrix.sum(axis=1))
+    weights: np.ndarray = matrix + np.diag(1.0 - matrix.sum(axis=1))
+    return weights
 
 
 def sufficient_draws(n: int, norm: float, doubt: float = 0.05) -> int:

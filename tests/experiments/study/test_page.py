@@ -18,7 +18,8 @@ import pytest
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.experiment import ConfigError, Experiment
 from grapevine.experiments.results.result import METRIC_COLUMNS, Result
-from grapevine.experiments.study.page import Study, write_study
+from grapevine.experiments.study.page import write_study
+from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep import plan, sweep
 from grapevine.experiments.sweep.cells import cell_rows, cells_of, estimate, interval, measures, trial_rows
 from grapevine.experiments.sweep.plan import Sweep, read_sweep

@@ -17,7 +17,8 @@ from grapevine.netem import UniformDevices
 from grapevine.peer.optimizers import Sgd
 from grapevine.peer.strategies import DPSGD
 from grapevine.topology import Schedule
-from grapevine.topology.names import menu, schedule_menu
+from grapevine.topology.graphs.names import menu
+from grapevine.topology.schedules.names import schedule_menu
 from grapevine.topology.schedules.rounds import still
 
 RATE = 0.1

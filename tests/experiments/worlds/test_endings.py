@@ -208,7 +208,7 @@ def test_a_locale_without_the_letters_is_no_error(encoding: str, file: Path, tmp
 
 
 def _recorder(folder: Path) -> Recorder:
-    return Recorder(folder, TOML.format(name="made up", peers=2, strategy="solo"), MANIFEST, page=False, weights_bytes=4_096)
+    return Recorder(folder, TOML.format(name="made up", peers=2, strategy="solo"), MANIFEST, weights_bytes=4_096)
 
 
 def test_a_full_disk_ends_the_run_once_and_leaves_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from grapevine.topology.graphs.circulants import Exponential
 from grapevine.topology.graphs.cliques import DCliques
 from grapevine.topology.graphs.menu import File
 from grapevine.topology.graphs.overlays import Overlay
-from grapevine.topology.names import schedule_menu
+from grapevine.topology.schedules.names import schedule_menu
 
 RATE = 0.1
 TARGETS = (3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, -6.0)

@@ -152,7 +152,7 @@ def goodput(network: Namespaces, pairs: Iterable[tuple[int, int]], seconds: floa
     def guarded(work: Any, pair: tuple[int, int]) -> None:
         try:
             work(*pair)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
     threads = [threading.Thread(target=guarded, args=(work, pair)) for pair in pairs for work in (receive, send)]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from grapevine import topology
-from grapevine.topology.names import AnySchedule
+from grapevine.topology.schedules.names import AnySchedule
 from grapevine.topology.schedules.switching import active_peers
 
 RANDOM: dict[str, dict[str, Any]] = {
