@@ -14,6 +14,7 @@ from grapevine import topology
 from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large, refuse_too_many
 from grapevine.experiments.config.errors import ConfigError, config_error
 from grapevine.experiments.config.experiment import Experiment, Processes, Virtual
+from grapevine.experiments.config.own_codec import refuse_codec
 from grapevine.experiments.kernel import carried
 from grapevine.experiments.open_files import files_allowed, files_needed
 from grapevine.experiments.scenario import planned
@@ -99,6 +100,7 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     _refuse_missing_edges(experiment, graph)
     _refuse_unstable(experiment, graph)
     _refuse_aggregator(experiment)
+    refuse_codec(experiment.codec)
     _refuse_taken_ports(experiment)
     _refuse_too_few_files(experiment, graph)
     plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))

@@ -203,7 +203,7 @@ def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_
     for link in links if strategy.shares != "nothing" else ():
         room = link.rate_bytes_per_s * step_ns[link.source] / 1e9 if step_ns[link.source] else math.inf
         whole = float(model_bytes + len(head) + HEADER_BYTES * _chunks(model_bytes, link.rate_bytes_per_s))
-        sent[link.source] += link.often * (whole if strategy.aggregates else getattr(strategy, "fill", 1.0) * min(whole, room))
+        sent[link.source] += link.often * (whole if strategy.aggregates else strategy.link_share * min(whole, room))
         sent[link.target] += link.often * HEADER_BYTES
     return sent
 

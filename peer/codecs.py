@@ -15,8 +15,16 @@ import numpy as np
 INT8_BLOCK = 1024  # elements that share one scale: 0.4 % overhead, and one outlier spoils 1024 elements at most
 
 
+OWN_NUMBERS = range(128, 256)
+"""The numbers that users' own codecs may have; smaller ones are those of the menu."""
+
+
 class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """How the numbers of a message become bytes."""
+    """How the numbers of a message become bytes.
+
+    `number` says on the wire which codec it is: 128 to 255 for one of a user's own.  `lossless` says that what is read is what
+    was written, so that nothing has to be owed again.
+    """
 
     number: ClassVar[int]
     lossless: ClassVar[bool] = False

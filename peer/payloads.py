@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from grapevine.peer.codecs import BY_NUMBER, Codec
+from grapevine.peer.codecs import BY_NUMBER, OWN_NUMBERS, Codec
 from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 
 SCALARS_LIMIT = 16
@@ -175,13 +175,14 @@ def decode_head(data: Any) -> Head:
         raise WireError("head", f"not a message head: {error}") from None
 
 
-def decode(head: Head, body: np.ndarray, size: int) -> Payload:
-    """Read a body (uint8 [bytes]) that belongs to a vector of `size` elements.
+def decode(head: Head, body: np.ndarray, size: int, own: Codec | None = None) -> Payload:
+    """Read a body (uint8 [bytes]) that belongs to a vector of `size` elements; `own` is the codec that the reader writes with,
+    which need be none of the menu.
 
     Raises WireError where the body's length, the range or the indices do not fit; takes no memory before that is known.
     float32 values are a read-only view of the body where they lie aligned.
     """
-    codec = BY_NUMBER.get(head.codec)
+    codec = own if own is not None and own.number == head.codec else BY_NUMBER.get(head.codec)
     if codec is None:
         raise WireError("codec", f"codec number {head.codec}; known are {sorted(BY_NUMBER)}")
     values_bytes = codec.body_bytes(head.count)
@@ -190,7 +191,7 @@ def decode(head: Head, body: np.ndarray, size: int) -> Payload:
             raise WireError("range", f"elements {head.start}..{head.start + head.count} of a vector of {size}")
         if body.nbytes != values_bytes:
             raise WireError("length", f"{body.nbytes} bytes for {head.count} elements; expected {values_bytes}")
-        return Dense(codec.decode(body, head.count), head.start)
+        return Dense(_values(codec, body, head.count), head.start)
     if head.kind == _MARKS:
         values_bytes = 0
     if head.count > size or body.nbytes != 4 * head.count + values_bytes:
@@ -200,4 +201,18 @@ def decode(head: Head, body: np.ndarray, size: int) -> Payload:
         raise WireError("indices", f"indices must ascend strictly and stay below {size}")
     if head.kind == _MARKS:
         return Marks(indices)
-    return Sparse(indices, codec.decode(body[4 * head.count :], head.count))
+    return Sparse(indices, _values(codec, body[4 * head.count :], head.count))
+
+
+def _values(codec: Codec, body: np.ndarray, count: int) -> np.ndarray:
+    """What a body decodes to, float32 [count]; WireError where a user's own codec makes something else of it, or raises."""
+    if codec.number < OWN_NUMBERS.start:
+        return codec.decode(body, count)
+    try:
+        values = codec.decode(body, count)
+        fits = values.shape == (count,) and values.dtype == np.float32
+    except Exception as error:  # noqa: BLE001 - the user's own code may raise anything
+        raise WireError("codec", f"codec number {codec.number} raised {type(error).__name__}: {error}") from None
+    if not fits:
+        raise WireError("codec", f"codec number {codec.number} made something else than float32 [{count}]")
+    return values

@@ -483,7 +483,7 @@ class Peer:
             return None
         try:
             head: Head = decode_head(parcel.head)
-            payload = decode(head, parcel.body, self.size)
+            payload = decode(head, parcel.body, self.size, self.codec)
         except WireError as error:
             self.errors[error.kind] += 1
             return None

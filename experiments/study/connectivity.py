@@ -19,7 +19,6 @@ from grapevine.experiments.sweep.tune import plain
 from grapevine.experiments.tasks import Quadratic
 from grapevine.peer.aggregators import Mean
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.strategies import DPSGD
 
 DECAY = 0.9
 """Of the effective neighbours: a model remembers about the last 1 / (1 - decay) = 10 rounds."""
@@ -165,10 +164,9 @@ class _Theory:
         key = f"{_same_graph(experiment)} {experiment.optimizer} {experiment.strategy} {steps}", gradients
         if key not in self._predicted:
             fleet = self.fleet(experiment)
-            strategy, optimizer = experiment.strategy, experiment.optimizer
-            assert isinstance(strategy, DPSGD)
+            optimizer = experiment.optimizer
             assert isinstance(optimizer, Sgd)
-            rate, adapt_first = optimizer.learning_rate, strategy.order == "adapt-then-combine"
+            rate, adapt_first = optimizer.learning_rate, experiment.strategy.gossip == "adapt-then-combine"
             noise_pull = gradients.pull if isinstance(experiment.task, Quadratic) else 0.0
             found = gains(fleet.rounds or fleet.mixing, steps, rate, gradients.pull, noise_pull, adapt_first)
             self._predicted[key] = predicted(found, gradients, rate)
@@ -217,8 +215,8 @@ def _level(places: Sequence[Place]) -> float | None:
 
 def _unpredictable(experiment: Experiment) -> str:
     """Why the linear theory says nothing of an experiment; "" where it does."""
-    if not isinstance(experiment.strategy, DPSGD):
-        return "the strategy is not d-psgd, whose models are averaged in rounds"
+    if experiment.strategy.gossip == "none":
+        return "the strategy does not average whole models in rounds, as d-psgd does"
     if not isinstance(experiment.optimizer, Sgd) or experiment.optimizer.momentum:
         return "the optimizer is not plain sgd"
     if not isinstance(experiment.aggregator, Mean):

@@ -22,6 +22,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     are neighbours of everybody.  `follows_rounds` says that it asks for `peer.targets`, `peer.sources` and `peer.weight`, so
     that the graph may change from round to round and links may go one way; `pushes_sums` that it carries mass along, so
     that W need not keep the mean.  `needs_order` says that it goes wrong where messages of a link overtake each other.
+    `gossip` says that whole models follow x <- W x - eta g, or W (x - eta g), step by step: then the consensus distance can be
+    predicted from W.
     """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
@@ -32,6 +34,12 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     follows_rounds: ClassVar[bool] = False
     pushes_sums: ClassVar[bool] = False
     needs_order: ClassVar[bool] = False
+    gossip: ClassVar[Literal["none", "combine-then-adapt", "adapt-then-combine"]] = "none"
+
+    @property
+    def link_share(self) -> float:
+        """Which share of a link's rate its messages fill, where it sends as much as fits; forecasts of bytes go by it."""
+        return 1.0
 
     @property
     def hubs(self) -> int:

@@ -40,6 +40,10 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     def sends_first(self) -> bool:  # type: ignore[override]  # it depends on a field
         return self.order == "combine-then-adapt"
 
+    @property
+    def gossip(self) -> Literal["combine-then-adapt", "adapt-then-combine"]:  # type: ignore[override]  # it depends on a field
+        return self.order
+
     async def run(self, peer: Peer) -> None:
         while peer.running:
             if self.order == "combine-then-adapt":
