@@ -16,7 +16,7 @@ import numpy as np
 from grapevine.experiments.config.experiment import ConfigError, Experiment, Processes
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
-from grapevine.experiments.forecast import timeless
+from grapevine.experiments.forecast import timeless, wide_jitter
 from grapevine.experiments.results.fair_shares import SharedLines
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
@@ -95,7 +95,7 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
         with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
             collector.show = progress.update
             collector.refresh(0.0)
-            if (doubt := timeless(fleet)) is not None:
+            for doubt in filter(None, (timeless(fleet), wide_jitter(fleet))):
                 collector.warn(doubt)
             with interrupt.breaking_off():
                 world = _world(fleet, collector, interrupt)

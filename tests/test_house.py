@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "kernel": {"config"},
     "scenario": {"config"},
     "fleet": FLEET,
-    "forecast": {"config", "fleet"},
+    "forecast": {"config", "fleet", "results"},
     "results": RESULTS,
     "live_view": {"results", "terminal"},
     "worlds": FLEET | {"results"},

@@ -19,9 +19,9 @@ EXAMPLES = """\
   grapevine topology file -n 12 --set path=graph.graphml --mixing lazy --json
 """
 ELSEWHERE = {
-    "name": "write it behind the command: grapevine topology ring",
-    "n": "write -n 16",
-    "seed": "write --seed 1",
+    "name": "write it behind the command: grapevine topology {}",
+    "n": "write -n {}",
+    "seed": "write --seed {}",
 }
 """What --set does not set, and where it is said."""
 MOST_DIGITS = 19
@@ -55,7 +55,7 @@ def execute(arguments: argparse.Namespace) -> int:
         options["mixing"] = arguments.mixing
     for key, cure in ELSEWHERE.items():
         if key in options:
-            raise ConfigError(SOURCE, key, options[key], problem="is no option of a graph", cure=cure)
+            raise ConfigError(SOURCE, key, options[key], problem="is no option of a graph", cure=cure.format(options[key]))
     _refuse_beyond(arguments.n, arguments.seed)
     if arguments.name == "file" and not options.get("path"):
         cure = "say which: --set path=graph.graphml"

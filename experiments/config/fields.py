@@ -28,6 +28,7 @@ MOST_WHOLE, MOST, LEAST = 10**9, 1e12, 1e-12
 """The largest whole number, and the largest and the smallest other number but 0, where a field states no limits itself."""
 
 _LISTS = inspect.ListType | inspect.VarTupleType
+_NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*(%?)\s*", re.ASCII)
 _PATH = re.compile(r" - at `\$((?:\[\d+\])*)")
 
 
@@ -125,7 +126,18 @@ def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key
     if any(isinstance(kind, inspect.CustomType) for kind, _ in _kinds(info)):
         kinds = " or ".join(kind.cls.__name__ for kind, _ in _kinds(info) if isinstance(kind, inspect.CustomType))
         return ConfigError(key=key, problem="no file can hold this", cure=f"give a {kinds} from Python")
-    return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=f"expected {_expected(info)}")
+    cure = f"expected {_expected(info)}{_as_number(info, value)}"
+    return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=cure)
+
+
+def _as_number(info: inspect.Type, value: Any) -> str:
+    """What to write for text that is a number, or a percentage, where a number is expected; "" for anything else."""
+    number = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if number is None or not any(isinstance(kind, inspect.IntType | inspect.FloatType) for kind, _ in _kinds(info)):
+        return ""
+    if number.group(2):
+        return f"; a share is written without a sign: {float(number.group(1)) / 100:.12g}"
+    return f"; numbers stand without quotation marks: {number.group(1)}"
 
 
 def _check_text(info: inspect.Type, value: Any, key: str) -> None:

@@ -47,7 +47,7 @@ def load(reference: str, folder: Path | None, key: str, family: str, bases: Sequ
     for part in path.split("."):
         found = getattr(found, part, None)
     if found is None:
-        raise _no_such_class(module, path, key, reference, bases)
+        raise _no_such_class(module, path, key, bases, folder)
     if (
         not (isinstance(found, type) and issubclass(found, msgspec.Struct) and issubclass(found, tuple(bases)))
         or found in bases
@@ -100,7 +100,7 @@ def code_digest(cls: type) -> str | None:
 
 def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleType:
     top = name.partition(".")[0]
-    searched = f" and not in {folder}" if folder is not None else ""
+    searched = " on the interpreter's path" if folder is None else f", neither on the interpreter's path nor in {folder}"
     wanted = None
     if folder is not None:
         standard = [place for place in sys.path if place not in _offered]
@@ -115,7 +115,7 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
         raise
     except BaseException as error:  # noqa: BLE001 - a module may raise anything, SystemExit included
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            problem = f"there is no module {error.name} on the interpreter's path{searched}"
+            problem = f"there is no module {error.name}{searched}"
             cure = f"put {error.name.replace('.', '/')}.py beside the experiment file, or its folder on PYTHONPATH"
             raise ConfigError(key=key, value=reference, problem=problem, cure=cure) from None
         told = " ".join(traceback.format_exception_only(error)[-1].split())
@@ -130,7 +130,8 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
     return module
 
 
-def _no_such_class(module: ModuleType, path: str, key: str, reference: str, bases: Sequence[type]) -> ConfigError:
+def _no_such_class(module: ModuleType, path: str, key: str, bases: Sequence[type], folder: Path | None) -> ConfigError:
+    reference = f"{module.__name__}:{path}"
     if module.__name__ == MAIN:
         problem = f"{path} was defined in a script or a notebook itself, which no other program can read"
         cure = f'move it to a module, such as mine.py, and write "mine:{path}"'
@@ -140,6 +141,9 @@ def _no_such_class(module: ModuleType, path: str, key: str, reference: str, base
     meant = nearest(path, own)
     cure = f"it has: {', '.join(own)}" if own else f"define one there, derived from grapevine.{bases[0].__name__}"
     cure = f"did you mean {meant}? {cure}" if meant else cure
+    hidden = None if folder is None else next(folder.glob(f"{module.__name__.partition('.')[0]}.py"), None)
+    if hidden is not None and str(hidden) != getattr(module, "__file__", None):
+        cure = f"rename {hidden}: another module of that name comes first on the interpreter's path"
     return ConfigError(key=key, value=reference, problem=f"{_place(module)} has no class {path}", cure=cure)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grapevine.experiments.config.errors import ConfigError
+from grapevine.experiments.results.numbers import plural
 from grapevine.experiments.study.page import write_study
 from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep import table
@@ -36,7 +37,7 @@ def buildable(sweep: Sweep, source: str) -> Sweep:
     invalid = invalid_cells(sweep)
     if not invalid or (sweep.options.skip_invalid and len(invalid) < len(sweep.cells)):
         return without(sweep, invalid)
-    count = f"{len(invalid)} of {len(sweep.cells)} combinations cannot be built, and nothing was started"
+    count = f"{len(invalid)} of {plural(len(sweep.cells), 'combination')} cannot be built, and nothing was started"
     listed = "".join(f"\n  {each}" for each in invalid.values())
     cure = f"take them out, or write skip_invalid = true below [sweep] to leave them out:{listed}"
     raise ConfigError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from grapevine.experiments.report.figures import COLOURS, Figure, frame
 from grapevine.experiments.report.page import section, write_page
+from grapevine.experiments.results.numbers import plural
 from grapevine.experiments.study.connectivity import read_connectivity
 from grapevine.experiments.study.connectivity_page import conclusions, connectivity_sections
 from grapevine.experiments.study.differences import counted, difference_rows, differences, differences_section
@@ -61,7 +62,7 @@ def _told(study: Study, drawn: bool) -> str:
     sweep, cells = study.sweep, study.cells
     counts = sorted({len(cell.attempts) for cell in cells})
     each = " to ".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
-    text = f"{len(cells):,} combinations of {', '.join(map(short_name, sweep.axes)) or 'nothing but seeds'}, {each} "
+    text = f"{plural(len(cells), 'combination')} of {', '.join(map(short_name, sweep.axes)) or 'nothing but seeds'}, {each} "
     text += "run with a seed of its own each. " if each == "1" else "runs each, which differ in the seed alone. "
     if max(counts) > 1:
         text += "Figures are means over these runs ± half of the 95 % interval (Student's t)"

@@ -127,6 +127,11 @@ def too_many(runs: int, source: str, key: str) -> ConfigError:
 
 def _axis(name: str, given: Any, source: str) -> Axis:
     values = read_list(f"sweep.{name}", given, source)
+    if name in MENUS and any(isinstance(value, str) for value in values):
+        bare = all(isinstance(value, str) for value in values)
+        cure = f'write "{name}.name" = {show_value(values)}' if bare else 'write {name = "..."} for each that is a name alone'
+        word = next(show_value(value) for value in values if isinstance(value, str))
+        raise ConfigError(source, f"sweep.{name}", problem=f"{word} is no table", cure=cure)
     labelled = [isinstance(value, Mapping) and LABEL in value for value in values]
     if not any(labelled):
         shown = _labels(values) if name in MENUS else values
