@@ -29,7 +29,7 @@ class ConfigError(ValueError):
     def __str__(self) -> str:
         shown = "" if self.value is None else show_value(self.value)
         told = not shown or any(_quotes(self.problem, text) for text in (shown, repr(self.value), str(self.value)))
-        where = self.key if told else f"{self.key} = {shown}"
+        where = self.key if told else " = ".join(filter(None, (self.key, shown)))
         problem = self.problem if not self.cure or self.cure in self.problem else f"{self.problem}; {self.cure}"
         return printable(": ".join(part for part in (self.source, where, problem) if part))
 

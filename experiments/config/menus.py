@@ -81,7 +81,7 @@ class Menu:
             if folder is not None and not isinstance(folder, str):
                 raise ConfigError(key=f"{key}.{FROM}", value=folder, problem="is no folder", cure='write text, such as "parts"')
             cls = load(name, None if folder is None else Path(folder), f"{key}.{chooser}", self.key, self.bases)
-            return read_struct(cls, rest, key, name, self._home)
+            return read_struct(cls, rest, key, name, self._home, cls in self.members.values())
         if not isinstance(name, str) or name not in self.members:
             raise unknown_name(f"{key}.{chooser}", name, self.key, self.members)
         return read_struct(self.members[name], rest, key, name, self._home)
@@ -98,7 +98,8 @@ class Menu:
             check_struct(part, self.key)
         if fields is None:
             return part
-        return read_struct(type(part), anchor_table(fields, Path()), self.key, self.called(part), self._home)
+        table, limits = anchor_table(fields, Path()), type(part) in self.members.values()
+        return read_struct(type(part), table, self.key, self.called(part), self._home, limits)
 
     def called(self, part: Any) -> str:
         """What a file calls a part: its name in the menu, "module:Class" of a user's own, or else the name of its class."""
@@ -131,7 +132,7 @@ class Menu:
             fields = {name: value for name, value in whole.items() if value is not None}
             if type(part) in self.members.values():
                 return fields
-            again = msgspec.to_builtins(read_struct(type(part), fields, self.key, ""))
+            again = msgspec.to_builtins(read_struct(type(part), fields, self.key, "", limits=False))
         except (TypeError, ValueError, NameError):  # it holds something that only Python can
             return None
         return fields if {name: again[name] for name in whole} == whole else None

@@ -53,7 +53,8 @@ def load(reference: str, folder: Path | None, key: str, family: str, bases: Sequ
         or found in bases
     ):
         what = "is the base class itself" if found in bases else f"is no {family}"
-        cure = f"name a class that is derived from grapevine.{' or grapevine.'.join(base.__name__ for base in bases)}"
+        several = " or another base class of parts" if len(bases) > 2 else ""
+        cure = f"name a class that is derived from grapevine.{bases[0].__name__}{several}"
         raise ConfigError(key=key, value=reference, problem=f"{path} of {_place(module)} {what}", cure=cure)
     return found
 

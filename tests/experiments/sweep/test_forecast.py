@@ -123,7 +123,7 @@ def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, mo
     told = capsys.readouterr().out
     assert "4 combinations, 8 runs" in told
     assert "estimated: " in told
-    assert "1 combinations (2 runs) cannot be built, and stop the sweep" in told
+    assert "1 combination (2 runs) cannot be built, and stop the sweep" in told
     assert str(invalid) in told
     assert 'none of them is "solo"' in told
     assert main(["check", str(file), "--json"]) == 2
@@ -152,7 +152,7 @@ def test_they_are_left_out_where_the_file_says_so(
     file.write_text(PAIRS.replace("[sweep]", "[sweep]\nskip_invalid = true").replace('["ako", "slices"]', '["ako"]').replace(
         '["ring", "complete"]', '["ring"]'))  # fmt: skip
     assert main(["sweep", str(file), "--out", str(out)]) == 2
-    assert "1 of 1 combinations cannot be built, and nothing was started; mend the file" in capsys.readouterr().err
+    assert "1 of 1 combination cannot be built, and nothing was started; mend the file" in capsys.readouterr().err
 
 
 def test_a_combination_with_a_candidate_that_cannot_be_built_is_invalid(tmp_path: Path) -> None:
