@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 T = TypeVar("T")
-STABLE_DOWN_TO = -1.0  # the smallest eigenvalue of a complete graph's adjacency matrix
-_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -286,7 +284,7 @@ def _refuse_unstable(experiment: Experiment, graph: nx.Graph) -> None:
         return
     smallest = topology.analyse(graph).gradient_gossip_eigenvalue
     assert smallest is not None
-    if smallest < STABLE_DOWN_TO - _TOLERANCE:
+    if not topology.stable_for_gradients(smallest):
         name = strategy_name(experiment)
         raise ConfigError(
             key="strategy.name",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grapevine.topology.analysis.figures import Figures, analyse
+from grapevine.topology.analysis.graph_figures import stable_for_gradients
 from grapevine.topology.analysis.heterogeneity import neighbourhood_heterogeneity
 from grapevine.topology.analysis.schedule_figures import ScheduleFigures, measured_contraction
 from grapevine.topology.analysis.timing import cycle_time, link_delays
@@ -109,5 +110,6 @@ __all__ = [
     "schedule",
     "schedule_menu",
     "sparse_mixing",
+    "stable_for_gradients",
     "still",
 ]

@@ -132,10 +132,10 @@ class Menu:
             fields = {name: value for name, value in whole.items() if value is not None}
             if type(part) in self.members.values():
                 return fields
-            again = msgspec.to_builtins(read_struct(type(part), fields, self.key, "", limits=False))
+            again = _as_lists(msgspec.to_builtins(read_struct(type(part), fields, self.key, "", limits=False)))
         except (TypeError, ValueError, NameError):  # it holds something that only Python can
             return None
-        return fields if {name: again[name] for name in whole} == whole else None
+        return fields if {name: again[name] for name in whole} == _as_lists(whole) else None
 
     def _foreign(self, part: Any) -> ConfigError:
         """The error for what is no part of this family, with the nearest that is."""
@@ -152,6 +152,13 @@ class Menu:
         """Where a key that this part lacks does belong: to another of the menu, or elsewhere."""
         owners = [name for name, cls in self.members.items() if field in cls.__struct_fields__]
         return f"{field} belongs to {', '.join(owners)}" if owners else home_of(field)
+
+
+def _as_lists(value: Any) -> Any:
+    """Plain values with lists in place of tuples, as a file has them."""
+    if isinstance(value, dict):
+        return {key: _as_lists(part) for key, part in value.items()}
+    return [_as_lists(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 FROM_PYTHON = "from-python"

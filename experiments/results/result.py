@@ -174,12 +174,6 @@ class LinkFigures(NamedTuple):
     delay_measured_s: float
 
     @property
-    def rate_error(self) -> float:
-        """(measured - asked) / asked; nan where one of them is unknown or nothing was asked."""
-        asked, measured = self.rate_asked_bytes_per_s, self.rate_measured_bytes_per_s
-        return (measured - asked) / asked if math.isfinite(asked) and asked > 0 else math.nan
-
-    @property
     def delay_error_s(self) -> float:
         """measured - asked, in seconds; nan where one of them is unknown."""
         return self.delay_measured_s - self.delay_asked_s

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from grapevine.experiments.report.figures import COLOURS, Figure, frame
-from grapevine.experiments.report.page import section, write_page
+from grapevine.experiments.report.html import section, write_page
 from grapevine.experiments.results.numbers import plural
 from grapevine.experiments.study.connectivity import read_connectivity
 from grapevine.experiments.study.connectivity_page import conclusions, connectivity_sections

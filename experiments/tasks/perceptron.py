@@ -72,7 +72,6 @@ class Perceptron:
         self.notes: list[str] = []
         self._layers = layers(widths)
         self.size = self._layers[-1].stop
-        self._classes = widths[-1]
         self._activations = sum(layer.rows + layer.columns for layer in self._layers)
         self._x, self._y = arrays["train_x"], arrays["train_y"]
         self._arrays = arrays

@@ -92,6 +92,7 @@ class Collector:
             "bytes_sent": float(sent),
             "staleness_steps": sum(stale) / len(stale) if stale else math.nan,
             "lateness_ms": float(np.quantile(report.lateness_ms, 0.99)) if report.lateness_ms else math.nan,
+            **{f"notes.{name}": value for name, value in report.notes.items()},
         }
         for name, value in rows.items():
             if not math.isnan(value):

@@ -59,6 +59,8 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     staleness_sum: int
     staleness_count: int
     errors: dict[str, int]
+    notes: dict[str, float] = {}
+    """What the strategy has noted last, by name."""
 
 
 class Reporter:
@@ -92,6 +94,7 @@ class Reporter:
             sum(each.steps for each in stale),
             sum(each.messages for each in stale),
             dict(errors.copy() + peer.errors),
+            dict(peer.notes),
         )
 
     def _told(self, neighbour: int) -> bool:

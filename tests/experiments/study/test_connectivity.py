@@ -150,6 +150,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, list[CellRes
     return sweep, cells, study, folder
 
 
+@pytest.mark.slow
 def test_theory_stands_next_to_measurement(small: tuple[Sweep, list[CellResult], Connectivity, Path]) -> None:
     study = small[2]
     assert study.graphs == ("ring", "star", "hypercube", "one-peer", "complete")

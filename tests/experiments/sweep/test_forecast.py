@@ -132,6 +132,7 @@ def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, mo
     assert figures["estimated_s"] > 0
 
 
+@pytest.mark.slow
 def test_they_are_left_out_where_the_file_says_so(
     tmp_path: Path,
     command: Any,  # noqa: F811

@@ -168,6 +168,7 @@ def carried_out(experiment: Experiment, losses: list[tuple[int, int]], folder: P
         return world, world.run(), recorder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_swarm(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     links, carried = watch(monkeypatch)

@@ -19,6 +19,8 @@ from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces, apply,
 from grapevine.netem.kernel.plan import Command, address
 from grapevine.netem.networks.plan import NetworkPlan
 
+pytestmark = pytest.mark.live
+
 PAYLOAD = 1448 / 1500
 """What TCP carries of a full packet of IP."""
 RATE = Uniform(rate="20 Mbit/s", backend="kernel")
