@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from grapevine import topology
 from grapevine.experiments.config.menus import EVENTS, MENUS
 
 FACE = Path(grapevine.__file__)
+ROOT = Path(__file__).parent.parent
 NAMES = ("experiments", "peer", "topology", "netem", "tests")
 
 
@@ -72,6 +75,7 @@ class Gossip(Strategy, frozen=True, tag="gossip"):
 """
 SCRIPT = """
 import sys
+import zipfile
 from grapevine import Experiment, Processes, Quadratic, Record, Stop, Virtual, run, topology
 from models.gossip import Gossip
 
@@ -104,8 +108,8 @@ report = false
 def test_it_works_beside_folders_and_packages_of_the_same_names(tmp_path: Path, installed: bool) -> None:
     """A script, the command line, a sweep's child processes and the peers' processes, all started in the user's project.
 
-    Once beside plain folders with a folder that holds `grapevine` alone, as a wheel's does; once beside packages with whatever
-    is installed here, which is usually this repository itself (editable).
+    Once beside plain folders with a wheel that is built for it; once beside packages with whatever is installed here, which is
+    usually this repository itself (editable).
     """
     for name in NAMES:
         (tmp_path / name).mkdir()
@@ -114,13 +118,11 @@ def test_it_works_beside_folders_and_packages_of_the_same_names(tmp_path: Path, 
     for file, text in {"models/gossip.py": STRATEGY, "script.py": SCRIPT, "sweep.toml": FILE}.items():
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(text)
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "grapevine").symlink_to(FACE.parent)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    if installed:
-        del environment["PYTHONPATH"]
-        if not installed_here(environment, tmp_path):
-            pytest.skip("another grapevine than this one is installed, or none")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if not installed:
+        environment["PYTHONPATH"] = str(unpacked_wheel(tmp_path / "wheel"))
+    elif not installed_here(environment, tmp_path):
+        pytest.skip("another grapevine than this one is installed, or none")
     for command in (["script.py"], ["-m", "grapevine", "sweep", "sweep.toml", "--out", "runs/sweep", "--quiet"]):
         done = subprocess.run(
             [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
@@ -128,6 +130,21 @@ def test_it_works_beside_folders_and_packages_of_the_same_names(tmp_path: Path, 
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count("3 steps done") == 2 or done.stdout.count("completed") == 2, done.stdout
         assert done.stderr == ""
+
+
+def unpacked_wheel(folder: Path) -> Path:
+    """A folder for PYTHONPATH that holds what a wheel of this repository would install."""
+    pytest.importorskip("setuptools")
+    source = folder / "source"
+    for name in ("grapevine", "experiments", "peer", "topology", "netem"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*build, str(source)], check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
 
 
 def installed_here(environment: dict[str, str], folder: Path) -> bool:
