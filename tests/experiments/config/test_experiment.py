@@ -272,6 +272,14 @@ WRONG: list[tuple[str, str, str, str]] = [
         "no such field; ring has: mixing",
         "degree belongs to random-regular",
     ),
+    ('[optimizer]\nname = "sgd"\nlr = 1', "optimizer.lr", "no such field; sgd has: momentum", "did you mean learning_rate?"),
+    (
+        '[network]\nname = "uniform"\nloss = "1 %"',
+        "network.loss",
+        '"1 %" will not do',
+        "is written without a sign: 0.01",
+    ),
+    ('[network]\nname = "uniform"\nloss = "0.1"', "network.loss", '"0.1" will not do', "without quotation marks: 0.1"),
     ('[strategy]\nname = "ako"\nlearning_rate = 1', "strategy.learning_rate", "no such field", "belongs to [optimizer]"),
     ('[codec]\nname = "int8"\nbits = 4', "codec.bits", "no such field", "int8 has none"),
     ("[stop]\nstep = 5", "stop.step", "no such field; stop has: time, steps, accuracy", "did you mean steps?"),
@@ -439,6 +447,8 @@ def test_errors_of_the_rooms_become_one_sentence_with_the_key() -> None:
 def test_the_nearest_name_and_values_in_messages() -> None:
     assert nearest("D_PSGD", ["ako", "d-psgd"]) == "d-psgd"
     assert nearest("", ["ako"]) is None
+    assert nearest("wd", ["learning_rate", "weight_decay"]) == "weight_decay"
+    assert nearest("fr", ["fill_rate", "free_room"]) is None
     assert nearest("zzz", ["ako"]) is None
     assert show_value(["a", True, 1.5, {"b": [1]}]) == '["a", true, 1.5, {b = [1]}]'
     assert len(show_value("x" * 999)) == 120

@@ -313,6 +313,23 @@ def test_rows_are_compared_with_the_best_or_with_a_baseline(tmp_path: Path) -> N
     assert said[0] == "Time to 90 %: a against b: better in 2, worse in 0, undecided in 0 of 2 places."
 
 
+def test_a_time_that_the_baseline_never_comes_to_is_told_as_such(tmp_path: Path) -> None:
+    shown = [Measure("time_to_target_s", "time to 90 %", "s", 1.0)]
+    study = study_of(tmp_path, 'baseline = "a"')
+    for each in study.cells:
+        if each.values["variant"] == "a" and each.values["network.name"] == "lan":
+            each.__dict__["runs"] = [{"seed": float(seed), "accuracy_mean": 0.5} for seed in (1, 2, 3)]
+        if each.values["variant"] == "c":
+            each.runs[1].pop("time_to_target_s")
+    found = {(each.row, each.column): each for each in differences(study, shown)}
+    assert found["b", "uniform"].verdict == WORSE
+    assert found["b", "lan"].verdict == found["b", "lan"].shown() == "not reached by a"
+    assert found["c", "uniform"].verdict == "not reached by c"
+    assert found["c", "lan"].verdict == "not reached by a and c"
+    said = counted(study, list(found.values()))
+    assert said[0] == "Time to 90 %: b against a: better in 0, worse in 1, undecided in 0, not reached by a in 1 of 2 places."
+
+
 def test_whiskers_stay_where_values_can_be(tmp_path: Path) -> None:
     from grapevine.experiments.study.page import _dots
 
