@@ -71,9 +71,9 @@ class Peer:
 
     `weights` is float32 [size] and belongs to the strategy, except while a gradient is awaited.  `mixing` holds W_ij of each
     neighbour; the rest of the row is the peer's own weight.  Where `rounds` are given, `neighbours` and `mixing` are all whom
-    the peer ever has a link with, `targets`, `sources` and `weight` tell whom it talks to at a step, and `mixing` has the weights of
-    the first round alone: `weight(message)` is what a message counts by.  With `push_sum` W
-    does not keep the mean by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
+    the peer ever has a link with, `targets`, `sources` and `weight` tell whom it talks to at a step, and `mixing` has the
+    weights of the first round alone: `weight(message)` is what a message counts by.  With `push_sum` W does not keep the mean
+    by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
     `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known),
     `held_out_samples` how many it keeps apart from them.  `layout` names the tensors that `weights` is made of, in order and
     without gaps; it never changes.  `notes` holds what a strategy has
