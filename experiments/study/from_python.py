@@ -277,15 +277,15 @@ def _program() -> str:
 
 def _text(experiment: Experiment, document: Mapping[str, Any]) -> str:
     """The same sweep as a file, for its page; parts that no file can hold are named."""
-    tables = {
-        table: {key: _told(value) for key, value in document[table].items()} for table in ("sweep", "tune") if table in document
-    }
+    kinds = [table for table in ("sweep", "tune") if table in document]
+    tables = {table: {key: _shown_value(value) for key, value in document[table].items()} for table in kinds}
     return f"{experiment.to_toml()}\n{toml.dump(tables)}"
 
 
-def _told(value: Any) -> Any:
+def _shown_value(value: Any) -> Any:
+    """A value as the file on the page shows it: a part from Python by its name."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_told(part) for part in value]
+        return [_shown_value(part) for part in value]
     if isinstance(value, Mapping):
-        return {key: _told(part) for key, part in value.items()}
+        return {key: _shown_value(part) for key, part in value.items()}
     return value if value is None or isinstance(value, bool | int | float | str) else name_of(value)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grapevine.experiments.config.experiment import Experiment
+from grapevine.experiments.config.fields import read_struct
+from grapevine.experiments.config.overrides import FROM, is_reference
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.result import Result
@@ -85,7 +87,7 @@ def _ending(folder: Path, experiment: Experiment) -> ExitStatus:
     """How the run of exactly this experiment ended that a folder holds; INCOMPLETE where it holds none."""
     try:
         result = Result.read(folder)
-        if not result.summary.get("completed") or Experiment.parse(result.experiment_toml) != experiment:
+        if not result.summary.get("completed") or not _is_of(result, experiment):
             return ExitStatus.INCOMPLETE
         result.check()
         code, before = experiment.code(), result.manifest.get("code") or {}
@@ -97,6 +99,21 @@ def _ending(folder: Path, experiment: Experiment) -> ExitStatus:
     if unasked is None:  # an older program's, which does not tell: as good as none
         return ExitStatus.INCOMPLETE
     return ExitStatus.LOST if unasked else ExitStatus.DONE
+
+
+def _is_of(result: Result, experiment: Experiment) -> bool:
+    """Whether a run was of exactly this experiment.  Raises ValueError where its folder is damaged.
+
+    No module is imported for that: a folder may come from anybody, and the experiment itself has the classes.
+    """
+    before, now = dict(result.experiment_document), experiment.document()
+    for key, table in before.items():
+        if isinstance(table, dict) and is_reference(table.get("name")):
+            if table["name"] != now[key].get("name"):
+                return False
+            fields = {name: value for name, value in table.items() if name not in ("name", FROM)}
+            before[key] = read_struct(type(getattr(experiment, key)), fields, key, table["name"], limits=False)
+    return Experiment.from_document(before) == experiment
 
 
 class _Floor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from grapevine import Dense, Experiment, Network, Peer, Quadratic, Slices, Stop,
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.own_parts import code_digest, folder_of, reference_of
+from grapevine.experiments.sweep.runs import is_complete
 from tests.experiments.own_modules import STRATEGY, forgotten, write
 
 RING = """
@@ -259,6 +261,29 @@ def test_a_sweep_takes_it_as_a_value_of_an_axis(folder: Path, capsys: pytest.Cap
     write(folder, "mine_own", STRATEGY.replace("More words.", "Changed."))  # a part whose source changed is run again
     assert main(command) == 0
     assert capsys.readouterr().out.count("skipped") == 1
+
+
+def test_a_folder_of_unknown_origin_imports_nothing(folder: Path) -> None:
+    write(folder, "foreign_own", "raise AssertionError('imported')\n")
+    experiment = Experiment.read(folder / "ring.toml")
+    run(experiment, out=folder / "out")
+    assert is_complete(folder / "out", experiment)
+    text = (folder / "out" / "experiment.toml").read_text()
+    (folder / "out" / "experiment.toml").write_text(text.replace("mine_own:Averaging", "foreign_own:Averaging"))
+    assert not is_complete(folder / "out", experiment)
+    assert not is_complete(folder / "out", experiment.set("strategy.name", "solo"))
+    assert "foreign_own" not in sys.modules
+    (folder / "out" / "experiment.toml").write_text(text.replace(f'from = "{folder}"', 'from = "/elsewhere"'))
+    assert is_complete(folder / "out", experiment)  # the module may be moved
+
+
+def test_a_graph_of_ones_own_is_shown_as_any(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, "kinds_own", LIVE)
+    monkeypatch.chdir(folder)
+    assert main(["topology", "kinds_own:Wheel", "-n", "6", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["edges"] == 10
 
 
 LIVE = '''
