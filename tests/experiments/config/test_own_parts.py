@@ -249,6 +249,7 @@ def test_the_command_line_can_set_it_and_list_it(
     assert capsys.readouterr().err.startswith("grapevine list: ")
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_it_as_a_value_of_an_axis(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = RING.replace('[strategy]\nname = "mine_own:Averaging"\ngamma = 0.25\n', "")
     (folder / "sweep.toml").write_text(text + '[sweep]\n"strategy.name" = ["d-psgd", "mine_own:Averaging"]\n')
