@@ -119,9 +119,9 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
             problem = f"there is no module {error.name}{searched}"
             cure = f"put {error.name.replace('.', '/')}.py beside the experiment file, or its folder on PYTHONPATH"
             raise ConfigError(key=key, value=reference, problem=problem, cure=cure) from None
-        told = " ".join(traceback.format_exception_only(error)[-1].split())
+        raised = " ".join(traceback.format_exception_only(error)[-1].split())
         cure = f'mend the module; python -c "import {name}" shows the whole traceback'
-        problem = f"importing {name} raised {told}{_line(error)}"
+        problem = f"importing {name} raised {raised}{_line(error)}"
         raise ConfigError(key=key, value=reference, problem=problem, cure=cure) from None
     loaded = getattr(sys.modules[top], "__file__", None)
     other = loaded is not None and wanted is not None and wanted.origin is not None and wanted.origin != loaded

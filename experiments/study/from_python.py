@@ -212,8 +212,8 @@ class TuneResult:
 
     def __repr__(self) -> str:
         place = best(self.outcome.scores[0])
-        told = "no trial was completed" if place is None else show_value(self.chosen)
-        return f"<TuneResult {told}, best of {len(self.outcome.trials)}; {self.folder}>"
+        chosen = "no trial was completed" if place is None else show_value(self.chosen)
+        return f"<TuneResult {chosen}, best of {len(self.outcome.trials)}; {self.folder}>"
 
     @property
     def _place(self) -> int:
