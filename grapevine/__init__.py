@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from grapevine.experiments.config.sections import Stop as Stop
     from grapevine.experiments.config.sections import Virtual as Virtual
     from grapevine.experiments.config.sections import World as World
+    from grapevine.experiments.config.wrappers import Delay as Delay
+    from grapevine.experiments.config.wrappers import Drop as Drop
+    from grapevine.experiments.config.wrappers import Scale as Scale
     from grapevine.experiments.results.result import Result as Result
     from grapevine.experiments.run import run as run
     from grapevine.experiments.study.from_python import SweepResult as SweepResult
@@ -95,6 +98,7 @@ if TYPE_CHECKING:
     from grapevine.peer.aggregators import Mean as Mean
     from grapevine.peer.aggregators import Median as Median
     from grapevine.peer.aggregators import TrimmedMean as TrimmedMean
+    from grapevine.peer.codecs import QSGD as QSGD
     from grapevine.peer.codecs import Codec as Codec
     from grapevine.peer.codecs import Float16 as Float16
     from grapevine.peer.codecs import Float32 as Float32
@@ -118,6 +122,8 @@ if TYPE_CHECKING:
     from grapevine.peer.payloads import Sparse as Sparse
     from grapevine.peer.peer import Message as Message
     from grapevine.peer.peer import Peer as Peer
+    from grapevine.peer.spaces import Facts as Facts
+    from grapevine.peer.spaces import Space as Space
     from grapevine.peer.strategies import ADPSGD as ADPSGD
     from grapevine.peer.strategies import DGC as DGC
     from grapevine.peer.strategies import DPSGD as DPSGD
@@ -132,6 +138,9 @@ if TYPE_CHECKING:
     from grapevine.peer.strategies import Solo as Solo
     from grapevine.peer.strategies import Strategy as Strategy
     from grapevine.peer.strategies import TFAko as TFAko
+    from grapevine.peer.wrappers import Outgoing as Outgoing
+    from grapevine.peer.wrappers import Station as Station
+    from grapevine.peer.wrappers import Wrapper as Wrapper
     from grapevine.topology import Schedule as Schedule
     from grapevine.topology import TimeVarying as TimeVarying
     from grapevine.topology import Topology as Topology
@@ -143,6 +152,7 @@ _NAMES = {
     ),
     "experiments.config.experiment": "Experiment",
     "experiments.config.sections": "Processes Record Stop Virtual World",
+    "experiments.config.wrappers": "Delay Drop Scale",
     "experiments.results.result": "Result",
     "experiments.run": "run",
     "experiments.study.from_python": "SweepResult TuneResult sweep tune",
@@ -158,14 +168,16 @@ _NAMES = {
     "netem.networks.plan": "plan_links read_link",
     "netem.networks.shaped": "Shaped",
     "peer.aggregators": "Aggregator Mean Median TrimmedMean",
-    "peer.codecs": "Codec Float16 Float32 Int8",
+    "peer.codecs": "Codec Float16 Float32 Int8 QSGD",
     "peer.expected": "Expected",
     "peer.layout": "Layout Tensor",
     "peer.ledger": "Above All Chosen Largest Ledger Next",
     "peer.optimizers": "Adam Optimizer Sgd Stepper",
     "peer.payloads": "Dense Marks Payload Sparse",
     "peer.peer": "Message Peer",
+    "peer.spaces": "Facts Space",
     "peer.strategies": "ADPSGD Ako AllReduce DGC DLion DPSGD FedAvg Full Gaia ParameterServer Slices Solo Strategy TFAko",
+    "peer.wrappers": "Outgoing Station Wrapper",
     "topology": "Schedule TimeVarying Topology",
 }
 """Each module, and what is taken from it."""

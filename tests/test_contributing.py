@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from grapevine import Adam, Experiment, Quadratic, Solo, Stop, Strategy, Uniform, UniformDevices, Virtual, run
-from grapevine.experiments.config.menus import MENUS, options, summary
+from grapevine.experiments.config.menus import LISTS, MENUS, options, summary
 from tests.experiments.own_modules import forgotten
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
@@ -25,6 +25,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 BLOCK = BLOCKS[0]
 RECIPES = {block.split()[1].removesuffix(".py"): block for block in BLOCKS[1:]}
 """By the name of the module that the first line of each block gives."""
+FAMILIES = {**MENUS, **LISTS}
 TARGETS = [0.0, 1.0, 2.0, 3.0, 4.0, 10.0]
 
 
@@ -95,8 +96,8 @@ def part(name: str, **fields: Any) -> Any:
 
 
 def test_every_family_has_a_recipe_of_less_than_30_lines(recipes: Path) -> None:
-    families = [menu.key for name in RECIPES for menu in MENUS.values() if isinstance(part(name), menu.bases)]
-    assert sorted([*families, "strategy"]) == sorted(key for key, menu in MENUS.items() if menu.own)
+    families = [menu.key for name in RECIPES for menu in FAMILIES.values() if isinstance(part(name), menu.bases)]
+    assert sorted([*families, "strategy"]) == sorted(menu.key for menu in FAMILIES.values() if menu.own)
     for name, text in RECIPES.items():
         lines = text.splitlines()
         assert len(lines[lines.index("") :]) < 40, name
@@ -106,8 +107,8 @@ def test_every_family_has_a_recipe_of_less_than_30_lines(recipes: Path) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_a_part_that_an_experiment_takes_and_a_file_can_hold(recipes: Path, name: str) -> None:
     one = part(name)
-    (key,) = (key for key, menu in MENUS.items() if isinstance(one, menu.bases))
-    experiment = Experiment(**{key: one})
+    (key,) = (key for key, menu in FAMILIES.items() if isinstance(one, menu.bases))
+    experiment = Experiment(**{key: [one] if key in LISTS else one})
     assert experiment.here_alone() == []
     assert Experiment.parse(experiment.to_toml()) == experiment
     assert summary(type(one))
@@ -115,8 +116,9 @@ def test_a_recipe_is_a_part_that_an_experiment_takes_and_a_file_can_hold(recipes
 
 
 def test_all_recipes_run_together_from_a_file(recipes: Path, tmp_path: Path) -> None:
-    names = {key: name for name in RECIPES for key, menu in MENUS.items() if isinstance(part(name), menu.bases)}
-    tables = [f'[{key}]\nname = "{name}:{type(part(name)).__name__}"' for key, name in names.items()]
+    names = {key: name for name in RECIPES for key, menu in FAMILIES.items() if isinstance(part(name), menu.bases)}
+    heads = {key: f"[[{key}]]" if key in LISTS else f"[{key}]" for key in names}
+    tables = [f'{heads[key]}\nname = "{name}:{type(part(name)).__name__}"' for key, name in names.items()]
     text = "\n".join(['peers = 6\n[world]\nname = "virtual"', *tables, "[stop]\nsteps = 3\n[record]\nreport = false"])
     (recipes / "all.toml").write_text(text)
     result = run(Experiment.read(recipes / "all.toml"), out=tmp_path / "out")
@@ -145,7 +147,7 @@ def test_speeds_and_labels_are_spread_as_told(recipes: Path) -> None:
 
 def test_signs_keep_the_mean_size_and_what_they_lose_is_not_lost(recipes: Path, tmp_path: Path) -> None:
     values = np.array([1.0, -2.0, 3.0], np.float32)
-    body, read = part("signs").encode(values)
+    body, read = part("signs").encode(values, np.random.default_rng(0))
     assert (len(body), read.tolist()) == (5, [2.0, -2.0, 2.0])
     weights = fleet_weights(tmp_path / "run", codec=part("signs"))
     assert weights.mean() == pytest.approx(np.mean(TARGETS) * (1 - 0.9**20), abs=1e-4)  # the fleet's mean, by `mix`
@@ -195,14 +197,18 @@ def test_every_verb_of_a_peer_is_in_the_table(name: str) -> None:
     assert re.search(rf"^\|.*`(?:peer)?\.{name}\b.*\|", TEXT, re.M)
 
 
+DECLARED = {"expects": None, "spaces": ()}
+"""What the methods of a strategy answer that says nothing."""
+
+
 def test_everything_that_a_strategy_says_of_itself_is_in_the_table_with_its_default() -> None:
     fields = [name for name in vars(Strategy) if not name.startswith("_") and name != "run"]
     assert len(fields) > 10
     for name in fields:
-        row = re.search(rf"^\| `{name}(?:\(peer\))?` \| `(.+?)` \|", TEXT, re.M)
+        row = re.search(rf"^\| `{name}(?:\(\w+\))?` \| `(.+?)` \|", TEXT, re.M)
         assert row, name
         value = vars(Strategy)[name]
-        default = value.fget(Solo()) if isinstance(value, property) else None if callable(value) else value
+        default = value.fget(Solo()) if isinstance(value, property) else DECLARED[name] if callable(value) else value
         assert ast.literal_eval(row.group(1)) == default
     for name in ("Dense", "Sparse", "Marks", "Next", "Largest", "Above", "All", "Chosen"):
         assert f"`{name}(" in TEXT

@@ -14,7 +14,7 @@ import pytest
 
 import grapevine
 from grapevine import topology
-from grapevine.experiments.config.menus import EVENTS, MENUS
+from grapevine.experiments.config.menus import LISTS, MENUS
 
 FACE = Path(grapevine.__file__)
 ROOT = Path(__file__).parent.parent
@@ -46,7 +46,7 @@ def test_the_types_and_the_table_agree() -> None:
         _ = grapevine.Nothing
 
 
-@pytest.mark.parametrize("menu", [*MENUS.values(), EVENTS], ids=lambda menu: menu.plural)
+@pytest.mark.parametrize("menu", [*MENUS.values(), *LISTS.values()], ids=lambda menu: menu.plural)
 def test_every_part_and_every_base_class_can_be_imported(menu) -> None:
     home = topology if menu.key == "topology" else grapevine
     for part in menu.members.values():

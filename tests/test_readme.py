@@ -69,7 +69,7 @@ def test_python_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 def test_a_study_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (program,) = blocks((DOCS / "studies.md").read_text(encoding="utf-8"), "python")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Experiment, "here_alone", lambda experiment: ["strategy"])  # so that its runs need no processes
+    monkeypatch.setattr("grapevine.experiments.sweep.sweep._here", lambda sweep, jobs: True)  # so that runs need no processes
     exec(compile(program, "studies.md", "exec"), {"__name__": "__main__"})
     assert (tmp_path / "runs" / "three" / "report.html").is_file()
     assert capsys.readouterr().out.count("d-psgd") == 1

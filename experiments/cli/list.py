@@ -39,12 +39,12 @@ def execute(arguments: argparse.Namespace) -> int:
     """Print the menus."""
     from rich.console import Console
 
-    from grapevine.experiments.config.menus import EVENTS, MENUS
+    from grapevine.experiments.config.menus import LISTS, MENUS
 
     if is_reference(arguments.menu):
         _print_own(Console(highlight=False), arguments.menu)
         return 0
-    menus = [*MENUS.values(), EVENTS]
+    menus = [*MENUS.values(), *LISTS.values()]
     by_name = {menu.plural: menu for menu in menus}
     wanted = by_name.get(arguments.menu) or MENUS.get(arguments.menu)
     if arguments.menu not in (None, "experiment") and wanted is None:
@@ -61,10 +61,10 @@ def execute(arguments: argparse.Namespace) -> int:
 def _print_experiment(console: Console) -> None:
     """What belongs to no menu."""
     from grapevine.experiments.config.experiment import PLAIN_TABLES, Experiment
-    from grapevine.experiments.config.menus import MENUS, options, summary
+    from grapevine.experiments.config.menus import LISTS, MENUS, options, summary
 
     _title(console, "experiment", "at the top of the file, above the first [table]")
-    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, "events"})))
+    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, *LISTS})))
     for key, table in PLAIN_TABLES.items():
         _rows(console, 2, [(Text(f"[{key}]", "bold"), Text(summary(table)))])
         _rows(console, 4, _told(options(table)))
@@ -73,25 +73,26 @@ def _print_experiment(console: Console) -> None:
 
 def _print_own(console: Console, reference: str) -> None:
     """A user's own part: what it says about itself, and its options."""
-    from grapevine.experiments.config.menus import MENUS
+    from grapevine.experiments.config.menus import LISTS, MENUS
     from grapevine.experiments.config.own_parts import load
 
-    menus = [menu for menu in MENUS.values() if menu.own]
+    menus = [menu for menu in (*MENUS.values(), *LISTS.values()) if menu.own]
     bases = [base for menu in menus for base in menu.bases]
     try:
         part = load(reference, Path.cwd(), "", "part of an experiment", bases)
     except ConfigError as error:
         raise error.at("grapevine list") from None
     menu = next(menu for menu in menus if issubclass(part, menu.bases))
-    _title(console, menu.key, f'name = "{reference}" in [{menu.key}] of the file')
+    table = f"[[{menu.plural}]]" if menu.plural in LISTS else f"[{menu.key}]"
+    _title(console, menu.key, f'name = "{reference}" in {table} of the file')
     _print_parts(console, {reference: part})
 
 
 def _print_menu(console: Console, menu: Menu) -> None:
     """All parts of a menu, family by family."""
-    from grapevine.experiments.config.menus import summary
+    from grapevine.experiments.config.menus import LISTS, summary
 
-    _title(console, menu.plural, f"[{menu.key}] in the file" if menu.chooser == "name" else f"[[{menu.plural}]] in the file")
+    _title(console, menu.plural, f"[[{menu.plural}]] in the file" if menu.plural in LISTS else f"[{menu.key}] in the file")
     for base in menu.bases:
         if len(menu.bases) > 1:
             _rows(console, 1, [(Text(""), Text(summary(base), "italic"))])

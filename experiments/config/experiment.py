@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -13,7 +13,7 @@ from grapevine.experiments.config import toml
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_key
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.fields import expectation, fields_of, read_field, read_struct
-from grapevine.experiments.config.menus import EVENTS, FROM_PYTHON, MENUS, home_of, name_of
+from grapevine.experiments.config.menus import FROM_PYTHON, LISTS, MENUS, Menu, home_of, name_of
 from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, look_beside, overlay
 from grapevine.experiments.config.own_parts import code_digest
 from grapevine.experiments.config.sections import AnyWorld, Processes, Record, Stop, Virtual, World
@@ -24,6 +24,7 @@ from grapevine.peer.aggregators import Aggregator, Mean
 from grapevine.peer.codecs import Codec, Float32
 from grapevine.peer.optimizers import Optimizer, Sgd
 from grapevine.peer.strategies import DPSGD, Strategy
+from grapevine.peer.wrappers import Wrapper
 from grapevine.topology import Schedule, TimeVarying
 from grapevine.topology.graphs.base import Topology
 from grapevine.topology.graphs.menu import Ring
@@ -63,6 +64,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     record: Record = Record()
     events: tuple[Event, ...] = ()
     """What happens while it runs, each entry an [[events]] with `at` and `do`; see `grapevine list events`."""
+    wrappers: tuple[Wrapper, ...] = ()
+    """What stands between peers' strategies and the world, each entry a [[wrappers]]; see `grapevine list wrappers`."""
 
     def __post_init__(self) -> None:
         peers = _peers_of(self.topology)
@@ -73,8 +76,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             if field.name in MENUS:
                 if not (field.name == "topology" and peers is not None):
                     msgspec.structs.force_setattr(self, field.name, MENUS[field.name].check(part))
-            elif field.name == "events":
-                msgspec.structs.force_setattr(self, "events", _events(part))
+            elif field.name in LISTS:
+                msgspec.structs.force_setattr(self, field.name, _listed(field.name, part))
             elif field.name not in PLAIN_TABLES:
                 read_field(field.type, part, field.name)
             elif not isinstance(part, PLAIN_TABLES[field.name]):
@@ -139,19 +142,25 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
 
     def settings(self) -> dict[str, Any]:
         """As `document`, with a part that no file can hold as itself: in this process `from_document` gives an equal value."""
-        parts = {key: getattr(self, key) for key in MENUS}
-        return {**self.document(), **{key: part for key, part in parts.items() if MENUS[key].table(part) is None}}
+        document = self.document()
+        for key, menu in MENUS.items():
+            document[key] = menu.table(getattr(self, key)) or getattr(self, key)
+        for key, menu in LISTS.items():
+            if key in document:
+                document[key] = [menu.table(part) or part for part in getattr(self, key)]
+        return document
 
     def alike(self, keys: Iterable[str]) -> str:
         """A text that is equal for two experiments of this process where they agree in all of these keys."""
-        found = {key: part for key, part in self.settings().items() if key in {*keys}}
-        return repr([id(part) if key in MENUS and not isinstance(part, dict) else part for key, part in found.items()])
+        return repr([_identity(value) for key, value in self.settings().items() if key in {*keys}])
 
     def code(self) -> dict[str, str | None]:
         """Of each part that is a user's own class a digest of its source; None where that is not known."""
-        parts = {key: getattr(self, key) for key, menu in MENUS.items() if menu.own}
-        own = {key: type(part) for key, part in parts.items() if isinstance(part, MENUS[key].bases)}
-        return {key: code_digest(cls) for key, cls in own.items() if cls not in MENUS[key].members.values()}
+        own = {}
+        for key, menu, part in self._each_part():
+            if menu.own and isinstance(part, menu.bases) and type(part) not in menu.members.values():
+                own[f"{key} {menu.called(part)}" if key in LISTS else key] = code_digest(type(part))
+        return own
 
     def document(self) -> dict[str, Any]:
         """Every setting as plain dictionaries, defaults included; a part that no file can hold is named by its type."""
@@ -159,12 +168,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         for key in self.__struct_fields__:
             part = getattr(self, key)
             document[key] = _given(part) if key in PLAIN_TABLES else part
-            if key == "events":
-                document[key] = [_given(event) for event in part]
+            if key in LISTS:
+                document[key] = [LISTS[key].table(each) or _marker(each) for each in part]
             if key in MENUS:
-                marker = {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
-                document[key] = MENUS[key].table(part) or marker
-        return document if self.events else {key: part for key, part in document.items() if key != "events"}
+                document[key] = MENUS[key].table(part) or _marker(part)
+        return {key: part for key, part in document.items() if part or key not in LISTS}
 
     def to_toml(self) -> str:
         """Every setting as TOML, defaults included; read again it gives an equal value.
@@ -174,9 +182,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         """
         comments = {}
         for key in (given := self.here_alone()):
+            alone = next(part for name, menu, part in self._each_part() if name == key and not menu.travels(part))
             why = "Given from Python, and no file can hold it:"
-            why = "Defined in a script or notebook itself:" if MENUS[key].table(getattr(self, key)) else why
-            comments[key] = [why, _on_one_line(getattr(self, key))]
+            why = "Defined in a script or notebook itself:" if (MENUS | LISTS)[key].table(alone) else why
+            comments[key] = [why, _on_one_line(alone)]
         if given:
             comments[""] = [f"This file cannot be read again: {', '.join(given)} came from Python."]
         return toml.dump(self.document(), comments)
@@ -184,7 +193,27 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def here_alone(self) -> list[str]:
         """The keys of the parts that no other process can read: values that only Python can hold, and a user's own classes that
         were defined in a script or notebook itself, or inside a function."""
-        return [key for key, menu in MENUS.items() if not menu.travels(getattr(self, key))]
+        return list(dict.fromkeys(key for key, menu, part in self._each_part() if not menu.travels(part)))
+
+    def _each_part(self) -> Iterator[tuple[str, Menu, Any]]:
+        """Every part with its key and menu; of a list of parts each."""
+        for key, menu in MENUS.items():
+            yield key, menu, getattr(self, key)
+        for key, menu in LISTS.items():
+            for part in getattr(self, key):
+                yield key, menu, part
+
+
+def _identity(value: Any) -> Any:
+    """A plain value as it is; of what no file can hold, which object it is."""
+    if isinstance(value, list | tuple):
+        return [_identity(part) for part in value]
+    return value if value is None or isinstance(value, bool | int | float | str | dict) else id(value)
+
+
+def _marker(part: Any) -> dict[str, str]:
+    """What stands in a document for a part that no file can hold."""
+    return {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
 
 
 def _peers_of(given: Any) -> int | None:
@@ -212,8 +241,8 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
             parts[key] = value
         elif key in MENUS:
             parts[key] = MENUS[key].read(value)
-        elif key == "events":
-            parts[key] = _events(value)
+        elif key in LISTS:
+            parts[key] = _listed(key, value)
         elif key not in PLAIN_TABLES:
             parts[key] = read_field(fields[key].type, value, key)
         elif isinstance(value, Mapping):
@@ -224,16 +253,18 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
     return parts
 
 
-def _events(given: Any) -> tuple[Event, ...]:
-    """The events that a list holds, of tables or of values; in order of time, those of the same instant as they stand."""
+def _listed(key: str, given: Any) -> tuple[Any, ...]:
+    """The parts that a list holds, of tables or of values, as they stand."""
+    menu = LISTS[key]
     if not isinstance(given, list | tuple):
-        cure = 'write [[events]] and below it at = "30 s", do = "cut", ...; see `grapevine list events`'
-        raise ConfigError(key="events", value=given, problem=f"{show_value(given)} is no list", cure=cure)
-    events = []
+        example = 'at = "30 s", do = "cut"' if menu.chooser == "do" else f'name = "{next(iter(menu.members))}"'
+        cure = f"write [[{key}]] and below it {example}, ...; see `grapevine list {key}`"
+        raise ConfigError(key=key, value=given, problem=f"{show_value(given)} is no list", cure=cure)
+    parts = []
     for place, part in enumerate(given):
-        table = _given(part) if isinstance(part, Event) else part
-        events.append(EVENTS.read(table, f"events[{place}]"))
-    return tuple(events)
+        read = menu.check if isinstance(part, menu.bases) else menu.read
+        parts.append(read(part, f"{key}[{place}]"))
+    return tuple(parts)
 
 
 def _defaults() -> dict[str, dict[str, Any]]:

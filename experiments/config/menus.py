@@ -19,6 +19,7 @@ from grapevine.experiments.config.fields import check_struct, expectation, read_
 from grapevine.experiments.config.overrides import FROM, anchor_table, is_reference
 from grapevine.experiments.config.own_parts import folder_of, load, reference_of, travels
 from grapevine.experiments.config.sections import AnyWorld
+from grapevine.experiments.config.wrappers import AnyWrapper
 from grapevine.experiments.tasks import AnyTask
 from grapevine.experiments.tasks.partitions import AnyPartition
 from grapevine.netem.devices.menu import AnyDevices
@@ -63,7 +64,7 @@ class Menu:
         """
         key, chooser = key or self.key, self.chooser
         if isinstance(table, self.bases):
-            return self.check(table)
+            return self.check(table, key)
         if not isinstance(table, Mapping):
             meant = table if isinstance(table, str) and table in self.members else next(iter(self.members))
             cure = f'write {key}.{chooser} = "{meant}"'
@@ -86,20 +87,20 @@ class Menu:
             raise unknown_name(f"{key}.{chooser}", name, self.key, self.members)
         return read_struct(self.members[name], rest, key, name, self._home)
 
-    def check(self, part: Any) -> Any:
+    def check(self, part: Any, key: str = "") -> Any:
         """The part as a file would give it (lists, paths), so that equal parts are equal; what no file can hold, as it is.
 
-        Raises ConfigError for what is no part of this family, and for fields out of their range.
+        `key` is as for `read`.  Raises ConfigError for what is no part of this family, and for fields out of their range.
         """
         if not isinstance(part, self.bases):
             raise self._foreign(part)
         fields = self._fields(part)
         if fields is None or type(part) not in self.members.values():
-            check_struct(part, self.key)
+            check_struct(part, key or self.key)
         if fields is None:
             return part
         table, limits = anchor_table(fields, Path()), type(part) in self.members.values()
-        return read_struct(type(part), table, self.key, self.called(part), self._home, limits)
+        return read_struct(type(part), table, key or self.key, self.called(part), self._home, limits)
 
     def called(self, part: Any) -> str:
         """What a file calls a part: its name in the menu, "module:Class" of a user's own, or else the name of its class."""
@@ -241,3 +242,9 @@ MENUS: dict[str, Menu] = {
 
 EVENTS = Menu("event", "events", AnyEvent, "do", own=False)
 """What the entries of [[events]] choose from, by `do`."""
+
+WRAPPERS = Menu("wrapper", "wrappers", AnyWrapper)
+"""What the entries of [[wrappers]] choose from."""
+
+LISTS: dict[str, Menu] = {menu.plural: menu for menu in (EVENTS, WRAPPERS)}
+"""By the list of tables, [[events]] or [[wrappers]], each of whose entries chooses from it."""

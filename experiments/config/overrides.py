@@ -77,13 +77,13 @@ def _as_utf8(text: str) -> str:
 
 def anchor(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the `path` and `from` of every table made absolute, as seen from `folder`; all else is as it was."""
-    return {key: anchor_table(value, folder) for key, value in document.items()}
+    return {key: _anchored(value, folder) for key, value in document.items()}
 
 
 def anchor_settings(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The same for settings, whose paths stand behind "table.path" or in a whole table."""
     return {
-        key: _absolute(value, folder) if key.endswith((".path", f".{FROM}")) else anchor_table(value, folder)
+        key: _absolute(value, folder) if key.endswith((".path", f".{FROM}")) else _anchored(value, folder)
         for key, value in settings.items()
     }
 
@@ -97,9 +97,19 @@ def anchor_table(table: Any, folder: Path) -> Any:
 
 def look_beside(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document in which every table that names a "module:Class", and no folder for it, is given `folder`."""
-    here = {FROM: str(folder.absolute())}
-    own = {key for key, value in document.items() if isinstance(value, Mapping) and is_reference(value.get("name"))}
-    return {key: {**here, **value} if key in own else value for key, value in document.items()}
+
+    def beside(value: Any) -> Any:
+        own = isinstance(value, Mapping) and is_reference(value.get("name"))
+        return {FROM: str(folder.absolute()), **value} if own else value
+
+    return {
+        key: [beside(part) for part in value] if isinstance(value, list) else beside(value) for key, value in document.items()
+    }
+
+
+def _anchored(value: Any, folder: Path) -> Any:
+    """A table, or the tables of a list, with their paths made absolute."""
+    return [anchor_table(part, folder) for part in value] if isinstance(value, list) else anchor_table(value, folder)
 
 
 def concerns(settings: Mapping[str, Any], key: str) -> bool:

@@ -7,9 +7,10 @@ import traceback
 import numpy as np
 
 from grapevine.experiments.config.errors import ConfigError
-from grapevine.experiments.config.menus import MENUS, name_of
-from grapevine.peer.codecs import BY_NUMBER, OWN_NUMBERS, Codec
+from grapevine.experiments.config.menus import MENUS
+from grapevine.peer.codecs import OWN_NUMBERS, Codec
 from grapevine.peer.payloads import Dense, decode, decode_head, encode
+from grapevine.peer.spaces import Spaces
 
 KEY = "codec.name"
 COUNTS = (0, 1, 7, 4096)
@@ -23,8 +24,8 @@ def refuse_codec(codec: Codec) -> None:
         return
     name, number = MENUS["codec"].called(codec), getattr(codec, "number", None)
     if number not in OWN_NUMBERS:
-        owner = BY_NUMBER.get(number) if isinstance(number, int) else None
-        problem = f"its number on the wire is {number}" + (f", which is that of {name_of(owner)}" if owner else "")
+        owners = [name for name, member in MENUS["codec"].members.items() if member.number == number]  # type: ignore[attr-defined]
+        problem = f"its number on the wire is {number}" + (f", which is that of {owners[0]}" if owners else "")
         cure = f"write number: ClassVar[int] = {OWN_NUMBERS[0]} in the class, or another one up to {OWN_NUMBERS[-1]}"
         raise ConfigError(key=KEY, value=name, problem=problem, cure=cure)
     rng = np.random.default_rng(0)
@@ -37,7 +38,7 @@ def _try(codec: Codec, name: str, values: np.ndarray) -> None:
     count = len(values)
     try:
         parcel, read = encode(Dense(values), codec, 0)
-        again = decode(decode_head(parcel.head), parcel.body, count, codec).values
+        again = decode(decode_head(parcel.head), parcel.body, Spaces(count, codec)).values
     except Exception as error:  # noqa: BLE001 - the user's own code may raise anything
         problem = f"with {count} elements it raised {traceback.format_exception_only(error)[-1].strip()}"
         raise ConfigError(key=KEY, value=name, problem=problem, cure=_CURE) from None

@@ -10,7 +10,7 @@ import msgspec
 
 from grapevine.experiments.config.errors import ConfigError, show_value
 from grapevine.experiments.config.experiment import Experiment
-from grapevine.experiments.config.menus import MENUS, name_of
+from grapevine.experiments.config.menus import LISTS, MENUS, name_of
 
 LABEL = "label"
 SEED = "seed"
@@ -134,7 +134,7 @@ def _axis(name: str, given: Any, source: str) -> Axis:
         raise ConfigError(source, f"sweep.{name}", problem=f"{word} is no table", cure=cure)
     labelled = [isinstance(value, Mapping) and LABEL in value for value in values]
     if not any(labelled):
-        shown = _labels(values) if name in MENUS else values
+        shown = _labels(values) if name in MENUS or name in LISTS else values
         return Axis(
             name, tuple(Choice(*pair) for pair in zip(shown, ({name: _laid(name, value)} for value in values), strict=True))
         )
@@ -155,7 +155,7 @@ def _axis(name: str, given: Any, source: str) -> Axis:
 
 def _labels(values: Sequence[Any]) -> list[Any]:
     """What tables call each of several values of a part: one from Python by its name, with its fields where names are alike."""
-    names = [value if _is_plain(value) else _called(value) for value in values]
+    names = [value if _is_plain(value) and not isinstance(value, list) else _called(value) for value in values]
     for place, value in enumerate(values):
         if isinstance(value, msgspec.Struct) and names.count(_called(value)) > 1:
             names[place] = f"{_called(value)} ({_differing(value)})" if _differing(value) else _called(value)
@@ -166,7 +166,9 @@ def _labels(values: Sequence[Any]) -> list[Any]:
 
 
 def _called(part: Any) -> str:
-    """The name of a part; a graph or schedule from Python by its own, where it has one."""
+    """The name of a part, or those of a list of parts; a graph or schedule from Python by its own, where it has one."""
+    if isinstance(part, list | tuple):
+        return " and ".join(each["name"] if isinstance(each, Mapping) else _called(each) for each in part) or "none"
     return name_of(part) if isinstance(part, msgspec.Struct) else getattr(part, "name", "") or type(part).__name__.lower()
 
 
@@ -178,6 +180,8 @@ def _differing(part: msgspec.Struct) -> str:
 
 def _laid(key: str, value: Any) -> Any:
     """A value as a file would write it; a part that no file can hold as it is."""
+    if key in LISTS and isinstance(value, list | tuple):
+        return [part if _is_plain(part) else LISTS[key].table(part) or part for part in value]
     return value if _is_plain(value) or key not in MENUS else MENUS[key].table(value) or value
 
 

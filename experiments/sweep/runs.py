@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.config.fields import read_struct
 from grapevine.experiments.config.overrides import FROM, is_reference
+from grapevine.experiments.config.own_parts import reference_of
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.result import Result
@@ -106,14 +108,25 @@ def _is_of(result: Result, experiment: Experiment) -> bool:
 
     No module is imported for that: a folder may come from anybody, and the experiment itself has the classes.
     """
-    before, now = dict(result.experiment_document), experiment.document()
-    for key, table in before.items():
-        if isinstance(table, dict) and is_reference(table.get("name")):
-            if table["name"] != now[key].get("name"):
-                return False
-            fields = {name: value for name, value in table.items() if name not in ("name", FROM)}
-            before[key] = read_struct(type(getattr(experiment, key)), fields, key, table["name"], limits=False)
+    before = dict(result.experiment_document)
+    for key, value in before.items():
+        if isinstance(value, list):
+            now = [*getattr(experiment, key, ()), *[None] * len(value)]
+            before[key] = [_known_part(table, part) for table, part in zip(value, now, strict=False)]
+        else:
+            before[key] = _known_part(value, getattr(experiment, key, None))
     return Experiment.from_document(before) == experiment
+
+
+def _known_part(table: Any, now: Any) -> Any:
+    """The part of a user's own that a table describes, if its class is that of the part `now`; else a table that names no part.
+    What names no class is answered as it is."""
+    if not isinstance(table, dict) or not is_reference(table.get("name")):
+        return table
+    if table["name"] != reference_of(type(now)):
+        return {}
+    fields = {name: value for name, value in table.items() if name not in ("name", FROM)}
+    return read_struct(type(now), fields, "", table["name"], limits=False)
 
 
 class _Floor:

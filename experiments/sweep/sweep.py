@@ -87,7 +87,8 @@ def _here(sweep: Sweep, jobs: int) -> bool:
     alone = [(key, point.experiment) for point in [*sweep.points, *sweep.trials] for key in point.experiment.here_alone()]
     if alone and jobs > 1:
         key, experiment = alone[0]
-        cls = type(getattr(experiment, key))
+        given = getattr(experiment, key)
+        cls = type(given[0] if isinstance(given, tuple) else given)
         what = f"the {key} {cls.__module__}.{cls.__qualname__}"
         problem = f"{jobs} runs at a time need processes of their own, which cannot have {what}"
         cure = (

@@ -17,8 +17,8 @@ from grapevine.peer.carrier import LinkCount
 from grapevine.peer.effects import Send
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.meter import LinkMeter
-from grapevine.peer.payloads import Parcel
-from grapevine.peer.peer import Message, Peer, message_limit_bytes
+from grapevine.peer.payloads import Parcel, message_limit_bytes
+from grapevine.peer.peer import Message, Peer
 
 if TYPE_CHECKING:
     from grapevine.experiments.worlds.virtual.world import Member
@@ -105,6 +105,6 @@ class WholeMessages:
 
 def new_endpoint(peer: Peer) -> Endpoint:
     """A peer's end of its links, whose meters the peer reads."""
-    endpoint = Endpoint(peer.id, peer.mixing, message_limit_bytes(peer.size))
+    endpoint = Endpoint(peer.id, peer.mixing, message_limit_bytes(peer.spaces))
     peer.meters = endpoint.meters
     return endpoint

@@ -12,6 +12,7 @@ import pytest
 from grapevine import Codec, ConfigError, Dense, Experiment, Float16, Quadratic, Sparse, Stop, Virtual, run
 from grapevine.experiments.config.own_codec import refuse_codec
 from grapevine.peer.payloads import decode, decode_head, encode
+from grapevine.peer.spaces import Spaces
 from grapevine.peer.wire import WireError
 
 
@@ -29,7 +30,7 @@ class Eighths(Codec, frozen=True, tag="eighths"):
     def body_bytes(self, count: int) -> int:
         return 2 * count
 
-    def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         levels = np.clip(np.rint(values / self.step), -32768, 32767).astype("<i2")
         return levels.view(np.uint8), levels.astype(np.float32) * np.float32(self.step)
 
@@ -92,17 +93,17 @@ def test_only_who_writes_with_a_codec_reads_it() -> None:
     for payload in (Dense(values), Sparse(np.arange(5, dtype=np.uint32), values)):
         parcel, read = encode(payload, Eighths(step=0.5), 3)
         head = decode_head(parcel.head)
-        assert np.array_equal(decode(head, parcel.body, 5, Eighths(step=0.5)).values, read)
-        for other in (None, Half()):
+        assert np.array_equal(decode(head, parcel.body, Spaces(5, Eighths(step=0.5))).values, read)
+        for other in (Float16(), Half()):
             with pytest.raises(WireError, match="codec number 255"):
-                decode(head, parcel.body, 5, other)
+                decode(head, parcel.body, Spaces(5, other))
 
 
 def test_what_a_codec_makes_of_foreign_bytes_ends_no_peer() -> None:
     parcel, _ = encode(Dense(np.ones(3, np.float32)), Eighths(), 0)
     for codec in (Raising(), Wrong()):
         with pytest.raises(WireError, match="codec number 255"):
-            decode(decode_head(parcel.head), parcel.body, 3, codec)
+            decode(decode_head(parcel.head), parcel.body, Spaces(3, codec))
 
 
 class Wrong(Eighths, frozen=True):

@@ -278,6 +278,38 @@ def test_a_folder_of_unknown_origin_imports_nothing(folder: Path) -> None:
     assert is_complete(folder / "out", experiment)  # the module may be moved
 
 
+WRAPPER = '''
+from grapevine import Wrapper
+
+
+class Silent(Wrapper, frozen=True, tag="silent"):
+    """Nothing leaves after some steps."""
+
+    limit: int = 3
+
+    def sending(self, station, message):
+        return (message,) if message.step < self.limit else ()
+'''
+
+
+def test_wrappers_of_ones_own_are_named_in_their_list(folder: Path) -> None:
+    write(folder, "walls_own", WRAPPER)
+    tables = '[[wrappers]]\nname = "walls_own:Silent"\npeers = [0]\nlimit = {}\n[[wrappers]]\nname = "drop"\nshare = 0.0\n'
+    (folder / "walled.toml").write_text(RING + tables.format(9))
+    experiment = Experiment.read(folder / "walled.toml")
+    assert [type(wrapper).__name__ for wrapper in experiment.wrappers] == ["Silent", "Drop"]
+    assert f'name = "walls_own:Silent"\nfrom = "{folder}"' in experiment.to_toml()
+    assert Experiment.parse(experiment.to_toml()) == experiment
+    assert experiment.here_alone() == []
+    assert list(experiment.code()) == ["strategy", "wrappers walls_own:Silent"]
+    run(experiment, out=folder / "out")
+    assert is_complete(folder / "out", experiment)
+    assert not is_complete(folder / "out", experiment.replace(wrappers=experiment.wrappers[:1]))
+    (folder / "walled.toml").write_text(RING + tables.format('"x"'))
+    with pytest.raises(ConfigError, match=r'wrappers\[0\]\.limit: "x" will not do'):
+        Experiment.read(folder / "walled.toml")
+
+
 def test_a_graph_of_ones_own_is_shown_as_any(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
