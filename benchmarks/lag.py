@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.utilisation import STEP_NS, STRATEGIES, make_world
 from grapevine.experiments.config.experiment import Stop
 from grapevine.experiments.worlds.virtual.link import Line
-from grapevine.netem import Schedule
+from grapevine.netem import ScheduleNetwork
 from grapevine.peer.strategies import Strategy
 
 RATE_KBIT = 9_000
@@ -43,7 +43,7 @@ class Lag(NamedTuple):
 def measure(strategy: Strategy, factor: float, delay_ms: float, seconds: float = 10.0) -> Lag:
     """Change the rate of all links by `factor` and read meters and queues every 2 ms."""
     rates = f"{RATE_KBIT} kbit/s", f"{RATE_KBIT * factor:.0f} kbit/s"
-    network = Schedule(times=("0 s", f"{CHANGE_NS / 1e9} s"), rates=rates, delay=f"{delay_ms} ms")
+    network = ScheduleNetwork(times=("0 s", f"{CHANGE_NS / 1e9} s"), rates=rates, delay=f"{delay_ms} ms")
     with tempfile.TemporaryDirectory() as folder:
         end_ns = CHANGE_NS + int(seconds * 1e9)
         world = make_world(Path(folder), strategy, network, Stop(time=f"{end_ns} ns"), elements=ELEMENTS)

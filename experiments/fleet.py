@@ -15,6 +15,7 @@ from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large,
 from grapevine.experiments.config.errors import ConfigError, config_error
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.experiment import Experiment, Processes, Virtual
+from grapevine.experiments.config.own_codec import refuse_codec
 from grapevine.experiments.kernel import carried
 from grapevine.experiments.membership import MembershipPlan, compile_membership
 from grapevine.experiments.open_files import files_allowed, files_needed
@@ -142,6 +143,7 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     if membership is None:  # else that was looked at for each of its graphs
         _refuse_unstable(experiment, graph)
     _refuse_aggregator(experiment)
+    refuse_codec(experiment.codec)
     _refuse_taken_ports(experiment)
     _refuse_too_few_files(experiment, graph)
     plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))

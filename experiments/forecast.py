@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from grapevine.experiments.config.sections import Processes
+from grapevine.experiments.results.numbers import plural
 from grapevine.netem.units import show_duration
 from grapevine.peer.meter import LinkMeter
 from grapevine.peer.optimizers import Sgd
@@ -96,7 +97,7 @@ def forecast(fleet: Fleet) -> Forecast:
         wall_ns=None if dilation is None else emulated_ns * dilation,
         at_least=_untimed(fleet) and not _shaped(fleet),
         warnings=[
-            *filter(None, [timeless(fleet)]),
+            *filter(None, [timeless(fleet), wide_jitter(fleet)]),
             *_too_slow(fleet, gradient_ns),
             *_too_late(fleet, links, step_ns),
             *_never_sent(fleet, links),
@@ -114,6 +115,20 @@ def timeless(fleet: Fleet) -> str | None:
     return (
         "steps take no virtual time on these devices but messages do: a strategy that does not wait has made all its steps "
         'before the first message arrives; set devices.name = "uniform" with a speed such as "2000 samples/s"'
+    )
+
+
+def wide_jitter(fleet: Fleet) -> str | None:
+    """The warning that links have more jitter than delay, so that they are slower on average than they were asked to be."""
+    wide = {pair: spec for pair, spec in fleet.plan.links.items() if spec.jitter_ns > spec.delay_ns}
+    if not wide:
+        return None
+    (source, target), spec = next(iter(wide.items()))
+    links = plural(len(wide), "link")
+    return (
+        f"{links} ({source} -> {target} the first) have a jitter of {show_duration(spec.jitter_ns)} and a delay of only "
+        f"{show_duration(spec.delay_ns)}: messages that would arrive before they have left arrive at once, and the mean delay "
+        "is longer than asked; lower the jitter to the delay, or raise the delay"
     )
 
 
@@ -204,7 +219,7 @@ def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_
     for link in links if strategy.shares != "nothing" else ():
         room = link.rate_bytes_per_s * step_ns[link.source] / 1e9 if step_ns[link.source] else math.inf
         whole = float(model_bytes + len(head) + HEADER_BYTES * _chunks(model_bytes, link.rate_bytes_per_s))
-        sent[link.source] += link.often * (whole if strategy.aggregates else getattr(strategy, "fill", 1.0) * min(whole, room))
+        sent[link.source] += link.often * (whole if strategy.aggregates else strategy.link_share * min(whole, room))
         sent[link.target] += link.often * HEADER_BYTES
     return sent
 

@@ -17,7 +17,7 @@ from grapevine.experiments.config.experiment import ConfigError, Experiment, Pro
 from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
-from grapevine.experiments.forecast import timeless
+from grapevine.experiments.forecast import timeless, wide_jitter
 from grapevine.experiments.results.fair_shares import SharedLines
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
@@ -100,7 +100,7 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
             for wrapper in experiment.wrappers:
                 where = f"{name_of(wrapper)} stands at {peers_text(wrapper.among(experiment.peers))}"
                 collector.event("wrapped", text=where)
-            if (warning := timeless(fleet)) is not None:
+            for warning in filter(None, (timeless(fleet), wide_jitter(fleet))):
                 collector.warn(warning)
             with interrupt.breaking_off():
                 world = _world(fleet, collector, interrupt)
@@ -187,6 +187,7 @@ def _manifest(fleet: Fleet) -> dict[str, Any]:
         "notes": list(getattr(fleet.problem, "notes", [])),
         "congestion_control": congestion_control() if fleet.plan.kernel else None,
         "machine": describe_machine(),
+        "code": fleet.experiment.code(),
     }
 
 

@@ -5,7 +5,7 @@ Prefixes are decimal (1 kB = 1000 bytes) and letters keep their case: `Mbit/s` i
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -28,6 +28,16 @@ _BITS = {"bit/s": 1 / 8, "kbit/s": 1e3 / 8, "Mbit/s": 1e6 / 8, "Gbit/s": 1e9 / 8
 _BYTES_PER_S = _BITS | {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9}
 _SAMPLES_PER_S = {"samples/s": 1.0}
 _S_PER_SAMPLE = {"s/sample": 1.0, "ms/sample": 1e-3, "us/sample": 1e-6}
+_SPELLINGS = {
+    "us": ("usec", "usecs", "microsecond", "microseconds"),
+    "ms": ("msec", "msecs", "millisecond", "milliseconds"),
+    "s": ("sec", "secs", "second", "seconds"),
+    "min": ("m", "mins", "minute", "minutes"),
+    "h": ("hr", "hrs", "hour", "hours"),
+    "samples/s": ("sample/s", "samples/sec", "sample/sec", "samples/second", "sps"),
+    "ms/sample": ("ms/samples", "msec/sample"),
+}
+"""How people write the units besides."""
 
 
 def duration_ns(text: str) -> int:
@@ -113,13 +123,27 @@ def _parse(text: str, quantity: str, units: dict[str, float], example: str) -> f
     number, unit = match.groups()
     unit = unit.replace("\u00b5", "u").replace("\u03bc", "u")  # both signs that people type for micro
     if unit not in units:
-        alike = [known for known in units if known.lower() == unit.lower()]
-        hint = f"; did you mean {' or '.join(alike)}? letters keep their case" if alike else ""
-        raise ValueError(f"{text!r} is no {quantity}: no such unit {unit!r}{hint}; {wanted}")
+        alike = _meant(unit, units)
+        hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
+        hint += " letters keep their case" if any(known.lower() == unit.lower() for known in alike) else ""
+        rest = f" {wanted}" if hint.endswith("?") else f"; {wanted}"
+        raise ValueError(f"{text!r} is no {quantity}: no such unit {unit!r}{hint}{rest}")
     value = float(number) * units[unit]
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is too large for a {quantity}: {wanted}")
     return value
+
+
+def _meant(unit: str, units: Collection[str]) -> list[str]:
+    """The units that were most likely meant by one that is spelled in another way: "Mbps" and "Mb/s" are Mbit/s."""
+    words = re.fullmatch(r"([kmg]?)(b|bits?|bytes?)(?:ps|/s|/sec|/second|p?/?sec)", unit, re.IGNORECASE | re.ASCII)
+    if words and "bit/s" in units:
+        prefix, stem = words.group(1).upper().replace("K", "k"), words.group(2)
+        return [prefix + ("B/s" if stem == "B" or stem.lower().startswith("byte") else "bit/s")]
+    for known, spellings in _SPELLINGS.items():
+        if known in units and unit.lower() in spellings:
+            return [known]
+    return [known for known in units if known.lower() == unit.lower()]
 
 
 def _digits(value: float) -> str:

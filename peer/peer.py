@@ -93,8 +93,9 @@ class Peer:
 
     `weights` is float32 [size] and belongs to the strategy, except while a gradient is awaited.  `mixing` holds W_ij of each
     neighbour; the rest of the row is the peer's own weight.  Where `rounds` are given, `neighbours` and `mixing` are all whom
-    the peer ever has a link with, and `targets`, `sources` and `weight` tell whom it talks to at a step.  With `push_sum` W
-    does not keep the mean by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
+    the peer ever has a link with, `targets`, `sources` and `weight` tell whom it talks to at a step, and `mixing` has the
+    weights of the first round alone: `weight(message)` is what a message counts by.  With `push_sum` W does not keep the mean
+    by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
     `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known),
     `held_out_samples` how many it keeps apart from them.  `layout` names the tensors that `weights` is made of, in order and
     without gaps; it never changes.  `spaces` are the vectors that may travel: the model, and what the strategy declares.
@@ -433,6 +434,9 @@ class Peer:
     async def gather(self, step: int, space: str = MODEL) -> list[Message]:
         """One message of this step and space from each of its `sources` that still lives, in order of neighbour, waiting for
         them.
+
+        A message bears the value that its sender's `step` had when it was sent, and `apply` adds one: so gather with the value
+        that this peer's own `step` had when it sent.
 
         Earlier ones of the space are dropped as too late; later ones, and those of other spaces, stay.  One that is not as
         expected counts as missing: nobody waits for another, and its sender's weight stays with this peer for the step.

@@ -92,12 +92,13 @@ def _check_sweep(arguments: argparse.Namespace, path: Path) -> int:
 def _print_sweep(sweep: Sweep, invalid: list[Invalid], seconds: float, warnings: list[str]) -> None:
     from rich.console import Console
 
+    from grapevine.experiments.results.numbers import plural
     from grapevine.experiments.sweep.eta import show_left
 
     console = Console(highlight=False, soft_wrap=True)
     runs, cells = len(sweep.points), len(sweep.cells)
-    trials = f", and {len(sweep.trials):,} trials before them" if sweep.trials else ""
-    console.print(f"{cells:,} combinations, {runs:,} runs{trials}", markup=False)
+    trials = f", and {plural(len(sweep.trials), 'trial')} before" if sweep.trials else ""
+    console.print(f"{plural(cells, 'combination')}, {plural(runs, 'run')}{trials}", markup=False)
     shorter = any(point.experiment.stop.accuracy for point in sweep.points)
     least = "; lists that widen take longer" if sweep.trials else ""
     less = "; less where an accuracy ends runs early" if shorter else ""
@@ -107,7 +108,7 @@ def _print_sweep(sweep: Sweep, invalid: list[Invalid], seconds: float, warnings:
         what = "stop the sweep; take them out, or write skip_invalid = true below [sweep] to leave them out"
         what = "are left out, as the file says" if sweep.options.skip_invalid else what
         count = sum(each.runs for each in invalid)
-        told = f"{len(invalid):,} combinations ({count:,} runs) cannot be built, and {what}:"
+        told = f"{plural(len(invalid), 'combination')} ({plural(count, 'run')}) cannot be built, and {what}:"
         console.print(told, style="bold red", markup=False)
         for each in invalid:
             console.print(f"  {each}", markup=False)

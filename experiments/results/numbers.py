@@ -21,6 +21,11 @@ def figure(value: float | None, unit: str = "") -> str:
     return f"{text} {unit}".rstrip()
 
 
+def plural(count: int, noun: str) -> str:
+    """ "1 run", "1,200 runs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def peers_text(peers: Sequence[int]) -> str:
     """Return a list of peers as text: [3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; [] -> 'none'; above 12 the count."""
     if len(peers) > MOST_NAMED:

@@ -119,6 +119,7 @@ class Manifest(msgspec.Struct):
     places: list[str] | None = None
     shared_lines: Shared | None = None
     machine: dict[str, Any] | None = None
+    code: dict[str, str | None] | None = None
 
 
 class Event(msgspec.Struct):

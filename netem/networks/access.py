@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, lay, loss_share
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, loss_share, plan_links
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.units import Duration, Rate, duration_ns, rate_bytes_per_s, read
 
@@ -62,7 +62,7 @@ class Access(Shaped, frozen=True, kw_only=True, tag="access"):
         def spec(source: int, target: int) -> LinkSpec:
             return self._spec(source, target, places[min(source, target), max(source, target)])
 
-        return self.finish_plan(lay(graph, seed, spec, lambda peer: self._rate(self.up or self.lines, peer), self._down))
+        return self.finish_plan(plan_links(graph, seed, spec, lambda peer: self._rate(self.up or self.lines, peer), self._down))
 
     def _spec(self, source: int, target: int, place: int) -> LinkSpec:
         """Return one direction of the edge at `place` in the order of the edges."""

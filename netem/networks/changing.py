@@ -8,7 +8,7 @@ import msgspec
 
 from grapevine.netem.links.profile import SECOND_NS, Profile, Step
 from grapevine.netem.links.profile_laws import Cellular, Diurnal, Listed, ProfileLaw, Walk
-from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, capped_rate, lay, loss_share
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, capped_rate, loss_share, plan_links
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.networks.traces import read_trace
 from grapevine.netem.units import UNLIMITED, Duration, Rate, duration_ns, rate_bytes_per_s, read
@@ -54,7 +54,9 @@ class Changing(Shaped, frozen=True, kw_only=True):
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         spec = self.spec(self.profile_law(duration_ns(self.delay)))
         uplink, downlink = rate_bytes_per_s(self.uplink), rate_bytes_per_s(self.downlink)
-        return self.finish_plan(lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink))
+        return self.finish_plan(
+            plan_links(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink)
+        )
 
     def spec(self, profile_law: ProfileLaw) -> LinkSpec:
         """Return a link with this law; its planned rate is the law's mean rate."""
@@ -101,7 +103,7 @@ class Trace(Changing, frozen=True, kw_only=True, tag="trace"):
         return msgspec.structs.replace(spec, profile_law=None, profile=Profile(given, self.loop), scattered=self.scatter)
 
 
-class Schedule(Changing, frozen=True, kw_only=True, tag="schedule"):
+class ScheduleNetwork(Changing, frozen=True, kw_only=True, tag="schedule"):
     """Links that change at given times: a list of times, and of the rates that hold from these times on."""
 
     times: Annotated[tuple[Duration, ...], msgspec.Meta(min_length=1)] = ("0 s",)

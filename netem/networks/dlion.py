@@ -15,7 +15,7 @@ from grapevine.netem.devices.device import Device, Devices
 from grapevine.netem.devices.varying import VaryingDevice
 from grapevine.netem.links.profile import Profile, Step
 from grapevine.netem.networks.access import Access
-from grapevine.netem.networks.plan import Cable, LinkSpec, NetworkPlan, lay, loss_share
+from grapevine.netem.networks.plan import Cable, LinkSpec, NetworkPlan, loss_share, plan_links
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.units import Duration, Rate, Speed, duration_ns, rate_bytes_per_s, read, speed_samples_per_s
 
@@ -131,7 +131,7 @@ class MicroCloudNetwork(Shaped, frozen=True, kw_only=True, tag="micro-clouds"):
         sites = np.array_split(np.arange(count), -(-count // self.size))
         site = {int(peer): place for place, peers in enumerate(sites) for peer in peers}
         within, between = self._specs()
-        plan = lay(
+        plan = plan_links(
             graph,
             seed,
             lambda source, target: within if site[source] == site[target] else between,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from grapevine.netem.networks.access import Access
-from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
+from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, ScheduleNetwork, Trace
 from grapevine.netem.networks.dlion import Dlion, MicroCloudNetwork
-from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, lay, read_link
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, plan_links, read_link
 from grapevine.netem.networks.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
 from grapevine.netem.networks.regions import Regions
 from grapevine.netem.networks.shaped import Shaped
@@ -54,7 +54,7 @@ class Edges(Shaped, frozen=True, kw_only=True, tag="edges"):
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         """Raises ValueError that names the edge or node with a wrong attribute, or if no attribute and no option is set."""
         self._refuse_bare_graph(graph)
-        plan = lay(
+        plan = plan_links(
             graph,
             seed,
             lambda source, target: self._spec(graph, source, target),
@@ -94,7 +94,7 @@ AnyNetwork = (
     | Edges
     | Regions
     | Trace
-    | Schedule
+    | ScheduleNetwork
     | DiurnalNetwork
     | RandomWalk
     | CellularNetwork

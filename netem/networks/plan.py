@@ -230,12 +230,12 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbi
         raise NotImplementedError
 
 
-def lay(
+def plan_links(
     graph: "nx.Graph",
     seed: int,
     spec: Callable[[int, int], LinkSpec],
-    uplink: Callable[[int], float],
-    downlink: Callable[[int], float],
+    uplink: Callable[[int], float] = lambda peer: math.inf,
+    downlink: Callable[[int], float] = lambda peer: math.inf,
     places: list[str] | None = None,
 ) -> NetworkPlan:
     """Return a plan from `spec(source, target)` for both directions of every edge, and `uplink(peer)` and `downlink(peer)`.

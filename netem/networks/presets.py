@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from grapevine.netem.networks.changing import CellularNetwork
-from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, lay, loss_share
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, loss_share, plan_links
 from grapevine.netem.networks.regions import Regions
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.networks.uniform import Uniform
@@ -138,7 +138,7 @@ class Home(Shaped, frozen=True, kw_only=True, tag="home"):
             return self.finish_spec(LinkSpec(rate, delay_ns, duration_ns(self.jitter), self.loss))
 
         places: list[str] = [self.lines[peer % len(self.lines)] for peer in range(len(lines))]
-        return self.finish_plan(lay(graph, seed, spec, up.__getitem__, down.__getitem__, places))
+        return self.finish_plan(plan_links(graph, seed, spec, up.__getitem__, down.__getitem__, places))
 
 
 def _rates(line: AccessLine) -> tuple[float, float]:

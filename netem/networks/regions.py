@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import msgspec
 
-from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, lay, loss_share
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, loss_share, plan_links
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.networks.tables import RegionTable, read_table, region_table
 from grapevine.netem.units import UNLIMITED, Duration, Rate, duration_ns, rate_bytes_per_s, read
@@ -70,7 +70,7 @@ class Regions(Shaped, frozen=True, kw_only=True, tag="regions"):
         places = [cycle[peer % len(cycle)] for peer in range(graph.number_of_nodes())]
         specs = {(a, b): self._spec(table, a, b) for a in set(places) for b in set(places)}
         uplink, downlink = rate_bytes_per_s(self.uplink), rate_bytes_per_s(self.downlink)
-        plan = lay(
+        plan = plan_links(
             graph,
             seed,
             lambda source, target: specs[places[source], places[target]],

@@ -1,11 +1,10 @@
 """The simplest networks: no emulation, and equal links."""
 
-import math
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from grapevine.netem.networks.plan import LinkSpec, Network, NetworkPlan, lay, read_link
+from grapevine.netem.networks.plan import LinkSpec, Network, NetworkPlan, plan_links, read_link
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.units import UNLIMITED, Duration, Rate, rate_bytes_per_s, read
 
@@ -18,7 +17,7 @@ class Unshaped(Network, frozen=True, kw_only=True, tag="unshaped"):
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         spec = LinkSpec()
-        return lay(graph, seed, lambda source, target: spec, lambda peer: math.inf, lambda peer: math.inf)
+        return plan_links(graph, seed, lambda source, target: spec)
 
 
 class Uniform(Shaped, frozen=True, kw_only=True, tag="uniform"):
@@ -43,7 +42,9 @@ class Uniform(Shaped, frozen=True, kw_only=True, tag="uniform"):
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         spec, uplink, downlink = self._parsed()
-        return self.finish_plan(lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink))
+        return self.finish_plan(
+            plan_links(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink)
+        )
 
     def _parsed(self) -> tuple[LinkSpec, float, float]:
         uplink = read("uplink", rate_bytes_per_s, self.uplink)

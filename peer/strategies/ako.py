@@ -63,6 +63,10 @@ class Ako(Strategy, frozen=True, tag="ako"):
     accumulate: bool = True
     """Whether what was not sent yet is kept; false is the ablation that drops it."""
 
+    @property
+    def link_share(self) -> float:
+        return self.fill
+
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("part"),)
 

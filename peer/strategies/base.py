@@ -27,6 +27,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     one step on that is the same for all ("by-step", for strategies that wait for the messages of each step).  `alike` says that
     all peers hold the same weights at every step, so that a peer which joins needs those of the very step from which it is a
     member; `leaves` that it calls `peer.leave`.
+    `gossip` says that whole models follow x <- W x - eta g, or W (x - eta g), step by step: then the consensus distance can be
+    predicted from W.
     """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
@@ -40,6 +42,12 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "fixed"
     alike: ClassVar[bool] = False
     leaves: ClassVar[bool] = False
+    gossip: ClassVar[Literal["none", "combine-then-adapt", "adapt-then-combine"]] = "none"
+
+    @property
+    def link_share(self) -> float:
+        """Which share of a link's rate its messages fill, where it sends as much as fits; forecasts of bytes go by it."""
+        return 1.0
 
     @property
     def hubs(self) -> int:

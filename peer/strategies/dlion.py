@@ -108,6 +108,10 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     """(d) Who asks the best peer for its weights: all others, or the one with the highest loss."""
 
     @property
+    def link_share(self) -> float:
+        return self.fill
+
+    @property
     def needs_order(self) -> bool:  # type: ignore[override]  # it depends on fields
         """Whether ledgers are settled: `Books` takes what a neighbour has read to be all that was sent before it."""
         return self.keep and self.transfer_every > 0

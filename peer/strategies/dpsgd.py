@@ -45,6 +45,10 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     def steps_ahead(self) -> int:
         return 0 if self.order == "combine-then-adapt" else 1
 
+    @property
+    def gossip(self) -> Literal["combine-then-adapt", "adapt-then-combine"]:  # type: ignore[override]  # it depends on a field
+        return self.order
+
     async def run(self, peer: Peer) -> None:
         while peer.running:
             if self.order == "combine-then-adapt":

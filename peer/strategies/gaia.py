@@ -63,6 +63,10 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
     slack: Annotated[int, msgspec.Meta(ge=0)] = 1
     """How many steps a peer may be ahead of the slowest when it begins a step; >= 0."""
 
+    @property
+    def link_share(self) -> float:
+        return self.fill
+
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         about = (_NUMBERS, COUNT)
         return Expected("chosen", about), Expected("marks", about), Expected("none", about)

@@ -73,6 +73,10 @@ class Slices(Strategy, frozen=True, tag="slices"):
     scaling: bool = True
     """Whether a slice counts by how often its sender is heard and by the link's delay; false: by the mixing weight alone."""
 
+    @property
+    def link_share(self) -> float:
+        return self.fill
+
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("part", ((0.0, inf),)),)
 

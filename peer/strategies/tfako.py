@@ -50,6 +50,10 @@ class TFAko(Strategy, frozen=True, tag="tfako"):
     """Whether each gradient is multiplied by its peer's samples a second over the mean of all; false: a faster peer counts
     more only because it makes more gradients."""
 
+    @property
+    def link_share(self) -> float:
+        return self.fill
+
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("part", ((0.0, inf),) if self.scaling else ()),)
 

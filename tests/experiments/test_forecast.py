@@ -14,7 +14,7 @@ from grapevine.experiments import forecast as forecast_module
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.experiment import Experiment, Processes, Stop, Virtual
 from grapevine.experiments.fleet import build
-from grapevine.experiments.forecast import Forecast, forecast, timeless
+from grapevine.experiments.forecast import Forecast, forecast, timeless, wide_jitter
 from grapevine.experiments.run import run
 from grapevine.experiments.tasks import Digits, Quadratic
 from grapevine.netem import HostDevices, MixedDevices, Uniform, UniformDevices, Unshaped
@@ -133,6 +133,15 @@ def test_steps_without_virtual_time_over_links_with_delay_are_a_warning(strategy
         {"strategy": DGC()}, {"strategy": InStep()},
     ):  # fmt: skip
         assert timeless(build(fleet.replace(**changes))) is None, changes
+
+
+def test_more_jitter_than_delay_is_told_in_check_and_run(tmp_path: Path) -> None:
+    wide = BASE.replace(world=Virtual(), network=Uniform(rate="8 Mbit/s", delay="5 ms", jitter="20 ms"), stop=Stop(steps=2))
+    (warning,) = [text for text in forecast(build(wide)).warnings if "jitter" in text]
+    assert warning.startswith("8 links (0 -> 1 the first) have a jitter of 20 ms and a delay of only 5 ms: ")
+    assert warning in run(wide, tmp_path / "run").summary["warnings"]
+    for network in (Uniform(delay="20 ms", jitter="20 ms"), Unshaped()):
+        assert wide_jitter(build(wide.replace(network=network))) is None
 
 
 def test_the_pace_of_this_machine_is_the_least_a_step_takes() -> None:

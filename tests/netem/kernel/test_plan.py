@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 
-from grapevine.netem import Ec2, FourG, Network, Schedule, Uniform
+from grapevine.netem import Ec2, FourG, Network, ScheduleNetwork, Uniform
 from grapevine.netem.kernel.plan import address, carried_by_kernel, commands, needs_netem
 from grapevine.netem.links.profile import Profile, Step
 from grapevine.netem.networks.plan import Cable, NetworkPlan
@@ -155,7 +155,7 @@ def test_links_carried_by_the_kernel_are_not_shaped_in_userspace() -> None:
     [
         (Uniform(rate="9 Mbit/s", tcp="bbr"), "its own TCP"),
         (Uniform(rate="9 Mbit/s", outage_every="1 min"), "cannot change a link over time"),
-        (Schedule(), "cannot change a link over time"),
+        (ScheduleNetwork(), "cannot change a link over time"),
         (FourG(), "cannot change a link over time"),
         (Uniform(delay="9 ms", jitter="1 ms", jitter_correlation=0.5), "ignores its jitter correlation"),
     ],

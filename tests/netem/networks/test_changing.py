@@ -7,7 +7,7 @@ import pytest
 
 from grapevine.netem import AnyNetwork, Uniform
 from grapevine.netem.links.link import ChangingLink, Link, TcpLink
-from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
+from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, ScheduleNetwork, Trace
 from grapevine.netem.networks.traces import read_trace
 
 S = 1_000_000_000
@@ -103,11 +103,11 @@ def test_links_share_a_trace_or_begin_each_at_its_own_place(table):
 
 
 def test_a_schedule_changes_at_its_times():
-    network = Schedule(times=("0 s", "1 s"), rates=("8 Mbit/s", "2 Mbit/s"), delays=("1 ms", "5 ms"), loop_after="3 s")
+    network = ScheduleNetwork(times=("0 s", "1 s"), rates=("8 Mbit/s", "2 Mbit/s"), delays=("1 ms", "5 ms"), loop_after="3 s")
     link = network.plan(PAIR, 0).link(0, 1)
     assert link.send(0, 1_250_000) == (0, 2 * S, 2 * S + 5 * MS)
     assert link.send(3 * S, 1_000_000).due_ns == 4 * S + 5 * MS
-    forever = Schedule(times=("0 s", "1 s"), rates=("8 Mbit/s", "2 Mbit/s")).plan(PAIR, 0).link(0, 1)
+    forever = ScheduleNetwork(times=("0 s", "1 s"), rates=("8 Mbit/s", "2 Mbit/s")).plan(PAIR, 0).link(0, 1)
     assert forever.send(100 * S, 250_000).finish_ns == 101 * S
 
 
