@@ -167,7 +167,9 @@ class _Builder:
 
     def problem(self, experiment: Experiment) -> Problem:
         document = experiment.document()
-        key = repr([document[part] for part in ("task", "partition", "peers", "seed")] + [experiment.strategy.hubs])
+        strategy = experiment.strategy
+        needs = strategy.hubs, strategy.held_out_share, strategy.probe_samples, sorted(strategy.asked)
+        key = repr([document[part] for part in ("task", "partition", "peers", "seed")] + [needs])
         if key not in self._problems:
             if len(self._problems) >= 64:  # data of many shapes: those of long ago will hardly come again
                 del self._problems[next(iter(self._problems))]

@@ -73,6 +73,7 @@ class Digits(Task, frozen=True, tag="digits"):
             peers=peers,
             seed=seed,
             preload=needs,
+            outputs=_CLASSES,
         )
 
     def _widths(self) -> tuple[int, ...]:

@@ -115,5 +115,7 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         fleet.problem.layout,
         fleet.problem.held_out[identity],
     )
+    peer.asks = experiment.strategy.asked
+    peer.outputs, peer.probe_samples = fleet.problem.outputs, fleet.problem.probe
     peer.expected = experiment.strategy.expects(peer)
     return peer

@@ -22,6 +22,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     are neighbours of everybody.  `follows_rounds` says that it asks for `peer.targets`, `peer.sources` and `peer.weight`, so
     that the graph may change from round to round and links may go one way; `pushes_sums` that it carries mass along, so
     that W need not keep the mean.  `needs_order` says that it goes wrong where messages of a link overtake each other.
+    `asks` names the work that it asks its task for beside plain gradients: "clip" and "targets" for `peer.gradient` with that
+    argument, "predict" for `peer.predict`, and the names that it gives to `peer.work`.
     """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
@@ -32,6 +34,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     follows_rounds: ClassVar[bool] = False
     pushes_sums: ClassVar[bool] = False
     needs_order: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ()
 
     @property
     def hubs(self) -> int:
@@ -40,8 +43,19 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
 
     @property
     def held_out_share(self) -> float:
-        """Which share of its samples every peer keeps apart from training, at least one, for `peer.held_out_loss`; 0 = none."""
+        """Which share of its samples every peer keeps apart from training, at least one, for `peer.evaluate`; 0 = none."""
         return 0.0
+
+    @property
+    def probe_samples(self) -> int:
+        """How many training samples nobody trains with, so that all peers share them as the probe set; 0 = none."""
+        return 0
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """All that it asks its task for, by the names under which a task offers it."""
+        looks = {"held-out"} if self.held_out_share else set()
+        return frozenset({*self.asks, *looks, *({"probe"} if self.probe_samples else ())})
 
     def expects(self, peer: Peer) -> tuple[Expected, ...] | None:
         """The forms of message that this strategy sends, as a peer may receive them; whatever has none of them is dropped and

@@ -26,6 +26,7 @@ import numpy as np
 
 from grapevine.experiments.results.summary import consensus_distance
 from grapevine.experiments.scenario import altered_device
+from grapevine.experiments.tasks.share import Share
 from grapevine.experiments.worlds.peer_report import Reporter, batch_generator, thinned
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.flow_file import open_table
@@ -115,23 +116,15 @@ class _Pipe:
             os._exit(1)
 
 
-class _Learner:
-    """One peer's gradients: its own minibatches, its emulated device."""
+class _Learner(Share):
+    """One peer's share of the task, on its emulated device."""
 
     def __init__(self, spec: PeerSpec) -> None:
-        self.problem = spec.problem
+        super().__init__(spec.problem, spec.peer.id, batch_generator(spec.seed, spec.peer.id))
         self.device = spec.device
-        self.sampler = spec.problem.sampler(spec.peer.id, batch_generator(spec.seed, spec.peer.id))
-        self.peer = spec.peer.id
 
-    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
-        return self.problem.gradient(weights, self.sampler.draw(batch_size))
-
-    def held_out_loss(self, weights: np.ndarray) -> float:
-        return self.problem.held_out_loss(self.peer, weights)
-
-    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
-        return self.device.step_ns(batch_size, now_ns, step)
+    def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
+        return self.device.step_ns(samples, now_ns, step)
 
 
 class _PeerProcess:
@@ -144,7 +137,7 @@ class _PeerProcess:
         self.peer = spec.peer
         self.clock = Clock(spec.dilation)
         endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
-        self.learner = _Learner(spec)
+        self.learner = self.peer.data = _Learner(spec)
         self.live = LivePeer(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
         priority = IO_PRIORITY if spec.realtime else 0
         self.privilege: Privilege | None = None
