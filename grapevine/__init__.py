@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from grapevine.experiments.tasks import Problem as Problem
     from grapevine.experiments.tasks import Quadratic as Quadratic
     from grapevine.experiments.tasks import Shards as Shards
+    from grapevine.experiments.tasks import Task as Task
     from grapevine.netem import Edges as Edges
     from grapevine.netem import HostDevices as HostDevices
     from grapevine.netem import MixedDevices as MixedDevices
@@ -49,7 +50,7 @@ _NAMES = {
     "experiments.config.experiment": "Experiment Processes Record Stop Virtual",
     "experiments.results.result": "Result",
     "experiments.run": "run",
-    "experiments.tasks": "Bootstrap Digits Dirichlet Iid Module Problem Quadratic Shards",
+    "experiments.tasks": "Bootstrap Digits Dirichlet Iid Module Problem Quadratic Shards Task",
     "netem": "Edges HostDevices MixedDevices Regions Uniform UniformDevices Unshaped",
     "peer.expected": "Expected",
     "peer.ledger": "Above All Largest Next",

@@ -33,28 +33,30 @@ class Gradients:
         self._awaited[work.name][work] = peer
 
     def answer(self, work: Work) -> tuple[float, np.ndarray]:
-        """The loss and gradient of what is due.  What the task raises comes through; the others stay awaited."""
+        """The loss and gradient of what is due.  What the task raises for it comes through."""
         if work not in self._computed:
             self._compute(work, self._awaited[work.name])
         return self._computed.pop(work)
 
     def _compute(self, first: Work, awaited: dict[Work, int]) -> None:
-        """Those of one name in one call, beginning with the one that is due, then in the order asked for."""
+        """Those of one name in one call, beginning with the one that is due, then in the order asked for.
+
+        Where the task raises, the one that is due is computed alone: another may be at fault.
+        """
         works = [first, *itertools.islice((work for work in awaited if work is not first), AT_ONCE - 1)]
         peers = [awaited[work] for work in works]
         try:
-            losses, gradients = together(self._problem, works, self._models(peers, works))
+            losses, gradients = self._at_once(works, peers)
         except Exception:
-            del awaited[first]
-            raise
+            works, peer = [first], awaited.pop(first)
+            losses, gradients = self._at_once(works, [peer])
         for place, work in enumerate(works):
-            del awaited[work]
+            awaited.pop(work, None)
             self._computed[work] = float(losses[place]), gradients[place]
 
-    def _models(self, peers: list[int], works: list[Work]) -> np.ndarray:
-        """At which weights each is asked for, float32 [k, size]."""
+    def _at_once(self, works: list[Work], peers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         models: np.ndarray = self._weights()[peers]
         for place, work in enumerate(works):
             if work.weights is not None:
                 models[place] = work.weights
-        return models
+        return together(self._problem, works, models)
