@@ -155,7 +155,7 @@ def _refuse_unoffered(experiment: Experiment, problem: Problem) -> None:
     if isinstance(strategy.asks, str):
         cure = f'write asks = ("{strategy.asks}",) on its class'
         raise ConfigError(key="strategy", value=strategy_name(experiment), problem="its asks are a text, no tuple", cure=cure)
-    missing = sorted(strategy.asked - offers.keys())
+    missing = sorted(map(str, strategy.asked - offers.keys()))
     if missing:
         task = str(type(experiment.task).__struct_config__.tag)
         words = ", ".join(f'"{name}"' for name in missing)

@@ -23,6 +23,13 @@ class Score(NamedTuple):
     accuracy: float
 
 
+class NoData:
+    """What a peer has before a world gives it the samples of its task: whatever is asked of it raises RuntimeError."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("this peer has no samples before a world carries it out")
+
+
 class Data(Protocol):
     """The samples that one peer may name."""
 
@@ -59,7 +66,7 @@ class Worker:
     loss_sum: float
     loss_count: int
 
-    data: Data | None = None  # given by the world
+    data: Data = NoData()  # the world gives it another
     asks: frozenset[str] = frozenset()
     outputs = 0
     """Numbers that the model gives for each sample (the classes); 0 where the task offers no predictions."""
@@ -77,11 +84,11 @@ class Worker:
             size = self.batch_size
         elif size < 1:
             raise ValueError(f"size = {size}: a batch needs at least one sample")
-        return self._data.draw(size)
+        return self.data.draw(size)
 
     def shard(self) -> Samples:
         """All training samples of this peer.  Raises ValueError where it holds none, because it serves."""
-        return self._data.whole()
+        return self.data.whole()
 
     def probe(self) -> Samples:
         """The samples that all peers share and nobody trains on, in the same order at every peer.
@@ -90,7 +97,7 @@ class Worker:
         """
         if not self.probe_samples:
             raise ValueError("there is no probe set: let the strategy's probe_samples be above 0")
-        return self._data.probe()
+        return self.data.probe()
 
     # ---- what a strategy awaits -----------------------------------------------------------------------------------
 
@@ -112,7 +119,7 @@ class Worker:
         `loss` is then the loss, before any clipping. At the present weights, on the peer's own training samples and without
         targets it is a training step: its samples, loss and speed are counted.
         """
-        samples = self._data.draw(self.batch_size) if batch is None else _handle(batch)
+        samples = self.data.draw(self.batch_size) if batch is None else _handle(batch)
         name, arguments = "gradient", _PLAIN
         if clip is not None or targets is not None:
             name, arguments = self._variant(samples, clip, targets)
@@ -137,7 +144,7 @@ class Worker:
         if on == "held-out":
             if not self.held_out_samples:
                 raise ValueError("this peer keeps no samples apart: let the strategy's held_out_share be above 0")
-            samples = self._data.held_out()
+            samples = self.data.held_out()
         elif on == "probe":
             samples = self.probe()
         else:
@@ -169,12 +176,6 @@ class Worker:
         return await Work(name, None, None if weights is None else self._model(weights), arguments)
 
     # ---- what these share -----------------------------------------------------------------------------------------
-
-    @property
-    def _data(self) -> Data:
-        if self.data is None:
-            raise RuntimeError("this peer has no samples before a world carries it out")
-        return self.data
 
     def _count(self, calls: int = 1) -> None:
         raise AssertionError("a peer counts")

@@ -58,7 +58,7 @@ def forward(samples: int) -> float:
 
 def clipped(samples: int) -> float:
     """The cost of a gradient that is clipped sample by sample: one forward and two backward passes (Lee and Kifer 2021,
-    "Scaling up differentially private deep learning with fast per-example gradient clipping", section 4)."""
+    "Scaling up differentially private deep learning with fast per-example gradient clipping", arXiv 2009.03106)."""
     return 5 * samples / 3
 
 
@@ -207,8 +207,10 @@ class Problem:
         """
         shards = [self.indices(peer) for peer in range(len(self.samples))]
         pool = np.unique(np.concatenate(shards))
-        if samples >= len(pool):
-            raise ValueError(f"{samples} samples for the probe set out of {len(pool)} to train with: ask for fewer")
+        if not 1 <= samples < len(pool):
+            raise ValueError(
+                f"{samples} samples for the probe set out of {len(pool)} to train with: ask for 1 or more, and fewer"
+            )
         chosen = np.sort(np.random.default_rng([seed, _PROBE]).choice(pool, samples, replace=False))
         left = [shard[~np.isin(shard, chosen)] for shard in shards]
         for peer, (before, after) in enumerate(zip(shards, left, strict=True)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil, inf
 from typing import Any
 
@@ -13,20 +13,51 @@ from grapevine.peer.effects import GRADIENTS, STANDARD, Work
 from grapevine.peer.samples import Samples
 
 
+class Costs:
+    """What the work that a problem offers takes of a device's time, in samples of a gradient."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.offers = problem.offers()
+        self._known: dict[tuple[str, int], int] = {}  # of standard work, by name and samples
+
+    def of(self, peer: int, work: Work) -> int:
+        """The cost of a piece of work for a peer.
+
+        Raises ValueError for what the task does not offer, and for a cost that no time can be made of.
+        """
+        if work.samples is None:
+            return self._of(work.name, self._offer(work.name)(peer, **work.arguments))
+        key = work.name, work.samples.count
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._of(work.name, self._offer(work.name)(work.samples.count))
+        return known
+
+    def _offer(self, name: str) -> Cost:
+        cost = self.offers.get(name)
+        if cost is None:
+            raise ValueError(f'the task does not offer "{name}": it offers {", ".join(self.offers)}')
+        return cost
+
+    def _of(self, name: str, samples: float) -> int:
+        if not 0 <= samples < inf:
+            raise ValueError(f'the task says that "{name}" costs {samples} samples: a cost is 0 or more, and finite')
+        return ceil(samples)
+
+
 class Share:
     """Names a peer's samples, knows what a piece of work costs, and does it.
 
-    `rng` is what the peer's minibatches are drawn from; `costs` are the problem's `offers()`, which many shares may have in
-    common.
+    `rng` is what the peer's minibatches are drawn from; many shares of a problem may have their `costs` in common.
     """
 
     __slots__ = ("costs", "peer", "problem", "sampler")
 
-    def __init__(self, problem: Problem, peer: int, rng: np.random.Generator, costs: Mapping[str, Cost] | None = None) -> None:
+    def __init__(self, problem: Problem, peer: int, rng: np.random.Generator, costs: Costs | None = None) -> None:
         self.problem = problem
         self.peer = peer
         self.sampler = problem.sampler(peer, rng)
-        self.costs = problem.offers() if costs is None else costs
+        self.costs = costs or Costs(problem)
 
     def draw(self, count: int) -> Samples:
         """The next minibatch."""
@@ -49,17 +80,8 @@ class Share:
         return Samples(self.sampler.over(self.problem.arrays["probe"]), self.problem.probe, "probe")
 
     def cost_samples(self, work: Work) -> int:
-        """What a piece of work takes of the device's time, in samples of a gradient.
-
-        Raises ValueError for what the task does not offer, and for a cost that no time can be made of.
-        """
-        cost = self.costs.get(work.name)
-        if cost is None:
-            raise ValueError(f'the task does not offer "{work.name}": it offers {", ".join(self.costs)}')
-        samples = cost(self.peer, **work.arguments) if work.samples is None else cost(work.samples.count)
-        if not 0 <= samples < inf:
-            raise ValueError(f'the task says that "{work.name}" costs {samples} samples: a cost is 0 or more, and finite')
-        return ceil(samples)
+        """What a piece of work takes of the device's time, in samples of a gradient; raises as `Costs.of` does."""
+        return self.costs.of(self.peer, work)
 
     def do(self, work: Work, weights: np.ndarray) -> Any:
         """Do a piece of work; `weights` (float32 [size]) are the peer's own.  What the task raises comes through."""

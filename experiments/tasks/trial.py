@@ -6,6 +6,8 @@ import numpy as np
 
 from grapevine.experiments.tasks.base import Problem
 
+_TRIED = 32  # samples of one gradient are enough to see
+
 
 def try_out(problem: Any, peers: int, batch_size: int) -> None:
     """Refuse a problem that cannot be trained with: one gradient, and one score of each kind, are tried.
@@ -22,7 +24,7 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
     if trains is None:
         raise ValueError(f"{name} gives no peer any training samples: fill its shards, as partition.split does")
     try:
-        batch = problem.sampler(trains, np.random.default_rng(0)).draw(batch_size)
+        batch = problem.sampler(trains, np.random.default_rng(0)).draw(min(batch_size, _TRIED))
         loss, gradient = problem.gradient(problem.initial, batch)
         scores = [problem.evaluate(problem.initial[None], data) for data in ("validation", "test")]
     except Exception as error:  # the user's own code: it may raise anything

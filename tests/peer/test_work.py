@@ -10,6 +10,7 @@ import pytest
 
 from grapevine.peer.effects import Work
 from grapevine.peer.peer import Peer
+from grapevine.peer.work import NoData
 from tests.helpers import make_peer, run_until_blocked
 
 ONES = np.ones(8, np.float32)
@@ -140,6 +141,6 @@ def test_what_there_is_none_of_is_refused() -> None:
             ask()
     with pytest.raises(ValueError, match="size = 0"):
         peer.batch(0)
-    peer.data = None
+    peer.data = NoData()
     with pytest.raises(RuntimeError, match="before a world"):
         peer.batch()

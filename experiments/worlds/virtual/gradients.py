@@ -34,9 +34,11 @@ class Gradients:
 
     def answer(self, work: Work) -> tuple[float, np.ndarray]:
         """The loss and gradient of what is due.  What the task raises for it comes through."""
-        if work not in self._computed:
+        answer = self._computed.pop(work, None)
+        if answer is None:
             self._compute(work, self._awaited[work.name])
-        return self._computed.pop(work)
+            answer = self._computed.pop(work)
+        return answer
 
     def _compute(self, first: Work, awaited: dict[Work, int]) -> None:
         """Those of one name in one call, beginning with the one that is due, then in the order asked for.

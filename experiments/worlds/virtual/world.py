@@ -12,7 +12,7 @@ import heapq
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,8 +22,7 @@ from grapevine.experiments.config.events import Event, KillEvent
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.summary import Outcome
 from grapevine.experiments.scenario import in_order
-from grapevine.experiments.tasks.base import Cost
-from grapevine.experiments.tasks.share import Share
+from grapevine.experiments.tasks.share import Costs, Share
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import Reporter, batch_generator, make_peer
@@ -60,7 +59,7 @@ class Member:
         "waiting",
     )
 
-    def __init__(self, fleet: Fleet, peer: Peer, costs: Mapping[str, Cost]) -> None:
+    def __init__(self, fleet: Fleet, peer: Peer, costs: Costs) -> None:
         self.peer = peer
         self.endpoint = new_endpoint(peer)
         self.share = peer.data = Share(fleet.problem, peer.id, batch_generator(fleet.experiment.seed, peer.id), costs)
@@ -85,7 +84,7 @@ class VirtualWorld:
         self.collector = collector
         self.interrupt = interrupt
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
-        costs = fleet.problem.offers()
+        costs = Costs(fleet.problem)
         self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs) for peer in range(peers)]
         self.carriage = WholeMessages(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
         for member in self.members:
@@ -247,22 +246,20 @@ class VirtualWorld:
     def _begin(self, member: Member, work: Work) -> Exception | None:
         """Let work fall due when the peer's device has done it; what the task raises where it cannot say what it costs."""
         try:
-            samples = member.share.cost_samples(work)
+            samples = member.share.costs.of(member.peer.id, work)
         except Exception as error:
             return error
-        if work.name in GRADIENTS:
+        lazy = work.name in GRADIENTS
+        if lazy:
             self._gradients.ask(member.peer.id, work)
         step_ns = member.device.step_ns(samples, self.now_ns, member.peer.speed.steps)
-        self._at(self.now_ns + step_ns, self._work_due, member, work)
+        self._at(self.now_ns + step_ns, self._work_due, member, work, lazy)
         return None
 
-    def _work_due(self, member: Member, work: Work) -> None:
+    def _work_due(self, member: Member, work: Work, lazy: bool) -> None:
         """Do the work, and let the strategy have the answer, or what the task raised."""
         try:
-            if work.name in GRADIENTS:
-                answer: Any = self._gradients.answer(work)
-            else:
-                answer = member.share.do(work, member.peer.weights)
+            answer = self._gradients.answer(work) if lazy else member.share.do(work, member.peer.weights)
         except Exception as error:
             self._resume(member, None, error)
         else:

@@ -261,7 +261,8 @@ def test_what_standard_work_costs(name: str, count: int, cost: int) -> None:
 def test_work_that_is_not_offered_or_costs_nonsense_is_refused() -> None:
     problem = Quadratic().problem(2, Iid(), 0)
     for cost in (float("nan"), -1.0, float("inf")):
-        share = Share(problem, 0, np.random.default_rng(0), {"solve": lambda peer, cost=cost: cost})
+        share = Share(problem, 0, np.random.default_rng(0))
+        share.costs.offers["solve"] = lambda peer, cost=cost: cost
         with pytest.raises(ValueError, match="a cost is 0 or more, and finite"):
             share.cost_samples(Work("solve", None, None, {}))
     with pytest.raises(ValueError, match='does not offer "predict": it offers gradient, clip, held-out, solve'):
