@@ -151,11 +151,11 @@ class LivePeer:
         start_ns, answer, raised = self.peer.now_ns, None, None
         try:
             samples = self.learner.cost_samples(work)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
             return None, error
         try:
             answer = self.learner.do(work, self.peer.weights)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - likewise
             raised = error
         if self._emulated:
             end_ns = start_ns + self.learner.duration_ns(samples, start_ns, self.peer.speed.steps)

@@ -125,6 +125,7 @@ class Worker:
             name, arguments = self._variant(samples, clip, targets)
         at = None if weights is None else self._model(weights)
         start_ns = self.instant_ns
+        gradient: np.ndarray
         self.loss, gradient = await Work(name, samples, at, arguments)
         self.calls = 0
         if at is None and targets is None and samples.source == "training":

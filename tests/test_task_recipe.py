@@ -32,7 +32,7 @@ def test_it_is_30_lines() -> None:
     assert len(BLOCK.splitlines()) <= 30
 
 
-@pytest.mark.parametrize("world", [Virtual(), Processes()])
+@pytest.mark.parametrize("world", [Virtual(), pytest.param(Processes(), marks=pytest.mark.live)])
 def test_it_finds_the_slopes_in_both_worlds(tmp_path: Path, task: Any, world: Any) -> None:
     """30 points with noise of deviation 0.1 each: four peers together are within 0.1 of the slopes."""
     experiment = Experiment(

@@ -254,7 +254,7 @@ class Problem:
         self.arrays = read_only(self.arrays)
 
     def _lengths(self, part: Part) -> list[int]:
-        return np.diff(self._ends[part], prepend=0).tolist()
+        return [int(count) for count in np.diff(self._ends[part], prepend=0)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "arrays": {}}

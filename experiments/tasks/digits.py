@@ -65,7 +65,7 @@ class Digits(Task, frozen=True, tag="digits"):
         data: dict[str, np.ndarray] = {}
         for part, (pixels, labels) in parts.items():
             data |= {f"{part}_x": shape(pixels), f"{part}_y": labels}
-        return LearningProblem(
+        problem = LearningProblem(
             initial=start,
             layout=layout,
             data=data,
@@ -74,8 +74,9 @@ class Digits(Task, frozen=True, tag="digits"):
             peers=peers,
             seed=seed,
             preload=needs,
-            outputs=_CLASSES,
         )
+        problem.outputs = _CLASSES
+        return problem
 
     def _widths(self) -> tuple[int, ...]:
         return (_PIXELS, *(self.hidden if self.model == "mlp" else ()), _CLASSES)

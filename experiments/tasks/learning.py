@@ -38,7 +38,8 @@ class LearningProblem(Problem):
 
     `make(arrays)` builds the learner, at its first use in each process; it travels to other processes, so it must be
     importable there. `data` holds `train_x`, `train_y`, and likewise `validation_` and `test_`, sample by sample along the
-    first axis. The probe set is a part of the training data. `outputs` is how many numbers the model gives for a sample.
+    first axis. The probe set is a part of the training data. Whoever makes the problem sets `outputs` where the model
+    predicts, and `without`.
     """
 
     def __init__(
@@ -52,7 +53,6 @@ class LearningProblem(Problem):
         peers: int,
         seed: int,
         preload: tuple[str, ...],
-        outputs: int,
     ):
         labels = data["train_y"]
         shards = partition.split(labels, peers, seed)
@@ -60,7 +60,6 @@ class LearningProblem(Problem):
         self.skew: Skew | None = skew(labels, shards)
         self.label_counts: np.ndarray | None = count_labels(labels, shards)
         self.preload = preload
-        self.outputs = outputs
         self.without: frozenset[str] = frozenset()
         """Standard work that this model does not offer."""
         self._make = make
@@ -68,8 +67,8 @@ class LearningProblem(Problem):
 
     def offers(self) -> dict[str, Cost]:
         """All standard work, but what the model cannot do."""
-        offers: dict[str, Cost] = {**super().offers(), "targets": plain, "predict": forward}
-        return {name: cost for name, cost in offers.items() if name not in self.without}
+        outwards: dict[str, Cost] = {"targets": plain, "predict": forward} if self.outputs else {}
+        return {name: cost for name, cost in {**super().offers(), **outwards}.items() if name not in self.without}
 
     def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Give the arrays back after the trip to another process."""

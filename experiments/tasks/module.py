@@ -80,21 +80,15 @@ class Module(Task, frozen=True, eq=False, tag="module"):
             peers=peers,
             seed=seed,
             preload=(autograd.__name__,),
-            outputs=0,
         )
         few = min(len(data["train_y"]), self.batch_size)
         trial = make({name: array[: few if name.startswith("train") else 2] for name, array in data.items()})
         _try(trial, initial, Batch(np.arange(few), seed), data)
         problem.notes.extend(trial.notes)
         problem.outputs = trial.outputs(initial, np.arange(few))
-        problem.without = self._without(trial.couples_samples, problem.outputs)
+        own_loss = {"targets"} if self.loss is not None else set()  # it may take labels only
+        problem.without = frozenset(own_loss | ({"clip"} if trial.couples_samples else set()))
         return problem
-
-    def _without(self, couples_samples: bool, outputs: int) -> frozenset[str]:
-        """The work that the module does not offer: of one sample alone, of its own outputs, towards other labels."""
-        clip = {"clip"} if couples_samples else set()
-        outwards = set() if outputs else {"predict", "targets"}
-        return frozenset(clip | outwards | ({"targets"} if self.loss is not None else set()))
 
     def _parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The data under "train", "validation" and "test"."""

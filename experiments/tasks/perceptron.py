@@ -73,7 +73,6 @@ class Perceptron:
         self.notes: list[str] = []
         self._layers = layers(widths)
         self.size = self._layers[-1].stop
-        self._classes = widths[-1]
         self._activations = sum(layer.rows + layer.columns for layer in self._layers)
         self._x, self._y = arrays["train_x"], arrays["train_y"]
         self._arrays = arrays
@@ -146,7 +145,8 @@ class Perceptron:
         space = self._space(1, len(indices))
         with np.errstate(all="ignore"):
             self._forward(space, self._parts(weights[None]), indices[None])
-        return space.logits[0].copy()
+        logits: np.ndarray = space.logits[0].copy()
+        return logits
 
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
         """The loss and accuracy of k models on the validation or the test set."""
@@ -169,7 +169,8 @@ class Perceptron:
             hidden = np.ones((len(matrix), inputs.shape[-2], matrix.shape[2] + 1), dtype=np.float32)
             np.maximum(np.matmul(inputs, matrix), 0, out=hidden[:, :, :-1])
             inputs = hidden
-        return np.matmul(inputs, matrices[-1])
+        logits: np.ndarray = np.matmul(inputs, matrices[-1])
+        return logits
 
     def _parts(self, flat: np.ndarray) -> list[np.ndarray]:
         """Views of the layers' matrices in the flat vectors [k, size]."""

@@ -124,7 +124,8 @@ class QuadraticProblem(Problem):
         there = np.asarray(towards, dtype=np.float64)
         if there.shape != (self.size,):
             raise ValueError(f"towards has the shape {list(there.shape)}: [{self.size}] is needed, as peer.weights have")
-        return ((self.arrays["targets"][peer] + rho * there) / (1 + rho)).astype(np.float32)
+        solution: np.ndarray = (self.arrays["targets"][peer] + rho * there) / (1 + rho)
+        return solution.astype(np.float32)
 
     def hold_out(self, share: float, seed: int) -> None:
         """There are no data to keep apart: a peer's objective is known exactly, and a look at it costs one sample."""
@@ -172,7 +173,8 @@ class QuadraticProblem(Problem):
 
     def optimum(self) -> np.ndarray:
         """The mean target."""
-        return self.arrays["targets"].mean(axis=0)
+        result: np.ndarray = self.arrays["targets"].mean(axis=0)
+        return result
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in super().__getstate__().items() if key != "_targets"}

@@ -20,14 +20,13 @@ import numpy as np
 
 from grapevine.experiments.config.events import Event, KillEvent
 from grapevine.experiments.fleet import Fleet
-from grapevine.experiments.results.summary import Outcome
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.scenario import in_order
 from grapevine.experiments.tasks.share import Costs, Share
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.peer_report import Reporter, batch_generator, make_peer
-from grapevine.experiments.worlds.processes import control
-from grapevine.experiments.worlds.processes.child import score
+from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, make_peer
+from grapevine.experiments.worlds.scoring import score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.gradients import Gradients
@@ -119,7 +118,7 @@ class VirtualWorld:
             self._broken_off(broken_off)
         wall_s = time.monotonic() - started_s
         with suppress(KeyboardInterrupt), self.interrupt.breaking_off(), one_thread():
-            self._report(control.FINAL)
+            self._report(FINAL)
         self.reason = self.failure or self.reason or self._natural_end()
         return self.collector.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
@@ -212,7 +211,7 @@ class VirtualWorld:
             except StopIteration:
                 member.ended = True
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a strategy may raise anything
                 self._fail(member, error)
                 return
             answer = raised = None
@@ -247,7 +246,7 @@ class VirtualWorld:
         """Let work fall due when the peer's device has done it; what the task raises where it cannot say what it costs."""
         try:
             samples = member.share.costs.of(member.peer.id, work)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
             return error
         lazy = work.name in GRADIENTS
         if lazy:
@@ -260,7 +259,7 @@ class VirtualWorld:
         """Do the work, and let the strategy have the answer, or what the task raised."""
         try:
             answer = self._gradients.answer(work) if lazy else member.share.do(work, member.peer.weights)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - likewise
             self._resume(member, None, error)
         else:
             self._resume(member, answer)

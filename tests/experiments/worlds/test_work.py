@@ -121,6 +121,8 @@ def test_work_takes_its_cost_in_samples_of_the_devices_time(tmp_path: Path) -> N
         assert peer.samples == 3 * (8 + 12 + own)  # what it trained with, at its own weights
 
 
+@pytest.mark.live
+@pytest.mark.slow
 def test_the_worlds_agree_on_work_of_every_kind(tmp_path: Path) -> None:
     """One live run: each peer trains alone, so that both worlds walk the same way but for rounding."""
     fast = UniformDevices(speed="20000 samples/s")
@@ -236,7 +238,7 @@ class Careless(Strategy, frozen=True, tag="careless"):
     ("strategy", "words", "function"),
     [(Silent(), 'asks = ("predict",)', "test_work.py"), (Careless(), "towards", "test_work.py")],
 )
-@pytest.mark.parametrize("world", [Virtual(), Processes()])
+@pytest.mark.parametrize("world", [Virtual(), pytest.param(Processes(), marks=[pytest.mark.live, pytest.mark.slow])])
 def test_both_worlds_say_in_which_line_work_was_refused(
     tmp_path: Path, world: Any, strategy: Strategy, words: str, function: str
 ) -> None:
