@@ -86,23 +86,7 @@ class Perceptron:
         losses = self._step(space, self._parts(weights[None]), batch.indices[None], slot.parts)
         return float(losses[0]), slot.vector
 
-    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
-        """The losses and gradients of k peers."""
-        return self._many(weights, batches)
-
-    def clipped_gradients(
-        self, weights: np.ndarray, batches: Sequence[Batch], clips: Sequence[float]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Likewise, with each sample's gradient clipped to an L2 norm of at most `clips[k]`."""
-        return self._many(weights, batches, clips=clips)
-
-    def soft_gradients(
-        self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Likewise, towards soft targets, float32 [samples, outputs] each."""
-        return self._many(weights, batches, targets=targets)
-
-    def _many(
+    def gradients(
         self,
         weights: np.ndarray,
         batches: Sequence[Batch],
@@ -130,6 +114,18 @@ class Perceptron:
             )
             start = stop
         return losses, out
+
+    def soft_gradients(
+        self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise, towards soft targets, float32 [samples, outputs] each."""
+        return self.gradients(weights, batches, targets=targets)
+
+    def clipped_gradients(
+        self, weights: np.ndarray, batches: Sequence[Batch], clips: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise, with each sample's gradient clipped to an L2 norm of at most `clips[k]`."""
+        return self.gradients(weights, batches, clips=clips)
 
     def measure(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> tuple[float, float]:
         """The loss and accuracy of one model on chosen training samples."""
