@@ -116,8 +116,9 @@ class Worker:
         place of the labels: the loss is the cross entropy -sum_c t_c log p_c. Raises ValueError for `clip` or `targets` that
         the strategy does not declare in its `asks`, and for a wrong shape.
 
-        `loss` is then the loss, before any clipping. At the present weights, on the peer's own training samples and without
-        targets it is a training step: its samples, loss and speed are counted.
+        `loss` is then the loss, before any clipping. A fresh minibatch counts as training, whatever the weights, and so do
+        training samples that are given, at the present weights: their number, loss and time go into `samples`, the recorded
+        training loss and `speed`. Nothing else does, nor do gradients towards targets.
         """
         samples = self.data.draw(self.batch_size) if batch is None else _handle(batch)
         name, arguments = "gradient", _PLAIN
@@ -128,7 +129,7 @@ class Worker:
         gradient: np.ndarray
         self.loss, gradient = await Work(name, samples, at, arguments)
         self.calls = 0
-        if at is None and targets is None and samples.source == "training":
+        if targets is None and (batch is None or (at is None and samples.source == "training")):
             self.speed.computed(self.instant_ns - start_ns, samples.count)
             self.loss_sum += self.loss
             self.loss_count += 1

@@ -68,14 +68,15 @@ def test_weights_that_are_given_are_copied() -> None:
         assert not np.shares_memory(given, own)
 
 
-def test_only_training_at_the_own_weights_is_counted() -> None:
+def test_fresh_minibatches_and_training_at_the_own_weights_are_counted() -> None:
     peer = asking("clip", "targets")
     batch = peer.batch(4)
     for counted, ask in (
         (True, lambda: peer.gradient()),
         (True, lambda: peer.gradient(batch=batch)),
         (True, lambda: peer.gradient(batch=peer.shard(), clip=1.0)),
-        (False, lambda: peer.gradient(weights=ONES)),
+        (True, lambda: peer.gradient(weights=ONES)),
+        (False, lambda: peer.gradient(weights=ONES, batch=batch)),
         (False, lambda: peer.gradient(batch=peer.probe())),
         (False, lambda: peer.gradient(batch=batch, targets=np.zeros((4, 3)))),
     ):

@@ -118,7 +118,7 @@ def test_work_takes_its_cost_in_samples_of_the_devices_time(tmp_path: Path) -> N
             assert {name: peer.notes[f"{step} {name} ns"] for name in costs} == {
                 name: cost * STEP_NS for name, cost in costs.items()
             }
-        assert peer.samples == 3 * (8 + 12 + own)  # what it trained with, at its own weights
+        assert peer.samples == 3 * (8 + 12 + 8 + own)  # fresh minibatches, and what was given at its own weights
 
 
 @pytest.mark.live
