@@ -203,19 +203,22 @@ class Perceptron:
 
         `targets` float32 [k, samples, outputs] take the place of the labels; `clips` [k] bound the samples' gradients.
         """
-        matmul, errors = np.matmul, space.errors
+        matmul, errors, last = np.matmul, space.errors, len(matrices) - 1
         with np.errstate(all="ignore"):
             self._forward(space, matrices, indices)
             losses = space.softmax(self._y.take(indices, mode="clip"))[0] if targets is None else space.soften(targets)
-            for layer in range(len(matrices) - 1, 0, -1):
-                back, mask = errors[layer - 1], space.masks[layer - 1]
-                matmul(errors[layer], matrices[layer][:, :-1].transpose(0, 2, 1), out=back)
-                np.greater(space.hidden[layer - 1], 0, out=mask)
-                np.multiply(back, mask, out=back)
+            for layer in range(last, -1, -1):
+                if clips is None:  # at once, while the errors are in the cache
+                    matmul(space.transposed[layer], errors[layer], out=gradients[layer])
+                if layer:
+                    back, mask = errors[layer - 1], space.masks[layer - 1]
+                    matmul(errors[layer], matrices[layer][:, :-1].transpose(0, 2, 1), out=back)
+                    np.greater(space.hidden[layer - 1], 0, out=mask)
+                    np.multiply(back, mask, out=back)
             if clips is not None:
                 space.clip(clips)
-            for layer in range(len(matrices) - 1, -1, -1):
-                matmul(space.transposed[layer], errors[layer], out=gradients[layer])
+                for layer in range(last, -1, -1):
+                    matmul(space.transposed[layer], errors[layer], out=gradients[layer])
         return losses
 
 

@@ -13,12 +13,15 @@ from grapevine.peer.effects import GRADIENTS, STANDARD, Work
 from grapevine.peer.samples import Samples
 
 
-class Costs:
-    """What the work that a problem offers takes of a device's time, in samples of a gradient."""
+class Costs(dict[tuple[str, int], int]):
+    """What the work that a problem offers takes of a device's time, in samples of a gradient.
+
+    Keeps the costs of standard work, by name and number of samples, once they were asked for.
+    """
 
     def __init__(self, problem: Problem) -> None:
+        super().__init__()
         self.offers = problem.offers()
-        self._known: dict[tuple[str, int], int] = {}  # of standard work, by name and samples
 
     def of(self, peer: int, work: Work) -> int:
         """The cost of a piece of work for a peer.
@@ -27,11 +30,12 @@ class Costs:
         """
         if work.samples is None:
             return self._of(work.name, self._offer(work.name)(peer, **work.arguments))
-        key = work.name, work.samples.count
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._of(work.name, self._offer(work.name)(work.samples.count))
-        return known
+        return self[work.name, work.samples.count]
+
+    def __missing__(self, key: tuple[str, int]) -> int:
+        name, count = key
+        cost = self[key] = self._of(name, self._offer(name)(count))
+        return cost
 
     def _offer(self, name: str) -> Cost:
         cost = self.offers.get(name)
@@ -57,7 +61,7 @@ class Share:
         self.problem = problem
         self.peer = peer
         self.sampler = problem.sampler(peer, rng)
-        self.costs = costs or Costs(problem)
+        self.costs = Costs(problem) if costs is None else costs
 
     def draw(self, count: int) -> Samples:
         """The next minibatch."""
@@ -104,7 +108,7 @@ class Share:
 def together(problem: Problem, works: Sequence[Work], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The losses [k] and gradients float32 [k, size] of k pieces of work of one name, at `weights` float32 [k, size]."""
     name = works[0].name
-    batches = [work.samples.batch for work in works if work.samples is not None]
+    batches = [work.samples.batch for work in works]  # type: ignore[union-attr]  # gradients are of samples
     if name == "gradient":
         return problem.gradients(weights, batches)
     given = [work.arguments[name] for work in works]

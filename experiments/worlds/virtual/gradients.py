@@ -45,16 +45,17 @@ class Gradients:
 
         Where the task raises, the one that is due is computed alone: another may be at fault.
         """
-        works = [first, *itertools.islice((work for work in awaited if work is not first), AT_ONCE - 1)]
-        peers = [awaited[work] for work in works]
+        works, peers = [first], [awaited.pop(first)]
+        others = dict(itertools.islice(awaited.items(), AT_ONCE - 1))
         try:
-            losses, gradients = self._at_once(works, peers)
+            losses, gradients = self._at_once([*works, *others], [*peers, *others.values()])
         except Exception:  # noqa: BLE001 - the task's own code: it may raise anything
-            works, peer = [first], awaited.pop(first)
-            losses, gradients = self._at_once(works, [peer])
-        for place, work in enumerate(works):
+            losses, gradients = self._at_once(works, peers)
+        else:
+            works += others
+        for work, loss, gradient in zip(works, losses.tolist(), gradients, strict=True):
             awaited.pop(work, None)
-            self._computed[work] = float(losses[place]), gradients[place]
+            self._computed[work] = loss, gradient
 
     def _at_once(self, works: list[Work], peers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         models: np.ndarray = self._weights()[peers]
