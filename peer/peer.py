@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, inf
 from typing import NamedTuple, Protocol
 
@@ -127,7 +127,7 @@ class Peer:
         self.loss_sum = 0.0
         self.loss_count = 0
         self.speed = SpeedMeter()
-        self.meters: dict[int, LinkMeter] = {}
+        self.meters: Mapping[int, LinkMeter] = {}
         self.staleness: dict[int, Staleness] = {neighbour: Staleness() for neighbour in self.neighbours}
         self.errors: Counter[str] = Counter()
         self.expected: Sequence[Expected] | None = None

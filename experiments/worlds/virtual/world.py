@@ -30,7 +30,7 @@ from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.child import score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
-from grapevine.experiments.worlds.virtual.transport import WholeMessages, new_endpoint
+from grapevine.experiments.worlds.virtual.transport import Transport, new_endpoint
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
 from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
 from grapevine.peer.peer import Peer
@@ -85,9 +85,9 @@ class VirtualWorld:
         self.interrupt = interrupt
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
         self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer])) for peer in range(peers)]
-        self.carriage = WholeMessages(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
+        self.carriage = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
         for member in self.members:
-            member.reporter = Reporter(member.peer, self.carriage.sent(member), self.carriage.received(member))
+            member.reporter = Reporter(member.peer, self.carriage.sent[member.peer.id], self.carriage.received[member.peer.id])
         self._stop_ns = fleet.stop_ns
         self._every_ns = fleet.every_ns
         self._next_record_ns = 0
@@ -304,7 +304,7 @@ class VirtualWorld:
         self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         for neighbour in list(dead.peer.mixing):
             member = self.members[neighbour]
-            self.carriage.lose(member, identity)
+            self.carriage.drop(neighbour, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
 
