@@ -127,7 +127,9 @@ class Endpoint:
         neighbour = self._neighbours[target]
         meter, message, total = neighbour.meter, neighbour.sequence, parcel.body.nbytes
         neighbour.sequence = message + 1
-        piece = piece_bytes(total, message, meter.chunk_bytes())
+        piece = meter.chunk_bytes()
+        if total <= piece:
+            piece = piece_bytes(total, message, piece)
         chunk_bytes = HEADER_BYTES + piece
         if total > piece:
             size_bytes = parcel.size_bytes + HEADER_BYTES * -(-total // piece)
@@ -187,10 +189,13 @@ class Endpoint:
         del neighbour.arriving[chunk.message]
         return Arrival(source, chunk.message, assembly.head, assembly.body, now_ns, assembly.size_bytes), answer
 
-    def acknowledged(self, answer: Acknowledgement, now_ns: int) -> None:
-        """A neighbour has a message, or some of it: measure the link.  What answers nothing that is under way is counted."""
-        meter = self.meters.get(answer.source)
-        if meter is None or not meter.acknowledged(answer.message, answer.spread_bytes, answer.spread_ns, now_ns):
+    def acknowledged(self, source: int, message: int, spread_bytes: int, spread_ns: int, now_ns: int) -> None:
+        """A neighbour has a message, or some of it (the numbers of its Acknowledgement, without a stamp): measure the link.
+
+        What answers nothing that is under way is counted as an error.
+        """
+        meter = self.meters.get(source)
+        if meter is None or not meter.acknowledged(message, spread_bytes, spread_ns, now_ns):
             self.errors["acknowledgement"] += 1
 
 

@@ -262,7 +262,7 @@ class LivePeer:
                 case Arrival() as arrival:
                     self._pending.append(arrival)
                 case Acknowledged(answer, arrived_ns):
-                    self.endpoint.acknowledged(answer, arrived_ns)
+                    self.endpoint.acknowledged(answer.source, answer.message, answer.spread_bytes, answer.spread_ns, arrived_ns)
                 case Lost(neighbour):
                     self._losses.append(neighbour)
                     self.endpoint.lose(neighbour)

@@ -45,13 +45,13 @@ class Fluid:
 
     def bend(self, flow: int, at_ns: float) -> bool:
         """Let a flow have the rate that it was given, from now on; whether that is another one than before."""
-        rate = self.shares.rates[flow]
+        rate, asked = self.shares.rates[flow], self.asked[flow]
         bends = rate != self.slopes[flow]
         if bends:
-            self.done[flow] = min(self.done_bytes(flow, at_ns), self.asked[flow])
+            self.done[flow] = min(self.done_bytes(flow, at_ns), asked)
             self.since_ns[flow] = at_ns
             self.slopes[flow] = rate
-        self.ends_ns[flow] = self.when_ns(flow, self.asked[flow])
+        self.ends_ns[flow] = self.when_ns(flow, asked)
         return bends
 
     def restart(self, flow: int, size_bytes: float, at_ns: float) -> None:

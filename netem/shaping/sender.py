@@ -7,7 +7,6 @@ Pure: every method is given the time. Real time and virtual time, with and witho
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from grapevine.netem.links.link import Link, Transit
@@ -46,9 +45,7 @@ class Sender:
 
     def slip(self, now_ns: int, size_bytes: int) -> int:
         """Let a few bytes go past whatever waits; when they arrive."""
-        if not self.busy(now_ns):
-            self.debt_bytes = 0
-        self.debt_bytes += size_bytes
+        self.debt_bytes = size_bytes + (self.debt_bytes if self.busy(now_ns) else 0)
         return self.link.beside_ns(now_ns, size_bytes)
 
     def offer(self, now_ns: int, size_bytes: int, item: Any, first: bool = True, urgent: bool = False) -> Transit | None:
@@ -74,20 +71,29 @@ class Sender:
         self.debt_bytes = 0
         return item, self.link.send(start_ns, size_bytes, first)
 
-    def carry(self, now_ns: int, sizes: Sequence[int]) -> list[Transit]:
-        """Put a message on the link at once, in parts of these sizes, of which the first is its first chunk; when each travels.
+    def carry(self, now_ns: int, first_bytes: int, rest_bytes: int = 0, chunk_bytes: int = 0) -> list[Transit]:
+        """Put a message on the link at once, its first chunk and the rest; when each travels.
 
-        Acknowledgements that come while it leaves fall among its chunks. They are not known yet, so those that fell among the
-        chunks of the message before are made up for in the same way: evenly over all bytes, which is also what the receiver
-        then measures.
+        The rest goes in one piece, or in chunks of `chunk_bytes` where that is not 0. Acknowledgements that come while a
+        message leaves fall among its chunks. As they are not known yet, those that came since the message before are made up
+        for in their place: evenly over all bytes, so that the receiver measures what it would.
         """
         link, debt_bytes = self.link, self.debt_bytes
         if debt_bytes:
             self.debt_bytes = 0
-            sizes = _spread(sizes, debt_bytes)
-        transits = [link.send(now_ns, sizes[0])]
-        for size_bytes in sizes[1:]:
-            transits.append(link.send(now_ns, size_bytes, False))
+            early_bytes = debt_bytes * first_bytes // (first_bytes + rest_bytes)
+            first_bytes += early_bytes
+            debt_bytes -= early_bytes
+        first = link.send(now_ns, first_bytes)
+        if not rest_bytes:
+            return [first]
+        if not chunk_bytes:
+            return [first, link.send(now_ns, rest_bytes + debt_bytes, False)]
+        transits = [first]
+        for start in range(0, rest_bytes, chunk_bytes):
+            end = min(start + chunk_bytes, rest_bytes)
+            more_bytes = debt_bytes * end // rest_bytes - debt_bytes * start // rest_bytes
+            transits.append(link.send(now_ns, end - start + more_bytes, False))
         return transits
 
     def forget(self) -> int:
@@ -114,17 +120,20 @@ class FlowSender(Sender):
     def busy(self, now_ns: int) -> bool:
         return bool(self.leaving or self.queue)
 
-    def begin(self, count: int) -> int:
-        """Let the next `count` chunks of the queue leave; how many bytes these take on the link.
+    def takes(self, size_bytes: int) -> int:
+        """What the next bytes to leave take on the link: with what they make up for, and with what goes twice."""
+        size_bytes += self.debt_bytes
+        self.debt_bytes = 0
+        return self.link.swell(size_bytes)
 
-        With what goes twice, and the first with what it makes up for.
-        """
+    def begin(self, count: int) -> int:
+        """Let the next `count` chunks of the queue leave; how many bytes they take on the link."""
         total_bytes = 0
         for _ in range(count):
-            chunk = self.queue.popleft()
-            self.queued_bytes -= chunk.size_bytes
-            size_bytes, self.debt_bytes = self.link.swell(chunk.size_bytes + self.debt_bytes), 0
-            self.leaving.append(Queued(chunk.offered_ns, size_bytes, chunk.item, chunk.first))
+            offered_ns, size_bytes, item, first = self.queue.popleft()
+            self.queued_bytes -= size_bytes
+            size_bytes = self.takes(size_bytes)
+            self.leaving.append(Queued(offered_ns, size_bytes, item, first))
             total_bytes += size_bytes
         return total_bytes
 
@@ -141,20 +150,3 @@ class FlowSender(Sender):
         forgotten_bytes = sum(chunk.size_bytes for chunk in self.leaving) + super().forget()
         self.leaving.clear()
         return forgotten_bytes
-
-
-def _spread(sizes: Sequence[int], more_bytes: int) -> list[int]:
-    """Sizes that are more by so many bytes in all, as evenly as whole bytes allow."""
-    first_bytes, *rest = sizes
-    if not rest:
-        return [first_bytes + more_bytes]
-    rest_bytes = sum(rest)
-    early_bytes = more_bytes * first_bytes // (first_bytes + rest_bytes)
-    more_bytes -= early_bytes
-    spread, end_bytes, given_bytes = [first_bytes + early_bytes], 0, 0
-    for size_bytes in rest:
-        end_bytes += size_bytes
-        until_bytes = more_bytes * end_bytes // rest_bytes
-        spread.append(size_bytes + until_bytes - given_bytes)
-        given_bytes = until_bytes
-    return spread

@@ -21,7 +21,7 @@ def carry(sender: Endpoint, receiver: Endpoint, count: int, rate_bytes_per_s: fl
         leaves_ns += chunk.size_bytes / rate_bytes_per_s * 1e9
         complete = receiver.receive(chunk, round(leaves_ns) + delay_ns)
     assert complete is not None
-    sender.acknowledged(complete[1], round(leaves_ns) + 2 * delay_ns)
+    sender.acknowledged(*complete[1][:-1], round(leaves_ns) + 2 * delay_ns)
     return round(leaves_ns)
 
 
@@ -89,10 +89,10 @@ def test_an_answer_to_nothing_is_refused() -> None:
     for chunk in chunks_of(sender, 1, 10):
         complete = receiver.receive(chunk, 0)
     assert complete is not None
-    sender.acknowledged(complete[1], 0)
+    sender.acknowledged(*complete[1][:-1], 0)
     assert sender.errors == {}
-    sender.acknowledged(complete[1], 0)
-    sender.acknowledged(complete[1]._replace(source=7), 0)
+    sender.acknowledged(*complete[1][:-1], 0)
+    sender.acknowledged(*complete[1]._replace(source=7)[:-1], 0)
     assert sender.errors == {"acknowledgement": 2}
 
 
@@ -122,7 +122,7 @@ def test_a_message_that_is_still_arriving_frees_room_and_measures() -> None:
         arrives_ns += chunk.size_bytes * 1e3
         if (answered := receiver.receive(chunk, round(arrives_ns))) is not None:
             told.append(chunk.number)
-            sender.acknowledged(answered[1], round(arrives_ns) + 5_000_000)
+            sender.acknowledged(*answered[1][:-1], round(arrives_ns) + 5_000_000)
             assert sender.meters[1].in_flight_bytes == sum(sizes[chunk.number + 1 :])
             assert sender.meters[1].rate_bytes_per_s == pytest.approx(1e6, rel=1e-3)
     between = -(-20_000_000 // (sizes[1] * 1_000))

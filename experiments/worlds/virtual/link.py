@@ -10,9 +10,8 @@ from grapevine.netem import Link
 from grapevine.netem.shaping.sender import Sender
 from grapevine.peer.counts import LinkCount
 from grapevine.peer.endpoint import Endpoint, Prepared
-from grapevine.peer.meter import LinkMeter
 from grapevine.peer.payloads import Parcel
-from grapevine.peer.wire import HEADER_BYTES, Acknowledgement
+from grapevine.peer.wire import HEADER_BYTES
 
 
 class Delivery(NamedTuple):
@@ -29,14 +28,9 @@ class Delivery(NamedTuple):
     """The time between the arrivals of its first and last chunks."""
 
 
-class Progress(NamedTuple):
-    """How far a message has come that is still arriving, as its receiver tells."""
-
-    at_ns: int
-    """When it tells."""
-    message: int
-    spread_bytes: int
-    spread_ns: int
+Answer = tuple[int, int, int, int]
+"""What a receiver tells of a message: when it tells it (or when that arrives), which message, and its dispersion so far: the
+bytes after its first chunk, and the ns in which they came."""
 
 
 class PeerLink:
@@ -46,7 +40,7 @@ class PeerLink:
     direction. Nothing happens when it is sent or arrives but that numbers change, so both are done when somebody looks.
     """
 
-    __slots__ = ("answers", "back", "endpoint", "open", "received", "reports", "sender", "sent", "source", "target")
+    __slots__ = ("answers", "back", "endpoint", "meter", "open", "received", "reports", "sender", "sent", "source", "target")
 
     back: PeerLink
 
@@ -54,12 +48,13 @@ class PeerLink:
         self.endpoint = endpoint
         self.source = endpoint.peer
         self.target = target
+        self.meter = endpoint.meters[target]
         self.sender = sender
         self.sent = sent
         self.received = received
         self.open = True  # until one of its ends is gone
-        self.answers: deque[Acknowledgement] = deque()  # on their way back, by when they arrive
-        self.reports: deque[Progress] = deque()  # that the receiver has not sent yet, as far as they are known
+        self.answers: deque[Answer] = deque()  # on their way back, by when they arrive
+        self.reports: deque[Answer] = deque()  # that the receiver has not sent yet, as far as they are known
 
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Delivery | None:
         """Put a message on the link; how it arrives, where that can be said already."""
@@ -69,22 +64,18 @@ class PeerLink:
         """How much of what was handed to the link has not left."""
         raise NotImplementedError
 
-    @property
-    def meter(self) -> LinkMeter:
-        """The link as its source measures it, by the answers that were looked at."""
-        return self.endpoint.meters[self.target]
-
     def prepare(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Prepared:
         """Let the endpoint number and cut a message, once it knows all that it would know by now."""
         if self.back.reports:
             self.back.hear(now_ns)
-        if self.answers and self.answers[0].due_ns <= now_ns:
+        if self.answers and self.answers[0][0] <= now_ns:
             self.settle(now_ns)
         return self.endpoint.prepare(self.target, parcel, now_ns, horizon_ns)
 
-    def answer(self, delivery: Delivery) -> None:
+    def arrived(self, delivery: Delivery) -> None:
         """A message has arrived: its acknowledgement goes back."""
-        now_ns, message, _, spread_bytes, spread_ns = delivery
+        now_ns, message, finish_ns, spread_bytes, spread_ns = delivery
+        self.received.arrived(now_ns - finish_ns, spread_bytes, spread_ns)
         if self.reports:
             self.hear(now_ns)
         self._acknowledge(now_ns, message, spread_bytes, spread_ns)
@@ -92,21 +83,21 @@ class PeerLink:
     def hear(self, now_ns: int) -> None:
         """Let the receiver tell, by now, how far messages have come."""
         reports = self.reports
-        while reports and reports[0].at_ns <= now_ns:
+        while reports and reports[0][0] <= now_ns:
             self._acknowledge(*reports.popleft())
 
     def settle(self, now_ns: int) -> None:
         """Let the source measure by the acknowledgements that have arrived by now."""
-        answers, acknowledged = self.answers, self.endpoint.acknowledged
-        while answers and answers[0].due_ns <= now_ns:
-            answer = answers.popleft()
-            acknowledged(answer, answer.due_ns)
+        answers = self.answers
+        while answers and answers[0][0] <= now_ns:
+            arrived_ns, message, spread_bytes, spread_ns = answers.popleft()
+            self.endpoint.acknowledged(self.target, message, spread_bytes, spread_ns, arrived_ns)
 
     def catch_up(self, now_ns: int) -> None:
         """Let the receiver tell, and the source know, all that they would have by now."""
         if self.reports:
             self.hear(now_ns)
-        if self.answers and self.answers[0].due_ns <= now_ns:
+        if self.answers and self.answers[0][0] <= now_ns:
             self.settle(now_ns)
 
     def stop(self) -> None:
@@ -119,7 +110,7 @@ class PeerLink:
         back = self.back
         due_ns = back.sender.slip(now_ns, HEADER_BYTES)
         back.sent.bytes += HEADER_BYTES
-        self.answers.append(Acknowledgement(self.target, message, spread_bytes, spread_ns, due_ns))
+        self.answers.append((due_ns, message, spread_bytes, spread_ns))
 
 
 class PrivateLink(PeerLink):
@@ -130,43 +121,38 @@ class PrivateLink(PeerLink):
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Delivery:
         message, size_bytes, first_bytes, chunk_bytes, report_ms = self.prepare(parcel, now_ns, horizon_ns)
         rest_bytes, sender = size_bytes - first_bytes, self.sender
-        if not rest_bytes:
-            (last,) = sender.carry(now_ns, (size_bytes,))
-            first = last
-        elif report_ms and type(sender.link) is not Link:  # its rate may change on the way
-            chunks = -(-rest_bytes // chunk_bytes)
-            first, *later = sender.carry(
-                now_ns, [first_bytes, *[chunk_bytes] * (chunks - 1), rest_bytes - (chunks - 1) * chunk_bytes]
-            )
-            last = later[-1]
-            self._foresee_each(message, chunk_bytes, report_ms, first.due_ns, [transit.due_ns for transit in later[:-1]])
+        if report_ms and type(sender.link) is not Link:  # its rate may change on the way
+            transits = sender.carry(now_ns, first_bytes, rest_bytes, chunk_bytes)
+            self._foresee_each(message, chunk_bytes, report_ms, [transit.due_ns for transit in transits[:-1]])
         else:
-            first, last = sender.carry(now_ns, (first_bytes, rest_bytes))
-            if report_ms:
-                self._foresee(message, rest_bytes, chunk_bytes, report_ms, first.due_ns, last.due_ns)
-        self.sent.bytes += size_bytes
-        self.sent.messages += 1
-        return Delivery(last.due_ns, message, last.finish_ns, rest_bytes, last.due_ns - first.due_ns)
+            transits = sender.carry(now_ns, first_bytes, rest_bytes)
+        _, finish_ns, due_ns = transits[-1]
+        first_ns = transits[0].due_ns
+        spread_ns = due_ns - first_ns
+        if spread_ns > report_ms * 1_000_000 > 0 and len(transits) == 2:
+            self._foresee(message, rest_bytes, chunk_bytes, report_ms * 1_000_000, first_ns, spread_ns)
+        sent = self.sent
+        sent.bytes += size_bytes
+        sent.messages += 1
+        return Delivery(due_ns, message, finish_ns, rest_bytes, spread_ns)
 
     def waiting_bytes(self, now_ns: int) -> float:
         link = self.sender.link
         return max(0.0, (link.free_ns - now_ns) / 1e9 * link.rate_bytes_per_s)
 
-    def _foresee(self, message: int, rest_bytes: int, chunk_bytes: int, report_ms: int, first_ns: int, last_ns: int) -> None:
-        """Note when the receiver will tell how far a message has come whose chunks arrive evenly between two instants."""
-        report_ns = report_ms * 1_000_000
-        if last_ns - first_ns <= report_ns:
-            return
-        pace_ns = (last_ns - first_ns) / rest_bytes * chunk_bytes
+    def _foresee(self, message: int, rest_bytes: int, chunk_bytes: int, report_ns: int, first_ns: int, spread_ns: int) -> None:
+        """Note when the receiver will tell how far a message has come, whose chunks arrive evenly after the first."""
+        pace_ns = spread_ns / rest_bytes * chunk_bytes
         between = max(1, math.ceil(report_ns / pace_ns - 1e-9))
         for chunks in range(between, -(-rest_bytes // chunk_bytes), between):
-            spread_ns = round(chunks * pace_ns)
-            self.reports.append(Progress(first_ns + spread_ns, message, chunks * chunk_bytes, spread_ns))
+            told_ns = round(chunks * pace_ns)
+            self.reports.append((first_ns + told_ns, message, chunks * chunk_bytes, told_ns))
 
-    def _foresee_each(self, message: int, chunk_bytes: int, report_ms: int, first_ns: int, dues_ns: list[int]) -> None:
-        """The same, of chunks that arrive at these instants."""
-        report_ns, told_ns = report_ms * 1_000_000, first_ns
-        for chunks, due_ns in enumerate(dues_ns, start=1):
+    def _foresee_each(self, message: int, chunk_bytes: int, report_ms: int, dues_ns: list[int]) -> None:
+        """The same, of a message whose chunks but the last arrive at these instants."""
+        report_ns = report_ms * 1_000_000
+        told_ns = first_ns = dues_ns[0] if dues_ns else 0
+        for chunks, due_ns in enumerate(dues_ns[1:], start=1):
             if due_ns - told_ns >= report_ns:
                 told_ns = due_ns
-                self.reports.append(Progress(due_ns, message, chunks * chunk_bytes, due_ns - first_ns))
+                self.reports.append((due_ns, message, chunks * chunk_bytes, due_ns - first_ns))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from grapevine.experiments.worlds.virtual.link import Delivery, PeerLink, Progress
+from grapevine.experiments.worlds.virtual.link import Delivery, PeerLink
 from grapevine.netem import Link, Shared
 from grapevine.netem.shaping.fluid import Fluid
 from grapevine.netem.shaping.max_min import MaxMin
@@ -68,9 +68,20 @@ class Segments:
 
 
 class SharedLink(PeerLink):
-    """One directed link that shares segments with others; a message is two chunks to its sender, the first and the rest."""
+    """One directed link that shares segments with others."""
 
-    __slots__ = ("_chunks", "_first_due_ns", "_first_ns", "_number", "_planned_ns", "_told_ns", "flow", "segments")
+    __slots__ = (
+        "_chunks",
+        "_first_bytes",
+        "_first_due_ns",
+        "_first_ns",
+        "_number",
+        "_planned_ns",
+        "_rest_bytes",
+        "_told_ns",
+        "flow",
+        "segments",
+    )
 
     sender: FlowSender
 
@@ -81,7 +92,8 @@ class SharedLink(PeerLink):
         self.segments = segments
         self.flow = segments.flows[self.source, target]
         segments.links[self.flow] = self
-        self._first_ns: float | None = None  # when the first chunk of the leaving message had left
+        self._first_bytes = self._rest_bytes = 0  # what the first chunk of the leaving message takes, and its others
+        self._first_ns: float | None = None  # when that first chunk had left
         self._first_due_ns: int | None = None  # and when that arrives
         self._chunks = 0  # how many of the later ones are known to have left
         self._told_ns = 0.0  # when the last one had left of which the receiver tells
@@ -91,9 +103,7 @@ class SharedLink(PeerLink):
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> None:
         """Queue a message; it arrives by itself."""
         prepared, sender = self.prepare(parcel, now_ns, horizon_ns), self.sender
-        sender.offer(now_ns, prepared.first_bytes, (parcel, prepared))
-        if prepared.first_bytes < prepared.size_bytes:
-            sender.offer(now_ns, prepared.size_bytes - prepared.first_bytes, None, False)
+        sender.offer(now_ns, prepared.size_bytes, (parcel, prepared))
         if not sender.leaving:
             self._begin(now_ns)
 
@@ -132,7 +142,13 @@ class SharedLink(PeerLink):
     def _begin(self, now_ns: float) -> None:
         """The next message comes to the head of the queue."""
         sender, segments = self.sender, self.segments
-        size_bytes = sender.begin(1 if len(sender.queue) == 1 or sender.queue[1].first else 2)
+        queued = sender.queue.popleft()
+        sender.leaving.append(queued)
+        sender.queued_bytes -= queued.size_bytes
+        first_bytes = queued.item[1].first_bytes
+        self._first_bytes = sender.takes(first_bytes)
+        self._rest_bytes = sender.takes(queued.size_bytes - first_bytes) if first_bytes < queued.size_bytes else 0
+        size_bytes = self._first_bytes + self._rest_bytes
         segments.fluid.restart(self.flow, size_bytes, now_ns)
         self._first_ns = self._first_due_ns = None
         self._chunks = 0
@@ -162,18 +178,20 @@ class SharedLink(PeerLink):
     def _look_back(self, now_ns: float) -> None:
         """Note what has left until now, before the rate at which it left is forgotten."""
         self._foresee_until(now_ns)
-        fluid, first_bytes = self.segments.fluid, self.sender.leaving[0].size_bytes
-        if self._first_ns is None and fluid.done_bytes(self.flow, now_ns) >= first_bytes:
-            self._first_ns = fluid.when_ns(self.flow, first_bytes)
+        fluid = self.segments.fluid
+        if self._first_ns is None and fluid.done_bytes(self.flow, now_ns) >= self._first_bytes:
+            self._first_ns = fluid.when_ns(self.flow, self._first_bytes)
 
     def _foresee_until(self, now_ns: float) -> None:
         """Note what the receiver tells of the chunks that have left until now, of the message that is leaving."""
         prepared: Prepared = self.sender.leaving[0].item[1]
         message, size_bytes, plain_first_bytes, chunk_bytes, report_ms = prepared
-        fluid, flow = self.segments.fluid, self.flow
-        if not report_ms or not fluid.slopes[flow] or plain_first_bytes == size_bytes:
+        if not report_ms or not self._rest_bytes:
             return
-        first_bytes, done_bytes = self.sender.leaving[0].size_bytes, fluid.done_bytes(flow, now_ns)
+        fluid, flow, first_bytes = self.segments.fluid, self.flow, self._first_bytes
+        if not fluid.slopes[flow]:
+            return
+        done_bytes = fluid.done_bytes(flow, now_ns)
         if done_bytes < first_bytes:
             return
         link, report_ns = self.sender.link, report_ms * 1_000_000
@@ -183,7 +201,7 @@ class SharedLink(PeerLink):
             self._first_due_ns = link.arrive(math.ceil(self._first_ns), True, False)
             self._told_ns = self._first_ns
         rest_bytes = size_bytes - plain_first_bytes
-        step_bytes = chunk_bytes * (self.sender.leaving[1].size_bytes / rest_bytes)  # with what goes twice
+        step_bytes = chunk_bytes * (self._rest_bytes / rest_bytes)  # with what goes twice
         least_bytes = fluid.done_bytes(flow, self._told_ns + report_ns)
         last = (rest_bytes - 1) // chunk_bytes  # the last chunk but one: the very last is told of in any case
         while True:
@@ -193,7 +211,7 @@ class SharedLink(PeerLink):
                 return
             self._chunks, self._told_ns = chunks, fluid.when_ns(flow, left_bytes)
             due_ns = link.arrive(math.ceil(self._told_ns), False, False)
-            self.reports.append(Progress(due_ns, message, chunks * chunk_bytes, due_ns - self._first_due_ns))
+            self.reports.append((due_ns, message, chunks * chunk_bytes, due_ns - self._first_due_ns))
             least_bytes = left_bytes + fluid.slopes[flow] * report_ns / 1e9
 
     def _plan(self) -> None:
@@ -222,14 +240,11 @@ class SharedLink(PeerLink):
         self._foresee_until(left_ns)
         self.back.hear(segments.now_ns())  # while this link is known to be busy
         parcel, prepared = sender.leaving[0].item
-        whole = len(sender.leaving) == 1
-        if not whole and self._first_due_ns is None:
-            first_ns = self._first_ns
-            if first_ns is None:
-                first_ns = segments.fluid.when_ns(self.flow, sender.leaving[0].size_bytes)
+        if self._rest_bytes and self._first_due_ns is None:
+            first_ns = segments.fluid.when_ns(self.flow, self._first_bytes) if self._first_ns is None else self._first_ns
             self._first_due_ns = sender.link.arrive(math.ceil(first_ns), True, False)
         finish_ns = math.ceil(left_ns)
-        due_ns = sender.link.arrive(finish_ns, whole)
+        due_ns = sender.link.arrive(finish_ns, not self._rest_bytes)
         spread_ns = 0 if self._first_due_ns is None else due_ns - self._first_due_ns
         sender.leaving.clear()
         self.sent.bytes += prepared.size_bytes

@@ -114,10 +114,9 @@ class Transport:
     def _arrive(self, link: PeerLink, parcel: Parcel, delivery: Delivery) -> None:
         if not link.open:
             return
-        now_ns, _, finish_ns, spread_bytes, spread_ns = delivery
-        link.received.arrived(now_ns - finish_ns, spread_bytes, spread_ns)
-        link.answer(delivery)
-        self._deliver(self._members[link.target], Message(link.source, parcel.step, parcel.payload, parcel.scalars, now_ns))
+        link.arrived(delivery)
+        message = Message(link.source, parcel.step, parcel.payload, parcel.scalars, delivery.due_ns)
+        self._deliver(self._members[link.target], message)
 
 
 def new_endpoint(peer: Peer) -> Endpoint:

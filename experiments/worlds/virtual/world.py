@@ -343,6 +343,7 @@ class VirtualWorld:
         return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
+        self.carriage.catch_up(self.now_ns)
         task = None
         for member in self.members:
             if member.alive:
