@@ -78,7 +78,7 @@ def measure(
     strategy: Strategy, network: Network, groups: list[list[tuple[int, int]]], rate_bytes_per_s: float, steps: int = 320,
     step_ns: int = STEP_NS,
 ) -> Use:  # fmt: skip
-    """Run a strategy; each of the `groups` of links shares one line of `rate_bytes_per_s`."""
+    """Run a strategy; each of the `groups` of links shares one segment of `rate_bytes_per_s`."""
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), strategy, network, Stop(time=f"{steps * step_ns} ns"), step_ns)
         found = _Looks(world, groups, rate_bytes_per_s)
@@ -108,7 +108,7 @@ def measure(
 
 
 class _Looks:
-    """What is seen of the lines of a world as it goes on."""
+    """What is seen of the links of a world as it goes on."""
 
     def __init__(self, world: VirtualWorld, groups: list[list[tuple[int, int]]], rate_bytes_per_s: float) -> None:
         self.world = world
@@ -119,15 +119,15 @@ class _Looks:
         self.counts: list[list[int]] = []
 
     def look(self) -> None:
-        lines, now_ns = self.world.carriage.lines, self.world.now_ns
-        waiting = [sum(lines[pair].waiting_bytes(now_ns) for pair in group) for group in self.groups]
+        links, now_ns = self.world.carriage.links, self.world.now_ns
+        waiting = [sum(links[pair].waiting_bytes(now_ns) for pair in group) for group in self.groups]
         self.waiting_ns.append([each / self.rate_bytes_per_s * 1e9 for each in waiting])
-        measured = [[lines[pair].meter.rate_bytes_per_s or 0.0 for pair in group] for group in self.groups]
+        measured = [[links[pair].meter.rate_bytes_per_s or 0.0 for pair in group] for group in self.groups]
         self.rates.append(float(np.mean([sum(each) for each in measured])) / self.rate_bytes_per_s)
 
     def count(self) -> None:
-        lines = self.world.carriage.lines
-        self.counts.append([sum(lines[pair].sent.bytes for pair in group) for group in self.groups])
+        links = self.world.carriage.links
+        self.counts.append([sum(links[pair].sent.bytes for pair in group) for group in self.groups])
 
 
 def settings(delay_ms: float, ratio: float) -> dict[str, tuple[Network, list[list[tuple[int, int]]], float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -69,7 +69,6 @@ class Carrier:
         self._control, self._all = Waiter(control_fd), Waiter(sockets.fd, self.doorbell.fd, control_fd)
         self.finished = False
         self.priority = priority
-        self.errors: Counter[str] = self.endpoint.errors
         self.sent = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.received = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.lateness_ns: list[int] = []
@@ -173,7 +172,7 @@ class Carrier:
             if frame.due_ns > now_ns + AHEAD_LIMIT_NS:
                 raise WireError("stamp", "later than a neighbour may have held")
         except WireError as error:
-            self.errors[error.kind] += 1
+            self.endpoint.errors[error.kind] += 1
             return
         if frame.source in self._lost:
             return
@@ -204,7 +203,7 @@ class Carrier:
         try:
             answered = self.endpoint.receive(frame, arrived_ns)
         except WireError as error:
-            self.errors[error.kind] += 1
+            self.endpoint.errors[error.kind] += 1
             return
         self.received[frame.source].delivered(frame, now_ns)
         if answered is not None:

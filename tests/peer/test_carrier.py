@@ -152,7 +152,7 @@ def test_a_flood_neither_hides_the_launcher_nor_the_signs_of_life() -> None:
     os.write(rig.launcher, b"exit")
     rig.carrier.run()
     assert rig.beats >= 1
-    assert rig.carrier.errors["foreign"] > 0
+    assert rig.live.endpoint.errors["foreign"] > 0
     rig.close()
 
 
@@ -200,7 +200,7 @@ def test_what_a_lost_neighbour_still_had_under_way_is_dropped_without_blame(rig:
     assert rig.news(Lost) == [Lost(0)]
     assert rig.news(Acknowledged) == []
     assert [arrival.source for arrival in rig.news(Arrival)] == [2]
-    assert not rig.carrier.errors
+    assert not rig.live.endpoint.errors
     assert [target for target, _ in rig.wires.sent] == [2]
 
 
@@ -215,7 +215,7 @@ def test_more_than_may_be_held_waits_in_the_sockets_and_is_not_lost(rig: Rig, mo
     for _ in range(count):
         rig.round()
     assert [arrival.message for arrival in rig.news(Arrival)] == list(range(count))
-    assert not rig.carrier.errors
+    assert not rig.live.endpoint.errors
 
 
 def test_a_peer_that_has_ended_does_not_pile_up_what_others_go_on_sending(rig: Rig) -> None:
@@ -250,7 +250,7 @@ def test_frames_that_no_honest_neighbour_sends_are_counted_and_change_nothing(ri
         ]
     )
     rig.round()
-    assert rig.carrier.errors == {"foreign": 6, "stamp": 2}
+    assert rig.live.endpoint.errors == {"foreign": 6, "stamp": 2}
     assert not rig.live.news
 
 
@@ -259,7 +259,7 @@ def test_a_delay_of_years_is_an_honest_one(rig: Rig) -> None:
     years_ns = 315_576_000 * 10**9 + 10**9
     rig.wires.incoming.append(encode(Chunk(0, 0, 0, 0, 8, years_ns, 5, b"head", bytes(8)), RUN))
     rig.round()
-    assert (rig.carrier.errors, rig.news(Arrival)) == ({}, [])
+    assert (rig.live.endpoint.errors, rig.news(Arrival)) == ({}, [])
     rig.clock.time_ns = years_ns
     rig.round()
     assert [arrival.arrived_ns for arrival in rig.news(Arrival)] == [years_ns]
