@@ -4,14 +4,14 @@ VENV   := .venv
 STAMP  := $(VENV)/installed
 VM     := build/vm
 
-.PHONY: install demo test test-vm lint bench clean
+.PHONY: install demo test test-quick test-vm lint bench clean
 
 install: $(STAMP)
 
-$(STAMP): setup.cfg pyproject.toml
+$(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: $(STAMP)
@@ -19,6 +19,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
+
+# Without the tests that start processes or take long: under a minute.
+test-quick: $(STAMP)
+	$(VENV)/bin/python -m pytest -m 'not live and not slow'
 
 # The kernel backend on a kernel that has netem: Debian's, unpacked here and booted by qemu (apt install qemu-system-x86).
 test-vm: $(STAMP) $(VM)/unpacked
@@ -32,6 +36,7 @@ $(VM)/unpacked:
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 
 bench: $(STAMP)

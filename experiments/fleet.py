@@ -15,10 +15,10 @@ from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large,
 from grapevine.experiments.config.errors import ConfigError, config_error
 from grapevine.experiments.config.experiment import Experiment, Processes, Virtual
 from grapevine.experiments.kernel import carried
+from grapevine.experiments.open_files import files_allowed, files_needed
 from grapevine.experiments.scenario import planned
 from grapevine.experiments.tasks import Problem
 from grapevine.experiments.tasks.partitions import Partition, Spared
-from grapevine.experiments.worlds.processes.forkserver import files_allowed, files_needed
 from grapevine.netem import Device, NetworkPlan
 from grapevine.netem.units import duration_ns
 from grapevine.topology import Figures, Schedule, ScheduleFigures, TimeVarying
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 T = TypeVar("T")
-STABLE_DOWN_TO = -1.0  # the smallest eigenvalue of a complete graph's adjacency matrix
-_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class Fleet:
     @property
     def mixing(self) -> np.ndarray:
         """W of the first round, float64 [peers, peers]."""
-        return self.shares.toarray()
+        dense: np.ndarray = self.shares.toarray()
+        return dense
 
     @property
     def figures(self) -> Figures | ScheduleFigures:
@@ -79,7 +78,8 @@ class Fleet:
         rule = mixing_rule(self.experiment)
         if self.rounds is not None or rule == "sinkhorn":
             return topology.analyse(self.mixing)
-        return topology.analyse(self.graph, rule)
+        figures: Figures | ScheduleFigures = topology.analyse(self.graph, rule)
+        return figures
 
 
 def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] | None = None) -> Fleet:
@@ -282,7 +282,7 @@ def _refuse_unstable(experiment: Experiment, graph: nx.Graph) -> None:
         return
     smallest = topology.analyse(graph).gradient_gossip_eigenvalue
     assert smallest is not None
-    if smallest < STABLE_DOWN_TO - _TOLERANCE:
+    if not topology.stable_for_gradients(smallest):
         name = strategy_name(experiment)
         raise ConfigError(
             key="strategy.name",

@@ -97,7 +97,7 @@ def forecast(fleet: Fleet) -> Forecast:
         at_least=_untimed(fleet) and not _shaped(fleet),
         warnings=[
             *filter(None, [timeless(fleet)]),
-            *_too_slow(fleet, gradient_ns, step_ns),
+            *_too_slow(fleet, gradient_ns),
             *_too_late(fleet, links, step_ns),
             *_never_sent(fleet, links),
             *_never_reached(fleet),
@@ -221,7 +221,7 @@ def _emulated_ns(fleet: Fleet, round_ns: float) -> float:
     return min(by_time, math.inf if stop.steps is None else stop.steps * round_ns)
 
 
-def _too_slow(fleet: Fleet, gradient_ns: float, step_ns: list[float]) -> Iterator[str]:
+def _too_slow(fleet: Fleet, gradient_ns: float) -> Iterator[str]:
     """The gradients of all peers must be computed in the emulated time of their steps."""
     world = fleet.experiment.world
     emulated = [device.step_ns(fleet.experiment.task.batch_size) for device in fleet.devices]

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from grapevine.experiments.results.summary import figure, peers_text, percent
+from grapevine.experiments.results.numbers import figure, peers_text, percent
 from grapevine.experiments.terminal import open_console, printable
 from grapevine.netem.units import show_bytes, show_duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
+    from rich.table import Table
 
 REFRESH_S = 0.25
 PLAIN_S = 5.0
@@ -162,7 +163,7 @@ class Progress:
         return round((now[column] - before[column]) / seconds) if seconds > SHORTEST_S else None
 
 
-def _table(titles: Sequence[str]) -> Any:
+def _table(titles: Sequence[str]) -> Table:
     from rich import box
     from rich.table import Table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
 from grapevine.experiments.forecast import timeless
 from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
 from grapevine.experiments.results.result import Result
-from grapevine.experiments.results.summary import Outcome, summarise, unfinished
+from grapevine.experiments.results.summary import summarise, unfinished
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.netem.kernel.namespaces import congestion_control
@@ -52,10 +54,17 @@ def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool 
     return Result.read(recorder.folder), status
 
 
+def _draw(folders: Sequence[Path], page: Path) -> None:
+    """Draw the report; what draws it takes longer to import than a short run takes."""
+    from grapevine.experiments.report.page import write_report
+
+    write_report(folders, page)
+
+
 def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
     weights_bytes = fleet.experiment.peers * fleet.problem.size * 4 + NPY_HEADER_BYTES
     try:
-        return Recorder(folder, text, _manifest(fleet), fleet.experiment.record.report, weights_bytes)
+        return Recorder(folder, text, _manifest(fleet), _draw if fleet.experiment.record.report else None, weights_bytes)
     except ValueError as error:
         raise ConfigError(source="--out", problem=str(error)) from None
     except OSError as error:

@@ -1,6 +1,7 @@
 """Emulated links and devices: how long bytes travel and steps take, asked of pure objects that are told the time."""
 
-from grapevine.netem.devices.menu import AnyDevices, Device, Devices, HostDevices, MixedDevices, UniformDevices
+from grapevine.netem.devices.device import Device, Devices
+from grapevine.netem.devices.menu import AnyDevices, HostDevices, MixedDevices, UniformDevices
 from grapevine.netem.devices.varying import PausingDevices, StragglingDevices, ThrottlingDevices, TraceDevices
 from grapevine.netem.links.link import ChangingLink, Link, TcpLink, Transit
 from grapevine.netem.links.losses import Losses
@@ -10,10 +11,12 @@ from grapevine.netem.links.tcp import Tcp
 from grapevine.netem.networks.access import Access
 from grapevine.netem.networks.bottlenecks import Bottleneck
 from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
-from grapevine.netem.networks.menu import AnyNetwork, Edges, Uniform, Unshaped
+from grapevine.netem.networks.menu import AnyNetwork, Edges
 from grapevine.netem.networks.plan import Cable, LinkSpec, Network, NetworkPlan, Shared
 from grapevine.netem.networks.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
-from grapevine.netem.networks.regions import Regions, RegionTable, region_table
+from grapevine.netem.networks.regions import Regions
+from grapevine.netem.networks.tables import RegionTable, region_table
+from grapevine.netem.networks.uniform import Uniform, Unshaped
 from grapevine.netem.shaping.flow_table import FlowTable
 from grapevine.netem.shaping.max_min import MaxMin, max_min
 from grapevine.netem.shaping.shaper import Shaper

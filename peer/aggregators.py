@@ -50,8 +50,9 @@ def add_scaled(out: np.ndarray, row: np.ndarray, weight: float) -> None:
 @functools.cache
 def _saxpy() -> Callable[..., np.ndarray]:
     """Loaded on first use: whoever only reads configurations does without it."""
-    from scipy.linalg.blas import saxpy
+    from scipy.linalg import blas
 
+    saxpy: Callable[..., np.ndarray] = blas.saxpy
     return saxpy
 
 

@@ -103,7 +103,8 @@ class Int8(Codec, frozen=True, tag="int8"):
 
     @staticmethod
     def _read(scales: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        return levels.astype(np.float32) * np.repeat(scales, INT8_BLOCK)[: len(levels)]
+        values: np.ndarray = levels.astype(np.float32) * np.repeat(scales, INT8_BLOCK)[: len(levels)]
+        return values
 
 
 def _aligned(body: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ CALLS_OF_A_SEND = 100
 CALLS_OF_A_NEIGHBOUR = 1_000
 """How many more of them each neighbour gives."""
 SENT_EMPTY = "sent-empty"  # under which `errors` counts messages whose values this peer itself made not finite
+MOST_NOTES, NOTE_CHARACTERS = 64, 64
 LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
 
 
@@ -74,12 +75,13 @@ class Peer:
     does not keep the mean by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
     `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known),
     `held_out_samples` how many it keeps apart from them.  `layout` names the tensors that `weights` is made of, in order and
-    without gaps; it never changes.  `notes` is where a strategy says what it has decided last, by name.  `expected` are the
+    without gaps; it never changes.  `notes` holds what a strategy has
+    decided last, by name (see `note`): every record writes it down.  `expected` are the
     forms of message that the strategy declares (None = any with an element, finite values and finite scalars): what has none
     of them is dropped before the strategy sees it, and counted in `errors`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a peer is made of
         self,
         identity: int,
         peers: int,
@@ -233,9 +235,22 @@ class Peer:
 
     # ---- what a strategy awaits -----------------------------------------------------------------------------------
 
+    def note(self, name: str, value: float) -> None:
+        """Write down what the strategy has decided, such as a threshold; each record has it as the metric `notes.NAME`.
+
+        At most 64 names of at most 64 characters; ValueError beyond that.
+        """
+        if len(name) > NOTE_CHARACTERS or (name not in self.notes and len(self.notes) >= MOST_NOTES):
+            raise ValueError(
+                f"note {name[:NOTE_CHARACTERS]!r} is one too many or its name is too long; a peer keeps at most {MOST_NOTES} "
+                f"notes, with names of at most {NOTE_CHARACTERS} characters"
+            )
+        self.notes[name] = float(value)
+
     async def gradient(self) -> np.ndarray:
         """The gradient of the loss over the next minibatch at the present weights, float32 [size]; one step done."""
         start_ns = self.instant_ns
+        gradient: np.ndarray
         loss, gradient = await Gradient(self.batch_size)
         self.calls = 0
         self.speed.computed(self.instant_ns - start_ns, self.batch_size)
@@ -252,7 +267,8 @@ class Peer:
         """
         if not self.held_out_samples:
             raise ValueError("this peer keeps no samples apart: let the strategy's held_out_share be above 0")
-        return await HeldOutLoss(self.held_out_samples)
+        loss: float = await HeldOutLoss(self.held_out_samples)
+        return loss
 
     async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
         """Queue a message to a neighbour; returns its values as they will be read there (float32).

@@ -44,7 +44,7 @@ class Sockets:
         self.router.bind(address)
         self.address = bytes(self.router.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
         self.fd = int(self.router.getsockopt(zmq.FD))
-        self._dealers: dict[int, zmq.Socket] = {}
+        self._dealers: dict[int, zmq.Socket[bytes]] = {}
 
     def connect(self, addresses: Mapping[int, str], timeout_s: float = 30.0) -> None:
         """Open the way to the neighbours, all of whom listen by now, and wait until each has answered.
@@ -61,7 +61,7 @@ class Sockets:
                 self._dealers[neighbour].close(0)
                 self._dealers[neighbour] = self._dealer(address)
 
-    def _dealer(self, address: str) -> zmq.Socket:
+    def _dealer(self, address: str) -> zmq.Socket[bytes]:
         dealer = self.context.socket(zmq.DEALER)
         dealer.setsockopt(zmq.LINGER, 0)
         dealer.setsockopt(zmq.SNDHWM, QUEUE_LIMIT_FRAMES)

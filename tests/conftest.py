@@ -1,6 +1,20 @@
-"""One thread for whatever computes: several would wait for each other busily, and take the processors from live fleets."""
+"""What holds for all tests.
+
+One thread for whatever computes: several would wait for each other busily, and take the processors from live fleets.
+"""
 
 import os
 
+import pytest
+
+LIVE_TIMEOUT_S = 300
+
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Live tests wait for real processes, which a busy machine keeps waiting: their time limit is a last resort."""
+    for item in items:
+        if item.get_closest_marker("live") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LIVE_TIMEOUT_S))

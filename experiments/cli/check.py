@@ -144,7 +144,7 @@ def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
 
 def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from grapevine.experiments.config.menus import name_of
-    from grapevine.experiments.results.summary import figure
+    from grapevine.experiments.results.numbers import figure
     from grapevine.netem.units import show_bytes, show_duration
 
     experiment = fleet.experiment
@@ -170,7 +170,7 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
 
 def _rounds(graph: dict[str, Any]) -> str:
     """What a schedule does, in a line."""
-    from grapevine.experiments.results.summary import figure
+    from grapevine.experiments.results.numbers import figure
 
     if "period" not in graph:  # it stays as it is
         return f"links go one way, {figure(graph['messages_per_round'])} messages in each round; the graph holds them both ways"

@@ -54,7 +54,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
             _parser().print_help(sys.stderr)
             return ExitStatus.BAD_INPUT
         arguments = _parser().parse_args(argv)
-        return arguments.execute(arguments)
+        return int(arguments.execute(arguments))
     except ConfigError as error:
         print(printable(str(error)), file=sys.stderr)
         return ExitStatus.BAD_INPUT
@@ -71,7 +71,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
         return ExitStatus.INCOMPLETE
     except SystemExit as ending:  # --help and --version
         return int(ending.code or 0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last of all: a traceback is never shown
         print(printable(f"grapevine: {_last_words(error)}"), file=sys.stderr)
         return ExitStatus.INCOMPLETE
 

@@ -34,7 +34,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result.summary, indent=2))
         return status
-    from grapevine.experiments.results.summary import describe
+    from grapevine.experiments.report.summary_text import describe
     from grapevine.experiments.terminal import open_console
 
     page = result.folder / "report.html"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,8 @@ def _write_page(
 
     The files, and what they say in words.
     """
-    from grapevine.experiments.study.page import Study, write_study
+    from grapevine.experiments.study.page import write_study
+    from grapevine.experiments.study.study import Study
     from grapevine.experiments.sweep.table import write_comparison
 
     if not repeated(sweep):
@@ -196,12 +197,12 @@ def _left(progress: SweepProgress) -> str:
 def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Titles, and a line for each run: what was swept, how it ended, and the figures that any run has, each in one unit."""
     from grapevine.experiments.report.text_table import in_unit, one_unit
-    from grapevine.experiments.results.summary import figure
+    from grapevine.experiments.results.numbers import figure
     from grapevine.experiments.sweep.cells import BYTES
 
     titles = _short(swept)
     unit, scale = one_unit([row.get("bytes_sent") for row in rows], BYTES)
-    figures = {
+    figures: dict[str, tuple[str, Callable[[Any], str]]] = {
         "accuracy_mean": ("accuracy\n%", lambda value: "-" if value is None else f"{100 * value:.1f}"),
         "loss_mean": ("loss", figure),
         "bytes_sent": (f"sent\n{unit}", lambda value: in_unit(value, scale)),

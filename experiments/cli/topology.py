@@ -125,7 +125,7 @@ def _print(figures: dict[str, Any], page: Path | None) -> None:
 
     table = Table.grid(padding=(0, 2))
     for column in range(3):
-        table.add_column(no_wrap=True, style="dim" if column == 2 else "")
+        table.add_column(no_wrap=column < 2, style="dim" if column == 2 else "")
     for name, value in figures.items():
         table.add_row(label(name), shown(value), meaning(name, value))
     console = Console(highlight=False)

@@ -24,7 +24,8 @@ from grapevine.peer.codecs import Codec, Float32
 from grapevine.peer.optimizers import Optimizer, Sgd
 from grapevine.peer.strategies import DPSGD, Strategy
 from grapevine.topology import Schedule, TimeVarying
-from grapevine.topology.graphs.menu import Ring, Topology
+from grapevine.topology.graphs.base import Topology
+from grapevine.topology.graphs.menu import Ring
 
 __all__ = ["AnyWorld", "ConfigError", "Experiment", "Processes", "Record", "Stop", "Virtual", "World", "name_of"]
 

@@ -88,7 +88,8 @@ class Menu:
         if type(part) not in self.members.values():
             return None
         try:
-            return msgspec.to_builtins(part)
+            plain: dict[str, Any] = msgspec.to_builtins(part)
+            return plain
         except TypeError:  # it holds something that only Python can
             return None
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+import tomlkit.items
+
 from grapevine.experiments.config.errors import ConfigError, config_error
 
 MOST_LEVELS = 32
@@ -16,9 +19,7 @@ WHOLE = range(-(2**63), 2**63)
 """The whole numbers of TOML: 64 bits."""
 TOO_LARGE = "a whole number has more than 64 bits"
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def read_text(path: Path, source: str) -> str:
@@ -97,16 +98,23 @@ def dump(document: Mapping[str, Any], comments: Mapping[str, Sequence[str]] | No
 
 def dump_value(value: Any) -> str:
     """A value as TOML writes it, on one line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return '"' + "".join(_character(character) for character in value) + '"'
-    if isinstance(value, int | float):
-        return repr(value)
+    return _item(value).as_string()
+
+
+def _item(value: Any) -> tomlkit.items.Item:
+    """A value for tomlkit, with every table in it on one line; None is left out of tables."""
     if isinstance(value, Mapping):
-        parts = (f"{_key(str(key))} = {dump_value(part)}" for key, part in value.items() if part is not None)
-        return "{" + ", ".join(parts) + "}"
-    return "[" + ", ".join(dump_value(part) for part in value) + "]"
+        table = tomlkit.inline_table()
+        for key, part in value.items():
+            if part is not None:
+                table.append(str(key), _item(part))
+        return table
+    if isinstance(value, list | tuple):
+        array = tomlkit.array()
+        array.extend(map(_item, value))
+        return array
+    item: tomlkit.items.Item = tomlkit.item(value)
+    return item
 
 
 def _skip(value: Any) -> bool:
@@ -118,13 +126,7 @@ def _are_tables(value: Any) -> bool:
 
 
 def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else dump_value(key)
-
-
-def _character(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    return f"\\u{ord(character):04x}" if ord(character) < 0x20 or ord(character) == 0x7F else character
+    return tomlkit.key(key).as_string()
 
 
 def _syntax_error(error: Exception, text: str, source: str) -> ConfigError:

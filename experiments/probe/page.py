@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from grapevine.experiments.report.figures import COLOURS, FAINT, Figure, frame
-from grapevine.experiments.report.page import write_page
+from grapevine.experiments.report.html import write_page
 
 Row = Mapping[str, Any]
 

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,7 +28,8 @@ from grapevine.experiments.results.recorder import Recorder
 from grapevine.experiments.tasks import Iid, Quadratic
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.processes.control import FINAL, Evaluate, Incoming, Report
+from grapevine.experiments.worlds.peer_report import FINAL, Incoming, Report
+from grapevine.experiments.worlds.scoring import Evaluate
 from grapevine.netem import HostDevices, max_min
 from grapevine.peer.payloads import Dense
 from grapevine.peer.peer import Peer
@@ -58,27 +60,22 @@ class Sending(msgspec.Struct, frozen=True):
 
 
 class Probing(Strategy, frozen=True, tag="probe"):
-    """Sends what it is told to, when it is told to, and notes how long what it receives was on its way.
-
-    At the end a peer's weights are, for each neighbour in order, the mean time of its messages (s) and their number.
-    """
+    """Sends given messages at given instants, and notes for each neighbour the mean time (s) that its messages took."""
 
     sendings: dict[int, list[Sending]]
     end_ns: int
 
     async def run(self, peer: Peer) -> None:
-        times_s = np.zeros((len(peer.neighbours), 2))
-        place = {neighbour: at for at, neighbour in enumerate(peer.neighbours)}
+        times_s: dict[int, list[float]] = {}
         for sending in [*self.sendings.get(peer.id, []), Sending(self.end_ns, -1, 0)]:
             at_ns = sending.at_ns + LEAD_NS
             while peer.now_ns < at_ns:
                 message = await peer.receive(at_ns)
                 if message is not None:
-                    times_s[place[message.source]] += (peer.now_ns - message.scalars[0]) / 1e9, 1
+                    times_s.setdefault(message.source, []).append((peer.now_ns - message.scalars[0]) / 1e9)
             if sending.elements:
                 await peer.send(sending.target, Dense(peer.weights[: sending.elements]), (float(peer.now_ns),))
-        counts = np.maximum(times_s[:, 1], 1)
-        peer.weights[: times_s.size] = (times_s / np.stack([counts, np.ones_like(counts)], 1)).ravel()
+        peer.notes |= {str(source): fmean(times) for source, times in times_s.items()}
 
 
 class Measured(NamedTuple):
@@ -94,11 +91,13 @@ class _Listening(Collector):
     def __init__(self, fleet: Fleet, recorder: Recorder) -> None:
         super().__init__(fleet, recorder, lambda status: None)
         self.got: dict[Pair, Any] = {}
+        self.times_s: dict[Pair, float] = {}
 
     def report(self, report: Report) -> Evaluate | None:
         if report.index == FINAL:
             for link in report.incoming:
                 self.got[link.source, report.peer] = link
+            self.times_s |= {(int(source), report.peer): time_s for source, time_s in report.notes.items()}
         return super().report(report)
 
 
@@ -315,14 +314,10 @@ def _measure(fleet: Fleet, strategy: Probing, real: bool = True) -> Measured:
         recorder = Recorder(Path(folder) / "probe", fleet.experiment.to_toml(), {})
         collector = _Listening(probing, recorder)
         with Interrupt() as interrupt:
-            outcome = (ProcessesWorld if real else VirtualWorld)(probing, collector, interrupt).run()
+            (ProcessesWorld if real else VirtualWorld)(probing, collector, interrupt).run()
             if interrupt.requested:
                 raise KeyboardInterrupt
-    times_s = {}
-    for peer, targets in _targets(fleet).items():
-        for place, source in enumerate(targets):  # every link goes both ways
-            mean_s, count = outcome.weights[peer, 2 * place : 2 * place + 2]
-            times_s[source, peer] = float(mean_s) if count else math.nan
+    times_s = {link: collector.times_s.get(link, math.nan) for link in fleet.plan.links}
     sent = {(peer, sending.target) for peer, sendings in strategy.sendings.items() for sending in sendings}
     nothing = Incoming(-1, math.nan, math.nan, math.nan, math.nan)
     return Measured({link: collector.got[link] if link in sent else nothing for link in fleet.plan.links}, times_s)

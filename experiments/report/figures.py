@@ -77,7 +77,7 @@ def rates(runs: Sequence[Run]) -> Figure | None:
 def delays(runs: Sequence[Run]) -> Figure | None:
     """Measured against asked delay of every link; None when nothing was measured."""
 
-    def pick(run: Run, link: LinkFigures) -> tuple[float, float, float]:
+    def pick(_run: Run, link: LinkFigures) -> tuple[float, float, float]:
         return link.delay_asked_s, link.delay_measured_s, link.delay_asked_s
 
     return _asked_got(runs, "one-way delay", "ms", pick, 1e3)
@@ -122,7 +122,7 @@ def _quantiles(run: Run, metric: str, peers: Mapping[int, Line]) -> list[Figure]
     return data
 
 
-def _thin(run: Run, metric: str, peers: Mapping[int, Line]) -> list[Figure]:
+def _thin(run: Run, _metric: str, peers: Mapping[int, Line]) -> list[Figure]:
     places = run.places() or []
     chosen = sorted(peers)
     if len(chosen) > MOST_PEERS:

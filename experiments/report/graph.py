@@ -61,7 +61,8 @@ def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.nda
     drawn.add_edges_from(sorted(pairs))
     small = 2 < len(drawn) <= 150 and nx.is_connected(drawn)
     start = nx.circular_layout(drawn)
-    return nx.kamada_kawai_layout(drawn, pos=start) if small else start
+    places: dict[int, np.ndarray] = nx.kamada_kawai_layout(drawn, pos=start) if small else start
+    return places
 
 
 def edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np.ndarray]) -> list[Figure]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from grapevine.experiments.results.summary import figure
+from grapevine import topology
+from grapevine.experiments.results.numbers import figure
 
 WORDS = {
     "name": "graph",
@@ -26,8 +27,6 @@ UNITS = {
     "mixing_time": "rounds until disagreement is 1/1000",
     "effective_neighbours": "peers averaged with",
 }
-STABLE_DOWN_TO = -1.0
-_ROUND_OFF = 1e-6
 
 
 def label(name: str) -> str:
@@ -45,6 +44,5 @@ def shown(value: Any) -> str:
 def meaning(name: str, value: Any) -> str:
     """The unit of a figure, or what it says about the graph; "" where its name says all."""
     if name == "gradient_gossip_eigenvalue" and value is not None:
-        stable = value >= STABLE_DOWN_TO - _ROUND_OFF
-        return "smallest; gradients stable" if stable else "smallest; gradients unstable below -1"
+        return "smallest; gradients stable" if topology.stable_for_gradients(value) else "smallest; gradients unstable below -1"
     return "" if value is None else UNITS.get(name, "")

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from grapevine.experiments.report.runs import Run
-from grapevine.experiments.results.summary import figure
+from grapevine.experiments.results.numbers import figure
 
 KINDS = ("script", "poke")
 """The kinds of events that tell of it."""

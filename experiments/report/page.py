@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 
 import msgspec
@@ -24,9 +23,9 @@ from grapevine.experiments.report.figures import (
     unshaped,
 )
 from grapevine.experiments.report.graph import MOST_LINKS, graph
+from grapevine.experiments.report.html import section, write_page
 from grapevine.experiments.report.marks import marks_told
 from grapevine.experiments.report.runs import Run
-from grapevine.experiments.report.style import PAGE, SCRIPT
 from grapevine.experiments.report.tables import cards, configuration, events, key_figures, machine, told, warnings, what_differs
 from grapevine.experiments.results.result import Result
 
@@ -71,24 +70,6 @@ def _but_for_the_world(result: Result) -> bytes:
     except ValueError:
         return str(result.folder).encode()
     return msgspec.json.encode({key: value for key, value in described.items() if key not in ("world", "name")}, order="sorted")
-
-
-def write_page(out: Path, title: str, content: str, figures: dict[str, Figure]) -> None:
-    """Write a page of sections, whose pictures are `figures`, to `out`; ValueError where it cannot be written."""
-    from plotly.offline import get_plotlyjs
-
-    data = msgspec.json.encode(figures).decode().replace("</", "<\\/").replace("<!--", "<\\u0021--")
-    script = f"<script>{get_plotlyjs()}</script>\n<script>const figures = {data};\n{SCRIPT}</script>"
-    page = PAGE.substitute(title=escape(title), content=content, script=script)
-    if not out.name:
-        raise ValueError(f"{out}: is a folder, and the report is a file; give another place")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_name(f".{out.name}.part")
-        part.write_text(page, encoding="utf-8")
-        part.replace(out)
-    except OSError as error:
-        raise ValueError(f"{out}: the report cannot be written ({error.strerror}); give another place") from None
 
 
 def _page(runs: Sequence[Run]) -> tuple[str, str, dict[str, Figure]]:
@@ -185,17 +166,6 @@ def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[
         yield section(title, text + more, drawn, "No link carried anything.", figures, wide=len(runs) == 1)
     if len(runs) > MOST_GRAPHS:
         yield f'<p class="note">Graphs of the other {len(runs) - MOST_GRAPHS} runs are in their own reports.</p>'
-
-
-def section(title: str, text: str, drawn: Figure | None, otherwise: str, figures: dict[str, Figure], wide: bool = False) -> str:
-    """A picture under its title, or the words that stand for it; the picture itself goes into `figures`."""
-    head = f'<section class="card{" wide" if wide else ""}"><h2>{escape(title)}</h2>'
-    if drawn is None:
-        return f'{head}<p class="nothing">{escape(otherwise)}</p></section>'
-    name = f"figure{len(figures)}"
-    figures[name] = drawn
-    height = drawn["layout"]["height"]
-    return f'{head}<p class="how">{escape(text)}</p><div class="plot" id="{name}" style="height:{height}px"></div></section>'
 
 
 def _labels(results: Sequence[Result]) -> list[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from grapevine.experiments.results.fair_shares import Share, SharedLines
-from grapevine.experiments.results.result import LinkFigures, Result, link_figures, numbers
+from grapevine.experiments.results.result import LinkFigures, Result, link_figures
+from grapevine.experiments.results.run_files import numbers
 from grapevine.experiments.results.summary import KEYS
 
 GRID_POINTS = 200

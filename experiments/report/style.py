@@ -4,8 +4,8 @@ from string import Template
 
 SCRIPT = """
 for (const [id, figure] of Object.entries(figures)) {
-  const options = {responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]]};
-  Plotly.newPlot(id, figure.data, figure.layout, options);
+  const config = {responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]]};
+  Plotly.newPlot(id, {...figure, config});
 }
 """
 
@@ -70,6 +70,8 @@ td.text { overflow-wrap: anywhere; }
 .runs tr > th:first-child { color: var(--ink); min-width: 130px; }
 .differs td { min-width: 110px; }
 .differs td:first-child { color: var(--faint); white-space: nowrap; }
+.meanings td:nth-child(2) { white-space: nowrap; }
+.meanings td:nth-child(3) { color: var(--faint); }
 summary { cursor: pointer; color: var(--accent); font-size: 13px; padding-top: 8px; }
 @media (max-width: 860px) {
   .grid { grid-template-columns: minmax(0, 1fr); }

@@ -10,8 +10,8 @@ from typing import Any
 from grapevine.experiments.report.figures import count
 from grapevine.experiments.report.marks import story
 from grapevine.experiments.report.runs import Run
+from grapevine.experiments.results.numbers import figure, peers_text, percent
 from grapevine.experiments.results.result import Result
-from grapevine.experiments.results.summary import figure, peers_text, percent
 from grapevine.netem.units import show_bytes
 
 MOST_EVENTS = 200

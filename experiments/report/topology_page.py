@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 import plotly.graph_objects as go
-from plotly.io import to_html
-from plotly.offline import get_plotlyjs
 
+from grapevine.experiments.report.html import Figure, render_page, section
 from grapevine.topology.analysis.figures import Figures, analyse
 from grapevine.topology.analysis.spectra import DENSE
 from grapevine.topology.graphs.given import peer_order
@@ -38,7 +38,7 @@ def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
     figures = analyse(graph, rule)
     charts = [("How disagreement fades", DECAY_NOTE, _decay(figures))]
     if figures.nodes <= DENSE:
-        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph, figures)))
+        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph)))
         charts.append(("The spectrum of the mixing matrix", SPECTRUM_NOTE, eigenvalues(figures.spectrum, figures.slem)))
     elif (density := figures.spectral_density()) is not None:
         drawn = _density(density[0], density[1], figures.slem)
@@ -47,15 +47,12 @@ def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
 
 
 def page(title: str, intro: str, rows: list[tuple[str, Any, str]], charts: list[tuple[str, str, go.Figure]]) -> str:
-    """A self-contained page: a title in words, an introduction and notes in HTML, figures with meanings, and charts."""
+    """A self-contained page: a title and notes in words, an introduction in HTML, figures with meanings, and charts."""
     cells = "".join(f"<tr><th>{name}</th><td>{show(value)}</td><td>{note}</td></tr>" for name, value, note in rows)
-    sections = "\n".join(
-        f"<section><h2>{name}</h2><p>{note}</p>{_chart(f'chart-{i}', chart)}</section>"
-        for i, (name, note, chart) in enumerate(charts)
-    )
-    return PAGE.format(
-        title=escape(title), script=get_plotlyjs(), intro=intro, table=f"<table>{cells}</table>", sections=sections
-    )
+    figures: dict[str, Figure] = {}
+    sections = [section(name, note, _plain(chart), "", figures, wide=True) for name, note, chart in charts]
+    table = f'<section class="card"><table class="meanings">{cells}</table></section>'
+    return render_page(title, "\n".join([f'<p class="told">{intro}</p>', table, *sections]), figures)
 
 
 def simulated_decay(matrix: np.ndarray | csr_array, rounds: int) -> np.ndarray:
@@ -75,7 +72,7 @@ def simulated_decay(matrix: np.ndarray | csr_array, rounds: int) -> np.ndarray:
     return spread / spread[0] if spread[0] > 0.0 else spread
 
 
-def _drawing(graph: nx.Graph, figures: Figures) -> go.Figure:
+def _drawing(graph: nx.Graph) -> go.Figure:
     place = places(graph)
     order = peer_order(graph)
     xs: list[float | None] = []
@@ -215,17 +212,11 @@ def _in_the_plane(spectrum: np.ndarray, slem: float | None) -> go.Figure:
     return chart.update_layout(showlegend=False, height=520)
 
 
-def _chart(name: str, chart: go.Figure) -> str:
+def _plain(chart: go.Figure) -> Figure:
+    """A chart as plain values."""
     chart.update_layout(template="plotly_white", margin={"l": 60, "r": 20, "t": 30, "b": 50})
-    return to_html(
-        chart,
-        full_html=False,
-        include_plotlyjs=False,
-        auto_play=False,
-        div_id=name,
-        default_height=f"{chart.layout.height}px",
-        config={"displaylogo": False, "responsive": True},
-    )
+    plain: Figure = json.loads(chart.to_json())
+    return plain
 
 
 def places(graph: nx.Graph) -> dict[Any, Any]:
@@ -238,10 +229,12 @@ def places(graph: nx.Graph) -> dict[Any, Any]:
     connected = nx.is_connected(plain)
     if n <= 3 or 2 * min(degrees) >= n or (connected and max(degrees) == 2 == min(degrees)):
         order = peer_order(graph) if max(degrees) != 2 else list(nx.dfs_preorder_nodes(plain, next(iter(plain))))
-        return nx.circular_layout(order)
-    if connected and n <= 100:
-        return nx.kamada_kawai_layout(plain)
-    return nx.spring_layout(plain, seed=0, iterations=100 if n <= 500 else 30)
+        places: dict[Any, Any] = nx.circular_layout(order)
+    elif connected and n <= 100:
+        places = nx.kamada_kawai_layout(plain)
+    else:
+        places = nx.spring_layout(plain, seed=0, iterations=100 if n <= 500 else 30)
+    return places
 
 
 def _label(i: int, node: Any, attributes: dict[str, Any], degree: int) -> str:
@@ -318,29 +311,3 @@ DENSITY_NOTE = (
     "There are too many here to find them all: the bars are an estimate of how many lie where (stochastic Lanczos "
     "quadrature), and the dashed lines are the second largest modulus, found exactly."
 )
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ margin-bottom: 0.25rem; }}
-h2 {{ margin: 2.5rem 0 0.25rem; font-size: 1.25rem; }}
-p {{ margin: 0.25rem 0 0.75rem; }}
-table {{ border-collapse: collapse; width: 100%; margin-top: 1rem; }}
-th, td {{ text-align: left; padding: 0.3rem 0.75rem 0.3rem 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }}
-td:nth-child(2) {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
-td:nth-child(3) {{ color: #52606d; }}
-</style>
-<script>{script}</script>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{intro}</p>
-{table}
-{sections}
-</body>
-</html>
-"""

@@ -24,11 +24,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from grapevine.experiments.results.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, numbers, schema
+from grapevine.experiments.results.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, schema
+from grapevine.experiments.results.run_files import numbers
 from grapevine.experiments.results.summary import clean, unfinished
 
 if TYPE_CHECKING:
     import pyarrow
+
+Draw = Callable[[Sequence[Path], Path], None]
+"""Draws one page, the second argument, of the run folders in the first."""
 
 FLEET = -1
 """The `peer` of a row that speaks of the fleet."""
@@ -52,7 +56,8 @@ class Recorder:
     The folder is made, or, where it holds an earlier run, taken over; a folder with anything else in it is refused
     (ValueError). `experiment.toml`, `manifest.json` and a `summary.json` that says "running" lie there from the start;
     events are written at once, the tables at every `flush`, each file in one piece. Used as a context manager, it ends
-    the folder properly even where `finish` was never reached. Without `page` there is no `report.html`.
+    the folder properly even where `finish` was never reached. `draw(folders, page)` draws `report.html` of the finished folder;
+    without it there is none.
 
     A disk that fills up never raises in the middle of a run: `failure` then says what happened, `on_failure` (to be set) is
     called once, and what is finished still holds a true summary and the weights, for which `weights_bytes` and a few kB more
@@ -64,13 +69,13 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: Path, experiment_toml: str, manifest: Mapping[str, Any], page: bool = True, weights_bytes: int = 0
+        self, folder: Path, experiment_toml: str, manifest: Mapping[str, Any], draw: Draw | None = None, weights_bytes: int = 0
     ) -> None:
         self.folder = folder
         self.failure = ""
         self.on_failure: Callable[[], None] = lambda: None
         self._experiment_toml = experiment_toml
-        self._page = page
+        self._draw = draw
         self._metrics = _Table("metrics.parquet")
         self._links = _Table("links.parquet")
         self._flush_from_s = 0.0
@@ -101,7 +106,7 @@ class Recorder:
         """One measurement at an emulated time; `peer` -1 is the fleet."""
         self._metrics.rows.append((float(time_s), int(peer), int(step), name, float(value)))
 
-    def link(
+    def link(  # noqa: PLR0913 - one argument a column
         self,
         time_s: float,
         source: int,
@@ -164,8 +169,8 @@ class Recorder:
             (self.inside / SPARE).unlink(missing_ok=True)
             summary = self._conclude(summary)
             self._concluded = True
-            if self._page and not self.failure:
-                self._report(summary)
+            if self._draw is not None and not self.failure:
+                self._report(self._draw, summary)
         finally:
             self._events.close()
             _clear(self.inside)
@@ -183,10 +188,10 @@ class Recorder:
     def _follow(self) -> str:
         """Find the folder where it lies by now, or make another one; what has become of it, "" where it is where it was."""
         with suppress(OSError):
-            if os.path.samestat(os.stat(self.folder), os.fstat(self._lock)):
+            if os.path.samestat(self.folder.stat(), os.fstat(self._lock)):
                 return ""
         if os.fstat(self._lock).st_nlink:
-            before, self.folder = self.folder, Path(os.readlink(self.inside))
+            before, self.folder = self.folder, self.inside.readlink()
             moved = f"the run folder {before} was moved to {self.folder} while the run went on"
             self.event(0.0, "note", text=moved)
             return moved
@@ -204,7 +209,7 @@ class Recorder:
         """Where something cannot be written, as on a full disk: note it for the summary, and ask for the end of the run."""
         try:
             yield
-        except Exception as error:  # what the tables' library raises is its own affair
+        except Exception as error:  # noqa: BLE001 - what the tables' library raises is its own affair
             if self.failure or self._concluded:
                 return
             why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
@@ -236,12 +241,10 @@ class Recorder:
         self._write_json("summary.json", short := {**unfinished(self._experiment_toml, self.failure), **ended})
         return short
 
-    def _report(self, summary: Mapping[str, Any]) -> None:
+    def _report(self, draw: Draw, summary: Mapping[str, Any]) -> None:
         try:
-            from grapevine.experiments.report.page import write_report
-
-            write_report([self.folder], self.folder / "report.html")
-        except Exception as error:
+            draw([self.folder], self.folder / "report.html")
+        except Exception as error:  # noqa: BLE001 - a page that cannot be drawn never spoils a run
             text = f"no report: {error}; `grapevine report {self.folder}` tries again"
             self.event(summary.get("emulated_s") or 0.0, "warning", text=text)
 

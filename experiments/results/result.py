@@ -83,7 +83,8 @@ class Result:
         if not path.is_file():
             raise ValueError(f"{path}: missing, since the run did not come to its end ({self.summary['reason']}); run it again")
         try:
-            return np.load(path, allow_pickle=False)
+            weights: np.ndarray = np.load(path, allow_pickle=False)
+            return weights
         except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
             raise ValueError(f"{path}: damaged ({error}); run it again") from None
 
@@ -171,12 +172,6 @@ class LinkFigures(NamedTuple):
     rate_measured_bytes_per_s: float
     delay_asked_s: float
     delay_measured_s: float
-
-    @property
-    def rate_error(self) -> float:
-        """(measured - asked) / asked; nan where one of them is unknown or nothing was asked."""
-        asked, measured = self.rate_asked_bytes_per_s, self.rate_measured_bytes_per_s
-        return (measured - asked) / asked if math.isfinite(asked) and asked > 0 else math.nan
 
     @property
     def delay_error_s(self) -> float:

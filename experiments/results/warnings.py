@@ -1,35 +1,33 @@
-"""What makes the figures of a run less worth than they look: each doubt with its cure."""
+"""Warnings about a finished run: which of its results not to trust, and what to change."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.result import LinkFigures, median
 from grapevine.netem.units import show_rate
-
-if TYPE_CHECKING:
-    from grapevine.experiments.results.summary import Outcome
 
 LATE_MS = 5.0
 RATE_ERROR = 0.1
 DELAY_ERROR_MS = 2.0
 FAR_ABOVE = 10.0
-"""A final loss of so many times the first one is no bad luck."""
+"""Call a run diverged when its final loss exceeds the initial one by this factor."""
 CHANCE = 0.05
-"""An accuracy that is no more than this above the untrained model's is chance."""
+"""Call an accuracy chance when it exceeds the untrained model's by no more than this."""
 CAUSES = "the learning rate is too high (lower optimizer.learning_rate), or a peer sent values that spoil others"
 """What makes training diverge."""
 LEARNT = 0.2
-"""An accuracy so far above the untrained model's was learnt."""
+"""Call an accuracy learnt when it exceeds the untrained model's by at least this."""
 
 
 def warnings_about(summary: Mapping[str, Any], outcome: Outcome, diverged: str) -> Iterable[str]:
-    """Every doubt, in words; `diverged` names the peers whose weights are not finite ("" = none)."""
+    """Yield each warning as a sentence; `diverged` names the peers whose weights are not finite ("" = none)."""
     stretch = f"raise world.dilation from {summary['dilation']:g} to {_dilation(summary):g}, or use fewer peers"
     if outcome.loss_initial is not None and not math.isfinite(outcome.loss_initial):
         yield (
@@ -53,7 +51,7 @@ def warnings_about(summary: Mapping[str, Any], outcome: Outcome, diverged: str) 
 
 
 def _dilation(summary: Mapping[str, Any]) -> float:
-    """How far to stretch time: by a power of two, at least 2, that brings the lateness down to what is no doubt."""
+    """The dilation to advise: the present one times a power of two (2 or more) that ends the warning about lateness."""
     late = max((summary["lateness_p99_ms"] or 0) / LATE_MS, (summary["delay_error_median_ms"] or 0) / DELAY_ERROR_MS)
     return float(summary["dilation"] * 2 ** max(1, math.ceil(math.log2(max(late, 1.0)))))
 

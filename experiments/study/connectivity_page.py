@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from grapevine.experiments.report.figures import Figure
-from grapevine.experiments.report.page import section
+from grapevine.experiments.report.html import section
 from grapevine.experiments.study.connectivity import DECAY, Connectivity, Panel
 from grapevine.experiments.study.connectivity_figures import Key, curves, key_of, prediction, scatter
 from grapevine.experiments.study.correlation import Correlation

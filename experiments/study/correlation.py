@@ -26,12 +26,11 @@ class Correlation(NamedTuple):
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     """Spearman's rank correlation of pairs; equals share their mean rank, infinities come last; nan where one is constant."""
-    if len(one) < 2:
+    if len(set(one)) < 2 or len(set(other)) < 2:
         return math.nan
-    a, b = _ranks(one), _ranks(other)
-    a, b = a - a.mean(), b - b.mean()
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / scale if scale else math.nan
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, other).statistic)
 
 
 def correlation(one: Sequence[float], other: Sequence[float]) -> Correlation:
@@ -66,9 +65,3 @@ def jackknife(labels: Sequence[str], statistic: Callable[[set[str]], float]) -> 
     without = np.array([statistic(set(labels) - {label}) for label in labels])
     error = math.sqrt((k - 1) / k * float(((without - without.mean()) ** 2).sum()))
     return whole, float(stdtrit(k - 1, 0.975)) * error
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values), dtype=np.float64)

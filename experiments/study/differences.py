@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep.cells import CellResult, Estimate, Measure, interval
-
-if TYPE_CHECKING:
-    from grapevine.experiments.study.page import Study
 
 COMPARED = ("time_to_target_s", "accuracy_mean", "loss_mean")
 HIGHER_IS_BETTER = ("accuracy_mean",)

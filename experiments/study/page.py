@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -13,69 +12,21 @@ from urllib.parse import quote
 import numpy as np
 
 from grapevine.experiments.report.figures import COLOURS, Figure, frame
-from grapevine.experiments.report.page import section, write_page
+from grapevine.experiments.report.html import section, write_page
 from grapevine.experiments.study.connectivity import read_connectivity
 from grapevine.experiments.study.connectivity_page import conclusions, connectivity_sections
 from grapevine.experiments.study.differences import counted, difference_rows, differences, differences_section
 from grapevine.experiments.study.ranks import connectivity_rows, verdicts
-from grapevine.experiments.study.tables import short_name, table, titled, tuned_names, tuning
+from grapevine.experiments.study.study import Study, short_name
+from grapevine.experiments.study.tables import table, titled, tuned_names, tuning
 from grapevine.experiments.sweep.cells import CellResult, Measure, measures
 from grapevine.experiments.sweep.forecast import no_solo
-from grapevine.experiments.sweep.plan import Sweep
 from grapevine.experiments.sweep.table import write_table
 from grapevine.experiments.sweep.tune import MOST_WIDENED, plain, trials_told
 
 DRAWN = ("time_to_target_s", "accuracy_mean", "accuracy_spread", "loss_mean")
 DASHES = ("solid", "dash", "dot")
 SYMBOLS = ("circle", "square", "diamond")
-
-
-@dataclass(frozen=True)
-class Study:
-    """A sweep that was carried out, as its page tells it."""
-
-    name: str
-    sweep: Sweep
-    cells: Sequence[CellResult]
-    command: str
-    """What makes it."""
-    text: str
-    """The file."""
-
-    @property
-    def rows(self) -> list[str]:
-        """What the first axis was, in order; one row where there is none."""
-        return self._places(0)
-
-    @property
-    def columns(self) -> list[str]:
-        """What the second axis was."""
-        return self._places(1)
-
-    @property
-    def panels(self) -> list[tuple[str, ...]]:
-        """What further axes were: a table each."""
-        return list(dict.fromkeys(self._rest(cell) for cell in self.cells))
-
-    def at(self, panel: tuple[str, ...], row: str, column: str) -> CellResult | None:
-        """One cell; None where a sweep of several parts leaves it out."""
-        found = (c for c in self.cells if self._rest(c) == panel and self._of(c, 0) == row and self._of(c, 1) == column)
-        return next(found, None)
-
-    def called(self, panel: tuple[str, ...], column: str = "") -> str:
-        """A panel, or one column of it, in words."""
-        axes = [*self.sweep.axes[2:], *(self.sweep.axes[1:2] if column else [])]
-        places = [*panel, *([column] if column else [])]
-        return ", ".join(f"{short_name(axis)} {place}" for axis, place in zip(axes, places, strict=True))
-
-    def _places(self, at: int) -> list[str]:
-        return list(dict.fromkeys(self._of(cell, at) for cell in self.cells))
-
-    def _of(self, cell: CellResult, at: int) -> str:
-        return plain(cell.values[self.sweep.axes[at]]) if at < len(self.sweep.axes) else ""
-
-    def _rest(self, cell: CellResult) -> tuple[str, ...]:
-        return tuple(plain(cell.values[axis]) for axis in self.sweep.axes[2:])
 
 
 def write_study(study: Study, out: Path) -> tuple[list[Path], list[str]]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-from grapevine.experiments.results.summary import figure, percent
+from grapevine.experiments.results.numbers import figure, percent
+from grapevine.experiments.study.study import Study, short_name
 from grapevine.experiments.sweep.cells import COARSE, LEFT_OUT, MARKS, CellResult, Measure
 from grapevine.experiments.sweep.plan import Sweep
 from grapevine.experiments.sweep.tune import Score, best, plain, trials_told
-
-if TYPE_CHECKING:
-    from grapevine.experiments.study.page import Study
 
 
 def table(study: Study, panel: tuple[str, ...], shown: Sequence[Measure]) -> str:
@@ -119,9 +116,3 @@ def titled(measure: Measure) -> str:
 def tuned_names(sweep: Sweep) -> str:
     """What is tuned: "learning rate, fill"."""
     return ", ".join(map(short_name, sweep.tune.candidates[0])) if sweep.tune else ""
-
-
-def short_name(key: str) -> str:
-    """ "optimizer.learning_rate" -> "learning rate", "strategy.name" -> "strategy"."""
-    table, _, last = key.rpartition(".")
-    return table if last == "name" and table else last.replace("_", " ")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from grapevine.experiments.report.text_table import in_unit
+from grapevine.experiments.report.text_table import in_unit, one_unit
 from grapevine.experiments.results.curves import first_reached, over_time
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.sweep.plan import Sweep
@@ -197,8 +197,6 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
     """What the cells have that is worth a column, each in one unit."""
-    from grapevine.experiments.report.text_table import one_unit
-
     known = {key for cell in cells for run in cell.runs for key in run}
     sent, scale = one_unit([found.mean for cell in cells if (found := cell.estimate("bytes_sent"))], BYTES)
     listed = [

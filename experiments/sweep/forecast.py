@@ -129,7 +129,7 @@ def _step_s(fleet: Fleet, steps: int) -> float:
     experiment = fleet.experiment
     stop = Stop(time=experiment.stop.time, steps=steps)
     tried = replace(fleet, experiment=experiment.replace(world=Virtual(), stop=stop, events=(), record=Record(report=False)))
-    with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder) / "run", "", {}, False) as recorder:
+    with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder) / "run", "", {}) as recorder:
         world = VirtualWorld(tried, Collector(tried, recorder, lambda status: None), Interrupt())
         began_s = time.process_time()
         world.train(records=False)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.exit_status import ExitStatus
+from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.result import Result
-from grapevine.experiments.results.summary import peers_text
 from grapevine.experiments.sweep.eta import left_s
 from grapevine.experiments.sweep.plan import Point
 from grapevine.experiments.worlds.interrupt import signal_name

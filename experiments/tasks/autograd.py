@@ -104,7 +104,7 @@ class ModuleLearner:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(batch.seed)
             loss = self._loss(self._module(x), y)
-            loss.backward()
+            torch.autograd.backward(loss)
         self._restore()
         return loss.item(), slot.vector
 
@@ -114,7 +114,7 @@ class ModuleLearner:
         if len(batches) >= _TOGETHER_FROM and equal and not self._refused:
             try:
                 return self._at_once(weights, batches)
-            except Exception as problem:  # whatever it is, the plain way decides whether it is the module's fault
+            except Exception as problem:  # noqa: BLE001 - whatever it is, the plain way decides whether it is the module's fault
                 answer = self._one_by_one(weights, batches)
                 self._refuse(problem)
                 return answer

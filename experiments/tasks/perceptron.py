@@ -72,7 +72,6 @@ class Perceptron:
         self.notes: list[str] = []
         self._layers = layers(widths)
         self.size = self._layers[-1].stop
-        self._classes = widths[-1]
         self._activations = sum(layer.rows + layer.columns for layer in self._layers)
         self._x, self._y = arrays["train_x"], arrays["train_y"]
         self._arrays = arrays
@@ -127,7 +126,8 @@ class Perceptron:
             hidden = np.ones((len(matrix), inputs.shape[-2], matrix.shape[2] + 1), dtype=np.float32)
             np.maximum(np.matmul(inputs, matrix), 0, out=hidden[:, :, :-1])
             inputs = hidden
-        return np.matmul(inputs, matrices[-1])
+        logits: np.ndarray = np.matmul(inputs, matrices[-1])
+        return logits
 
     def _parts(self, flat: np.ndarray) -> list[np.ndarray]:
         """Views of the layers' matrices in the flat vectors [k, size]."""

@@ -162,7 +162,8 @@ class QuadraticProblem:
 
     def optimum(self) -> np.ndarray:
         """The mean target."""
-        return self.arrays["targets"].mean(axis=0)
+        result: np.ndarray = self.arrays["targets"].mean(axis=0)
+        return result
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_targets"} | {"arrays": {}}

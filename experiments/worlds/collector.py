@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from grapevine.experiments.fleet import Fleet
+from grapevine.experiments.results.numbers import peers_text
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import FLEET, Recorder
 from grapevine.experiments.results.result import LinkFigures
-from grapevine.experiments.results.summary import Outcome, peers_text
 from grapevine.experiments.results.warnings import CAUSES
-from grapevine.experiments.worlds.processes.control import FINAL, Evaluate, Report, Score
+from grapevine.experiments.worlds.peer_report import FINAL, Report
+from grapevine.experiments.worlds.scoring import Evaluate, Score
 from grapevine.peer.expected import NOT_FINITE
 from grapevine.peer.peer import SENT_EMPTY
 
@@ -90,6 +92,7 @@ class Collector:
             "bytes_sent": float(sent),
             "staleness_steps": sum(stale) / len(stale) if stale else math.nan,
             "lateness_ms": float(np.quantile(report.lateness_ms, 0.99)) if report.lateness_ms else math.nan,
+            **{f"notes.{name}": value for name, value in report.notes.items()},
         }
         for name, value in rows.items():
             if not math.isnan(value):

@@ -1,22 +1,67 @@
-"""What one peer tells of itself at a record instant; the same in every world."""
+"""What a peer reports at a record instant: its step, its losses, and the figures of its links; the same in every world."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from grapevine.experiments.fleet import mixing_rule
-from grapevine.experiments.worlds.processes.control import Incoming, Outgoing, Report
 from grapevine.peer.counts import LinkCount
 from grapevine.peer.peer import Peer
 
 if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
 
+FINAL = -1
+"""The index of the report that a peer makes when it has ended."""
 NOTHING = (0, 0)
 LATENESS_SAMPLES = 256  # of one report: enough for a 99th percentile, little enough for a pipe
+
+
+class Outgoing(msgspec.Struct, array_like=True, tag=True, frozen=True):
+    """One directed link as its sender saw it since the last report; rate nan = not measured."""
+
+    target: int
+    bytes: int
+    messages: int
+    rate_bytes_per_s: float
+
+
+class Incoming(msgspec.Struct, array_like=True, tag=True, frozen=True):
+    """One directed link as its receiver saw it since the last report, on the real clock; nan = nothing came.
+
+    `delay_s` (the median) and the others are quantiles over chunks; `rate_bytes_per_s` is the rate within messages.
+    """
+
+    source: int
+    delay_s: float
+    delay_p99_s: float
+    rate_bytes_per_s: float
+    staleness_steps: float
+    delay_p05_s: float = float("nan")
+    delay_p95_s: float = float("nan")
+
+
+class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
+    """One peer at one record instant; its weights lie in the snapshots under the same index."""
+
+    peer: int
+    index: int
+    time_ns: int
+    step: int
+    train_loss: float
+    step_ns: float
+    outgoing: list[Outgoing]
+    incoming: list[Incoming]
+    lateness_ms: list[float]
+    staleness_sum: int
+    staleness_count: int
+    errors: dict[str, int]
+    notes: dict[str, float] = {}
+    """What the strategy has noted last, by name."""
 
 
 class Reporter:
@@ -50,6 +95,7 @@ class Reporter:
             sum(each.steps for each in stale),
             sum(each.messages for each in stale),
             dict(errors.copy() + peer.errors),
+            dict(peer.notes),
         )
 
     def _told(self, neighbour: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 _FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
@@ -34,5 +35,5 @@ def _files(strategy: Any) -> set[str]:
 
 
 def _short(file: str) -> str:
-    inside = os.path.relpath(file) if os.path.isabs(file) else file
+    inside = os.path.relpath(file) if Path(file).is_absolute() else file
     return file if inside.startswith("..") else inside

@@ -60,7 +60,7 @@ def _loaded(*parts: str) -> list[str]:
     """The shared libraries of this process with one of these in their names."""
     paths: list[str] = []
 
-    def look(library: Any, size_bytes: int, data: Any) -> int:
+    def look(library: Any, _size_bytes: int, _data: Any) -> int:
         path = os.fsdecode(library.contents.path or b"")
         if any(part in path.rpartition("/")[2] for part in parts):
             paths.append(path)

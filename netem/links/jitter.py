@@ -49,4 +49,5 @@ class Jitter:
         if self._law == "uniform":
             return round((2 * below - 1) * self.width_ns)
         above = max(0.5 * math.erfc(z / math.sqrt(2)), 1e-300)
-        return round((above ** (-1 / _SHAPE) - _MEAN) / _DEVIATION * self.width_ns)
+        late_ns: int = round((above ** (-1 / _SHAPE) - _MEAN) / _DEVIATION * self.width_ns)
+        return late_ns

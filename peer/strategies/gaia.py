@@ -110,7 +110,7 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
         if neighbour not in peer.mixing:
             return
         threshold = self.threshold / (sqrt(peer.step) if self.decay else 1.0) + mirror.raised
-        peer.notes["threshold"] = threshold
+        peer.note("threshold", threshold)
         significant = np.abs(ledger.owed(neighbour)) > threshold * np.abs(peer.weights)
         wanted = significant | mirror.announced
         count = int(wanted.sum())

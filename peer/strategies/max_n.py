@@ -35,4 +35,5 @@ class MaxN:
         sizes = np.abs(vector)
         largest = np.repeat(np.maximum.reduceat(sizes, self._starts), self._lengths)
         with np.errstate(invalid="ignore"):  # a diverged gradient is no error here
-            return np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
+            shares: np.ndarray = np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
+            return shares

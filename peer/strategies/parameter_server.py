@@ -264,4 +264,4 @@ class _Worker:
 
     def _length(self, server: int) -> int:
         where = self.config.range_of(server, self.peer.size)
-        return where.stop - where.start
+        return int(where.stop - where.start)

@@ -72,7 +72,8 @@ class Books:
 
     def lost(self, giver: int, part: slice) -> np.ndarray:
         """What this peer's weights lose of its own gradients when it takes over a part of a neighbour's: float64."""
-        return self._rate * (self._ledger.total[part] - self._had(giver, part))
+        owed: np.ndarray = self._rate * (self._ledger.total[part] - self._had(giver, part))
+        return owed
 
     def gave(self, giver: int, taker: int, step: int, part: slice) -> None:
         """A neighbour says that it has given a part of its weights to another, at its step."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from grapevine.experiments.report.page import write_report
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder
-from grapevine.experiments.results.summary import Outcome, summarise
+from grapevine.experiments.results.summary import summarise
 
 TOML = """\
 name = "{name}"
@@ -48,7 +50,7 @@ def record_run(
     """Record a ring of peers that get better by the second; returns the summary."""
     toml = TOML.format(name=name.replace('"', '\\"'), peers=peers, strategy=strategy)
     history, outcome_links = [], []
-    with Recorder(folder, toml, {**MANIFEST, "places": places}) as recorder:
+    with Recorder(folder, toml, {**MANIFEST, "places": places}, write_report) as recorder:
         recorder.event(0.0, "start", peers=peers)
         for time_s in times:
             for peer in range(peers):

@@ -11,7 +11,7 @@ from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.events import KillEvent
 from grapevine.experiments.config.experiment import Experiment, Stop, Virtual
 from grapevine.experiments.exit_status import ExitStatus, worst
-from grapevine.experiments.results.summary import describe
+from grapevine.experiments.report.summary_text import describe
 from grapevine.experiments.run import run_experiment
 from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.virtual.world import VirtualWorld

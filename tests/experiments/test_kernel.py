@@ -23,6 +23,8 @@ from grapevine.netem.kernel import namespaces
 from grapevine.netem.kernel.namespaces import leftovers, missing, remove
 from tests.experiments.fleets import LiveFleet, until
 
+pytestmark = pytest.mark.live
+
 RATE = Uniform(rate="20 Mbit/s", backend="kernel")
 
 

@@ -46,6 +46,7 @@ def tiny_module() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
 
 
+@pytest.mark.live
 def test_own_strategy_graph_and_module_in_processes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 4)).astype(np.float32)
@@ -64,6 +65,7 @@ def test_own_strategy_graph_and_module_in_processes(tmp_path: Path) -> None:
     assert Result.read(tmp_path / "run").summary == result.summary
 
 
+@pytest.mark.slow
 def test_a_run_of_the_perceptron_loads_neither_pandas_nor_torch(tmp_path: Path) -> None:
     """Each takes longer to load than a short run takes."""
     program = (
@@ -78,6 +80,7 @@ def test_a_run_of_the_perceptron_loads_neither_pandas_nor_torch(tmp_path: Path) 
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("world", ["processes", "virtual"])
 def test_a_strategy_that_raises_is_named_and_ends_nobody_else(tmp_path: Path, world: str) -> None:
     experiment = Experiment(

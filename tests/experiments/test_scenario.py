@@ -368,6 +368,7 @@ def test_what_is_scripted_after_the_end_does_not_happen(tmp_path: Path) -> None:
     assert [event for event in result.events if event["kind"] == "script"] == []
 
 
+@pytest.mark.slow
 def test_events_are_noted_when_they_happen_and_replay_to_the_byte(tmp_path: Path) -> None:
     events = Experiment.parse(EVERY).events
     first, second = (carried_out(tmp_path / name, *events) for name in "ab")
@@ -377,6 +378,7 @@ def test_events_are_noted_when_they_happen_and_replay_to_the_byte(tmp_path: Path
     assert first.summary["digest"] == second.summary["digest"] != carried_out(tmp_path / "c").summary["digest"]
 
 
+@pytest.mark.slow
 def test_a_script_that_does_nothing_changes_nothing(tmp_path: Path) -> None:
     """Links keep their luck: nothing is drawn for an event."""
     network = Uniform(rate="8 Mbit/s", delay="5 ms", jitter="2 ms")

@@ -29,6 +29,7 @@ def own(tmp_path: Path) -> Iterator[Sockets]:
     sockets.close()
 
 
+@pytest.mark.slow
 def test_who_takes_a_dead_neighbours_address_hears_nothing(listening: Sockets, own: Sockets) -> None:
     own.connect({1: listening.address})
     assert own.send(1, [b"weights"])
@@ -59,6 +60,7 @@ def test_a_neighbour_that_does_not_answer_is_named(own: Sockets, tmp_path: Path)
         own.connect({7: f"ipc://{tmp_path}/nobody"}, 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_other_users_of_the_machine_cannot_reach_a_peer(tmp_path: Path) -> None:
     """Not even where the folder lets them in."""

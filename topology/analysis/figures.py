@@ -79,7 +79,8 @@ class Figures(GraphFigures):
     @cached_property
     def matrix(self) -> np.ndarray:
         """W, float64 [n, n]: x <- W x is one round of averaging."""
-        return self._mix.toarray()
+        dense: np.ndarray = self._mix.toarray()
+        return dense
 
     @cached_property
     def spectrum(self) -> np.ndarray:
@@ -191,10 +192,6 @@ class Figures(GraphFigures):
     def messages_per_round(self) -> int:
         """Messages that all peers send in a round: one for each that hears one."""
         return int(np.count_nonzero(self._mix.data) - np.count_nonzero(self._mix.diagonal()))
-
-    def bytes_per_round(self, payload_bytes: float) -> float:
-        """Bytes that all peers send in a round, for models of this size: 2 |E| of them on an undirected graph."""
-        return float(self.messages_per_round * payload_bytes)
 
     def as_dict(self, eps: float = 1e-3, decay: float = 0.9) -> dict[str, Any]:
         """Every figure by name, ready for JSON: infinity and what makes no sense are None."""

@@ -13,6 +13,10 @@ from grapevine.topology.analysis.distances import hops
 from grapevine.topology.analysis.spectra import DENSE, extreme_laplacian_eigenvalues, inverse_trace, laplacian, smallest
 from grapevine.topology.graphs.given import links
 
+STABLE_DOWN_TO = -1.0
+"""The smallest eigenvalue of a complete graph's adjacency matrix."""
+_ROUND_OFF = 1e-6
+
 
 class GraphFigures:
     """Each figure is an attribute, computed when first read, and None where there is no graph."""
@@ -146,3 +150,8 @@ class GraphFigures:
     @cached_property
     def _hops(self) -> tuple[float, float] | None:
         return None if self._links is None else hops(self._links)
+
+
+def stable_for_gradients(eigenvalue: float) -> bool:
+    """Whether gossip of gradients is stable on a graph whose adjacency matrix has this smallest eigenvalue."""
+    return eigenvalue >= STABLE_DOWN_TO - _ROUND_OFF

@@ -141,10 +141,6 @@ class ScheduleFigures:
         off = ~np.eye(self.nodes, dtype=bool)
         return float(np.mean([np.count_nonzero(matrix[off]) for matrix in self._seen()]))
 
-    def bytes_per_round(self, payload_bytes: float) -> float:
-        """Bytes that all peers send in a round, in the mean, for models of this size."""
-        return self.messages_per_round * payload_bytes
-
     def as_dict(self, eps: float = 1e-3, decay: float = 0.9) -> dict[str, Any]:
         """Every figure by name, ready for JSON: infinity and what makes no sense are None."""
         figures: dict[str, Any] = {name: getattr(self, name) for name in FIGURES}

@@ -80,7 +80,8 @@ def inverse_trace(matrix: csr_array) -> float:
 def _conjugate_gradients(matrix: csr_array, scale: csr_array, vector: np.ndarray) -> np.ndarray:
     from scipy.sparse.linalg import cg
 
-    return cg(matrix, vector, rtol=1e-8, M=scale)[0]
+    solution: np.ndarray = cg(matrix, vector, rtol=1e-8, M=scale)[0]
+    return solution
 
 
 def _quickly(matrix: csr_array, count: int) -> np.ndarray | None:

@@ -121,7 +121,8 @@ def first_connected(draw: Callable[[int], nx.Graph], stream: tuple[int, int], tr
     for attempt in range(TRIES):
         graph = draw(int(np.random.default_rng([*stream, attempt]).integers(2**62)))
         if nx.is_strongly_connected(graph) if graph.is_directed() else nx.is_connected(graph):
-            return graph.edges
+            result: Iterable[tuple[int, int]] = graph.edges
+            return result
     raise ValueError(f"none of {TRIES} random graphs was connected: {trouble}")
 
 

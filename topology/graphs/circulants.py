@@ -32,8 +32,8 @@ class Exponential(Topology, frozen=True, kw_only=True, tag="exponential"):
 class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
     """Everybody looks the same few random distances away: a gap that does not fall with the number of peers.
 
-    Song et al. 2022 (arXiv 2210.07881). Edges bear as `weight` the share of the draws that they stand for: the published
-    matrix, where a distance drawn twice counts twice, is `equi_static_matrix(graph)`. Draws that leave the graph in
+    Song et al. 2022 (arXiv 2210.07881). Edges bear as `weight` the share of the draws that they stand for: in the published
+    matrix a distance drawn twice counts twice. Draws that leave the graph in
     pieces are drawn anew.
     """
 
@@ -71,23 +71,3 @@ class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
                 shares[way] = shares.get(way, 0.0) + (1.0 if self.directed else 0.5) / count
         for (i, j), share in sorted(shares.items()):
             graph.add_edge(i, j, weight=share)
-
-
-def equi_static_matrix(graph: nx.Graph) -> np.ndarray:
-    """The published mixing matrix of an `equi-static` graph, float64 [n, n]: the mean of the basis matrices drawn.
-
-    A basis matrix gives the peer u places behind (n - 1) / n and oneself 1 / n; undirected, half of it each way.
-    """
-    n = len(graph)
-    matrix = (n - 1) / n * nx.to_numpy_array(graph, nodelist=range(n), weight="weight").T
-    return matrix + np.diag(1.0 - matrix.sum(axis=1))
-
-
-def sufficient_draws(n: int, norm: float, doubt: float = 0.05) -> int:
-    """Draws after which an `equi-static` matrix has |W - J| below `norm`, but with probability `doubt`.
-
-    8 ln(2 n / doubt) / (3 norm^2), as Song et al. 2022 derive it from the matrix Bernstein inequality.
-    """
-    require(0.0 < norm < 1.0, "norm", norm, "a number between 0 and 1")
-    require(0.0 < doubt < 1.0, "doubt", doubt, "a probability between 0 and 1")
-    return int(8.0 * np.log(2.0 * n / doubt) / (3.0 * norm**2))

@@ -115,7 +115,8 @@ def _swap(counts: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _skews(sums: np.ndarray, total: np.ndarray) -> np.ndarray:
-    return np.abs(sums / sums.sum(axis=-1, keepdims=True) - total / total.sum()).sum(axis=-1)
+    distances: np.ndarray = np.abs(sums / sums.sum(axis=-1, keepdims=True) - total / total.sum()).sum(axis=-1)
+    return distances
 
 
 def _lay_cliques(graph: nx.Graph, cliques: list[list[int]], between: str, word: str) -> None:

@@ -56,7 +56,8 @@ def adjacency(graph: nx.Graph) -> np.ndarray:
     """Who is beside whom: float64 [n, n] of 0 and 1, rows in the order of `peer_order`, weights and self loops ignored."""
     matrix = nx.to_numpy_array(graph, nodelist=peer_order(graph), weight=None, dtype=np.float64)
     np.fill_diagonal(matrix, 0.0)
-    return (matrix != 0).astype(np.float64)
+    adjacency: np.ndarray = (matrix != 0).astype(np.float64)
+    return adjacency
 
 
 def links(graph: nx.Graph) -> csr_array:

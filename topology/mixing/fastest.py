@@ -90,9 +90,11 @@ def _apart(n: int, i: np.ndarray, j: np.ndarray, weights: np.ndarray) -> np.ndar
 def _between(inverse: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """b_e' inverse b_f for all pairs of edges: float64 [m, m]."""
     half = inverse[i] - inverse[j]
-    return half[:, i] - half[:, j]
+    differences: np.ndarray = half[:, i] - half[:, j]
+    return differences
 
 
 def _ends(matrix: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """b_e' matrix b_e: float64 [m]."""
-    return matrix[i, i] + matrix[j, j] - 2.0 * matrix[i, j]
+    traces: np.ndarray = matrix[i, i] + matrix[j, j] - 2.0 * matrix[i, j]
+    return traces

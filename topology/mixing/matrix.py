@@ -52,7 +52,8 @@ def mixing_matrix(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray |
     `best-constant` and `fastest` on a graph that is not connected or too large, and for rates that are missing, given
     to another rule, or not positive; the message names the cure.
     """
-    return sparse_mixing(graph, rule, rates).toarray()
+    dense: np.ndarray = sparse_mixing(graph, rule, rates).toarray()
+    return dense
 
 
 def sparse_mixing(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray | None = None) -> csr_array:

@@ -71,7 +71,8 @@ def activation(laplacians: np.ndarray, budget: float) -> np.ndarray:
             planes.append(cuts)
             if value > found:
                 found, best = value, trial
-    return np.clip(best, 0.0, 1.0)
+    probabilities: np.ndarray = np.clip(best, 0.0, 1.0)
+    return probabilities
 
 
 def best_weight(laplacians: np.ndarray, chances: np.ndarray) -> tuple[float, float]:

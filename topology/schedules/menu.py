@@ -160,7 +160,8 @@ class EpidemicOracle(TimeVarying, frozen=True, kw_only=True, tag="epidemic-oracl
             # Numbers are dealt anew: the expectation needs every peer to be in every place equally often
             place = _luck(seed, 12, t).permutation(n)
             beside = nx.to_numpy_array(graph, nodelist=range(n), weight=None)[np.ix_(place, place)]
-            return (beside + np.eye(n)) / (self.s + 1.0)
+            mean: np.ndarray = (beside + np.eye(n)) / (self.s + 1.0)
+            return mean
 
         return Schedule(self.name, n, draw, seed=seed, max_degree=self.s, contraction=(1.0 - self.s / (n - 1)) / (self.s + 1.0))
 
@@ -185,7 +186,8 @@ class EpidemicLocal(TimeVarying, frozen=True, kw_only=True, tag="epidemic-local"
             for sender in range(n):
                 targets = luck.choice(n - 1, size=self.s, replace=False)
                 heard[targets + (targets >= sender), sender] = 1.0
-            return heard / heard.sum(axis=1, keepdims=True)
+            mean: np.ndarray = heard / heard.sum(axis=1, keepdims=True)
+            return mean
 
         # De Vos et al. 2023 (arXiv 2310.01972): about the mean of before the round
         contraction = (1.0 - (1.0 - self.s / (n - 1)) ** n) / self.s - 1.0 / (n - 1)

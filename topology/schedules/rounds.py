@@ -44,7 +44,7 @@ class Schedule:
     - `recipe`: a function and its arguments that make the same schedule in another process; None where there is none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a schedule is made of
         self,
         name: str,
         n: int,
@@ -108,7 +108,8 @@ class Schedule:
     def targets(self, t: int, peer: int) -> list[int]:
         """Whom a peer sends to in round t, ascending."""
         of = self._weights_of(t)
-        return of.sent_to[of.sent_starts[peer] : of.sent_starts[peer + 1]].tolist()
+        targets: list[int] = of.sent_to[of.sent_starts[peer] : of.sent_starts[peer + 1]].tolist()
+        return targets
 
     @cached_property
     def reach(self) -> nx.Graph:

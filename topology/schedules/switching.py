@@ -7,6 +7,7 @@ import numpy as np
 
 from grapevine.topology.graphs.base import peers_and_seed, require
 from grapevine.topology.graphs.given import from_graph
+from grapevine.topology.graphs.names import build
 from grapevine.topology.mixing.matrix import mixing_matrix
 from grapevine.topology.schedules import matcha
 from grapevine.topology.schedules.menu import TimeVarying
@@ -38,8 +39,6 @@ class OverGraph(TimeVarying, frozen=True, kw_only=True):
 
     def _given(self, n: int, seed: int, graph: nx.Graph | None) -> nx.Graph:
         if graph is None:
-            from grapevine.topology.names import build
-
             return from_graph(build(self.graph, n, seed, **self.graph_options))
         graph = from_graph(graph)
         if len(graph) != n:
@@ -135,8 +134,6 @@ class Teleportation(TimeVarying, frozen=True, kw_only=True, tag="teleportation")
     def rounds(self, n: int, seed: int) -> Schedule:
         if self.k > n:
             raise ValueError(f"k = {self.k} needs at least {self.k} peers, not {n}; raise peers or lower k")
-        from grapevine.topology.names import build
-
         among = build(self.graph if self.k > 2 else "complete", self.k, seed)
         small = mixing_matrix(among)
 

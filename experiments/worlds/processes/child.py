@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.results.summary import consensus_distance
 from grapevine.experiments.scenario import altered_device
-from grapevine.experiments.worlds.peer_report import Reporter, batch_generator, thinned
+from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, thinned
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, unspool
+from grapevine.experiments.worlds.scoring import Evaluate, score
 from grapevine.netem import Device, Link, Shaper, Shared, SharingShaper, Steady
 from grapevine.netem.kernel.namespaces import enter
 from grapevine.netem.networks.plan import capped_rate
@@ -108,7 +108,8 @@ class _Pipe:
     def hear(self) -> control.Down:
         """The launcher's next message; the launcher's end ends this process."""
         try:
-            return control.decode_down(self.connection.recv_bytes())
+            message: control.Down = control.decode_down(self.connection.recv_bytes())
+            return message
         except (EOFError, OSError):
             for folder in self.folders:
                 remove_folder(folder)
@@ -125,10 +126,11 @@ class _Learner:
         self.peer = spec.peer.id
 
     def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
-        return self.problem.gradient(weights, self.sampler.draw(batch_size))
+        computed: tuple[float, np.ndarray] = self.problem.gradient(weights, self.sampler.draw(batch_size))
+        return computed
 
     def held_out_loss(self, weights: np.ndarray) -> float:
-        return self.problem.held_out_loss(self.peer, weights)
+        return float(self.problem.held_out_loss(self.peer, weights))
 
     def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
         return self.device.step_ns(batch_size, now_ns, step)
@@ -186,7 +188,7 @@ class _PeerProcess:
         thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
         thread.start()
         self.live.run(self.spec.strategy.run(self.peer))
-        self.snapshot(control.FINAL, self.peer.now_ns)
+        self.snapshot(FINAL, self.peer.now_ns)
         thread.join()
 
     def _in_full(self, address: str) -> str:
@@ -216,7 +218,7 @@ class _PeerProcess:
     def _carry(self) -> None:
         try:
             self.carrier.run()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
             self.pipe.say(control.Failed(traceback.format_exc()))
             os._exit(1)
 
@@ -263,7 +265,7 @@ def peer_main(spec: PeerSpec, folders: Sequence[Path], connection: Connection) -
             enter(spec.namespace)  # before there is any other thread or socket: both stay where they are
         spec.problem.attach(unspool(spec.room, spec.arrays))
         _PeerProcess(spec, pipe).run()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
         pipe.say(control.Failed(traceback.format_exc()))
         os._exit(1)
     os._exit(0)  # sockets and mappings go with the process; nothing is left to say
@@ -285,10 +287,10 @@ def evaluator_main(
         problem.attach(unspool(room, arrays))
         snapshots = Snapshots(room, peers, problem.size)
         pipe.say(control.Connected())
-        while isinstance(task := pipe.hear(), control.Evaluate):
+        while isinstance(task := pipe.hear(), Evaluate):
             weights = snapshots.read(task.index, task.peers)
             pipe.say(control.Unscored(task.index) if weights is None else score(problem, weights, task))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
         pipe.say(control.Failed(traceback.format_exc()))
         os._exit(1)
     os._exit(0)
@@ -300,32 +302,12 @@ def _beat_for_ever(pipe: _Pipe) -> None:
         time.sleep(EVALUATOR_BEAT_S)
 
 
-def score(problem: Any, weights: np.ndarray, task: control.Evaluate) -> control.Score:
-    """The scores of several peers' weights (float32 [k, size]) and of their mean, on the test and the validation set."""
-    mean = weights.mean(axis=0, dtype=np.float64).astype(np.float32)
-    models = np.concatenate([weights, mean[None]])
-    losses, accuracies = problem.evaluate(models, "test")
-    validation_losses, validation_accuracies = problem.evaluate(models, "validation")
-    return control.Score(
-        task.index,
-        task.time_ns,
-        task.peers,
-        [float(value) for value in losses[:-1]],
-        [float(value) for value in accuracies[:-1]],
-        float(accuracies[-1]),
-        [float(value) for value in validation_losses[:-1]],
-        [float(value) for value in validation_accuracies[:-1]],
-        float(validation_accuracies[-1]),
-        consensus_distance(weights),
-    )
-
-
 def _by_itself() -> None:
     """Whatever the terminal sends is the launcher's business; where that dies, no process stays behind stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setpgid(0, 0)
-    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # it keeps the fork server alive
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # noqa: SLF001 - it keeps the fork server alive
 
 
 def _one_thread() -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from grapevine.experiments.worlds.peer_report import Report
+from grapevine.experiments.worlds.scoring import Evaluate, Score
 from grapevine.netem.links.alterations import Change, Tempo
-
-FINAL = -1
-"""The index of the report that a peer makes when it has ended."""
 
 
 class _Message(msgspec.Struct, array_like=True, tag=True, frozen=True):
@@ -78,47 +77,6 @@ class Connected(_Message, frozen=True):
     """Everything is set up; the peer waits for the start."""
 
 
-class Outgoing(_Message, frozen=True):
-    """One directed link as its sender saw it since the last report; rate nan = not measured."""
-
-    target: int
-    bytes: int
-    messages: int
-    rate_bytes_per_s: float
-
-
-class Incoming(_Message, frozen=True):
-    """One directed link as its receiver saw it since the last report, on the real clock; nan = nothing came.
-
-    `delay_s` (the median) and the others are quantiles over chunks; `rate_bytes_per_s` is the rate within messages.
-    """
-
-    source: int
-    delay_s: float
-    delay_p99_s: float
-    rate_bytes_per_s: float
-    staleness_steps: float
-    delay_p05_s: float = float("nan")
-    delay_p95_s: float = float("nan")
-
-
-class Report(_Message, frozen=True):
-    """One peer at one record instant; its weights lie in the snapshots under the same index."""
-
-    peer: int
-    index: int
-    time_ns: int
-    step: int
-    train_loss: float
-    step_ns: float
-    outgoing: list[Outgoing]
-    incoming: list[Incoming]
-    lateness_ms: list[float]
-    staleness_sum: int
-    staleness_count: int
-    errors: dict[str, int]
-
-
 class Failed(_Message, frozen=True):
     """The peer's strategy or set-up raised; its last words."""
 
@@ -130,29 +88,6 @@ class Beat(_Message, frozen=True):
 
 
 # ---- launcher to evaluator and back -------------------------------------------------------------------------------
-
-
-class Evaluate(_Message, frozen=True):
-    """Score the snapshot with this index."""
-
-    index: int
-    time_ns: int
-    peers: list[int]
-
-
-class Score(_Message, frozen=True):
-    """The scores of one snapshot on the test set and on the validation set; lists go with `peers`."""
-
-    index: int
-    time_ns: int
-    peers: list[int]
-    losses: list[float]
-    accuracies: list[float]
-    accuracy_of_mean: float
-    validation_losses: list[float]
-    validation_accuracies: list[float]
-    validation_accuracy_of_mean: float
-    consensus_distance: float
 
 
 class Unscored(_Message, frozen=True):

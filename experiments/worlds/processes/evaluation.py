@@ -14,9 +14,10 @@ from typing import IO
 
 import numpy as np
 
-from grapevine.experiments.worlds.processes import control
+from grapevine.experiments.worlds.peer_report import FINAL
 from grapevine.experiments.worlds.processes.forkserver import Child
 from grapevine.experiments.worlds.processes.snapshots import Snapshots
+from grapevine.experiments.worlds.scoring import Evaluate
 
 AT_A_TIME = 2
 """Snapshots that the evaluator is given before it has answered."""
@@ -86,17 +87,17 @@ class Scoring:
         self.snapshots: Snapshots | None = None
         """Set once the run has made its files."""
         self.kept = Kept()
-        self.due: dict[int, control.Evaluate] = {}
+        self.due: dict[int, Evaluate] = {}
         self.given: set[int] = set()
         """Which of them the evaluator has and has not answered."""
         self._silence_s, self._setup_s = silence_s, setup_s
 
-    def take(self, task: control.Evaluate, evaluator: Child | None) -> None:
+    def take(self, task: Evaluate, evaluator: Child | None) -> None:
         """A record is complete: give it to the evaluator, or keep its weights before they are written over."""
         for index in self.given:  # it is behind
             self._keep(index)
         self.due[task.index] = task
-        free = len(self.given) < AT_A_TIME or task.index == control.FINAL
+        free = len(self.given) < AT_A_TIME or task.index == FINAL
         if evaluator is not None and evaluator.alive and free:
             self.given.add(task.index)
             evaluator.say(task)
@@ -123,20 +124,20 @@ class Scoring:
         """
         return now_s - evaluator.heard_s > (self._silence_s if evaluator.heard_s else self._setup_s)
 
-    def left(self) -> Iterator[tuple[control.Evaluate, np.ndarray | None]]:
+    def left(self) -> Iterator[tuple[Evaluate, np.ndarray | None]]:
         """What is still due, the end first, with its weights (float32 [k, size]; None where there was no room for them)."""
-        order = sorted(self.due, key=lambda index: (index != control.FINAL, index))
+        order = sorted(self.due, key=lambda index: (index != FINAL, index))
         for task in [self.due.pop(index) for index in order]:
             yield task, self._weights(task)
 
     def _keep(self, index: int) -> None:
-        if index == control.FINAL or index in self.kept or self.snapshots is None:
+        if index == FINAL or index in self.kept or self.snapshots is None:
             return  # the last weights stay where they are
         weights = self.snapshots.read(index, self.due[index].peers)
         if weights is not None:
             self.kept.put(index, weights)
 
-    def _weights(self, task: control.Evaluate) -> np.ndarray | None:
+    def _weights(self, task: Evaluate) -> np.ndarray | None:
         if task.index not in self.kept:
             return None if self.snapshots is None else self.snapshots.read(task.index, task.peers)
         try:

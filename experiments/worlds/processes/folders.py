@@ -53,4 +53,4 @@ def left_folders() -> list[Path]:
 
 def _namespace() -> int:
     """The namespace in which this process has its number."""
-    return os.stat("/proc/self/ns/pid").st_ino
+    return Path("/proc/self/ns/pid").stat().st_ino

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import multiprocessing
 import os
-import resource
 import select
 import signal
 import struct
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from grapevine.experiments.config.errors import ConfigError
+from grapevine.experiments.open_files import allow_files
 from grapevine.experiments.worlds.interrupt import signal_name
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.attention import Attention
@@ -27,8 +27,6 @@ from grapevine.experiments.worlds.processes.folders import make_folder, places, 
 
 UNGUARDED = 77  # exit status of a child whose script starts a fleet on import
 UNKNOWN = 255  # what multiprocessing tells of a process whose fork server is gone
-FILES = 65_536
-FILES_AT_LEAST, FILES_A_CHILD, FILES_A_NEIGHBOUR = 32, 4, 3
 PLACE_LIMIT = 24  # characters: the fork server's address, 83 longer, may have 107
 INTERRUPTED_START_S = 1.0  # from an interrupt until a start that still waits for the fork server is broken off
 PIECE_BYTES = 16_384  # what a pipe that has room at all takes without waiting
@@ -67,7 +65,7 @@ def start_fork_server(modules: Sequence[str]) -> None:
         _loaded.update(modules)
     context.set_forkserver_preload([*sorted(_loaded), "grapevine.experiments.worlds.processes.preload"])
     resource_tracker.ensure_running()  # it would let interrupts through again below
-    _allow_files()
+    allow_files()
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the launcher's business
     temporary = tempfile.tempdir
@@ -97,7 +95,7 @@ def server_folder() -> Path:
 
 def end_fork_server() -> None:
     """Kill the fork server: whoever waits for a word from it goes on, and the next start makes another one."""
-    process = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    process = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # noqa: SLF001
     with contextlib.suppress(OSError, TypeError):
         os.kill(process, signal.SIGKILL)
         os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # multiprocessing wants to take its status itself
@@ -106,7 +104,7 @@ def end_fork_server() -> None:
 def wake_tracker() -> None:
     """Let the process go on that multiprocessing keeps beside the launcher: stopped it would not see that the launcher ends."""
     with contextlib.suppress(OSError, TypeError):
-        os.kill(resource_tracker._resource_tracker._pid, signal.SIGCONT)  # type: ignore[attr-defined]
+        os.kill(resource_tracker._resource_tracker._pid, signal.SIGCONT)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @contextlib.contextmanager
@@ -133,31 +131,12 @@ def bounded_start(interrupted: Callable[[], bool], limit_s: float) -> Iterator[N
         watcher.join()
 
 
-def files_needed(peers: int, most_neighbours: int) -> int:
-    """How many files the launcher of so many peers, and a peer of so many neighbours, may have to hold open at a time."""
-    return FILES_AT_LEAST + max(FILES_A_CHILD * (peers + 1), FILES_A_NEIGHBOUR * most_neighbours)
-
-
-def files_allowed() -> float:
-    """How many files a process may hold open here, once it has asked for as many as it may."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return float("inf") if hard == resource.RLIM_INFINITY else hard
-
-
-def _allow_files() -> None:
-    """A peer has two sockets a neighbour, and zmq aborts a process that may not open one: ask for as many as is permitted."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 @contextlib.contextmanager
 def _importable_main() -> Iterator[None]:
     """A script that is no file (standard input, a notebook's cell) cannot be imported again by the children: hide it."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
-    if main is None or file is None or os.path.exists(file):
+    if main is None or file is None or Path(file).exists():
         yield
         return
     del main.__file__
@@ -215,7 +194,7 @@ class Child:
                 ) from None
             except EOFError:
                 raise WorldError(f"{name} could not be started: the fork server has ended, or does not answer") from None
-            except Exception as error:  # whatever else the transport of objects to a new process raises
+            except Exception as error:  # noqa: BLE001 - whatever else the transport of objects to a new process raises
                 raise WorldError(f"{name} could not be started: {error}") from None
         theirs.close()
         self.handle = _open_handle(self.process.pid or 0)

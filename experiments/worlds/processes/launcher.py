@@ -20,14 +20,15 @@ import numpy as np
 
 from grapevine.experiments.config.experiment import Processes
 from grapevine.experiments.fleet import Fleet
-from grapevine.experiments.results.summary import Outcome, peers_text
+from grapevine.experiments.results.numbers import peers_text
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.scenario import kills
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.peer_report import make_peer
+from grapevine.experiments.worlds.peer_report import FINAL, Report, make_peer
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.attention import Attention
-from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main, score
+from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
 from grapevine.experiments.worlds.processes.evaluation import Scoring
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
@@ -43,6 +44,7 @@ from grapevine.experiments.worlds.processes.forkserver import (
 )
 from grapevine.experiments.worlds.processes.pokes import BY_SCRIPT, Pokes
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, make_room, spool
+from grapevine.experiments.worlds.scoring import Evaluate, Score, score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
 from grapevine.netem.kernel.plan import address
@@ -300,10 +302,10 @@ class ProcessesWorld:
             self._lose_evaluator(self.evaluator)
 
     def _take(self, child: Child, message: control.Up) -> None:
-        if isinstance(message, control.Report):
+        if isinstance(message, Report):
             self._step_s = max(self._step_s, message.step_ns / 1e9 * self.world.dilation)
             self._evaluate(self.collector.report(message))
-        elif isinstance(message, control.Score):
+        elif isinstance(message, Score):
             self.scoring.answered(message.index, scored=True)
             self.collector.scored(message)
             target = self.fleet.experiment.stop.accuracy
@@ -315,7 +317,7 @@ class ProcessesWorld:
             remove_folder(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now
             self._room = None
 
-    def _evaluate(self, task: control.Evaluate | None) -> None:
+    def _evaluate(self, task: Evaluate | None) -> None:
         """Have a snapshot scored, now or once training is over."""
         if task is not None:
             self.scoring.take(task, self.evaluator)
@@ -406,7 +408,7 @@ class ProcessesWorld:
 
     def _score_the_end(self) -> None:
         """Wait for what the evaluator still scores, and score the rest here; not for long after an interrupt."""
-        self._evaluate(self.collector.complete(control.FINAL))
+        self._evaluate(self.collector.complete(FINAL))
         deadline_s = inf
         while self.scoring.given and time.monotonic() < deadline_s:
             self._listen(0.05)
@@ -423,11 +425,11 @@ class ProcessesWorld:
                 able = self._score_here(task, weights)
             self._refresh()
 
-    def _score_here(self, task: control.Evaluate, weights: np.ndarray) -> bool:
+    def _score_here(self, task: Evaluate, weights: np.ndarray) -> bool:
         """Score one record in this process; False, with the cause in the summary, where the task cannot."""
         try:
             self.collector.scored(score(self.fleet.problem, weights, task))
-        except Exception as error:  # a task from Python may raise anything
+        except Exception as error:  # noqa: BLE001 - a task from Python may raise anything
             why = f"scoring raised {traceback.format_exception_only(error)[-1].strip()}"
             self.collector.event("fault", text=traceback.format_exc())
             self.collector.warn(f"{why}; what was not scored by then has no scores")

@@ -41,7 +41,7 @@ class Rendezvous:
         try:
             with _short(folder) as address:
                 self._socket.bind(address)
-                os.chmod(self._path, 0o600)
+                self._path.chmod(0o600)
                 self._socket.listen(GUESTS)
         except OSError:
             self._socket.close()
@@ -126,7 +126,7 @@ def _answered(question: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]
 
 def _user(asking: socket.socket) -> int:
     """Who is at the other end."""
-    return struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    return int(struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
 
 
 @contextlib.contextmanager

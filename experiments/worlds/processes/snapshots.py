@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from grapevine.experiments.worlds.processes.control import FINAL
+from grapevine.experiments.worlds.peer_report import FINAL
 from grapevine.experiments.worlds.processes.folders import make_folder, places, remove_folder
 from grapevine.netem.units import show_bytes
 

@@ -8,7 +8,7 @@ uplink, a downlink or a cable are carried by `experiments.worlds.virtual.shared_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.worlds.virtual.link import Delivery, PeerLink, PrivateLink
@@ -21,10 +21,17 @@ from grapevine.peer.meter import LinkMeter
 from grapevine.peer.payloads import Parcel
 from grapevine.peer.peer import Message, Peer, message_limit_bytes
 
-if TYPE_CHECKING:
-    from grapevine.experiments.worlds.virtual.world import Member
-
 At = Callable[..., None]
+
+
+class Member(Protocol):
+    """One peer of a fleet, with its end of its links."""
+
+    peer: Peer
+    endpoint: Endpoint
+
+
+AnyMember = TypeVar("AnyMember", bound=Member)
 
 
 class SettledMeters(Mapping[int, LinkMeter]):
@@ -46,14 +53,19 @@ class SettledMeters(Mapping[int, LinkMeter]):
         return len(self._links)
 
 
-class Transport:
+class Transport(Generic[AnyMember]):
     """Carries whole messages.  `at(time_ns, action, *arguments)` plans an event, `now_ns` tells the time.
 
     `sent` and `received` are the counts of each peer's links, by neighbour; those of a link that was dropped stay.
     """
 
     def __init__(
-        self, fleet: Fleet, members: list[Member], at: At, now_ns: Callable[[], int], deliver: Callable[[Member, Message], None]
+        self,
+        fleet: Fleet,
+        members: list[AnyMember],
+        at: At,
+        now_ns: Callable[[], int],
+        deliver: Callable[[AnyMember, Message], None],
     ) -> None:
         self._at = at
         self._deliver = deliver
@@ -82,7 +94,7 @@ class Transport:
                 link.stop()
                 link.endpoint.lose(target)
 
-    def send(self, member: Member, effect: Send, now_ns: int) -> None:
+    def send(self, member: AnyMember, effect: Send, now_ns: int) -> None:
         """Carry a message to each of its targets."""
         peer, parcel, links, arrive = member.peer, effect.parcel, self._from[member.peer.id], self._arrive
         horizon_ns = peer.horizon_ns

@@ -21,13 +21,12 @@ import numpy as np
 
 from grapevine.experiments.config.events import Event, KillEvent
 from grapevine.experiments.fleet import Fleet
-from grapevine.experiments.results.summary import Outcome
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.scenario import in_order
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.peer_report import Reporter, batch_generator, make_peer
-from grapevine.experiments.worlds.processes import control
-from grapevine.experiments.worlds.processes.child import score
+from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, make_peer
+from grapevine.experiments.worlds.scoring import score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.transport import Transport, new_endpoint
@@ -119,7 +118,7 @@ class VirtualWorld:
             self._broken_off(broken_off)
         wall_s = time.monotonic() - started_s
         with suppress(KeyboardInterrupt), self.interrupt.breaking_off(), one_thread():
-            self._report(control.FINAL)
+            self._report(FINAL)
         self.reason = self.failure or self.reason or self._natural_end()
         return self.collector.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
@@ -212,7 +211,7 @@ class VirtualWorld:
             except StopIteration:
                 member.ended = True
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a strategy may raise anything
                 self._fail(member, error)
                 return
             answer = None

@@ -92,6 +92,7 @@ def _refusal(document: dict[str, Any]) -> ConfigError | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table_key", "table", "field", "values"), list(_cases()))
 def test_a_number_is_taken_or_refused_in_a_sentence(
     table_key: str, table: dict[str, Any], field: str, values: list[Any], monkeypatch: pytest.MonkeyPatch
@@ -111,6 +112,7 @@ def test_a_number_is_taken_or_refused_in_a_sentence(
 BATCHES = {"name": "digits", "batch_size": 1_000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "key", "figure"),
     [

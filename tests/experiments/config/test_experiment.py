@@ -143,6 +143,7 @@ def test_what_is_written_holds_every_default_and_reads_back_equal() -> None:
     assert Experiment.parse(Experiment.parse(FULL).to_toml()) == Experiment.parse(FULL)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_experiment_of_the_menus_reads_back_equal(data: st.DataObject) -> None:

@@ -60,6 +60,7 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("menu", CONTRACT)
 def test_the_names_of_the_contract_are_listed(menu: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = listed(capsys, menu)

@@ -60,6 +60,7 @@ bottlenecks = [{rate = "5 Mbit/s", here = [0, 1]}]
 """
 
 
+@pytest.mark.slow
 def test_alone_is_alone_behind_uplinks_downlinks_and_cables(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in rows_of(SHARED, monkeypatch):
         crosses = (row["source"] in (0, 1)) != (row["target"] in (0, 1))

@@ -226,7 +226,7 @@ def test_of_a_crowd_in_regions_the_regions_are_drawn(tmp_path: Path) -> None:
 
 
 def test_of_very_many_links_those_furthest_off_are_drawn(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, TOML.format(name="x", peers=80, strategy="solo"), MANIFEST)
+    recorder = Recorder(tmp_path, TOML.format(name="x", peers=80, strategy="solo"), MANIFEST, write_report)
     for source in range(80):
         for target in range(80):
             delay_s = 0.5 if (source, target) == (3, 17) else 0.04
@@ -241,7 +241,7 @@ def test_of_very_many_links_those_furthest_off_are_drawn(tmp_path: Path) -> None
 
 
 def test_a_last_interval_cut_short_puts_no_hook_on_a_mean_over_intervals(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, TOML.format(name="x", peers=1, strategy="solo"), MANIFEST)
+    recorder = Recorder(tmp_path, TOML.format(name="x", peers=1, strategy="solo"), MANIFEST, write_report)
     for time_s, value in ((1.0, 4.0), (2.0, 3.0), (3.0, 2.0), (3.1, 9.0)):
         for metric in ("train_loss", "staleness_steps", "loss"):
             recorder.metric(time_s, 0, 1, metric, value)
@@ -266,7 +266,7 @@ def test_the_runs_of_a_sweep_are_called_by_what_differs(tmp_path: Path) -> None:
 
 def test_a_run_that_ended_before_anything_was_measured(tmp_path: Path) -> None:
     toml = TOML.format(name="x", peers=2, strategy="solo")
-    Recorder(tmp_path, toml, MANIFEST).finish(unfinished(toml, "interrupted"))
+    Recorder(tmp_path, toml, MANIFEST, write_report).finish(unfinished(toml, "interrupted"))
     page = Page(tmp_path / "report.html")
     assert page.titles == [*SECTIONS, "Bytes on each link", "Events", "Configuration", "Machine"]
     assert page.figures == {}
@@ -276,7 +276,7 @@ def test_a_run_that_ended_before_anything_was_measured(tmp_path: Path) -> None:
 
 
 def test_a_run_still_going_can_be_looked_at(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, TOML.format(name="x", peers=2, strategy="solo"), MANIFEST)
+    recorder = Recorder(tmp_path, TOML.format(name="x", peers=2, strategy="solo"), MANIFEST, write_report)
     recorder.metric(1.0, 0, 1, "train_loss", 0.5)
     recorder.metric(1.0, 1, 1, "train_loss", math.nan)
     recorder.metric(1.0, -1, 1, "consensus_distance", 0.0)  # no place on a logarithmic axis
@@ -290,7 +290,7 @@ def test_a_run_still_going_can_be_looked_at(tmp_path: Path) -> None:
 
 
 def test_infinite_losses_leave_a_gap(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, TOML.format(name="x", peers=1, strategy="solo"), MANIFEST)
+    recorder = Recorder(tmp_path, TOML.format(name="x", peers=1, strategy="solo"), MANIFEST, write_report)
     for time_s, loss in ((1.0, 0.5), (2.0, math.inf), (3.0, math.nan), (4.0, 1e30)):
         recorder.metric(time_s, 0, 1, "loss", loss)
     recorder.flush()
@@ -347,7 +347,7 @@ def test_the_same_run_is_drawn_the_same_every_time(run: Path, tmp_path: Path) ->
 
 
 def test_a_peer_that_stops_early_does_not_bend_the_mean(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, TOML.format(name="x", peers=2, strategy="solo"), MANIFEST)
+    recorder = Recorder(tmp_path, TOML.format(name="x", peers=2, strategy="solo"), MANIFEST, write_report)
     for peer, times in ((0, (1.0, 2.0)), (1, (1.0, 2.0, 3.0))):
         for time_s in times:
             recorder.metric(time_s, peer, 1, "train_loss", 1.0 + 2 * peer)

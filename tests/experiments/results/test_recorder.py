@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -16,9 +17,9 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from grapevine.experiments.report import page
+from grapevine.experiments.report.page import write_report
 from grapevine.experiments.results import recorder as recorder_module
-from grapevine.experiments.results.recorder import FILES, Recorder, default_folder, describe_machine
+from grapevine.experiments.results.recorder import FILES, Draw, Recorder, default_folder, describe_machine
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.results.summary import KEYS, unfinished
 from tests.experiments.recorded import MANIFEST, TOML, record_run
@@ -27,8 +28,8 @@ EXPERIMENT = TOML.format(name="made up", peers=2, strategy="solo")
 LINK = (1e6, 9e5, 0.04, 0.041, 2.0)
 
 
-def _recorder(folder: Path) -> Recorder:
-    return Recorder(folder, EXPERIMENT, MANIFEST)
+def _recorder(folder: Path, draw: Draw | None = write_report) -> Recorder:
+    return Recorder(folder, EXPERIMENT, MANIFEST, draw)
 
 
 def _row(recorder: Recorder, time_s: float) -> None:
@@ -171,13 +172,11 @@ def test_an_ending_by_exception_completes_the_folder(tmp_path: Path, error: Base
     assert reason in (tmp_path / "report.html").read_text()
 
 
-def test_a_report_that_fails_does_not_spoil_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-
-    def fail(folders: list[Path], out: Path) -> None:
+def test_a_report_that_fails_does_not_spoil_the_run(tmp_path: Path) -> None:
+    def fail(folders: Sequence[Path], out: Path) -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(page, "write_report", fail)
-    recorder = _recorder(tmp_path)
+    recorder = _recorder(tmp_path, fail)
     recorder.finish(unfinished(EXPERIMENT, "done"), np.zeros((2, 3)))
     result = Result.read(tmp_path)
     assert result.summary["reason"] == "done"

@@ -11,18 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from grapevine.experiments.report.summary_text import describe
+from grapevine.experiments.results.numbers import peers_text
+from grapevine.experiments.results.outcome import Outcome, consensus_distance
 from grapevine.experiments.results.result import LinkFigures
-from grapevine.experiments.results.summary import (
-    KEYS,
-    Outcome,
-    clean,
-    consensus_distance,
-    describe,
-    peers_text,
-    summarise,
-    time_to_accuracy_s,
-    unfinished,
-)
+from grapevine.experiments.results.summary import KEYS, clean, summarise, time_to_accuracy_s, unfinished
 from grapevine.experiments.results.warnings import CAUSES
 
 OUTCOME = Outcome(

@@ -12,8 +12,8 @@ import pytest
 from grapevine import Experiment
 from grapevine.experiments.config.experiment import Stop, Virtual
 from grapevine.experiments.fleet import build
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder
-from grapevine.experiments.results.summary import Outcome
 from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt

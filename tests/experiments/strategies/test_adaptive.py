@@ -53,6 +53,7 @@ class OneDrops(Network, frozen=True, tag="one-drops"):
         return msgspec.structs.replace(plan, links=links)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ADAPTIVE, ids=lambda strategy: type(strategy).__name__)
 @pytest.mark.parametrize("delay", ["1 ms", "20 ms"])
 @pytest.mark.parametrize("which", ["all", "one"])
@@ -98,6 +99,7 @@ def _sizes(exchanges: dict[int, int], since_s: float, until_s: float) -> list[in
     return [size for now_ns, size in exchanges.items() if since_s * 1e9 < now_ns <= until_s * 1e9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate_kbit", [64, 400, 2_000, 20_000, 1_000_000])
 def test_slices_keep_every_link_busy_without_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate_kbit: int) -> None:
     """From 160 times less than a model in a step to far more: the link is used, and no message is a trifle."""
@@ -134,6 +136,7 @@ def test_slices_weigh_by_how_often_a_neighbour_is_heard_and_by_the_delay() -> No
     assert weigh(peer, Message(2, 0, half, (30_000_000.0,), 0), _Heard()) == pytest.approx(0.2 / np.sqrt(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", ["1 Mbit/s", "100 Mbit/s"])
 def test_slices_agree_on_what_everybody_was_trained_with(tmp_path: Path, rate: str) -> None:
     """Peers whose steps take 1, 2, 4 and 8 times as long pull towards corners of their own: the mean model lies at the shares

@@ -20,6 +20,7 @@ from tests.experiments.strategies.fleets import asked, carried_out, gradients, l
 VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 600)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peers", "rate"), [(2, 1.0), (3, 0.3), (4, 0.75)])
 def test_a_transfer_counts_no_gradient_twice_and_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peers: int, rate: float
@@ -111,6 +112,7 @@ def test_dlion_asks_the_peer_with_the_lowest_loss(tmp_path: Path, monkeypatch: p
         assert min(np.diff(steps)) >= 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 1000.0], ids=["converging", "diverging"])
 def test_dlion_tells_eleven_finite_numbers_within_their_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float

@@ -77,6 +77,7 @@ def test_all_reduce_walks_on_the_exact_mean_where_messages_overtake_each_other(t
         np.testing.assert_allclose(peer.weights, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_reduce_with_a_rounding_codec_keeps_equal_weights(tmp_path: Path) -> None:
     task = Quadratic(targets=VECTORS)
     found, _ = carried_out(tmp_path, asked(8, task=task, strategy=AllReduce(), codec=Float16(), stop=Stop(steps=200)))
@@ -115,6 +116,7 @@ def test_all_reduce_on_a_ring_is_refused_with_the_cure() -> None:
         build(asked(8, topology=Ring(), strategy=AllReduce()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", [Ring(), Torus(), ErdosRenyi(p=0.5)])
 def test_adpsgd_keeps_the_sum(tmp_path: Path, graph: object) -> None:
     """Without gradients (all targets where the peers are) nothing moves; with them the sum moves by gradients alone."""
@@ -176,6 +178,7 @@ def test_adpsgd_keeps_the_sum_and_the_hull_where_nobody_learns(tmp_path: Path, m
         assert (world.weights >= start.min(axis=0) - 1e-6).all()
 
 
+@pytest.mark.slow
 def test_adpsgd_ends_in_hundreds_of_schedules(tmp_path: Path) -> None:
     """Any graph, speed, jitter, and peers that die meanwhile: nobody waits for ever."""
     rng = np.random.default_rng(11)

@@ -186,6 +186,7 @@ def test_tfako_adapts_frequency_and_size_to_the_link(tmp_path: Path, monkeypatch
     assert elements / (steps[-1] - steps[0]) * 4 == pytest.approx(2500, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [Ako(), Ako(schedule="room"), Ako(schedule="fixed", parts=3), TFAko(), TFAko(scaling=True)],
@@ -302,6 +303,7 @@ def test_gaia_sends_only_what_is_significant(tmp_path: Path, monkeypatch: pytest
     assert max(kept) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("barrier", [True, False])
 def test_gaia_lets_no_element_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, barrier: bool) -> None:
     """Over a thin link more is significant than fits at every step: all tenths of the vector go equally often."""
@@ -415,6 +417,7 @@ def test_gaia_waits_from_an_announcement_to_later_values() -> None:
     assert not awaits((1, marks, 2), (2, nothing, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reorder", [False, True])
 def test_gaia_begins_no_step_while_announced_values_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reorder: bool
@@ -588,6 +591,7 @@ def test_dlion_weighs_gradients_by_batches() -> None:
         assert strategy._weight(peer, state, 0) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_dlion_sends_the_largest_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
     """Nothing that was left is larger than what was sent; sizes follow the link; kept gradients are conserved."""
@@ -650,6 +654,7 @@ ALL = [Ako(schedule="rates"), Ako(schedule="fixed"), TFAko(), Gaia(), DGC(warmup
        DLion(prioritized=False)]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ALL, ids=lambda strategy: type(strategy).__name__)
 def test_the_others_go_on_when_peers_die(tmp_path: Path, strategy: Any) -> None:
     for at_ms in (3, 61, 118):
@@ -659,6 +664,7 @@ def test_the_others_go_on_when_peers_die(tmp_path: Path, strategy: Any) -> None:
         assert all(peer.step == 30 for peer in found if peer.id in (1, 3, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [Full(), DGC(sparsity=0.9, warmup_steps=0, momentum=0.0)], ids=["full", "dgc"])
 def test_what_survivors_differ_by_after_a_loss_stays_as_it_is(tmp_path: Path, strategy: Any) -> None:
     """A peer is lost in the middle of a broadcast over unequal links: some got its last gradient, and nobody settles that."""

@@ -44,6 +44,7 @@ def test_bsp_is_large_batch_sgd_on_one_machine(tmp_path: Path, servers: int, eve
         np.testing.assert_allclose(peer.weights, weights, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("servers", [1, 2])
 @pytest.mark.parametrize(("slack", "overlap"), [(0, False), (2, False), (5, False), (1, True), (3, True)])
 @pytest.mark.parametrize("every", [(1, 1), (2, 3)])

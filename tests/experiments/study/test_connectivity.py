@@ -15,8 +15,9 @@ from grapevine.experiments.results.curves import Curve
 from grapevine.experiments.study.connectivity import Connectivity, read_connectivity
 from grapevine.experiments.study.connectivity_page import conclusions
 from grapevine.experiments.study.correlation import correlation, jackknife, spearman
-from grapevine.experiments.study.page import Study, write_study
+from grapevine.experiments.study.page import write_study
 from grapevine.experiments.study.ranks import verdicts
+from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep.cells import CellResult, cells_of
 from grapevine.experiments.sweep.eta import left_s, show_left
 from grapevine.experiments.sweep.plan import Sweep, read_sweep
@@ -149,6 +150,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, list[CellRes
     return sweep, cells, study, folder
 
 
+@pytest.mark.slow
 def test_theory_stands_next_to_measurement(small: tuple[Sweep, list[CellResult], Connectivity, Path]) -> None:
     study = small[2]
     assert study.graphs == ("ring", "star", "hypercube", "one-peer", "complete")

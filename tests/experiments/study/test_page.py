@@ -18,7 +18,8 @@ import pytest
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.experiment import ConfigError, Experiment
 from grapevine.experiments.results.result import METRIC_COLUMNS, Result
-from grapevine.experiments.study.page import Study, write_study
+from grapevine.experiments.study.page import write_study
+from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep import plan, sweep
 from grapevine.experiments.sweep.cells import cell_rows, cells_of, estimate, interval, measures, trial_rows
 from grapevine.experiments.sweep.plan import Sweep, read_sweep
@@ -205,6 +206,7 @@ def test_a_list_is_widened_by_its_own_ratio_and_not_for_ever() -> None:
     assert tune.wider({"a": 2, "b": 0.1}, tune.candidates) == [{"a": 4, "b": 0.1}, {"a": 2, "b": 0.05}]
 
 
+@pytest.mark.slow
 def test_what_is_measured_takes_the_winner(tmp_path: Path, command: Any) -> None:  # noqa: F811
     """0.05 reaches the target at 3 s, 0.1 at 2 s, 0.2 never; when 0.2 does it at 1 s, the measured runs go again."""
     sweep, out = planned(tmp_path, TUNED), tmp_path / "out"
@@ -230,6 +232,7 @@ def test_what_is_measured_takes_the_winner(tmp_path: Path, command: Any) -> None
     assert {attempt.point.experiment.optimizer.learning_rate for attempt in changed.attempts} == {0.2}  # 0.4 is no better
 
 
+@pytest.mark.slow
 def test_what_is_best_at_an_end_is_widened_and_told(tmp_path: Path, command: Any) -> None:  # noqa: F811
     """Ever larger rates are ever faster: three more are tried, and a second sweep tries nothing anew."""
     sweep, out = planned(tmp_path, TUNED.replace("peers = [2, 3]", "peers = [2]")), tmp_path / "out"
@@ -352,6 +355,7 @@ def test_intervals_in_words(values: list[float], scale: float, text: str) -> Non
     assert interval(found, scale) == text
 
 
+@pytest.mark.slow
 def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:  # noqa: F811
     """A stand-in's accuracy is a tenth of its seed; seed 5 ends early."""
     sweep, out = planned(tmp_path, TUNED.replace("[1, 2, 3]", "[1, 3, 5]")), tmp_path / "out"
@@ -400,6 +404,7 @@ def validated(file: Path, folder: Path) -> list[str]:
     return [sys.executable, "-c", add, "run", str(file), "--quiet", "--out", str(folder)]
 
 
+@pytest.mark.slow
 def test_the_command_tunes_measures_and_tells(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     """Real runs: quadratics have no accuracy, so the lowest loss at the end wins; 1.9 overshoots, 0.01 crawls."""
     monkeypatch.setenv("COLUMNS", "160")

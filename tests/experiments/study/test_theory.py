@@ -17,7 +17,8 @@ from grapevine.netem import UniformDevices
 from grapevine.peer.optimizers import Sgd
 from grapevine.peer.strategies import DPSGD
 from grapevine.topology import Schedule
-from grapevine.topology.names import menu, schedule_menu
+from grapevine.topology.graphs.names import menu
+from grapevine.topology.schedules.names import schedule_menu
 from grapevine.topology.schedules.rounds import still
 
 RATE = 0.1
@@ -89,6 +90,7 @@ def quadratic(tmp_path: Path, **changes: Any) -> tuple[Experiment, np.ndarray, f
     return asked, result.weights.astype(float), result.summary["consensus_distance"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", ["ring", "star", "hypercube", "barbell", "complete", "exponential"])
 def test_differing_targets_keep_the_fleet_apart_by_exactly_what_is_predicted(tmp_path: Path, name: str, order: Any) -> None:
@@ -115,6 +117,7 @@ NOISY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("graph", NOISY, ids=lambda graph: graph.name)
 def test_pure_noise_keeps_the_fleet_apart_as_predicted(tmp_path: Path, graph: Any, order: Any) -> None:

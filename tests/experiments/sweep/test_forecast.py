@@ -17,7 +17,8 @@ from grapevine.experiments.config.experiment import ConfigError, Experiment
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.study.differences import BETTER, MISSING, UNDECIDED, WORSE, Difference, counted, differences
-from grapevine.experiments.study.page import Study, write_study
+from grapevine.experiments.study.page import write_study
+from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep import sweep as sweeps
 from grapevine.experiments.sweep.cells import CellResult, Estimate, Measure, cell_rows, cells_of, interval, measures
 from grapevine.experiments.sweep.forecast import Timing, invalid_cells, no_solo
@@ -131,6 +132,7 @@ def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, mo
     assert figures["estimated_s"] > 0
 
 
+@pytest.mark.slow
 def test_they_are_left_out_where_the_file_says_so(
     tmp_path: Path,
     command: Any,  # noqa: F811

@@ -359,6 +359,7 @@ def test_a_run_that_cannot_even_be_started_stops_no_other(tmp_path: Path, comman
     assert attempts[0].reason == f"{tmp_path / 'out'}: No space left on device"
 
 
+@pytest.mark.live
 def test_a_real_sweep_of_real_runs(tmp_path: Path, capsys: Any) -> None:
     file, out = tmp_path / "sweep.toml", tmp_path / "out"
     file.write_text(

@@ -77,6 +77,7 @@ def test_gradient_is_the_slope_of_the_loss(name: str) -> None:
     assert (ahead - behind) / (2 * width) == pytest.approx(float(gradient @ direction), rel=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("peers", [1, 9, 40])
 def test_many_at_once_are_the_same_as_one_by_one(name: str, peers: int) -> None:

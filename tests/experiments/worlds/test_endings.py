@@ -107,6 +107,7 @@ def test_a_strategy_that_goes_wrong_is_told_with_its_line_and_the_others_go_on(w
     assert result.summary["steps_max"] == 20
 
 
+@pytest.mark.live
 def test_a_peer_of_its_own_process_that_polls_is_stopped_with_its_line(tmp_path: Path) -> None:
     experiment = _experiment(Wrong(way="unawaited"), Processes())
     result, status = run_experiment(experiment, tmp_path / "run", quiet=True)
@@ -114,6 +115,7 @@ def test_a_peer_of_its_own_process_that_polls_is_stopped_with_its_line(tmp_path:
     assert "test_endings.py, line " in result.summary["reason"]
 
 
+@pytest.mark.slow
 def test_one_signal_ends_a_strategy_that_never_comes_back(tmp_path: Path) -> None:
     result, status = run_experiment(_experiment(Wrong(way="signal")), tmp_path / "run", quiet=True)
     assert (status, result.summary["reason"]) == (130, "interrupted")
@@ -121,6 +123,7 @@ def test_one_signal_ends_a_strategy_that_never_comes_back(tmp_path: Path) -> Non
     assert any("in go_wrong" in warning for warning in result.summary["warnings"])
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("world", [Virtual(), Processes()])
 def test_whatever_the_launcher_raises_ends_the_fleet_with_its_weights(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +150,7 @@ def test_whatever_the_launcher_raises_ends_the_fleet_with_its_weights(
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {*FILES, "manifest.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["both", "stdout", "stderr"])
 def test_a_reader_that_leaves_changes_nothing(closed: str, file: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
@@ -161,6 +165,7 @@ def test_a_reader_that_leaves_changes_nothing(closed: str, file: Path, tmp_path:
     assert result.weights.shape == (4, 1)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_is_an_interrupt(file: Path, tmp_path: Path) -> None:
     child, terminal = pty.fork()
     if child == 0:
@@ -191,6 +196,7 @@ def test_an_interrupt_while_the_commands_are_loaded_is_one_too() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "grapevine: interrupted\n")
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_kept_is_an_error(file: Path, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         ended = subprocess.run([*GRAPEVINE, "list"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
@@ -198,6 +204,7 @@ def test_output_that_cannot_be_kept_is_an_error(file: Path, tmp_path: Path) -> N
     assert ended.stderr == "grapevine: the output could not be written: No space left on device\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_a_locale_without_the_letters_is_no_error(encoding: str, file: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
@@ -208,7 +215,7 @@ def test_a_locale_without_the_letters_is_no_error(encoding: str, file: Path, tmp
 
 
 def _recorder(folder: Path) -> Recorder:
-    return Recorder(folder, TOML.format(name="made up", peers=2, strategy="solo"), MANIFEST, page=False, weights_bytes=4_096)
+    return Recorder(folder, TOML.format(name="made up", peers=2, strategy="solo"), MANIFEST, weights_bytes=4_096)
 
 
 def test_a_full_disk_ends_the_run_once_and_leaves_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +241,7 @@ def test_a_full_disk_ends_the_run_once_and_leaves_the_truth(tmp_path: Path, monk
     assert {path.name for path in tmp_path.iterdir()} <= {*FILES, "manifest.json"}
 
 
+@pytest.mark.slow
 def test_a_run_whose_files_may_not_grow_ends_with_a_true_summary(file: Path, tmp_path: Path) -> None:
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
@@ -251,6 +259,7 @@ def test_a_run_whose_files_may_not_grow_ends_with_a_true_summary(file: Path, tmp
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {*FILES, "manifest.json"}
 
 
+@pytest.mark.slow
 def test_the_digest_does_not_depend_on_the_number_of_threads(file: Path, tmp_path: Path) -> None:
     runs = []
     for threads in ("1", "2", "4"):

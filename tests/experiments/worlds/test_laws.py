@@ -23,8 +23,10 @@ from grapevine.netem import HostDevices, Uniform, UniformDevices
 from grapevine.peer.aggregators import Median
 from grapevine.peer.codecs import AnyCodec, Float16, Float32, Int8
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.strategies import DPSGD, Ako, Full, Slices, Solo
+from grapevine.peer.peer import MOST_NOTES, Peer
+from grapevine.peer.strategies import DPSGD, Ako, Full, Slices, Solo, Strategy
 from grapevine.topology.graphs.menu import Complete, Ring, Star, Torus
+from tests.helpers import make_peer
 
 RATE = 0.1
 TARGETS = (3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, -6.0)
@@ -52,6 +54,7 @@ def weights(tmp_path: Path, **changes: Any) -> np.ndarray:
     return result.weights.astype(float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", [Ring(), Star(), Torus(), Complete()])
 @pytest.mark.parametrize("order", ["combine-then-adapt", "adapt-then-combine"])
 def test_dpsgd_reaches_its_exact_fixed_point(tmp_path: Path, graph: Any, order: Any) -> None:
@@ -70,6 +73,7 @@ def test_dpsgd_reaches_its_exact_fixed_point(tmp_path: Path, graph: Any, order: 
     np.testing.assert_allclose(found, np.tile(fixed[:, None], 3), atol=1e-5)
 
 
+@pytest.mark.live
 def test_the_fixed_point_is_the_same_in_a_live_fleet(tmp_path: Path) -> None:
     """Also when time is real and the devices are as fast as they are."""
     live = Experiment(
@@ -177,6 +181,7 @@ print(run(Experiment.parse(text), out=sys.argv[2]).summary["digest"])
 """
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_digest_everywhere(tmp_path: Path) -> None:
     """Under other hash seeds and numbers of threads, in processes of their own."""
     asked = Experiment(world=Virtual(), peers=6, strategy=Slices(), devices=UniformDevices(speed="1000 samples/s"),
@@ -194,6 +199,7 @@ def test_the_same_seed_gives_the_same_digest_everywhere(tmp_path: Path) -> None:
     assert other != digests[0].strip()
 
 
+@pytest.mark.live
 def test_the_worlds_agree(tmp_path: Path) -> None:
     """The same experiment in real and in virtual time: steps, bytes and accuracy lie close together."""
     asked = Experiment(
@@ -211,3 +217,35 @@ def test_the_worlds_agree(tmp_path: Path) -> None:
     for key, share in (("steps_total", 0.03), ("bytes_sent", 0.05), ("messages_sent", 0.05)):
         assert live.summary[key] == pytest.approx(virtual.summary[key], rel=share), key
     assert live.summary["accuracy_mean"] == pytest.approx(virtual.summary["accuracy_mean"], abs=0.03)
+
+
+class Noting(Strategy, frozen=True, tag="noting"):
+    """Notes the square of its step."""
+
+    async def run(self, peer: Peer) -> None:
+        while peer.running:
+            peer.apply(await peer.gradient())
+            peer.note("square", peer.step**2)
+
+
+def test_what_a_strategy_notes_is_recorded(tmp_path: Path) -> None:
+    result = run(
+        Experiment(peers=3, world=Virtual(), task=Quadratic(targets=(1.0, 2.0, 3.0)), strategy=Noting(), stop=Stop(steps=40),
+                   devices=UniformDevices(speed="1000 samples/s"), record=Record(every="2 ms")),
+        out=tmp_path / "run",
+    )  # fmt: skip
+    noted = result.metrics[result.metrics["name"] == "notes.square"]
+    assert set(noted["peer"]) == {0, 1, 2}
+    assert len(noted) > 3 * 10
+    assert (noted["value"] == noted["step"] ** 2).all()
+
+
+def test_notes_are_bounded() -> None:
+    peer = make_peer(0, {1: 0.5})
+    for number in range(MOST_NOTES):
+        peer.note(f"{number}", number)
+    peer.note("0", -1.0)
+    assert peer.notes["0"] == -1.0
+    for name in ("one more", "x" * 65):
+        with pytest.raises(ValueError, match="at most 64 notes"):
+            peer.note(name, 1.0)

@@ -10,6 +10,7 @@ from benchmarks.utilisation import STRATEGIES, measure, settings
 SUM_MOST = 1.12  # of rates measured while busy, over a shared line: 1 / fill, and a little
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "delay_ms", "ratio"),
     [("slices", 5, 1.2), ("slices", 300, 6.0), ("ako", 1, 50.0), ("ako", 5, 6.0), ("tfako", 20, 1.2), ("dlion", 5, 6.0)],
@@ -23,6 +24,7 @@ def test_a_link_of_ones_own_is_used(name: str, delay_ms: float, ratio: float) ->
     assert 0.9 <= use.rates <= 1.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "ratio"), [("uplink", 1.2), ("downlink", 6.0), ("both", 6.0), ("cable", 1.2)])
 def test_a_line_that_links_share_is_used_without_long_queues(setting: str, ratio: float) -> None:
     network, groups, rate = settings(5, ratio)[setting]

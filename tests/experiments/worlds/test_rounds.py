@@ -22,7 +22,7 @@ from grapevine.topology.graphs.circulants import Exponential
 from grapevine.topology.graphs.cliques import DCliques
 from grapevine.topology.graphs.menu import File
 from grapevine.topology.graphs.overlays import Overlay
-from grapevine.topology.names import schedule_menu
+from grapevine.topology.schedules.names import schedule_menu
 
 RATE = 0.1
 TARGETS = (3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, -6.0)
@@ -70,6 +70,7 @@ SOME = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SOME, ids=lambda schedule: schedule.name)
 @pytest.mark.parametrize("order", ["combine-then-adapt", "adapt-then-combine"])
 def test_dpsgd_carries_out_the_matrices_of_its_schedule(tmp_path: Path, schedule: Any, order: Any) -> None:
@@ -85,6 +86,7 @@ def test_dpsgd_carries_out_the_matrices_of_its_schedule(tmp_path: Path, schedule
     np.testing.assert_allclose(found, np.tile(x[:, None], 2), atol=2e-5 * np.abs(x).max())
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("steps", [4, 40])
 def test_a_live_fleet_carries_out_the_same_rounds(tmp_path: Path, steps: int) -> None:
     """Each process lays the schedule anew: the weights are those of virtual time."""
@@ -111,6 +113,7 @@ def test_a_live_fleet_carries_out_the_same_rounds(tmp_path: Path, steps: int) ->
             assert np.array_equal(schedule.matrix(t), fresh.matrix(t))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [Slices(), ADPSGD()], ids=["slices", "ad-psgd"])
 @pytest.mark.parametrize("schedule", SOME, ids=lambda schedule: schedule.name)
 def test_the_asynchronous_ones_agree_on_any_schedule(tmp_path: Path, strategy: Any, schedule: Any) -> None:
@@ -158,6 +161,7 @@ def test_push_sum_is_the_stochastic_gradient_push_of_the_paper(tmp_path: Path, o
     np.testing.assert_allclose(found, np.tile((x / w)[:, None], 2), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_push_sum_agrees_on_the_true_mean_where_uniform_shares_do_not(tmp_path: Path) -> None:
     """The mass-weighted mean of the models is the mean of the targets in the end, for a small rate."""
     path = tmp_path / "lopsided.graphml"

@@ -18,8 +18,8 @@ from grapevine import Experiment, run, topology
 from grapevine.experiments.config.experiment import Stop, Virtual
 from grapevine.experiments.config.sections import Record
 from grapevine.experiments.fleet import Fleet, build
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder
-from grapevine.experiments.results.summary import Outcome
 from grapevine.experiments.tasks import Digits, Quadratic
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
@@ -181,6 +181,7 @@ def carried_out(experiment: Experiment, losses: list[tuple[int, int]], folder: P
         return world, world.run(), recorder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_swarm(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     links, carried, forgiven = watch(monkeypatch)

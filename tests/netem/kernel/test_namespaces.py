@@ -19,6 +19,8 @@ from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces, apply,
 from grapevine.netem.kernel.plan import Command, address
 from grapevine.netem.networks.plan import NetworkPlan
 
+pytestmark = pytest.mark.live
+
 PAYLOAD = 1448 / 1500
 """What TCP carries of a full packet of IP."""
 RATE = Uniform(rate="20 Mbit/s", backend="kernel")
@@ -152,7 +154,7 @@ def goodput(network: Namespaces, pairs: Iterable[tuple[int, int]], seconds: floa
     def guarded(work: Any, pair: tuple[int, int]) -> None:
         try:
             work(*pair)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
     threads = [threading.Thread(target=guarded, args=(work, pair)) for pair in pairs for work in (receive, send)]

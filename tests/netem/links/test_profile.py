@@ -96,6 +96,7 @@ MOTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile_law", MOTIONS, ids=lambda profile_law: type(profile_law).__name__)
 def test_courses_repeat_themselves_and_travel(profile_law):
     one, other = (ChangingLink(profile_law.profile(np.random.default_rng(1))) for _ in range(2))
@@ -104,6 +105,7 @@ def test_courses_repeat_themselves_and_travel(profile_law):
         other = copy.deepcopy(other)  # as a trip to another process makes it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile_law", MOTIONS, ids=lambda profile_law: type(profile_law).__name__)
 def test_courses_keep_their_mean(profile_law):
     profile = profile_law.profile(np.random.default_rng(2))
@@ -119,6 +121,7 @@ def rates(profile_law, seconds=60_000):
     return np.array([profile.rate_at(second * S) for second in range(seconds)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mean", "variation", "correlation"), [(12.77, 0.78, 0.82), (5.95, 0.52, 0.74), (4.56, 0.85, 0.62)])
 def test_cellular_rates_have_the_asked_statistics(mean, variation, correlation):
     got = rates(Cellular(rate_bytes_per_s=mean, variation=variation, correlation=correlation))

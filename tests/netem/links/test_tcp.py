@@ -35,6 +35,7 @@ def observed():
     return tcp_model.errors(tcp_model.rounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "target"), [("all", 0.10), ("cubic, no loss", 0.03), ("bbr, no loss", 0.05), ("cubic, 1 %", 0.25)]
 )
@@ -42,6 +43,7 @@ def test_observed_transfers_are_met(observed, group, target):
     assert tcp_model.figures(observed, group)[0] <= target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["seen", "held out"])
 def test_transfers_are_met_under_conditions_that_the_model_was_not_made_with(name):
     median, tail = tcp_model.figures(tcp_model.errors(tcp_model.rounds, name, replays=10), "all")
@@ -49,6 +51,7 @@ def test_transfers_are_met_under_conditions_that_the_model_was_not_made_with(nam
     assert tail <= 0.20
 
 
+@pytest.mark.slow
 def test_the_target_is_met_whatever_the_pauses_were():
     found = tcp_model.errors(tcp_model.rounds, pause=tcp_model.uniform_pause, replays=20)
     assert tcp_model.figures(found, "all")[0] <= 0.10

@@ -55,6 +55,7 @@ NETWORK = st.integers(2, 6).flatmap(
 CHANGES = st.lists(st.tuples(st.integers(0, 13), st.sampled_from([0.0, 0.7, 2.0, math.inf])), max_size=25)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(network=NETWORK, changes=CHANGES, data=st.data())
 def test_whatever_changes_it_is_the_textbooks_allocation(network, changes, data):

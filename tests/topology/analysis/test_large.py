@@ -20,6 +20,7 @@ def neighbours_in_effect(spectrum: np.ndarray, decay: float) -> float:
     return float(1 / (1 - decay) / np.mean(spectrum**2 / (1 - decay * spectrum**2)))
 
 
+@pytest.mark.slow
 def test_a_ring_of_ten_thousand() -> None:
     n = 10_000
     figures = topology.analyse(topology.build("ring", n))
@@ -34,6 +35,7 @@ def test_a_ring_of_ten_thousand() -> None:
         assert figures.effective_neighbours(decay) == pytest.approx(neighbours_in_effect(spectrum, decay), rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_torus_of_2500() -> None:
     figures = topology.analyse(topology.build("torus", 2500))
     assert figures.slem == pytest.approx((3 + 2 * cos(2 * pi / 50)) / 5, abs=1e-11)
@@ -47,6 +49,7 @@ def test_a_torus_of_2500() -> None:
     assert constant.slem == pytest.approx((values.max() - values[1]) / (values.max() + values[1]), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_an_exponential_graph_of_ten_thousand() -> None:
     figures = topology.analyse(topology.build("exponential", 10_000), "uniform")
     assert figures.slem == pytest.approx(13 / 15, abs=1e-9)
@@ -75,6 +78,7 @@ def test_hops_are_those_of_networkx_by_either_search(name: str, search: str, mon
     assert distances.hops(links(graph)) == (max(every), sum(every))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random-regular", "path", "binary-tree", "barabasi-albert", "torus"])
 def test_extreme_eigenvalues_are_those_of_the_whole_spectrum(name: str, monkeypatch: Any) -> None:
     beside = links(topology.build(name, 400, seed=3))
@@ -110,6 +114,7 @@ def test_the_spread_of_eigenvalues_is_that_of_the_whole_spectrum() -> None:
     assert topology.analyse(topology.build("exponential", 1600), "uniform").spectral_density() is None
 
 
+@pytest.mark.slow
 def test_the_page_of_a_large_graph_says_how_its_eigenvalues_are_spread() -> None:
     page = topology_page("a large ring", topology.build("ring", 1600))
     assert "share of all eigenvalues" in page

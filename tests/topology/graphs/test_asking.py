@@ -90,6 +90,7 @@ def total(graph: nx.Graph, cost: np.ndarray) -> float:
     return float(sum(cost[edge] for edge in graph.edges))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_spanning_tree_is_the_least_of_all_trees(seed: int) -> None:
     asked, cost = delays(6, seed)

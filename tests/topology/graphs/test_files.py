@@ -271,6 +271,7 @@ def test_folders_formats_and_the_number_of_peers(tmp_path: Path) -> None:
         topology.build("file", 8, path=tmp_path / "net.el")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["net.graphml", "net.gml", "net.edges", "net.csv", "net.npy"]),

@@ -114,6 +114,7 @@ def test_random_graphs_are_connected_near_the_threshold() -> None:
         assert nx.is_connected(topology.build("barabasi-albert", 20, seed=seed, m=1))
 
 
+@pytest.mark.slow
 def test_the_same_seed_in_another_process_gives_the_same_graph() -> None:
     code = f"from grapevine import topology; print([list(topology.build(name, 20, seed=3).edges) for name in {RANDOM!r}])"
     root = Path(__file__).parents[2]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from grapevine import topology
-from grapevine.topology.graphs.circulants import equi_static_matrix, sufficient_draws
 from grapevine.topology.graphs.expanders import is_prime
 
 # -- exponential
@@ -46,6 +45,25 @@ def test_its_links_go_to_powers_of_two_and_one_way() -> None:
 
 
 # -- EquiStatic
+
+
+def equi_static_matrix(graph: nx.Graph) -> np.ndarray:
+    """The published mixing matrix of an `equi-static` graph, float64 [n, n]: the mean of the basis matrices drawn.
+
+    A basis matrix gives the peer u places behind (n - 1) / n and oneself 1 / n; undirected, half of it each way.
+    """
+    n = len(graph)
+    matrix = (n - 1) / n * nx.to_numpy_array(graph, nodelist=range(n), weight="weight").T
+    weights: np.ndarray = matrix + np.diag(1.0 - matrix.sum(axis=1))
+    return weights
+
+
+def sufficient_draws(n: int, norm: float, doubt: float = 0.05) -> int:
+    """Draws after which an `equi-static` matrix has |W - J| below `norm`, but with probability `doubt`.
+
+    8 ln(2 n / doubt) / (3 norm^2), as Song et al. 2022 derive it from the matrix Bernstein inequality.
+    """
+    return int(8.0 * np.log(2.0 * n / doubt) / (3.0 * norm**2))
 
 
 @pytest.mark.parametrize("directed", [True, False])

@@ -28,6 +28,7 @@ def connected_graphs(draw: st.DrawFn) -> nx.Graph:
     return graph
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(connected_graphs(), st.sampled_from(PLAIN), st.integers(0, 2**32))
 def test_every_rule_on_every_connected_graph(graph: nx.Graph, rule: str, seed: int) -> None:
@@ -137,6 +138,7 @@ def test_every_refusal_names_the_cure(graph: nx.Graph, rule: str, message: str) 
         topology.mixing_matrix(graph, rule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n"), [("ring", 9), ("ring", 16), ("hypercube", 16), ("complete", 12), ("star", 9), ("torus", 16)]
 )
@@ -155,6 +157,7 @@ def test_fastest_on_a_path_is_a_half_everywhere(n: int) -> None:
     assert figures.slem == pytest.approx(np.cos(np.pi / n), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["barbell", "erdos-renyi", "barabasi-albert", "binary-tree", "random-regular"])
 def test_nothing_mixes_faster_than_fastest(name: str) -> None:
     """Neither another rule, nor any weights near by: the optimum of a convex problem."""

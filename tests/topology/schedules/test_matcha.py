@@ -33,6 +33,7 @@ def test_edges_are_coloured_with_at_most_one_colour_more_than_the_largest_degree
         assert len(ends) == len(set(ends))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n"), GRAPHS)
 @pytest.mark.parametrize("budget", [0.2, 0.5, 1.0])
 def test_the_expectation_over_all_coins_is_the_published_one(name: str, n: int, budget: float) -> None:
@@ -65,6 +66,7 @@ def test_the_whole_budget_is_the_best_constant_weight(name: str, n: int) -> None
     np.testing.assert_allclose(schedule.matrix(3), topology.mixing_matrix(graph, "best-constant"), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n"), [*GRAPHS, ("barabasi-albert", 16), ("random-regular", 16)])
 def test_no_other_chances_within_the_budget_join_the_graph_better(name: str, n: int) -> None:
     """The optimum of a concave function: no random allocation, near or far, is above it."""
@@ -90,6 +92,7 @@ def test_a_bridge_is_used_more_often_than_what_is_joined_well_already() -> None:
     assert found.chances[bridge] == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_links_are_used_as_often_as_planned() -> None:
     """Within 4.5 standard errors over 2000 rounds."""
     graph = topology.build("erdos-renyi", 12, seed=2)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from grapevine import topology
-from grapevine.topology.names import AnySchedule
+from grapevine.topology.schedules.names import AnySchedule
 from grapevine.topology.schedules.switching import active_peers
 
 RANDOM: dict[str, dict[str, Any]] = {
@@ -43,6 +43,7 @@ def off_exact(schedule: topology.Schedule) -> float:
     return float(np.abs(product(schedule) - 1.0 / schedule.n).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", topology.schedule_menu())
 def test_every_schedule_keeps_its_promises(name: str) -> None:
     for n in (16, 64) if name != "laplacian" else (16,):
@@ -204,6 +205,7 @@ EXPECTED: list[tuple[str, int, dict[str, Any], float]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n", "options", "expected"), EXPECTED)
 def test_one_random_round_contracts_as_published(name: str, n: int, options: dict[str, Any], expected: float) -> None:
     """The formula exactly, and the mean over 3000 rounds within 4.5 standard errors of it (1 in 100,000 by chance)."""
@@ -296,6 +298,7 @@ def test_a_round_is_its_seed_and_its_number_alone(name: str) -> None:
         first.matrix(0)[0, 0] = 2.0
 
 
+@pytest.mark.slow
 def test_the_same_seed_in_another_process_gives_the_same_rounds() -> None:
     code = (
         "from grapevine import topology; import hashlib; options = " + repr(RANDOM) + "\n"

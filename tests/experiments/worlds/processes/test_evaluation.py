@@ -15,18 +15,20 @@ import pytest
 from grapevine import Experiment, Result
 from grapevine.experiments.config.experiment import Processes, Record, Stop, Virtual
 from grapevine.experiments.fleet import build
+from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder
-from grapevine.experiments.results.summary import Outcome, summarise
+from grapevine.experiments.results.summary import summarise
 from grapevine.experiments.run import run
 from grapevine.experiments.tasks import Quadratic, QuadraticProblem
 from grapevine.experiments.tasks.base import HeldOut
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
+from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.processes import control, evaluation, snapshots
-from grapevine.experiments.worlds.processes.child import score
 from grapevine.experiments.worlds.processes.evaluation import Kept, Scoring
 from grapevine.experiments.worlds.processes.launcher import ProcessesWorld
 from grapevine.experiments.worlds.processes.snapshots import Snapshots
+from grapevine.experiments.worlds.scoring import Evaluate, Score, score
 from grapevine.netem.devices.menu import UniformDevices
 from grapevine.peer.strategies import Solo
 from grapevine.topology.graphs.menu import Complete
@@ -47,7 +49,7 @@ def weights_at(index: int, peer: int, size: int) -> np.ndarray:
 
 def time_ns(index: int) -> int:
     """When a record is: one a second, and the end after all of them."""
-    return (RECORDS if index == control.FINAL else index) * 10**9
+    return (RECORDS if index == FINAL else index) * 10**9
 
 
 class Live:
@@ -66,12 +68,12 @@ class Live:
     def step(self, index: int) -> None:
         for peer, child in self.world.peers.items():
             self.snapshots.write(index, peer, weights_at(index, peer, self.fleet.problem.size))
-            step = RECORDS if index == control.FINAL else index
-            report = control.Report(peer, index, time_ns(index), step, 1.0, 1e6, [], [], [], 0, 0, {})
+            step = RECORDS if index == FINAL else index
+            report = Report(peer, index, time_ns(index), step, 1.0, 1e6, [], [], [], 0, 0, {})
             self.world._take(child, report)
 
     def train(self) -> None:
-        for index in (*range(RECORDS), control.FINAL):
+        for index in (*range(RECORDS), FINAL):
             self.step(index)
 
     def end(self) -> dict[str, Any]:
@@ -82,10 +84,10 @@ class Live:
         self.collector.recorder.finish(summary, weights)
         return summary
 
-    def scores(self, index: int) -> control.Score:
+    def scores(self, index: int) -> Score:
         """The scores of a record, worked out from its own weights."""
         weights = np.stack([weights_at(index, peer, self.fleet.problem.size) for peer in range(2)])
-        return score(self.fleet.problem, weights, control.Evaluate(index, time_ns(index), [0, 1]))
+        return score(self.fleet.problem, weights, Evaluate(index, time_ns(index), [0, 1]))
 
     def recorded(self, name: str, peer: int = -1) -> list[float]:
         """What was written down under a name, in order of time."""
@@ -124,7 +126,7 @@ def test_without_an_evaluator_every_record_is_scored_from_its_own_weights(
     assert live.snapshots.read(0, [0, 1]) is None
     loses(live)
     summary = live.end()
-    expected = [live.scores(index) for index in (*range(RECORDS), control.FINAL)]
+    expected = [live.scores(index) for index in (*range(RECORDS), FINAL)]
     for name, field in (("accuracy_mean", "accuracies"), ("validation_loss_mean", "validation_losses")):
         assert live.recorded(name) == [float(np.mean(getattr(score, field))) for score in expected]
     assert live.recorded("validation_accuracy", peer=1) == [score.validation_accuracies[1] for score in expected]
@@ -138,10 +140,10 @@ def test_without_an_evaluator_every_record_is_scored_from_its_own_weights(
 def test_what_the_evaluator_came_too_late_for_is_scored_at_the_end(tmp_path: Path) -> None:
     live = Live(tmp_path)
     live.train()
-    given = sorted(live.world.scoring.given - {control.FINAL})
+    given = sorted(live.world.scoring.given - {FINAL})
     for index in given:
         live.evaluator.speak(control.Unscored(index))
-    live.evaluator.speak(live.scores(control.FINAL))
+    live.evaluator.speak(live.scores(FINAL))
     live.end()
     assert given
     assert live.recorded("loss_mean")[:-1] == [float(np.mean(live.scores(index).losses)) for index in range(RECORDS)]
@@ -159,8 +161,8 @@ def test_an_evaluator_that_keeps_up_leaves_nothing_to_keep(tmp_path: Path) -> No
 def test_without_room_no_time_to_accuracy_is_invented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     live = Live(tmp_path)
     live.world.scoring.kept = Kept(limit_bytes=0)
-    end_ns, loss, share = time_ns(control.FINAL), [0.1] * 2, [0.96] * 2
-    good = control.Score(control.FINAL, end_ns, [0, 1], loss, share, 0.96, loss, share, 0.96, 0.0)
+    end_ns, loss, share = time_ns(FINAL), [0.1] * 2, [0.96] * 2
+    good = Score(FINAL, end_ns, [0, 1], loss, share, 0.96, loss, share, 0.96, 0.0)
     live.train()
     live.world._take(live.evaluator, good)
     killed(live)
@@ -214,10 +216,10 @@ def test_one_that_is_set_up_may_take_longer() -> None:
 
 def test_a_score_stops_the_run_by_validation_and_not_by_test(tmp_path: Path) -> None:
     live = Live(tmp_path, accuracy=0.9)
-    by_test = control.Score(0, 0, [0, 1], [0.1] * 2, [1.0] * 2, 1.0, [0.1] * 2, [0.89] * 2, 0.99, 0.0)
+    by_test = Score(0, 0, [0, 1], [0.1] * 2, [1.0] * 2, 1.0, [0.1] * 2, [0.89] * 2, 0.99, 0.0)
     live.world._take(live.evaluator, by_test)
     assert live.world.reason == ""
-    by_validation = control.Score(1, 10**9, [0, 1], [0.1] * 2, [0.0] * 2, 0.0, [0.1] * 2, [0.875, 0.9375], 0.0, 0.0)
+    by_validation = Score(1, 10**9, [0, 1], [0.1] * 2, [0.0] * 2, 0.0, [0.1] * 2, [0.875, 0.9375], 0.0, 0.0)
     live.world._take(live.evaluator, by_validation)
     assert live.world.reason == "validation accuracy 0.9 reached at 1 s (90.6%)"
 
@@ -294,7 +296,7 @@ def test_times_are_in_order_however_late_the_scores_come(tmp_path: Path) -> None
     shares = [0.1, 0.55, 0.65, 0.72]
     for index in (3, 1, 0, 2):
         share = [shares[index]] * 2
-        live.collector.scored(control.Score(index, index * 10**9, [0, 1], [1.0] * 2, share, 0.5, [1.0] * 2, share, 0.5, 0.0))
+        live.collector.scored(Score(index, index * 10**9, [0, 1], [1.0] * 2, share, 0.5, [1.0] * 2, share, 0.5, 0.0))
     outcome = live.collector.outcome(True, "", 1.0, np.zeros((2, 1), np.float32))
     assert outcome.accuracy_history == [(float(index), share) for index, share in enumerate(shares)]
     assert outcome.accuracy == [0.72, 0.72]

@@ -21,7 +21,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def left_by(place: Path, process: int, start: str, namespace: int | None = None) -> Path:
     """A folder as some launcher makes it."""
-    own = os.stat("/proc/self/ns/pid").st_ino
+    own = Path("/proc/self/ns/pid").stat().st_ino
     folder = place / f"grapevine-{own if namespace is None else namespace}-{process}-{start}-abc_12"
     folder.mkdir()
     (folder / "snapshots").write_bytes(b"x")

@@ -17,12 +17,14 @@ import pytest
 
 from grapevine import Experiment
 from grapevine.experiments import fleet as build_module
+from grapevine.experiments import open_files
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.experiment import Processes, Stop
 from grapevine.experiments.fleet import build
 from grapevine.experiments.results.recorder import Recorder
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
+from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.processes import attention, control, forkserver, launcher, snapshots
 from grapevine.experiments.worlds.processes import child as child_module
 from grapevine.experiments.worlds.processes.child import _Pipe, may_run_realtime
@@ -69,8 +71,8 @@ def make(tmp_path: Path) -> Any:
     return build_world
 
 
-def final(peer: int) -> control.Report:
-    return control.Report(peer, control.FINAL, 10**9, 5, 1.0, 1e6, [], [], [], 0, 0, {})
+def final(peer: int) -> Report:
+    return Report(peer, FINAL, 10**9, 5, 1.0, 1e6, [], [], [], 0, 0, {})
 
 
 def test_a_process_that_is_silent_at_the_very_end_is_named_too(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +84,8 @@ def test_a_process_that_is_silent_at_the_very_end_is_named_too(make: Any, monkey
     world._train()
     assert world.collector.lost == [1]
     assert any("peer 1 was lost" in warning and "no sign of life" in warning for warning in world.collector.warnings)
-    assert world.collector.complete(control.FINAL) is None  # it was, once the loss was known
-    assert set(world.scoring.due) == {control.FINAL}
+    assert world.collector.complete(FINAL) is None  # it was, once the loss was known
+    assert set(world.scoring.due) == {FINAL}
 
 
 def test_who_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
@@ -99,7 +101,7 @@ def test_who_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
 
 def test_a_stop_waits_for_the_end_of_a_long_step(make: Any) -> None:
     world = make(Stop(steps=5))
-    world._take(world.peers[0], control.Report(0, 0, 10**9, 5, 1.0, 30e9, [], [], [], 0, 0, {}))
+    world._take(world.peers[0], Report(0, 0, 10**9, 5, 1.0, 30e9, [], [], [], 0, 0, {}))
     world._stop("accuracy 0.9 reached")
     assert world._stop_deadline_s is not None
     assert world._stop_deadline_s > 30
@@ -212,7 +214,7 @@ def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: in
 
 
 def test_a_peer_of_many_neighbours_needs_more_files_than_its_launcher() -> None:
-    assert forkserver.files_needed(10, 400) == forkserver.files_needed(2, 400) == 32 + 3 * 400
+    assert open_files.files_needed(10, 400) == open_files.files_needed(2, 400) == 32 + 3 * 400
 
 
 def test_who_is_killed_during_the_start_is_named_with_the_signal(make: Any) -> None:
@@ -274,7 +276,7 @@ def test_the_last_weights_are_those_that_were_written_whole(tmp_path: Path) -> N
     for index in range(written.slots + 2):  # the first two are written over
         for peer in range(3):
             written.write(index, peer, np.full(2, 10 * index + peer, np.float32))
-    written.write(control.FINAL, 0, np.full(2, -1, np.float32))
+    written.write(FINAL, 0, np.full(2, -1, np.float32))
     newest = written.slots + 1
     written._stamps[newest % written.slots, 2] = snapshots.UNWRITTEN  # peer 2 died while it wrote
     last = written.last(np.full(2, 7, np.float32))

@@ -17,6 +17,8 @@ from grapevine.experiments.results.summary import KEYS
 from grapevine.experiments.worlds.processes.folders import places
 from tests.experiments.fleets import LiveFleet, until
 
+pytestmark = pytest.mark.live
+
 FILES = {
     "experiment.toml", "manifest.json", "metrics.parquet", "links.parquet",
     "events.jsonl", "summary.json", "report.html", "weights.npy",

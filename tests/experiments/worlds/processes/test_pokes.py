@@ -235,6 +235,7 @@ def test_pokes_and_the_script_are_one_story(tmp_path: Path) -> None:
     assert fleet.killed == [(2, "killed by the script")]
 
 
+@pytest.mark.slow
 def test_many_pokes_leave_no_more_behind_than_the_last_of_their_kind(tmp_path: Path) -> None:
     """Whoever pokes in a loop must not fill the launcher, nor make what it tells the peers longer and longer."""
     fleet = Poked(tmp_path, CutEvent(at="90 s", link=(0, 1)))
@@ -290,6 +291,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no fleet listens there; give the run folder of a fleet that is running" in capsys.readouterr().err
 
 
+@pytest.mark.live
 def test_a_live_fleet_follows_its_script_and_is_poked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = '[{at = "300 ms", do = "rate", link = [0, 1], factor = 0.1}, {at = "600 ms", do = "kill", peer = 3}]'
     settings = f"events={script}", "strategy.name=slices", "task.name=quadratic", "task.dimension=4000", "task.batch_size=32"

@@ -54,6 +54,7 @@ def random_message(rng: np.random.Generator, peers: int, target: int, now_ns: in
     return Message(source, int(rng.integers(0, 31)), payload, scalars, now_ns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", MENU, ids=lambda strategy: type(strategy).__name__)
 def test_no_message_breaks_a_strategy(tmp_path: Path, strategy: Any) -> None:
     """Well-formed messages from anybody at any time: no strategy raises, and no weight becomes nan or infinite."""
@@ -74,6 +75,7 @@ def test_no_message_breaks_a_strategy(tmp_path: Path, strategy: Any) -> None:
     assert refused > 50 or isinstance(strategy, Solo)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", MENU, ids=lambda strategy: type(strategy).__name__)
 def test_training_that_diverges_ends_and_is_called_so(tmp_path: Path, strategy: Any) -> None:
     """A far too high learning rate: nobody waits for ever for values that are not finite, and the run says who made them."""

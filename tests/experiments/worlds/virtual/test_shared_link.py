@@ -51,6 +51,7 @@ def test_virtual_transfers_arrive_by_the_book(seed: int, monkeypatch: pytest.Mon
     np.testing.assert_allclose(arrived_s[order], expected_s, rtol=2e-7, atol=2e-7)  # as exact as float32 keeps it
 
 
+@pytest.mark.live
 def test_both_worlds_share_alike(tmp_path: Path) -> None:
     """What the stamps of the emulator say, not what this machine's timers do; a host too slow for real time says so."""
     graph = random_network(5, 6)
@@ -93,6 +94,7 @@ def test_a_bottleneck_in_a_file_is_read_written_and_refused_with_its_key() -> No
             build(Experiment.parse(BOTTLENECK.format(more=more)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [DPSGD(), Slices()])
 def test_strategies_bear_messages_that_overtake_each_other(strategy: Strategy, tmp_path: Path) -> None:
     """With a jitter of several messages' length, and some packets twice, over shared and private links."""

@@ -1,4 +1,4 @@
-"""Graphs and schedules by their names: what a user asks for, turned into parts of the menus."""
+"""Graphs by their names: what a user asks for, turned into a graph of the menu."""
 
 from __future__ import annotations
 
@@ -12,41 +12,8 @@ import msgspec
 import networkx as nx
 import numpy as np
 
-from grapevine.topology.graphs.menu import AnyTopology, Topology
-from grapevine.topology.schedules.menu import (
-    Base,
-    EpidemicLocal,
-    EpidemicOracle,
-    EquiDynamic,
-    HyperHypercube,
-    KPeerExponential,
-    Moshpit,
-    OnePeerExponential,
-    OnePeerHypercube,
-    RandomMatching,
-    SimpleBase,
-    TimeVarying,
-)
-from grapevine.topology.schedules.rounds import Schedule
-from grapevine.topology.schedules.switching import Laplacian, Matcha, OverGraph, RandomEdge, Teleportation
-
-AnySchedule = (
-    OnePeerExponential
-    | KPeerExponential
-    | OnePeerHypercube
-    | HyperHypercube
-    | SimpleBase
-    | Base
-    | EquiDynamic
-    | EpidemicOracle
-    | EpidemicLocal
-    | RandomMatching
-    | RandomEdge
-    | Moshpit
-    | Matcha
-    | Laplacian
-    | Teleportation
-)
+from grapevine.topology.graphs.base import Topology
+from grapevine.topology.graphs.menu import AnyTopology
 
 
 def build(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
@@ -62,25 +29,7 @@ def build(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
     if "mixing" in options:
         raise ValueError("mixing is no property of the graph: give the rule to mixing_matrix(graph, rule) or analyse")
     known = {key: options.pop(key) for key in ("label_counts", "delays") if key in options}
-    return _part("topology", menu(), AnyTopology, name, options).build(n, seed, directed=True, **known)
-
-
-def schedule(name: str, n: int, seed: int = 0, **options: Any) -> Schedule:
-    """The schedule of this name for n peers: `schedule("one-peer-exponential", 16)`, `schedule("base", 25, k=2)`.
-
-    The answer has `.period` (None if endless), `.matrix(t)` and `.graph(t)` for every round t from 0 on, `.max_degree`
-    and `.directed`: see `topology.schedules.rounds.Schedule`. The names and options are those of the menu (`schedule_menu()`);
-    where the option `graph` names a topology, any connected networkx graph on n nodes may be given instead.
-
-    Raises ValueError for an unknown name or option, for an option out of range, and where there is no such schedule for
-    n peers; each message names what would work.
-    """
-    given = options.get("graph")
-    kind = schedule_menu().get(name)
-    if not isinstance(given, nx.Graph) or kind is None or not issubclass(kind, OverGraph):
-        return _part("schedule", schedule_menu(), AnySchedule, name, options).plan(n, seed)
-    rest = {key: value for key, value in options.items() if key != "graph"}
-    return _part("schedule", schedule_menu(), AnySchedule, name, rest).plan(n, seed, given)
+    return part_named("topology", menu(), AnyTopology, name, options).build(n, seed, directed=True, **known)
 
 
 def menu() -> dict[str, type[Topology]]:
@@ -88,12 +37,7 @@ def menu() -> dict[str, type[Topology]]:
     return {str(kind.__struct_config__.tag): kind for kind in get_args(AnyTopology)}
 
 
-def schedule_menu() -> dict[str, type[TimeVarying]]:
-    """Every schedule by name, in the order of the menu."""
-    return {str(kind.__struct_config__.tag): kind for kind in get_args(AnySchedule)}
-
-
-def _part(what: str, parts: Mapping[str, type[msgspec.Struct]], union: Any, name: str, options: dict[str, Any]) -> Any:
+def part_named(what: str, parts: Mapping[str, type[msgspec.Struct]], union: Any, name: str, options: dict[str, Any]) -> Any:
     """The part of a menu with this name and these options."""
     if name not in parts:
         raise ValueError(f"no {what} {name!r}; known are {', '.join(parts)}{_did_you_mean(name, parts)}")

@@ -1,0 +1,31 @@
+"""Numbers as a person reads them: percentages, figures of at most four digits, lists of peers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MOST_NAMED = 12
+"""List at most this many peer ids; above that print the count."""
+
+
+def percent(share: float | None) -> str:
+    """0.912 -> '91.2 %'; unknown -> '-'."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """A number in at most four figures, with thousands set apart; unknown -> '-'."""
+    if value is None:
+        return "-"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{text} {unit}".rstrip()
+
+
+def peers_text(peers: Sequence[int]) -> str:
+    """[3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; none -> 'none'; very many are counted."""
+    if len(peers) > MOST_NAMED:
+        return f"{len(peers):,} peers ({', '.join(map(str, peers[:3]))}, ...)"
+    names = [str(peer) for peer in peers]
+    if len(names) < 2:
+        return f"peer {names[0]}" if names else "none"
+    return f"peers {', '.join(names[:-1])} and {names[-1]}"
