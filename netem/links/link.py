@@ -152,7 +152,7 @@ class Link:
         return Transit(start_ns, finish_ns, due_ns)
 
     def pace(self, now_ns: int, size_bytes: int, first: bool = True) -> Pace:
-        """How fast the next `size_bytes` could leave, for whoever shares other lines with this link (netem.shaping.max_min).
+        """How fast the next `size_bytes` could leave, for a sender whose link shares segments (netem.shaping.max_min).
 
         Ask when nothing is on the link; say with `arrive` when the bytes have left. `first`: they begin a message.
         """

@@ -154,14 +154,14 @@ class Cable(msgspec.Struct, frozen=True):
 
 
 class Shared(NamedTuple):
-    """The lines that several links share, and the links that cross them (netem.shaping.max_min)."""
+    """The segments that several links share, and the links that cross them (netem.shaping.max_min)."""
 
     limits: list[float]
-    """What each line carries, bytes/s."""
+    """What each segment carries, bytes/s."""
     routes: dict[tuple[int, int], tuple[int, ...]]
-    """The lines of each link that crosses any, by place in `limits`."""
+    """The segments of each link that crosses any, by place in `limits`."""
     profiles: dict[int, Profile]
-    """Lines that change over time."""
+    """Segments that change over time."""
 
 
 class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,22 +187,22 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Downlinks that change over time."""
 
     def shared(self) -> Shared:
-        """Which lines are shared, and by whom; without those that never hold anybody up, because all of their links together
+        """Which segments are shared, and by whom; without those that never hold anybody up, because all of their links together
         are no faster."""
         if self.kernel:
             return Shared([], {}, {})
-        lines: list[tuple[float, list[tuple[int, int]], Profile | None]] = [
+        segments: list[tuple[float, list[tuple[int, int]], Profile | None]] = [
             (cable.rate_bytes_per_s, list(cable.links), None) for cable in self.cables
         ]
         for ends, side, swings in ((self.uplinks, 0, self.up_profiles), (self.downlinks, 1, self.down_profiles)):
             crossing: dict[int, list[tuple[int, int]]] = {}
             for pair in self.links:
                 crossing.setdefault(pair[side], []).append(pair)
-            lines += [(ends[peer], pairs, swings.get(peer)) for peer, pairs in crossing.items()]
+            segments += [(ends[peer], pairs, swings.get(peer)) for peer, pairs in crossing.items()]
         limits: list[float] = []
         routes: dict[tuple[int, int], tuple[int, ...]] = {}
         profiles: dict[int, Profile] = {}
-        for limit, pairs, profile in lines:
+        for limit, pairs, profile in segments:
             if profile is not None:
                 profiles[len(limits)] = profile
             elif limit >= sum(self.links[pair].most_bytes_per_s for pair in pairs):
