@@ -20,7 +20,11 @@ from grapevine.experiments.scenario import planned
 from grapevine.experiments.tasks import Problem
 from grapevine.experiments.tasks.partitions import Partition, Spared
 from grapevine.netem import Device, NetworkPlan
-from grapevine.netem.units import duration_ns
+from grapevine.netem.units import duration_ns, show_bytes
+from grapevine.peer.layout import Layout
+from grapevine.peer.spaces import Facts, Space, Spaces, checked
+from grapevine.peer.wrappers.board import LIMIT_BYTES as BOARD_BYTES
+from grapevine.peer.wrappers.board import Board
 from grapevine.topology import Figures, Schedule, ScheduleFigures, TimeVarying
 from grapevine.topology.graphs.base import check_links
 
@@ -46,6 +50,18 @@ class Fleet:
     devices: list[Device]
     problem: Problem
     rounds: Schedule | None = None
+    spaces: tuple[Space, ...] = ()
+    """The vectors besides the model that the strategy declares."""
+
+    @property
+    def wrapped(self) -> list[int]:
+        """The peers that any of the experiment's wrappers stands at, ascending."""
+        return sorted({peer for wrapper in self.experiment.wrappers for peer in wrapper.among(self.experiment.peers)})
+
+    @property
+    def all_spaces(self) -> Spaces:
+        """The model, and the vectors besides it that the strategy declares."""
+        return Spaces(self.problem.size, self.experiment.codec, self.spaces)
 
     @property
     def stop_ns(self) -> int | None:
@@ -108,7 +124,16 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     shares, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
     problem = problem or make_problem(experiment)
     refuse_too_large(experiment, problem.size)
-    return Fleet(experiment, graph, shares, plan, devices, problem, rounds)
+    fleet = Fleet(experiment, graph, shares, plan, devices, problem, rounds, _declared(experiment, problem))
+    _refuse_wrappers(fleet)
+    return fleet
+
+
+def _declared(experiment: Experiment, problem: Problem) -> tuple[Space, ...]:
+    """The vector spaces that the strategy declares besides the model."""
+    outputs, probe_samples = (getattr(problem, name, 0) or None for name in ("outputs", "probe"))
+    facts = Facts(problem.size, Layout(problem.layout), experiment.peers, outputs, probe_samples)
+    return _located("strategy", lambda: checked(experiment.strategy.spaces(facts)))
 
 
 def topology_name(experiment: Experiment) -> str:
@@ -303,6 +328,21 @@ def _refuse_aggregator(experiment: Experiment) -> None:
             problem=f'"{strategy_name(experiment)}" takes contributions one by one, so there is nothing to aggregate',
             cure='use aggregator.name = "mean", or a strategy with rounds, such as "d-psgd" or "full"',
         )
+
+
+def _refuse_wrappers(fleet: Fleet) -> None:
+    """Wrappers at peers that there are not, and colluders whose board would take more memory than it may."""
+    experiment = fleet.experiment
+    for place, wrapper in enumerate(experiment.wrappers):
+        key, given = f"wrappers[{place}].peers", wrapper.peers
+        cure = f"give some of the peers 0 to {experiment.peers - 1}, or leave peers out for all of them"
+        if given is not None and (not given or max(given) >= experiment.peers):
+            problem = f"there is no peer {max(given)}" if given else "the wrapper stands at no peer"
+            raise ConfigError(key=key, value=list(given), problem=problem, cure=cure)
+        colluders = len(wrapper.among(experiment.peers))
+        if wrapper.colludes and not Board.slots_of(colluders, fleet.all_spaces):
+            problem = f"the board of {colluders} colluders would take more than {show_bytes(BOARD_BYTES)}"
+            raise ConfigError(key=key, problem=problem, cure="let fewer peers collude, or use a smaller model")
 
 
 def _refuse_taken_ports(experiment: Experiment) -> None:

@@ -14,10 +14,12 @@ import msgspec
 import numpy as np
 
 from grapevine.experiments.config.experiment import ConfigError, Experiment, Processes
+from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
 from grapevine.experiments.forecast import timeless
 from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
 from grapevine.experiments.results.result import Result
@@ -95,6 +97,9 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
         with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
             collector.show = progress.update
             collector.refresh(0.0)
+            for wrapper in experiment.wrappers:
+                text = f"{name_of(wrapper)} stands at {peers_text(wrapper.among(experiment.peers))}"
+                collector.event("wrapped", text=text)
             if (doubt := timeless(fleet)) is not None:
                 collector.warn(doubt)
             with interrupt.breaking_off():

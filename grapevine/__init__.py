@@ -39,10 +39,16 @@ if TYPE_CHECKING:
     from grapevine.peer.ledger import Largest as Largest
     from grapevine.peer.ledger import Next as Next
     from grapevine.peer.payloads import Dense as Dense
+    from grapevine.peer.payloads import Marks as Marks
     from grapevine.peer.payloads import Payload as Payload
     from grapevine.peer.payloads import Sparse as Sparse
     from grapevine.peer.peer import Peer as Peer
+    from grapevine.peer.spaces import Facts as Facts
+    from grapevine.peer.spaces import Space as Space
     from grapevine.peer.strategies import Strategy as Strategy
+    from grapevine.peer.wrappers import Outgoing as Outgoing
+    from grapevine.peer.wrappers import Station as Station
+    from grapevine.peer.wrappers import Wrapper as Wrapper
 
 _NAMES = {
     "experiments.config.errors": "ConfigError",
@@ -53,9 +59,11 @@ _NAMES = {
     "netem": "Edges HostDevices MixedDevices Regions Uniform UniformDevices Unshaped",
     "peer.expected": "Expected",
     "peer.ledger": "Above All Largest Next",
-    "peer.payloads": "Dense Payload Sparse",
+    "peer.payloads": "Dense Marks Payload Sparse",
     "peer.peer": "Peer",
+    "peer.spaces": "Facts Space",
     "peer.strategies": "Strategy",
+    "peer.wrappers": "Outgoing Station Wrapper",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

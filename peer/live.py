@@ -11,6 +11,8 @@ up the logical time is pulled along (never more than SLACK_NS behind) and the di
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import time
 from collections import deque
@@ -20,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
+from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, SendAt, Sleep
 from grapevine.peer.endpoint import Arrival, Endpoint
 from grapevine.peer.peer import Peer
 from grapevine.peer.waiting import Waiter
@@ -132,6 +134,8 @@ class LivePeer:
         self._emulated = learner.duration_ns(1, 0, 0) > 0
         self._pending: deque[Arrival] = deque()  # arrived, but later than the logical time
         self._losses: list[int] = []
+        self._later: list[tuple[int, int, Send]] = []  # (leaves_ns, order, message)
+        self._order = itertools.count()
         self._records = 0
         peer.meters = endpoint.meters
 
@@ -168,6 +172,8 @@ class LivePeer:
             return self._receive(effect)
         if isinstance(effect, Sleep):
             return self._wait(effect.until_ns)
+        if isinstance(effect, SendAt):
+            return heapq.heappush(self._later, (effect.leaves_ns, next(self._order), effect.send))
         raise TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only")
 
     def _compute(self, samples: int, work: Callable[[], Any]) -> Any:
@@ -182,12 +188,13 @@ class LivePeer:
             self._advance(self.clock.now_ns())
         return result
 
-    def _send(self, effect: Send) -> None:
+    def _send(self, effect: Send, now_ns: int | None = None) -> None:
         peer = self.peer
+        now_ns = peer.now_ns if now_ns is None else now_ns
         for target in effect.targets:
             if target in peer.mixing:
-                for chunk in self.endpoint.send(target, effect.parcel, peer.now_ns, peer.horizon_ns):
-                    self.outbox.append(Outbound(target, chunk, peer.now_ns))
+                for chunk in self.endpoint.send(target, effect.parcel, now_ns, peer.horizon_ns):
+                    self.outbox.append(Outbound(target, chunk, now_ns))
         self.ring_carrier()
 
     def _receive(self, effect: Receive) -> None:
@@ -205,7 +212,7 @@ class LivePeer:
                 self._advance(deadline_ns)
                 break
             else:
-                self._sleep(min(deadline_ns, self._next_record_ns()))
+                self._sleep(min(deadline_ns, self._next_instant_ns()))
                 self._record(min(deadline_ns, self.clock.now_ns()))
         self.waiting = False
 
@@ -213,7 +220,7 @@ class LivePeer:
         """Let emulated time pass; news that come in meanwhile stay for later, only a stop and the end of the time end it."""
         until_ns = until_ns if self.stop_ns is None else min(until_ns, self.stop_ns)
         while not self.peer.stopped and self.clock.now_ns() < until_ns:
-            self._sleep(min(until_ns, self._next_record_ns()))
+            self._sleep(min(until_ns, self._next_instant_ns()))
             self._record(min(until_ns, self.clock.now_ns()))
             self._read_news()
         self._advance(until_ns)
@@ -237,11 +244,19 @@ class LivePeer:
     def _next_record_ns(self) -> int:
         return self._records * self.every_ns
 
+    def _next_instant_ns(self) -> int:
+        """When next something happens while the strategy waits: a record, or a message that was held back leaves."""
+        return min(self._next_record_ns(), self._later[0][0]) if self._later else self._next_record_ns()
+
     def _record(self, now_ns: int) -> None:
-        """Hand over a snapshot for every record instant that has passed: weights do not change while time does."""
+        """Hand over a snapshot for every record instant that has passed, and let go what was to leave by now: weights do not
+        change while time does."""
         while (instant_ns := self._next_record_ns()) <= now_ns and (self.stop_ns is None or instant_ns < self.stop_ns):
             self.snapshot(self._records, instant_ns)
             self._records += 1
+        while self._later and self._later[0][0] <= now_ns:
+            leaves_ns, _, send = heapq.heappop(self._later)
+            self._send(send, leaves_ns)
 
     def _deliver(self) -> int:
         """Give the peer what has arrived by its logical time; how many messages that was."""

@@ -144,7 +144,7 @@ def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
 
 def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from grapevine.experiments.config.menus import name_of
-    from grapevine.experiments.results.numbers import figure
+    from grapevine.experiments.results.numbers import figure, peers_text
     from grapevine.netem.units import show_bytes, show_duration
 
     experiment = fleet.experiment
@@ -158,6 +158,10 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
     yield "mixing", (f"spectral gap {figure(graph['gap'])}, second eigenvalue {figure(graph['slem'])}, "
                      f"disagreement down to 1/1000 in {figure(graph['mixing_time'])} rounds")  # fmt: skip
     yield "model", f"{told.parameters:,} parameters, {show_bytes(told.model_bytes)} as {name_of(experiment.codec)}"
+    if fleet.spaces:
+        yield "spaces", ", ".join(f"{space.name} ({space.size:,} x {space.dtype})" for space in fleet.spaces)
+    for wrapper in experiment.wrappers:
+        yield "wrapper", f"{name_of(wrapper)} stands at {peers_text(wrapper.among(experiment.peers))}"
     samples = fleet.problem.samples
     yield "samples", f"{sum(samples):,} in all, {_span(min(samples), max(samples))} a peer"
     step = _span(show_duration(round(min(told.step_ns))), show_duration(round(max(told.step_ns))))

@@ -35,9 +35,9 @@ def execute(arguments: argparse.Namespace) -> int:
     """Print the menus."""
     from rich.console import Console
 
-    from grapevine.experiments.config.menus import EVENTS, MENUS
+    from grapevine.experiments.config.menus import LISTS, MENUS
 
-    menus = [*MENUS.values(), EVENTS]
+    menus = [*MENUS.values(), *LISTS.values()]
     by_name = {menu.plural: menu for menu in menus}
     wanted = by_name.get(arguments.menu) or MENUS.get(arguments.menu)
     if arguments.menu not in (None, "experiment") and wanted is None:
@@ -54,10 +54,10 @@ def execute(arguments: argparse.Namespace) -> int:
 def _print_experiment(console: Console) -> None:
     """What belongs to no menu."""
     from grapevine.experiments.config.experiment import PLAIN_TABLES, Experiment
-    from grapevine.experiments.config.menus import MENUS, options, summary
+    from grapevine.experiments.config.menus import LISTS, MENUS, options, summary
 
     _title(console, "experiment", "at the top of the file, above the first [table]")
-    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, "events"})))
+    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, *LISTS})))
     for key, table in PLAIN_TABLES.items():
         _rows(console, 2, [(Text(f"[{key}]", "bold"), Text(summary(table)))])
         _rows(console, 4, _told(options(table)))
@@ -66,9 +66,9 @@ def _print_experiment(console: Console) -> None:
 
 def _print_menu(console: Console, menu: Menu) -> None:
     """All parts of a menu, family by family."""
-    from grapevine.experiments.config.menus import summary
+    from grapevine.experiments.config.menus import LISTS, summary
 
-    _title(console, menu.plural, f"[{menu.key}] in the file" if menu.chooser == "name" else f"[[{menu.plural}]] in the file")
+    _title(console, menu.plural, f"[[{menu.plural}]] in the file" if menu.plural in LISTS else f"[{menu.key}] in the file")
     for base in menu.bases:
         if len(menu.bases) > 1:
             _rows(console, 1, [(Text(""), Text(summary(base), "italic"))])

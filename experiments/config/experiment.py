@@ -13,7 +13,7 @@ from grapevine.experiments.config import toml
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_key
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.fields import expectation, fields_of, read_field, read_struct
-from grapevine.experiments.config.menus import EVENTS, FROM_PYTHON, MENUS, home_of, name_of
+from grapevine.experiments.config.menus import FROM_PYTHON, LISTS, MENUS, home_of, name_of
 from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, overlay
 from grapevine.experiments.config.sections import AnyWorld, Processes, Record, Stop, Virtual, World
 from grapevine.experiments.tasks import Digits, Task
@@ -23,6 +23,7 @@ from grapevine.peer.aggregators import Aggregator, Mean
 from grapevine.peer.codecs import Codec, Float32
 from grapevine.peer.optimizers import Optimizer, Sgd
 from grapevine.peer.strategies import DPSGD, Strategy
+from grapevine.peer.wrappers import Wrapper
 from grapevine.topology import Schedule, TimeVarying
 from grapevine.topology.graphs.base import Topology
 from grapevine.topology.graphs.menu import Ring
@@ -62,6 +63,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     record: Record = Record()
     events: tuple[Event, ...] = ()
     """What happens while it runs, each entry an [[events]] with `at` and `do`; see `grapevine list events`."""
+    wrappers: tuple[Wrapper, ...] = ()
+    """What stands between peers' strategies and the world, each entry a [[wrappers]]; see `grapevine list wrappers`."""
 
     def __post_init__(self) -> None:
         peers = _peers_of(self.topology)
@@ -72,8 +75,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             if field.name in MENUS:
                 if not (field.name == "topology" and peers is not None):
                     msgspec.structs.force_setattr(self, field.name, MENUS[field.name].check(part))
-            elif field.name == "events":
-                msgspec.structs.force_setattr(self, "events", _events(part))
+            elif field.name in LISTS:
+                msgspec.structs.force_setattr(self, field.name, _listed(field.name, part))
             elif field.name not in PLAIN_TABLES:
                 read_field(field.type, part, field.name)
             elif not isinstance(part, PLAIN_TABLES[field.name]):
@@ -134,7 +137,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         the place of the whole table.
         """
         table, _, field = key.partition(".")
-        given = {name: part for name in MENUS if MENUS[name].table(part := getattr(self, name)) is None}
+        given = {name: getattr(self, name) for name in self._from_python()}
         if given.pop(table, None) is not None and field not in ("", "name"):
             cure = f"change it there: experiment.replace({table}=...)"
             raise ConfigError(key=key, problem=f"the {table} was given from Python", cure=cure)
@@ -148,23 +151,32 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         for key in self.__struct_fields__:
             part = getattr(self, key)
             document[key] = _given(part) if key in PLAIN_TABLES else part
-            if key == "events":
-                document[key] = [_given(event) for event in part]
+            if key in LISTS:
+                document[key] = [_marker(each) if LISTS[key].table(each) is None else _given(each) for each in part]
             if key in MENUS:
-                marker = {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
-                document[key] = MENUS[key].table(part) or marker
-        return document if self.events else {key: part for key, part in document.items() if key != "events"}
+                document[key] = MENUS[key].table(part) or _marker(part)
+        return {key: part for key, part in document.items() if part or key not in LISTS}
 
     def to_toml(self) -> str:
         """Every setting as TOML, defaults included; read again it gives an equal value.
 
         Parts given from Python are in no menu: the text names their types, says so, and cannot be read again.
         """
-        given = [key for key, menu in MENUS.items() if menu.table(getattr(self, key)) is None]
+        given = self._from_python()
         comments = {key: ["Given from Python, and no file can hold it:", _on_one_line(getattr(self, key))] for key in given}
         if given:
             comments[""] = [f"This file cannot be read again: {', '.join(given)} came from Python."]
         return toml.dump(self.document(), comments)
+
+    def _from_python(self) -> list[str]:
+        """The keys of the parts that no file can hold."""
+        parts = [(key, getattr(self, key)) for key in MENUS] + [(key, each) for key in LISTS for each in getattr(self, key)]
+        return list(dict.fromkeys(key for key, part in parts if (MENUS | LISTS)[key].table(part) is None))
+
+
+def _marker(part: Any) -> dict[str, str]:
+    """What stands in a document for a part that no file can hold."""
+    return {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
 
 
 def _peers_of(given: Any) -> int | None:
@@ -190,8 +202,8 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown_key(key, "an experiment", fields, home_of(key))
         if key in MENUS:
             parts[key] = MENUS[key].read(value)
-        elif key == "events":
-            parts[key] = _events(value)
+        elif key in LISTS:
+            parts[key] = _listed(key, value)
         elif key not in PLAIN_TABLES:
             parts[key] = read_field(fields[key].type, value, key)
         elif isinstance(value, Mapping):
@@ -202,16 +214,18 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
     return parts
 
 
-def _events(given: Any) -> tuple[Event, ...]:
-    """The events that a list holds, of tables or of values; in order of time, those of the same instant as they stand."""
+def _listed(key: str, given: Any) -> tuple[Any, ...]:
+    """The parts that a list holds, of tables or of values, as they stand."""
+    menu = LISTS[key]
     if not isinstance(given, list | tuple):
-        cure = 'write [[events]] and below it at = "30 s", do = "cut", ...; see `grapevine list events`'
-        raise ConfigError(key="events", value=given, problem=f"{show_value(given)} is no list", cure=cure)
-    events = []
+        example = 'at = "30 s", do = "cut"' if menu.chooser == "do" else f'name = "{next(iter(menu.members))}"'
+        cure = f"write [[{key}]] and below it {example}, ...; see `grapevine list {key}`"
+        raise ConfigError(key=key, value=given, problem=f"{show_value(given)} is no list", cure=cure)
+    parts = []
     for place, part in enumerate(given):
-        table = _given(part) if isinstance(part, Event) else part
-        events.append(EVENTS.read(table, f"events[{place}]"))
-    return tuple(events)
+        read = menu.check if isinstance(part, menu.bases) else menu.read
+        parts.append(read(part, f"{key}[{place}]"))
+    return tuple(parts)
 
 
 def _defaults() -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from grapevine.experiments.config.events import AnyEvent
 from grapevine.experiments.config.fields import check_struct, expectation, read_struct
 from grapevine.experiments.config.overrides import anchor_table
 from grapevine.experiments.config.sections import AnyWorld
+from grapevine.experiments.config.wrappers import AnyWrapper
 from grapevine.experiments.tasks import AnyTask
 from grapevine.experiments.tasks.partitions import AnyPartition
 from grapevine.netem.devices.menu import AnyDevices
@@ -70,18 +71,18 @@ class Menu:
             raise unknown_name(f"{key}.{chooser}", name, self.key, self.members)
         return read_struct(self.members[name], rest, key, name, self._home)
 
-    def check(self, part: Any) -> Any:
+    def check(self, part: Any, key: str = "") -> Any:
         """The part as a file would give it (lists, paths), so that equal parts are equal; what no file can hold, as it is.
 
-        Raises ConfigError for what is no part of this family, and for fields out of their range.
+        `key` is as for `read`.  Raises ConfigError for what is no part of this family, and for fields out of their range.
         """
         if not isinstance(part, self.bases):
             raise self._foreign(part)
         table = self.table(part)
         if table is None:
-            check_struct(part, self.key)
+            check_struct(part, key or self.key)
             return part
-        return self.read(anchor_table({name: value for name, value in table.items() if value is not None}, Path()))
+        return self.read(anchor_table({name: value for name, value in table.items() if value is not None}, Path()), key)
 
     def table(self, part: Any) -> dict[str, Any] | None:
         """A part as a file would write it; None for one that no file can hold."""
@@ -190,3 +191,9 @@ MENUS: dict[str, Menu] = {
 
 EVENTS = Menu("event", "events", AnyEvent, "do")
 """What the entries of [[events]] choose from, by `do`."""
+
+WRAPPERS = Menu("wrapper", "wrappers", AnyWrapper)
+"""What the entries of [[wrappers]] choose from."""
+
+LISTS: dict[str, Menu] = {menu.plural: menu for menu in (EVENTS, WRAPPERS)}
+"""By the list of tables, [[events]] or [[wrappers]], each of whose entries chooses from it."""

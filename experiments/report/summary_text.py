@@ -60,6 +60,9 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "sent", f"{show_bytes(summary['bytes_sent'] or 0)} in {told['messages_sent']} messages"
     unasked = summary.get("peers_lost_unasked")
     yield "lost", peers_text(summary["peers_lost"]) + (f"; the file did not ask for {peers_text(unasked)}" if unasked else "")
+    if summary.get("wrapped"):
+        counts = ", ".join(f"{what} {count:,}" for what, count in (summary.get("altered") or {}).items())
+        yield "wrapped", f"{peers_text(summary['wrapped'])}; {counts or 'nothing altered'}"
     if told["lateness_p99_ms"] != "-":
         yield "lateness", f"{told['lateness_p99_ms']} ms (99th percentile)"
     if summary.get("network_backend") == "kernel":

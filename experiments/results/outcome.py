@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class Outcome:
     """Further lines that some links share."""
     loss_initial: float | None = None
     """Mean test loss of the peers at the first record, before they trained; None = not scored, nan = no number even then."""
+    wrapped: Sequence[int] = ()
+    """The peers that wrappers stood at."""
+    altered: Mapping[str, int] = field(default_factory=dict)
+    """How often wrappers changed what: "drop: sends dropped" and the like, of all peers together."""
     warnings: Sequence[str] = ()
 
 

@@ -73,7 +73,7 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
         "staleness_steps_mean": outcome.staleness_steps_mean, "spectral_gap": spectral_gap,
         "peers_lost": sorted(int(peer) for peer in outcome.peers_lost),
         "peers_lost_unasked": sorted(int(peer) for peer in outcome.peers_lost_unasked),
-        "records_unscored": outcome.records_unscored,
+        "records_unscored": outcome.records_unscored, "wrapped": list(outcome.wrapped), "altered": dict(outcome.altered),
         "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
         **fidelity(outcome), "network_backend": network_backend,
         "record_every_s": record_every_s, "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),

@@ -48,6 +48,7 @@ class Collector:
         self.lateness_ms: list[float] = []
         self.staleness = [(0, 0)] * peers
         self.errors: dict[int, dict[str, int]] = {}
+        self.altered: dict[int, dict[str, int]] = {}  # by peers' wrappers
         self.lost: list[int] = []
         self.lost_unasked: list[int] = []  # those of them that the experiment's script did not end
         self.finished: set[int] = set()
@@ -78,6 +79,8 @@ class Collector:
             self.train_loss[peer] = report.train_loss
         self.staleness[peer] = report.staleness_sum, report.staleness_count
         self.errors[peer] = report.errors
+        if report.altered:
+            self.altered[peer] = report.altered
         self.emulated_s = max(self.emulated_s, time_s)
         if len(self.lateness_ms) < LATENESS_KEPT:
             self.lateness_ms.extend(report.lateness_ms)
@@ -254,6 +257,8 @@ class Collector:
             downlinks=self.fleet.plan.downlinks,
             cables=self.fleet.plan.cables,
             loss_initial=self.loss_initial,
+            wrapped=self.fleet.wrapped,
+            altered=dict(sorted(sum(map(Counter, self.altered.values()), Counter()).items())),
             warnings=self.warnings,
         )
 

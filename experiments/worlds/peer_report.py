@@ -10,7 +10,8 @@ import numpy as np
 
 from grapevine.experiments.fleet import mixing_rule
 from grapevine.peer.counts import LinkCount
-from grapevine.peer.peer import Peer
+from grapevine.peer.peer import CODEC_STREAM, Peer
+from grapevine.peer.wrappers.wrapped import WrappedPeer
 
 if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
@@ -62,6 +63,8 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     errors: dict[str, int]
     notes: dict[str, float] = {}
     """What the strategy has noted last, by name."""
+    altered: dict[str, int] = {}
+    """What the peer's wrappers have changed since the start."""
 
 
 class Reporter:
@@ -96,6 +99,7 @@ class Reporter:
             sum(each.messages for each in stale),
             dict(errors.copy() + peer.errors),
             dict(peer.notes),
+            dict(peer.altered) if isinstance(peer, WrappedPeer) else {},
         )
 
     def _told(self, neighbour: int) -> bool:
@@ -145,7 +149,8 @@ def batch_generator(seed: int, peer: int) -> np.random.Generator:
 def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
     """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
     experiment = fleet.experiment
-    peer = Peer(
+    wrappers = [(place, each) for place, each in enumerate(experiment.wrappers) if each.stands_at(identity)]
+    peer = (WrappedPeer if wrappers else Peer)(
         identity,
         experiment.peers,
         fleet.mixing_of(identity),
@@ -161,6 +166,10 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         mixing_rule(experiment) == "push-sum",
         fleet.problem.layout,
         fleet.problem.held_out[identity],
+        fleet.spaces,
+        np.random.default_rng([experiment.seed, CODEC_STREAM, identity]),
     )
+    if isinstance(peer, WrappedPeer):
+        peer.wear(wrappers, experiment.seed)
     peer.expected = experiment.strategy.expects(peer)
     return peer

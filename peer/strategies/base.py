@@ -8,6 +8,7 @@ import msgspec
 
 from grapevine.peer.expected import Expected
 from grapevine.peer.peer import Peer
+from grapevine.peer.spaces import Facts, Space
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
@@ -42,6 +43,14 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     def held_out_share(self) -> float:
         """Which share of its samples every peer keeps apart from training, at least one, for `peer.held_out_loss`; 0 = none."""
         return 0.0
+
+    def spaces(self, facts: Facts) -> tuple[Space, ...]:
+        """The vectors besides the model that peers send parts of, each with name, size and dtype; at most 64.
+
+        Every peer of a run has the same: `facts` hold what their sizes may depend on.  A payload names its space
+        (`Dense(votes, space="votes")`), and so do `peer.gather`, `peer.pay`, `peer.room`, `peer.new_ledger` and `Expected`.
+        """
+        return ()
 
     def expects(self, peer: Peer) -> tuple[Expected, ...] | None:
         """The forms of message that this strategy sends, as a peer may receive them; whatever has none of them is dropped and

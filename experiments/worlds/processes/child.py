@@ -8,6 +8,7 @@ ends (SIGHUP) what is stopped in a group that has lost its last relative.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -25,8 +26,10 @@ from typing import Any
 import numpy as np
 
 from grapevine.experiments.scenario import altered_device
+from grapevine.experiments.worlds.boards import boards, put_up
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, thinned
 from grapevine.experiments.worlds.processes import control
+from grapevine.experiments.worlds.processes.board_file import map_board
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, unspool
@@ -37,9 +40,11 @@ from grapevine.netem.networks.plan import capped_rate
 from grapevine.peer.carrier import Carrier
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import Clock, LivePeer
-from grapevine.peer.peer import Peer, message_limit_bytes
+from grapevine.peer.payloads import message_limit_bytes
+from grapevine.peer.peer import Peer
 from grapevine.peer.realtime import Privilege
 from grapevine.peer.sockets import Sockets
+from grapevine.peer.wrappers.wrapped import WrappedPeer
 
 LOCAL = "ipc://"
 IO_PRIORITY, STRATEGY_PRIORITY = 2, 1  # under the real-time policies, where they are permitted
@@ -144,8 +149,12 @@ class _PeerProcess:
         self.pipe = pipe
         self.snapshots = Snapshots(spec.room, spec.peers, spec.problem.size)
         self.peer = spec.peer
+        if isinstance(self.peer, WrappedPeer):
+            wrappers = [(station.place, station.wrapper) for station in self.peer.stations]
+            mapped = functools.partial(map_board, spec.room)
+            put_up(self.peer, boards(wrappers, spec.peers, self.peer.spaces, mapped, new=False))
         self.clock = Clock(spec.dilation)
-        endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
+        endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.spaces))
         self.learner = _Learner(spec)
         self.live = LivePeer(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
         priority = IO_PRIORITY if spec.realtime else 0
@@ -187,7 +196,7 @@ class _PeerProcess:
             self.privilege = Privilege(min(share, STRATEGIES_SHARE), STRATEGY_PRIORITY)
         thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
         thread.start()
-        self.live.run(self.spec.strategy.run(self.peer))
+        self.live.run(self.peer.begin(self.spec.strategy))
         self.snapshot(FINAL, self.peer.now_ns)
         thread.join()
 

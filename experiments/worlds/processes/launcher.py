@@ -6,6 +6,7 @@ that dies or falls silent is named and its neighbours are told; an interrupt, an
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import time
@@ -23,11 +24,13 @@ from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.scenario import kills
+from grapevine.experiments.worlds.boards import boards
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Report, make_peer
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.attention import Attention
+from grapevine.experiments.worlds.processes.board_file import lay_board
 from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
 from grapevine.experiments.worlds.processes.evaluation import Scoring
 from grapevine.experiments.worlds.processes.flow_file import open_table
@@ -116,6 +119,8 @@ class ProcessesWorld:
         spool(room, self.fleet.problem.arrays)
         if self.shared.routes:
             open_table(room, self.shared, create=True)
+        experiment = self.fleet.experiment
+        boards(enumerate(experiment.wrappers), experiment.peers, self.fleet.all_spaces, functools.partial(lay_board, room))
 
     @property
     def weights(self) -> np.ndarray:

@@ -18,8 +18,8 @@ from grapevine.peer.counts import LinkCount
 from grapevine.peer.effects import Send
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.meter import LinkMeter
-from grapevine.peer.payloads import Parcel
-from grapevine.peer.peer import Message, Peer, message_limit_bytes
+from grapevine.peer.payloads import Parcel, message_limit_bytes
+from grapevine.peer.peer import Message, Peer
 
 At = Callable[..., None]
 
@@ -133,4 +133,4 @@ class Transport(Generic[AnyMember]):
 
 def new_endpoint(peer: Peer) -> Endpoint:
     """A peer's end of its links, of which it has none yet."""
-    return Endpoint(peer.id, (), message_limit_bytes(peer.size))
+    return Endpoint(peer.id, (), message_limit_bytes(peer.spaces))

@@ -23,6 +23,7 @@ from grapevine.experiments.config.events import Event, KillEvent
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.scenario import in_order
+from grapevine.experiments.worlds.boards import boards, put_up
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, make_peer
@@ -31,7 +32,7 @@ from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.transport import Transport, new_endpoint
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
-from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
+from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, SendAt, Sleep
 from grapevine.peer.peer import Peer
 
 NEVER_NS = 2**62
@@ -63,7 +64,7 @@ class Member:
         self.endpoint = new_endpoint(peer)
         self.sampler = fleet.problem.sampler(peer.id, batch_generator(fleet.experiment.seed, peer.id))
         self.device = fleet.devices[peer.id]
-        self.strategy = fleet.experiment.strategy.run(peer)
+        self.strategy = peer.begin(fleet.experiment.strategy)
         self.reporter: Reporter | None = None
         self.waiting = 0  # the number of the Receive that waits; 0 = none
         self.missing = 0  # how many messages it still waits for
@@ -85,7 +86,10 @@ class VirtualWorld:
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
         self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer])) for peer in range(peers)]
         self.carriage = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
+        wrappers = enumerate(fleet.experiment.wrappers)
+        found = boards(wrappers, peers, fleet.all_spaces, lambda place, size_bytes: np.zeros(size_bytes, np.uint8))
         for member in self.members:
+            put_up(member.peer, found)
             member.reporter = Reporter(member.peer, self.carriage.sent[member.peer.id], self.carriage.received[member.peer.id])
         self._stop_ns = fleet.stop_ns
         self._every_ns = fleet.every_ns
@@ -235,9 +239,16 @@ class VirtualWorld:
             elif kind is Sleep:
                 self._at(max(effect.until_ns, self.now_ns), self._resume, member, None)
                 return
+            elif kind is SendAt:
+                self._at(max(effect.leaves_ns, self.now_ns), self._send, member, effect.send)
             else:
                 self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
                 return
+
+    def _send(self, member: Member, send: Send) -> None:
+        """A message leaves that was held back, unless its peer has died meanwhile."""
+        if member.alive:
+            self.carriage.send(member, send, self.now_ns)
 
     def _wake(self, member: Member, number: int) -> None:
         """End a wait for messages, unless it has ended already."""

@@ -116,7 +116,7 @@ def unread(peer: Peer) -> np.ndarray:
     """The sum of what lies in a peer's inbox."""
     total = np.zeros(peer.size)
     for item in peer._inbox:
-        payload = item.payload if isinstance(item, Message) else decode(decode_head(item.head), item.body, peer.size)
+        payload = item.payload if isinstance(item, Message) else decode(decode_head(item.head), item.body, peer.spaces)
         total[payload.where()] += payload.values
     return total
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grapevine import Experiment, run, topology
+from grapevine import Experiment, Outgoing, Station, Wrapper, run, topology
 from grapevine.experiments.config.experiment import Stop, Virtual
 from grapevine.experiments.config.sections import Record
+from grapevine.experiments.config.wrappers import Delay, Scale
 from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder
@@ -272,6 +273,28 @@ def means(fleet: Fleet, outcome: Outcome) -> None:
     assert optimum is not None
     expected = optimum * (1 - (1 - RATE) ** outcome.steps[0])
     np.testing.assert_allclose(outcome.weights.mean(axis=0, dtype=float), expected, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", list(SEEDS)[:16])
+def test_swarm_with_wrappers(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers whose messages are late, scaled or repeated harm the training, but neither the books nor the links."""
+    links, carried = watch(monkeypatch)
+    experiment, losses = scenario(seed)
+    some = tuple(range(0, experiment.peers, 2))
+    wrappers = (Delay(time="70 ms", peers=some), Scale(factor=0.9, peers=(0,)), Twice(peers=some[-1:]))
+    world, outcome, _ = carried_out(experiment.replace(wrappers=wrappers), losses, tmp_path / "run")
+    endings(world, outcome, losses)
+    links_keep_their_rate_and_order(links, carried)
+    every_byte_is_accounted_for(world, outcome, links, carried)
+    conserved(world)
+
+
+class Twice(Wrapper, frozen=True, tag="twice"):
+    """Every message is sent twice, the second time later."""
+
+    def sending(self, station: Station, message: Outgoing) -> list[Outgoing]:
+        return [message, message._replace(leaves_ns=message.leaves_ns + 10_000_000)]
 
 
 @pytest.mark.parametrize("seed", list(SEEDS)[:4])
