@@ -179,7 +179,7 @@ def watch_members(monkeypatch: pytest.MonkeyPatch, killed: bool) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_turnover(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    links, carried = watch(monkeypatch)
+    links, carried, forgiven = watch(monkeypatch)
     experiment = scenario(seed)
     killed = {event.peer for event in experiment.events if isinstance(event, KillEvent)}
     watch_members(monkeypatch, bool(killed))
@@ -187,7 +187,7 @@ def test_turnover(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     world, outcome, _ = carried_out(experiment, [], tmp_path / "run")
     endings(world, outcome)
     links_keep_their_rate_and_order(links, carried)
-    every_byte_is_accounted_for(world, outcome, links, carried)
+    every_byte_is_accounted_for(world, outcome, links, carried, forgiven)
     conserved(world)
     if isinstance(experiment.strategy, DPSGD):
         mixed.check(outcome.peers_lost, ended_s=experiment.stop.time is not None)
