@@ -237,7 +237,7 @@ MENUS: dict[str, Menu] = {
         Menu("codec", "codecs", AnyCodec),
         Menu("aggregator", "aggregators", AnyAggregator),
         Menu("optimizer", "optimizers", AnyOptimizer),
-        Menu("membership", "memberships", AnyMembership),
+        Menu("membership", "memberships", AnyMembership, own=False),
     )
 }
 """By the table of the file that chooses from it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from grapevine.experiments.worlds.processes import control
-from grapevine.peer.effects import Effect, Leave, Send, SendAt
+from grapevine.peer.effects import Effect, Leave, Send, SendAt, Work
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.live import LivePeer, Outbound
 from grapevine.peer.membership import Away, Enter, Handover, Row, Rows, Welcome, is_errand, read_errand
@@ -59,6 +59,16 @@ class LiveMember(LivePeer):
             if isinstance(effect, Away | Enter | Leave):
                 return self._turn(effect)
             return super()._carry_out(effect)
+        finally:
+            self._steady = False
+
+    def _work(self, work: Work) -> tuple[Any, Exception | None]:
+        if self._held is not None and self.peer.step > self._held:
+            self._until(lambda: self._held is None)
+        self._steady = True
+        try:
+            self._serve()
+            return super()._work(work)
         finally:
             self._steady = False
 
