@@ -23,8 +23,8 @@ class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_
     """How the numbers of a message become bytes.
 
     `number` says on the wire which codec it is: all peers of a run use the same one, and refuse messages in another.  A codec
-    of a user's own keeps the number that it inherits, or takes one from 128 to 255.  `lossless` says that what is read is what
-    was written, so that nothing has to be owed again.
+    of a user's own has 128, which is the default, or another number up to 255.  `lossless` says that what is read is what was
+    written, so that nothing has to be owed again.
     """
 
     number: ClassVar[int] = OWN_NUMBERS.start

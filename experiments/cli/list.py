@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
@@ -11,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from grapevine.experiments.cli.source import Commands, add_command
-from grapevine.experiments.config.errors import unknown_name
+from grapevine.experiments.config.errors import ConfigError, unknown_name
+from grapevine.experiments.config.overrides import is_reference
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,13 +24,15 @@ EXAMPLES = """\
   grapevine list                  every menu
   grapevine list strategies       one of them
   grapevine list experiment       the keys that belong to no menu: name, seed, peers, [stop], [record]
+  grapevine list mine:ChocoSGD    a part of your own, from mine.py in this folder or on PYTHONPATH
 """
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "list", execute, "list what an experiment can be made of, with all options", EXAMPLES)
-    parser.add_argument("menu", metavar="MENU", nargs="?", help="strategies, topologies, networks, ... (default: all)")
+    what = "strategies, topologies, networks, ..., or module:Class of a part of your own (default: all menus)"
+    parser.add_argument("menu", metavar="MENU", nargs="?", help=what)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -37,6 +41,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
     from grapevine.experiments.config.menus import LISTS, MENUS
 
+    if is_reference(arguments.menu):
+        _print_own(Console(highlight=False), arguments.menu)
+        return 0
     menus = [*MENUS.values(), *LISTS.values()]
     by_name = {menu.plural: menu for menu in menus}
     wanted = by_name.get(arguments.menu) or MENUS.get(arguments.menu)
@@ -62,6 +69,23 @@ def _print_experiment(console: Console) -> None:
         _rows(console, 2, [(Text(f"[{key}]", "bold"), Text(summary(table)))])
         _rows(console, 4, _told(options(table)))
     console.print()
+
+
+def _print_own(console: Console, reference: str) -> None:
+    """A user's own part: what it says about itself, and its options."""
+    from grapevine.experiments.config.menus import LISTS, MENUS
+    from grapevine.experiments.config.own_parts import load
+
+    menus = [menu for menu in (*MENUS.values(), *LISTS.values()) if menu.own]
+    bases = [base for menu in menus for base in menu.bases]
+    try:
+        part = load(reference, Path.cwd(), "", "part of an experiment", bases)
+    except ConfigError as error:
+        raise error.at("grapevine list") from None
+    menu = next(menu for menu in menus if issubclass(part, menu.bases))
+    table = f"[[{menu.plural}]]" if menu.plural in LISTS else f"[{menu.key}]"
+    _title(console, menu.key, f'name = "{reference}" in {table} of the file')
+    _print_parts(console, {reference: part})
 
 
 def _print_menu(console: Console, menu: Menu) -> None:

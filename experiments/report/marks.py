@@ -10,8 +10,10 @@ from typing import Any
 from grapevine.experiments.report.runs import Run
 from grapevine.experiments.results.numbers import figure
 
-KINDS = ("script", "poke")
+KINDS = ("script", "poke", "join", "leave")
 """The kinds of lines in `events.jsonl` that become marks."""
+ASKED = (" joins", " leaves")
+"""The ends of a script's or a poke's text after which an event "join" or "leave" follows, which becomes the mark instead."""
 COLOUR = "#8a6d1d"
 MOST_NAMED, LONGEST = 12, 34
 """The most marks that are drawn with their text, and its largest length: more text covers the curves."""
@@ -22,10 +24,7 @@ Mark = tuple[float, str]
 
 def marks(runs: Sequence[Run]) -> list[Mark]:
     """Return the events of one run; for several runs the events that all of them have at the same time."""
-    each = [
-        Counter((float(event["time_s"]), str(event.get("text", ""))) for event in run.result.events if _is_mark(event))
-        for run in runs
-    ]
+    each = [Counter((float(event["time_s"]), _text(event)) for event in run.result.events if _is_mark(event)) for run in runs]
     common = each[0]
     for other in each[1:]:
         common &= other
@@ -57,14 +56,23 @@ def story(run: Run) -> str:
         return ""
     script = f"{counts['script']} {'event' if counts['script'] == 1 else 'events'} of its file" if counts["script"] else ""
     poke = f"{counts['poke']} {'poke' if counts['poke'] == 1 else 'pokes'}" if counts["poke"] else ""
+    joined = f"{counts['join']} joining" + "s" * (counts["join"] != 1) if counts["join"] else ""
+    left = f"{counts['leave']} leaving" + "s" * (counts["leave"] != 1) if counts["leave"] else ""
     done = marks([run])
     times = f"at {figure(done[0][0], 's')} ({done[0][1]})"
     if len(done) > 1:
         times = f"from {figure(done[0][0], 's')} ({done[0][1]}) to {figure(done[-1][0], 's')} ({done[-1][1]})"
-    return f"During the run, {' and '.join(part for part in (script, poke) if part)} changed the fleet, {times}. "
+    return f"During the run, {' and '.join(part for part in (script, poke, joined, left) if part)} changed the fleet, {times}. "
+
+
+def _text(event: Mapping[str, Any]) -> str:
+    words = {"join": "joins", "leave": "leaves"}.get(str(event["kind"]))
+    return f"peer {event.get('peer')} {words}" if words else str(event.get("text", ""))
 
 
 def _is_mark(event: Mapping[str, Any]) -> bool:
+    if event.get("kind") in ("script", "poke") and str(event.get("text", "")).endswith(ASKED):
+        return False
     return event.get("kind") in KINDS and isinstance(event.get("time_s"), int | float)
 
 

@@ -58,6 +58,10 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     stale = "" if summary["staleness_steps_mean"] is None else f", staleness {shown['staleness_steps_mean']} steps"
     yield "steps", f"{shown['steps_total']} in all, {shown['steps_per_wall_s']} per second{stale}"
     yield "sent", f"{show_bytes(summary['bytes_sent'] or 0)} in {shown['messages_sent']} messages"
+    present = [count for _, count in summary.get("members") or []]
+    if len(present) > 1:
+        absent = peers_text(summary.get("peers_absent") or [])
+        yield "members", f"{min(present)} to {max(present)}, {present[-1]} at the end; absent then: {absent}"
     unasked = summary.get("peers_lost_unasked")
     yield "lost", peers_text(summary["peers_lost"]) + (f"; the file did not ask for {peers_text(unasked)}" if unasked else "")
     if summary.get("wrapped"):

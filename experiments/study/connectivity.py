@@ -19,7 +19,6 @@ from grapevine.experiments.sweep.tune import plain
 from grapevine.experiments.tasks import Quadratic
 from grapevine.peer.aggregators import Mean
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.strategies import DPSGD
 
 DECAY = 0.9
 """The decay of the effective neighbours: a model remembers about the last 1 / (1 - decay) = 10 rounds."""
@@ -133,7 +132,8 @@ class _Theory:
 
     def place(self, graph: str, network: str, panel: tuple[str, ...], cell: CellResult) -> Place | None:
         """Return a cell with the figures of its graph; None if it has no complete run with at least two records."""
-        found = [(Experiment.parse(result.experiment_toml), curve_of(result)) for result in cell.results]
+        done = [attempt.point.experiment for attempt in cell.attempts if attempt.done]
+        found = [(experiment, curve_of(result)) for experiment, result in zip(done, cell.results, strict=True)]
         runs = [(experiment, curve) for experiment, curve in found if len(curve.steps) > 1]
         if not runs:
             return None
@@ -164,10 +164,9 @@ class _Theory:
         key = f"{_same_graph(experiment)} {experiment.optimizer} {experiment.strategy} {steps}", gradients
         if key not in self._predicted:
             fleet = self.fleet(experiment)
-            strategy, optimizer = experiment.strategy, experiment.optimizer
-            assert isinstance(strategy, DPSGD)
+            optimizer = experiment.optimizer
             assert isinstance(optimizer, Sgd)
-            rate, adapt_first = optimizer.learning_rate, strategy.order == "adapt-then-combine"
+            rate, adapt_first = optimizer.learning_rate, experiment.strategy.gossip == "adapt-then-combine"
             noise_pull = gradients.pull if isinstance(experiment.task, Quadratic) else 0.0
             found = gains(fleet.rounds or fleet.mixing, steps, rate, gradients.pull, noise_pull, adapt_first)
             self._predicted[key] = predicted(found, gradients, rate)
@@ -216,8 +215,8 @@ def _level(places: Sequence[Place]) -> float | None:
 
 def _unpredictable(experiment: Experiment) -> str:
     """Return the reason why the linear theory does not apply to an experiment; "" if it does."""
-    if not isinstance(experiment.strategy, DPSGD):
-        return "the strategy is not d-psgd, whose models are averaged in rounds"
+    if experiment.strategy.gossip == "none":
+        return "the strategy does not average whole models in rounds, as d-psgd does"
     if not isinstance(experiment.optimizer, Sgd) or experiment.optimizer.momentum:
         return "the optimizer is not plain sgd"
     if not isinstance(experiment.aggregator, Mean):
@@ -229,12 +228,11 @@ def _unpredictable(experiment: Experiment) -> str:
 
 def _same_graph(experiment: Experiment) -> str:
     """Return a key that is equal for experiments with the same graph and the same mixing."""
-    document = experiment.document()
     after = getattr(experiment.topology, "laid_after", "nothing")
     if getattr(experiment.topology, "mixing", "") == "sinkhorn":
         after = "network"
     keys = ["topology", "peers", "seed", *({"data": ["task", "partition"], "network": ["network"]}.get(after, []))]
-    return repr([document[key] for key in keys])
+    return experiment.alike(keys)
 
 
 def _axes_of(sweep: Sweep, part: str) -> list[str]:

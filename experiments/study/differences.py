@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep.cells import CellResult, Estimate, Measure, interval
 
-COMPARED = ("time_to_target_s", "accuracy_mean", "loss_mean")
+TIME = "time_to_target_s"
+COMPARED = (TIME, "accuracy_mean", "loss_mean")
 HIGHER_IS_BETTER = ("accuracy_mean",)
 BETTER, WORSE, UNDECIDED, MISSING = "better", "worse", "undecided", "not comparable"
 
@@ -24,20 +25,25 @@ class Difference(NamedTuple):
     measure: Measure
     found: Estimate | None
     """The mean over the seeds that both rows have; None if a run of one of them does not have the figure."""
+    lacking: tuple[str, ...] = ()
+    """For a time to the target: the rows of the two with a run that never reached it."""
 
     @property
     def verdict(self) -> str:
-        """Better or worse if the difference exceeds its 95 % interval and the time between two records, else undecided."""
+        """Better or worse if the difference exceeds its 95 % interval and the time between two records, else undecided.
+
+        For a time to the target that one of the rows never reached: the names of those rows.
+        """
         if self.found is None:
-            return MISSING
+            return f"not reached by {' and '.join(self.lacking)}" if self.lacking else MISSING
         if self.found.half is None or abs(self.found.mean) <= max(self.found.half, self.found.grain):
             return UNDECIDED
         return BETTER if (self.found.mean > 0) == (self.measure.key in HIGHER_IS_BETTER) else WORSE
 
     def shown(self) -> str:
-        """Return the difference as text: "+3.2 ± 1.1 (n = 3)"."""
+        """Return the difference as text: "+3.2 ± 1.1 (n = 3)"; without a difference, the reason."""
         if self.found is None:
-            return "-"
+            return self.verdict if self.lacking else "-"
         sign = "+" if self.found.mean > 0 else ""
         return f"{sign}{interval(self.found, self.measure.scale)} (n = {self.found.n})"
 
@@ -54,12 +60,16 @@ def differences(study: Study, shown: Sequence[Measure]) -> list[Difference]:
                 against = study.sweep.options.baseline or _best(cells, measure)
                 if against not in cells:
                     continue
-                found += [
-                    Difference(panel, column, row, against, measure, cells[against].ahead_of(cell, measure.key))
-                    for row, cell in cells.items()
-                    if row != against
-                ]
+                found += [_difference(panel, column, row, against, measure, cells) for row in cells if row != against]
     return found
+
+
+def _difference(
+    panel: tuple[str, ...], column: str, row: str, against: str, measure: Measure, cells: dict[str, CellResult]
+) -> Difference:
+    found = cells[against].ahead_of(cells[row], measure.key)
+    lacking = tuple(name for name in (against, row) if any(TIME not in run for run in cells[name].runs))
+    return Difference(panel, column, row, against, measure, found, lacking if measure.key == TIME and found is None else ())
 
 
 def _best(cells: dict[str, CellResult], measure: Measure) -> str:
@@ -95,14 +105,16 @@ def counted(study: Study, found: Sequence[Difference]) -> list[str]:
         if study.sweep.options.baseline:
             for row in dict.fromkeys(each.row for each in own):
                 verdicts = [each.verdict for each in own if each.row == row]
-                counts = ", ".join(f"{kind} in {verdicts.count(kind)}" for kind in (BETTER, WORSE, UNDECIDED, MISSING))
+                kinds = dict.fromkeys((BETTER, WORSE, UNDECIDED, *sorted(verdicts)))
+                counts = ", ".join(f"{kind} in {verdicts.count(kind)}" for kind in kinds)
                 against = study.sweep.options.baseline
                 sentences.append(f"{measure.title}: {row} against {against}: {counts} of {_places(len(verdicts))}.")
             continue
-        places: dict[tuple[Any, ...], list[str]] = {}
+        places: dict[tuple[Any, ...], list[bool]] = {}
         for each in own:
-            places.setdefault((each.panel, each.column, each.against), []).append(each.verdict)
-        clear = sum(all(verdict in (WORSE, MISSING) for verdict in verdicts) for verdicts in places.values())
+            behind = each.found is None or each.verdict == WORSE
+            places.setdefault((each.panel, each.column, each.against), []).append(behind)
+        clear = sum(map(all, places.values()))
         count = f"{clear} of {_places(len(places))}"
         sentences.append(f"{measure.title}: the best row is ahead of every other, seed by seed, in {count}.")
     return [text[:1].upper() + text[1:] for text in sentences]

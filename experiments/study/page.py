@@ -13,6 +13,7 @@ import numpy as np
 
 from grapevine.experiments.report.figures import COLOURS, Figure, frame
 from grapevine.experiments.report.html import section, write_page
+from grapevine.experiments.results.numbers import plural
 from grapevine.experiments.study.connectivity import read_connectivity
 from grapevine.experiments.study.connectivity_page import conclusions, connectivity_sections
 from grapevine.experiments.study.differences import counted, difference_rows, differences, differences_section
@@ -62,7 +63,7 @@ def _intro(study: Study, drawn: bool) -> str:
     counts = sorted({len(cell.attempts) for cell in cells})
     each = " to ".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
     axes = ", ".join(map(short_name, sweep.axes))
-    text = f"{len(cells):,} combinations of {axes}, " if axes else "One combination, "
+    text = f"{plural(len(cells), 'combination')} of {axes}, " if axes else "One combination, "
     text += "one run each. " if each == "1" else f"{each} runs each, which differ in the seed only. "
     if max(counts) > 1:
         text += "Figures are means over these runs ± half of the 95 % interval (Student's t). "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import msgspec
 import networkx as nx
@@ -14,8 +14,26 @@ from grapevine.topology.mixing.matrix import Rule, check_rule
 
 TRIES = 100
 MOST_LINKS = 10_000_000
+GROWTH = 0x60  # keeps what is drawn when peers enter and leave apart from all else that is drawn from a seed
 
 Edges = Iterable[tuple[int, int]]
+
+
+class Turn(NamedTuple):
+    """One change of a graph, when a peer enters or leaves."""
+
+    seed: int
+    number: int
+    """Counts the changes of a run."""
+    label_counts: np.ndarray | None = None
+    """[peers, classes], the samples of each label that every peer holds, for graphs that are laid after the data."""
+    delays: np.ndarray | None = None
+    """[peers, peers], for graphs that are laid after the network."""
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The generator of this change."""
+        return np.random.default_rng([self.seed, GROWTH, self.number])
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
@@ -78,6 +96,28 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     def edges(self, n: int, seed: int) -> Edges:
         """Return the pairs of neighbours among n peers, in any order; for a directed graph the pairs (sender, receiver)."""
         raise NotImplementedError
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        """The graph after a peer has entered; `graph` is on the peers that live, and stays as it is.
+
+        A graph without a rule of its own is built anew over the living, by ascending number.  Raises ValueError where there is
+        none for so many.
+        """
+        return self.over([*graph, newcomer], turn)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        """The graph after a peer has left, as `entered`."""
+        return self.over([peer for peer in graph if peer != leaver], turn)
+
+    def over(self, living: list[int], turn: Turn) -> nx.Graph:
+        """This graph over some peers, by ascending number; one peer alone has no neighbours."""
+        order = sorted(living)
+        if len(order) < 2:
+            return nx.empty_graph(order)
+        counts = None if turn.label_counts is None else turn.label_counts[order]
+        delays = None if turn.delays is None else turn.delays[np.ix_(order, order)]
+        built = self.build(len(order), turn.seed, label_counts=counts, delays=delays)
+        return nx.relabel_nodes(built, dict(enumerate(order)))
 
 
 def check_links(links: float, name: str, n: int) -> None:

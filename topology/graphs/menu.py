@@ -8,7 +8,17 @@ from typing import ClassVar
 import networkx as nx
 import numpy as np
 
-from grapevine.topology.graphs.base import Edges, Topology, check_degree, check_links, first_connected, regular, require
+from grapevine.topology.graphs import growth
+from grapevine.topology.graphs.base import (
+    Edges,
+    Topology,
+    Turn,
+    check_degree,
+    check_links,
+    first_connected,
+    regular,
+    require,
+)
 from grapevine.topology.graphs.circulants import EquiStatic, Exponential
 from grapevine.topology.graphs.cliques import DCliques, MicroClouds
 from grapevine.topology.graphs.expanders import ChordalCycle, MargulisGabberGalil, Paley
@@ -25,12 +35,24 @@ class Ring(Topology, frozen=True, kw_only=True, tag="ring"):
     def edges(self, n: int, seed: int) -> Edges:
         return [(i, (i + 1) % n) for i in range(n)]
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.splice(graph, newcomer, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.close(graph, leaver)
+
 
 class Path(Topology, frozen=True, kw_only=True, tag="path"):
     """An open chain: a ring with one link cut; the slowest of all graphs to reach agreement."""
 
     def edges(self, n: int, seed: int) -> Edges:
         return [(i, i + 1) for i in range(n - 1)]
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.append(graph, newcomer, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.close(graph, leaver)
 
 
 class Torus(Topology, frozen=True, kw_only=True, tag="torus"):
@@ -76,12 +98,24 @@ class Complete(Topology, frozen=True, kw_only=True, tag="complete"):
         check_links(n * (n - 1) / 2, "complete", n)
         return [(i, j) for i in range(n) for j in range(i + 1, n)]
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_all(graph, newcomer)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.take_out(graph, leaver, turn.rng)
+
 
 class Star(Topology, frozen=True, kw_only=True, tag="star"):
     """All other peers are linked to peer 0 only, as to a server."""
 
     def edges(self, n: int, seed: int) -> Edges:
         return [(0, i) for i in range(1, n)]
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_hub(graph, newcomer)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.leave_star(graph, leaver)
 
 
 class BinaryTree(Topology, frozen=True, kw_only=True, tag="binary-tree"):
@@ -124,6 +158,12 @@ class RandomRegular(Topology, frozen=True, kw_only=True, tag="random-regular"):
             f"random-regular with {n} peers and degree = {self.degree}; raise degree to 3 or more",
         )
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.subdivide(graph, newcomer, self.degree, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.pair_orphans(graph, leaver, self.degree, turn.rng)
+
 
 class ErdosRenyi(Topology, frozen=True, kw_only=True, tag="erdos-renyi"):
     """Each pair of peers is linked with the same probability, independently of the others."""
@@ -137,7 +177,7 @@ class ErdosRenyi(Topology, frozen=True, kw_only=True, tag="erdos-renyi"):
 
     def edges(self, n: int, seed: int) -> Edges:
         edge = math.log(n) / n
-        p = min(1.0, 2.0 * edge) if self.p is None else self.p
+        p = self._p(n)
         check_links(p * n * n / 2, "erdos-renyi", n)
         return first_connected(
             lambda draw_seed: nx.fast_gnp_random_graph(n, p, seed=draw_seed),
@@ -145,6 +185,15 @@ class ErdosRenyi(Topology, frozen=True, kw_only=True, tag="erdos-renyi"):
             f"erdos-renyi with {n} peers and p = {p:.4g}; raise p well above ln(n)/n = {edge:.3g}, "
             f"say to {math.ceil(200 * edge) / 100:.2g}",
         )
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_by_coin(graph, newcomer, self._p(len(graph) + 1), turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.take_out(graph, leaver, turn.rng)
+
+    def _p(self, n: int) -> float:
+        return min(1.0, 2.0 * math.log(n) / n) if self.p is None else self.p
 
 
 class WattsStrogatz(Topology, frozen=True, kw_only=True, tag="watts-strogatz"):
@@ -176,6 +225,12 @@ class WattsStrogatz(Topology, frozen=True, kw_only=True, tag="watts-strogatz"):
             f"watts-strogatz with {n} peers, k = {self.k} and p = {self.p}; raise k to 4 or more, or lower p",
         )
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_circle(graph, newcomer, self.k, self.p, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.take_out(graph, leaver, turn.rng)
+
 
 class BarabasiAlbert(Topology, frozen=True, kw_only=True, tag="barabasi-albert"):
     """Peers join one by one and prefer neighbours with many links: a few peers have many links, most have few."""
@@ -197,6 +252,12 @@ class BarabasiAlbert(Topology, frozen=True, kw_only=True, tag="barabasi-albert")
         return first_connected(
             lambda draw_seed: nx.barabasi_albert_graph(n, self.m, seed=draw_seed), (seed, 4), "barabasi-albert; raise m"
         )
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_preferred(graph, newcomer, self.m, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.take_out(graph, leaver, turn.rng)
 
 
 class File(Topology, frozen=True, kw_only=True, tag="file"):

@@ -7,7 +7,8 @@ from typing import ClassVar
 import networkx as nx
 import numpy as np
 
-from grapevine.topology.graphs.base import Topology, require
+from grapevine.topology.graphs import growth
+from grapevine.topology.graphs.base import Topology, Turn, require
 
 
 class Geographic(Topology, frozen=True, kw_only=True, tag="geographic"):
@@ -52,6 +53,13 @@ class Geographic(Topology, frozen=True, kw_only=True, tag="geographic"):
             graph.nodes[i].update(x=float(place[0]), y=float(place[1]))
         lengths = {(i, j): float(np.linalg.norm(places[i] - places[j])) for i, j in pairs}
         graph.add_edges_from((i, j, {"distance": lengths[i, j]}) for i, j in sorted(pairs))
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        x, y = turn.rng.random(2)
+        return growth.join_nearest(graph, newcomer, self.nearest, (float(x), float(y)))
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.leave_place(graph, leaver, self.nearest)
 
     def _near(self, places: np.ndarray) -> set[tuple[int, int]]:
         from scipy.spatial import KDTree
