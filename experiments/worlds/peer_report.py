@@ -189,6 +189,8 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         peer.rounds = rounds_over(fleet.membership.schedule, experiment.seed, fleet.membership.first)
         if experiment.strategy.membership == "by-step":
             peer.rounds = Rows(peer, peer.rounds or Row(peer.mixing.copy()))
+    peer.asks = experiment.strategy.asked
+    peer.outputs, peer.probe_samples = fleet.problem.outputs, fleet.problem.probe
     peer.expected = experiment.strategy.expects(peer)
     return peer
 
