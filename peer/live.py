@@ -1,7 +1,7 @@
 """One peer in real time: the loop that carries out its strategy's effects.  The only clock of a peer is here.
 
 Two threads.  The main thread runs the strategy and does the task's work.  The I/O thread (`peer.carrier`) owns the sockets,
-lets shaped chunks go and holds arriving ones until they are due.  They exchange plain tuples over two deques; everything that a
+lets shaped chunks go and holds arriving ones until they are due.  They exchange named tuples over two deques; everything that a
 strategy can see is touched by the main thread alone.
 
 Emulated time of a peer is logical: work that was asked for at t is there at t + its device's time, whatever the host
@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from grapevine.peer.effects import Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.endpoint import Arrival, Endpoint
 from grapevine.peer.peer import Peer
 from grapevine.peer.waiting import Waiter
-from grapevine.peer.wire import WireError
+from grapevine.peer.wire import Acknowledgement, Chunk
 
 SLACK_NS = 20_000_000
 
@@ -75,8 +75,39 @@ class Learner(Protocol):
         machine takes."""
 
 
-# What the I/O thread tells the main thread.
-News = tuple[str, Any, Any]
+class Acknowledged(NamedTuple):
+    """A neighbour's answer has come."""
+
+    answer: Acknowledgement
+    arrived_ns: int
+
+
+class Lost(NamedTuple):
+    """A neighbour is gone."""
+
+    neighbour: int
+
+
+class MembersChanged(NamedTuple):
+    """The launcher says something of members."""
+
+    message: Any
+
+
+class Stopped(NamedTuple):
+    """The world ends the training."""
+
+
+News = Arrival | Acknowledged | Lost | MembersChanged | Stopped
+"""What the I/O thread tells the main thread."""
+
+
+class Outbound(NamedTuple):
+    """A chunk that the main thread hands to the I/O thread."""
+
+    target: int
+    chunk: Chunk
+    offered_ns: int
 
 
 class LivePeer:
@@ -100,7 +131,7 @@ class LivePeer:
         self.every_ns = every_ns
         self.snapshot = snapshot
         self.news: deque[News] = deque()  # from the I/O thread
-        self.outbox: deque[Any] = deque()  # to the I/O thread: (target, chunk, now_ns)
+        self.outbox: deque[Outbound] = deque()  # to the I/O thread
         self.doorbell = Doorbell()
         self._waiter = Waiter(self.doorbell.fd)
         self.ring_carrier: Callable[[], None] = lambda: None
@@ -177,7 +208,7 @@ class LivePeer:
         for target in effect.targets:
             if target in peer.mixing:
                 for chunk in self.endpoint.send(target, effect.parcel, now_ns, peer.horizon_ns):
-                    self.outbox.append((target, chunk, now_ns))
+                    self.outbox.append(Outbound(target, chunk, now_ns))
         self.ring_carrier()
 
     def _receive(self, effect: Receive) -> None:
@@ -267,18 +298,15 @@ class LivePeer:
     def _read_news(self) -> None:
         """Take over what the I/O thread has brought."""
         while self.news:
-            kind, first, second = self.news.popleft()
-            if kind == "arrival":
-                self._arrived(first)
-            elif kind == "acknowledged":
-                try:
-                    self.endpoint.acknowledged(first, second)
-                except WireError as error:
-                    self.peer.errors[error.kind] += 1
-            elif kind == "members":
-                self._changed(first)
-            elif kind == "lost":
-                self._losses.append(first)
-                self.endpoint.lose(first)
-            else:
-                self.peer.stopped = True
+            match self.news.popleft():
+                case Arrival() as arrival:
+                    self._arrived(arrival)
+                case Acknowledged(answer, arrived_ns):
+                    self.endpoint.acknowledged(answer.source, answer.message, answer.spread_bytes, answer.spread_ns, arrived_ns)
+                case MembersChanged(message):
+                    self._changed(message)
+                case Lost(neighbour):
+                    self._losses.append(neighbour)
+                    self.endpoint.lose(neighbour)
+                case Stopped():
+                    self.peer.stopped = True

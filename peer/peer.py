@@ -159,7 +159,7 @@ class Peer(Worker):
         self.loss_sum = 0.0
         self.loss_count = 0
         self.speed = SpeedMeter()
-        self.meters: dict[int, LinkMeter] = {}
+        self.meters: Mapping[int, LinkMeter] = {}
         self.staleness: dict[int, Staleness] = {neighbour: Staleness() for neighbour in self.neighbours}
         self.errors: Counter[str] = Counter()
         self.expected: Sequence[Expected] | None = None

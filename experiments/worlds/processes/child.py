@@ -224,7 +224,7 @@ class _PeerProcess:
         lateness, self.carrier.lateness_ns = self.carrier.lateness_ns, []
         overrun, self.live.overrun_ns = self.live.overrun_ns, []
         late = [*thinned(lateness), *thinned(overrun)]
-        self.pipe.say(self.reporter.report(index, now_ns, late, self.carrier.errors))
+        self.pipe.say(self.reporter.report(index, now_ns, late, self.live.endpoint.errors))
 
     def _warm_up(self) -> None:
         """The first gradient of a process is slower than all others: make it before the clock starts."""

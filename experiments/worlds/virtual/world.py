@@ -30,7 +30,7 @@ from grapevine.experiments.worlds.scoring import score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.gradients import Gradients
-from grapevine.experiments.worlds.virtual.transport import WholeMessages, new_endpoint
+from grapevine.experiments.worlds.virtual.transport import Transport, new_endpoint
 from grapevine.experiments.worlds.virtual.turnover import Turnover
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
 from grapevine.peer.effects import GRADIENTS, Leave, Receive, Send, SendAt, Sleep, Work
@@ -64,7 +64,7 @@ class Member:
 
     def __init__(self, fleet: Fleet, peer: Peer, costs: Costs) -> None:
         self.peer = peer
-        self.endpoint = new_endpoint(peer, fleet.graph.neighbors(peer.id))
+        self.endpoint = new_endpoint(peer)
         self.share = peer.data = Share(fleet.problem, peer.id, batch_generator(fleet.experiment.seed, peer.id), costs)
         self.device = fleet.devices[peer.id]
         self.handover = Handover(peer)
@@ -92,12 +92,12 @@ class VirtualWorld:
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
         costs = Costs(fleet.problem)
         self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs) for peer in range(peers)]
-        self.carriage = WholeMessages(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
+        self.carriage = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
         wrappers = enumerate(fleet.experiment.wrappers)
         found = boards(wrappers, peers, fleet.all_spaces, lambda place, size_bytes: np.zeros(size_bytes, np.uint8))
         for member in self.members:
             put_up(member.peer, found)
-            member.reporter = Reporter(member.peer, self.carriage.sent(member), self.carriage.received(member))
+            member.reporter = Reporter(member.peer, self.carriage.sent[member.peer.id], self.carriage.received[member.peer.id])
         self._stop_ns = fleet.stop_ns
         self._every_ns = fleet.every_ns
         self._next_record_ns = 0
@@ -332,7 +332,7 @@ class VirtualWorld:
         self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
             member = self.members[neighbour]
-            self.carriage.lose(member, identity)
+            self.carriage.drop(neighbour, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
         if self.turnover is not None:
@@ -378,6 +378,7 @@ class VirtualWorld:
         return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
+        self.carriage.catch_up(self.now_ns)
         task = None
         for member in self.members:
             if member.alive:
