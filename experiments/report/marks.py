@@ -56,8 +56,8 @@ def story(run: Run) -> str:
         return ""
     script = f"{counts['script']} {'event' if counts['script'] == 1 else 'events'} of its file" if counts["script"] else ""
     poke = f"{counts['poke']} {'poke' if counts['poke'] == 1 else 'pokes'}" if counts["poke"] else ""
-    joined = f"{counts['join']} joining" + "s" * (counts["join"] != 1) if counts["join"] else ""
-    left = f"{counts['leave']} leaving" + "s" * (counts["leave"] != 1) if counts["leave"] else ""
+    joined = f"{counts['join']} {'peer' if counts['join'] == 1 else 'peers'} that joined" if counts["join"] else ""
+    left = f"{counts['leave']} {'peer' if counts['leave'] == 1 else 'peers'} that left" if counts["leave"] else ""
     done = marks([run])
     times = f"at {figure(done[0][0], 's')} ({done[0][1]})"
     if len(done) > 1:

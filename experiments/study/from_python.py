@@ -1,4 +1,4 @@
-"""`sweep` and `tune`: many runs of one experiment, from Python, as `grapevine sweep` carries them out from a file."""
+"""`sweep` and `tune`: many runs of one experiment, from Python; like `grapevine sweep` with a file."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def sweep(
     jobs: int = 1,
     out: str | Path | None = None,
 ) -> SweepResult:
-    """Run every combination of the values of `axes`, each with every seed, and return what came of it.
+    """Run every combination of the values of `axes`, each with every seed, and return the results.
 
     `axes` are those of a `[sweep]` table: dotted keys such as "network.delay", or the name of a part, and lists of plain values
     or of parts; a list of dictionaries with a "label" sets several keys at once.  `tune` holds the lists of a `[tune]` table,
-    `baseline` and `skip_invalid` are as there.  Runs that are complete in the folder `out` (default runs/<name>-sweep) are
-    not carried out again; one whose own part has changed its source is.  With `jobs` above 1 so many runs go at a time.
+    `baseline` and `skip_invalid` are the options of a `[sweep]` table. Runs that are complete in the folder `out` (default
+    runs/<name>-sweep) are not repeated, except those with an own part whose source has changed. `jobs` runs go at a time.
 
-    Each run is a process of its own, which finds parts of one's own by module and class.  Where a part cannot be found so (a
-    class of a notebook or of the script itself, a networkx graph, data in memory) all runs are carried out in this process,
-    one after the other.
+    Each run is a process of its own, which imports own parts by module and class. If a part cannot be imported (a class of a
+    notebook or of the script itself, a networkx graph, data in memory), all runs are carried out in this process, one after
+    the other.
 
-    Raises ConfigError where a run could not be, before anything starts, and where `jobs` is above 1 and runs cannot leave this
-    process.
+    Raises ConfigError, before anything starts, if a run cannot be built, and if `jobs` is above 1 but the runs must stay in
+    this process.
     """
     options = {**({BASELINE: baseline} if baseline else {}), **({SKIP_INVALID: True} if skip_invalid else {})}
     swept = {**_lists(axes), **({SEED: _list(seeds)} if seeds is not None else {})}
@@ -84,9 +84,9 @@ def tune(
 ) -> TuneResult:
     """Try all combinations of the `candidates` ({"optimizer.learning_rate": [0.1, 0.2]}) on an experiment; the best is `.best`.
 
-    The best is the first to reach the mean validation accuracy `target` (default: stop.accuracy, or 0.9), as a `[tune]` table
-    has it; lists whose best value lies at an end are widened.  All trials run on `seed`, which must not be the experiment's.
-    Folder, processes and what is raised: as `sweep`.
+    The best is the first to reach the mean validation accuracy `target` (default: stop.accuracy, or 0.9), as with a `[tune]`
+    table; lists whose best value is at an end are widened. All trials run on `seed`, which must not be the experiment's.
+    Folder, processes and errors are those of `sweep`.
     """
     given = {**_candidates(candidates), SEED: seed, **({} if target is None else {TARGET: target})}
     document = {**experiment.settings(), "sweep": {SEED: [experiment.seed]}, "tune": given}
@@ -97,7 +97,7 @@ def tune(
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What came of a sweep: its cells with intervals, its tables, its runs, and where all of it lies."""
+    """The results of a sweep: its cells with intervals, its tables, its runs and its folder."""
 
     folder: Path
     sweep: Sweep
@@ -106,47 +106,47 @@ class SweepResult:
 
     @property
     def status(self) -> ExitStatus:
-        """The worst of all runs, as the exit status of `grapevine sweep`."""
+        """The status of the worst run, as the exit status of `grapevine sweep`."""
         return self.outcome.status
 
     @property
     def cells(self) -> list[CellResult]:
-        """A cell for each combination but the seed: `.values`, `.estimate("accuracy_mean")` (mean, half of the 95 % interval,
+        """One cell per combination without the seed: `.values`, `.estimate("accuracy_mean")` (mean, half of the 95 % interval,
         n), `.results`, `.tuned`."""
         return self.findings.cells
 
     @property
     def attempts(self) -> list[Attempt]:
-        """What became of each measured run: `.point`, `.state`, `.reason`."""
+        """The outcome of each measured run: `.point`, `.state`, `.reason`."""
         return self.outcome.attempts
 
     @property
     def trials(self) -> list[Attempt]:
-        """The same of the runs of the tuning."""
+        """The outcome of each trial: `.point`, `.state`, `.reason`."""
         return self.outcome.trials
 
     @property
     def page(self) -> Path | None:
-        """The page with tables and pictures; None where no run was completed."""
+        """The page with tables and pictures; None if no run was completed."""
         return next((file for file in self.findings.files if file.suffix == ".html"), None)
 
     @cached_property
     def table(self) -> pandas.DataFrame:
-        """A row a measured run: its state, what was swept and tuned, and every figure of its summary."""
+        """One row per measured run: its state, its swept and tuned values, and every figure of its summary."""
         import pandas
 
         return pandas.DataFrame(self.findings.rows)
 
     @cached_property
     def cell_table(self) -> pandas.DataFrame:
-        """A row a cell: what was swept, n, and of every figure `FIGURE.mean` and `FIGURE.half`, as `cells.csv` holds it."""
+        """One row per cell: its swept values, n, and `FIGURE.mean` and `FIGURE.half` of every figure, as in `cells.csv`."""
         import pandas
 
         return pandas.DataFrame(cell_rows(self.sweep, self.cells))
 
     def cell(self, values: Mapping[str, Any] | None = None, **more: Any) -> CellResult:
-        """The one cell in which these axes have these values: `result.cell(strategy="slices")`; KeyError where that is none, or
-        several."""
+        """Return the cell in which these axes have these values: `result.cell(strategy="slices")`; raises KeyError if there
+        is none, or more than one."""
         wanted = {**(values or {}), **more}
         found = [cell for cell in self.cells if all(cell.values.get(axis) == value for axis, value in wanted.items())]
         if len(found) != 1:
@@ -170,7 +170,7 @@ class SweepResult:
         return f"<table><tr>{head}</tr>{body}</table><p>{escape(str(self.page or self.folder))}</p>"
 
     def _shown(self) -> tuple[list[str], list[list[str]]]:
-        """Titles, and a line for each cell: where it lies, how many runs it has, and what they came to."""
+        """Return the titles, and a line for each cell: its values, its number of runs and their results."""
         shown: list[Measure] = measures(self.cells, self.sweep.target)
         titles = [*self.sweep.axes, "runs", *(f"{measure.title} ({measure.unit})".replace(" ()", "") for measure in shown)]
         lines = []
@@ -182,7 +182,7 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What came of a tuning: which of the candidates is the best, and how all of them did."""
+    """The results of a tuning: the best candidate, and the results of all."""
 
     folder: Path
     sweep: Sweep
@@ -190,22 +190,22 @@ class TuneResult:
 
     @property
     def best(self) -> Experiment:
-        """The experiment with the best candidate, on its own seed; ValueError where no trial was completed."""
+        """The experiment with the best candidate, on its own seed; raises ValueError if no trial was completed."""
         return self.outcome.cells[0].settled(self._place)[0].experiment
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The best candidate, "table.key" -> value; ValueError where no trial was completed."""
+        """The best candidate, "table.key" -> value; raises ValueError if no trial was completed."""
         return dict(self.outcome.cells[0].trials[self._place].tuned)
 
     @property
     def trials(self) -> list[Attempt]:
-        """What became of each trial: `.point`, `.state`, `.reason`."""
+        """The outcome of each trial: `.point`, `.state`, `.reason`."""
         return self.outcome.trials
 
     @cached_property
     def table(self) -> pandas.DataFrame:
-        """A row a trial: what it tried, `reached_s`, `accuracy`, `loss`, whether it `widened` a list and was `chosen`."""
+        """One row per trial: its values, `reached_s`, `accuracy`, `loss`, whether it `widened` a list and was `chosen`."""
         import pandas
 
         return pandas.DataFrame(trial_rows(self.sweep, cells_of(self.sweep, self.outcome, self.folder), self.outcome.trials))
@@ -232,7 +232,7 @@ def _lists(given: Lists) -> dict[str, list[Any]]:
 
 
 def _list(values: Iterable[Any]) -> Any:
-    """A list of values as a file would have it; what is none is left, for the plan to refuse."""
+    """Return values as the list that a file would hold; anything else is returned unchanged, and the plan refuses it."""
     if isinstance(values, str | Mapping | msgspec.Struct) or not isinstance(values, Iterable):
         return values
     return [
@@ -242,7 +242,7 @@ def _list(values: Iterable[Any]) -> Any:
 
 
 def _candidates(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a `[tune]` table, parts among them as tables."""
+    """Return the keys of a `[tune]` table, with parts as tables."""
     found: dict[str, Any] = {}
     for key, values in given.items():
         found[key] = values if key in (SEED, TARGET) else _list(values)
@@ -270,20 +270,20 @@ def _folder(out: str | Path | None, experiment: Experiment, what: str) -> Path:
 
 
 def _program() -> str:
-    """Where the call stands, in words."""
+    """Return the file of the running program, for messages."""
     main = getattr(sys.modules["__main__"], "__file__", None)
     return "a notebook or a prompt" if main is None else main
 
 
 def _text(experiment: Experiment, document: Mapping[str, Any]) -> str:
-    """The same sweep as a file, for its page; parts that no file can hold are named."""
+    """Return the sweep as the text of a file, for its page; parts that no file can hold are written as their names."""
     kinds = [table for table in ("sweep", "tune") if table in document]
     tables = {table: {key: _shown_value(value) for key, value in document[table].items()} for table in kinds}
     return f"{experiment.to_toml()}\n{toml.dump(tables)}"
 
 
 def _shown_value(value: Any) -> Any:
-    """A value as the file on the page shows it: a part from Python by its name."""
+    """Return a value as text for the file on the page; a part from Python is shown by its name."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_shown_value(part) for part in value]
     if isinstance(value, Mapping):

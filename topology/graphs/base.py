@@ -14,25 +14,25 @@ from grapevine.topology.mixing.matrix import Rule, check_rule
 
 TRIES = 100
 MOST_LINKS = 10_000_000
-GROWTH = 0x60  # keeps what is drawn when peers enter and leave apart from all else that is drawn from a seed
+GROWTH = 0x60  # a stream of random numbers of its own, for peers that enter and leave
 
 Edges = Iterable[tuple[int, int]]
 
 
 class Turn(NamedTuple):
-    """One change of a graph, when a peer enters or leaves."""
+    """One change of a graph: a peer enters or leaves."""
 
     seed: int
     number: int
-    """Counts the changes of a run."""
+    """The number of this change in the run."""
     label_counts: np.ndarray | None = None
-    """[peers, classes], the samples of each label that every peer holds, for graphs that are laid after the data."""
+    """[peers, classes], the samples of each label that each peer holds, for graphs that depend on the data."""
     delays: np.ndarray | None = None
-    """[peers, peers], for graphs that are laid after the network."""
+    """[peers, peers], from peer i to peer j, for graphs that depend on the network."""
 
     @property
     def rng(self) -> np.random.Generator:
-        """The generator of this change."""
+        """The random generator of this change."""
         return np.random.default_rng([self.seed, GROWTH, self.number])
 
 
@@ -98,19 +98,19 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         raise NotImplementedError
 
     def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
-        """The graph after a peer has entered; `graph` is on the peers that live, and stays as it is.
+        """Return the graph after a peer has entered; `graph`, on the living peers, is not changed.
 
-        A graph without a rule of its own is built anew over the living, by ascending number.  Raises ValueError where there is
-        none for so many.
+        A graph without a rule of its own is built again for the living peers, by ascending number. Raises ValueError if no
+        such graph exists for their number.
         """
         return self.over([*graph, newcomer], turn)
 
     def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
-        """The graph after a peer has left, as `entered`."""
+        """Return the graph after a peer has left; otherwise like `entered`."""
         return self.over([peer for peer in graph if peer != leaver], turn)
 
     def over(self, living: list[int], turn: Turn) -> nx.Graph:
-        """This graph over some peers, by ascending number; one peer alone has no neighbours."""
+        """Return this graph on the given peers, by ascending number; a single peer has no neighbours."""
         order = sorted(living)
         if len(order) < 2:
             return nx.empty_graph(order)

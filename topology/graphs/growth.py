@@ -1,8 +1,7 @@
-"""How graphs change when a peer enters or leaves: pure functions, graph in and graph out, each with its own generator.
+"""Change a graph when a peer enters or leaves: pure functions from a graph to a new graph.
 
-Nodes are peers that live, under any whole numbers.  Every function returns a new graph that is connected where the given one
-was, and draws nothing but from `rng`.  Which of them a graph of the menu uses stands on its class
-(`Topology.entered`, `Topology.left`).
+Nodes are living peers, numbered by any whole numbers. The new graph is connected if the given one was; random numbers come
+from `rng` only. `Topology.entered` and `Topology.left` of each graph on the menu choose the function.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Edge = tuple[int, int]
 
 
 def splice(graph: nx.Graph, newcomer: int, rng: np.random.Generator) -> nx.Graph:
-    """Put a newcomer into a random link of a ring; two peers and a newcomer become a ring of three."""
+    """Insert a newcomer into a random link of a ring; two peers and a newcomer become a ring of three."""
     edges = sorted(graph.edges)
     grown = _with_node(graph, newcomer)
     if len(graph) < 3:
@@ -31,7 +30,7 @@ def splice(graph: nx.Graph, newcomer: int, rng: np.random.Generator) -> nx.Graph
 
 
 def close(graph: nx.Graph, leaver: int) -> nx.Graph:
-    """Take a peer with at most two neighbours out, and join these: a ring stays a ring, a path stays a path."""
+    """Remove a peer with at most two neighbours and link these: a ring stays a ring, a path stays a path."""
     beside = sorted(graph.neighbors(leaver))
     left = _without_node(graph, leaver)
     if len(beside) == 2:
@@ -40,7 +39,7 @@ def close(graph: nx.Graph, leaver: int) -> nx.Graph:
 
 
 def append(graph: nx.Graph, newcomer: int, rng: np.random.Generator) -> nx.Graph:
-    """Put a newcomer at one of the two ends of a path."""
+    """Link a newcomer to one of the two ends of a path."""
     ends = [peer for peer in sorted(graph) if graph.degree(peer) < 2]
     grown = _with_node(graph, newcomer)
     grown.add_edge(ends[int(rng.integers(len(ends)))], newcomer)
@@ -48,21 +47,21 @@ def append(graph: nx.Graph, newcomer: int, rng: np.random.Generator) -> nx.Graph
 
 
 def join_all(graph: nx.Graph, newcomer: int) -> nx.Graph:
-    """Join a newcomer with everybody, as in a complete graph."""
+    """Link a newcomer to all peers, as in a complete graph."""
     grown = _with_node(graph, newcomer)
     grown.add_edges_from((peer, newcomer) for peer in graph)
     return grown
 
 
 def join_hub(graph: nx.Graph, newcomer: int) -> nx.Graph:
-    """Join a newcomer with the peer in the middle of a star."""
+    """Link a newcomer to the peer in the middle of a star."""
     grown = _with_node(graph, newcomer)
     grown.add_edge(_hub(graph), newcomer)
     return grown
 
 
 def leave_star(graph: nx.Graph, leaver: int) -> nx.Graph:
-    """Take a peer out of a star; where it was the middle, the peer of the lowest number takes its place."""
+    """Remove a peer from a star; if it was the middle, the peer with the lowest number replaces it."""
     middle = _hub(graph)
     left = _without_node(graph, leaver)
     if leaver == middle and len(left) > 1:
@@ -72,10 +71,10 @@ def leave_star(graph: nx.Graph, leaver: int) -> nx.Graph:
 
 
 def subdivide(graph: nx.Graph, newcomer: int, degree: int, rng: np.random.Generator) -> nx.Graph:
-    """Put a newcomer into degree / 2 random links that have no end in common, so that all degrees stay what they are.
+    """Insert a newcomer into degree / 2 random links without a common end: no degree changes.
 
-    With an odd degree and an odd number of peers one peer has a neighbour fewer; the next newcomer is joined with it.  Up to
-    degree + 1 peers everybody is joined with everybody.
+    With an odd degree and an odd number of peers one peer has one neighbour less; the next newcomer is linked to it. Up to
+    degree + 1 peers the graph is complete.
     """
     if len(graph) <= degree:
         return join_all(graph, newcomer)
@@ -87,9 +86,9 @@ def subdivide(graph: nx.Graph, newcomer: int, degree: int, rng: np.random.Genera
 
 
 def pair_orphans(graph: nx.Graph, leaver: int, degree: int, rng: np.random.Generator) -> nx.Graph:
-    """Take a peer out of a regular graph and join those who have lost a neighbour in pairs, so that degrees are kept.
+    """Remove a peer from a regular graph and link its former neighbours in pairs: no degree changes.
 
-    Up to degree + 1 peers everybody is joined with everybody.
+    Up to degree + 1 peers the graph is complete.
     """
     left = _without_node(graph, leaver)
     if len(left) <= degree + 1:
@@ -103,10 +102,10 @@ def pair_orphans(graph: nx.Graph, leaver: int, degree: int, rng: np.random.Gener
 
 
 def join_by_coin(graph: nx.Graph, newcomer: int, p: float, rng: np.random.Generator) -> nx.Graph:
-    """Join a newcomer with each peer with probability p, at least with one."""
+    """Link a newcomer to each peer with probability p, and to at least one."""
     peers = sorted(graph)
     grown = _with_node(graph, newcomer)
-    chosen = [peer for peer, luck in zip(peers, rng.random(len(peers)), strict=True) if luck < p]
+    chosen = [peer for peer, draw in zip(peers, rng.random(len(peers)), strict=True) if draw < p]
     if not chosen and peers:
         chosen = [peers[int(rng.integers(len(peers)))]]
     grown.add_edges_from((peer, newcomer) for peer in chosen)
@@ -114,7 +113,7 @@ def join_by_coin(graph: nx.Graph, newcomer: int, p: float, rng: np.random.Genera
 
 
 def join_preferred(graph: nx.Graph, newcomer: int, m: int, rng: np.random.Generator) -> nx.Graph:
-    """Join a newcomer with m peers, each with a chance that grows with its number of links (Barabasi and Albert 1999)."""
+    """Link a newcomer to m peers, chosen with probabilities proportional to their links (Barabasi and Albert 1999)."""
     peers = sorted(graph)
     grown = _with_node(graph, newcomer)
     if peers:
@@ -125,8 +124,8 @@ def join_preferred(graph: nx.Graph, newcomer: int, m: int, rng: np.random.Genera
 
 
 def join_circle(graph: nx.Graph, newcomer: int, k: int, p: float, rng: np.random.Generator) -> nx.Graph:
-    """Join a newcomer with a random peer and with k - 1 of those around it; each link is thrown to a random peer with
-    probability p, as in a small world (Watts and Strogatz 1998)."""
+    """Link a newcomer to a random peer and k - 1 peers around it; each link moves to a random peer with probability p, as in
+    a small world (Watts and Strogatz 1998)."""
     peers = sorted(graph)
     grown = _with_node(graph, newcomer)
     if not peers:
@@ -141,12 +140,12 @@ def join_circle(graph: nx.Graph, newcomer: int, k: int, p: float, rng: np.random
 
 
 def take_out(graph: nx.Graph, leaver: int, rng: np.random.Generator) -> nx.Graph:
-    """Take a peer out; where that leaves the others in pieces, join these by random links."""
+    """Remove a peer; if the graph is then disconnected, link its pieces at random."""
     return mend(_without_node(graph, leaver), rng)
 
 
 def mend(graph: nx.Graph, rng: np.random.Generator) -> nx.Graph:
-    """Join the pieces of a graph by one random link for each piece after the first."""
+    """Link the pieces of a graph, with one random link for each piece after the first."""
     mended = graph.copy()
     pieces = sorted(nx.connected_components(graph), key=min)
     joined = sorted(pieces[0]) if pieces else []
@@ -158,7 +157,7 @@ def mend(graph: nx.Graph, rng: np.random.Generator) -> nx.Graph:
 
 
 def mend_by_place(graph: nx.Graph) -> nx.Graph:
-    """Join the pieces of a graph whose nodes bear `x` and `y`, each to the nearest peer outside."""
+    """Link the pieces of a graph whose nodes have `x` and `y`, each to the nearest peer outside it."""
     mended = graph.copy()
     while len(pieces := sorted(nx.connected_components(mended), key=lambda piece: (len(piece), min(piece)))) > 1:
         outside = set(mended) - pieces[0]
@@ -170,7 +169,7 @@ def mend_by_place(graph: nx.Graph) -> nx.Graph:
 
 
 def join_nearest(graph: nx.Graph, newcomer: int, nearest: int, place: tuple[float, float]) -> nx.Graph:
-    """Join a newcomer at a place with the `nearest` peers nearest to it; nodes bear `x` and `y`."""
+    """Link a newcomer at a place to the `nearest` peers closest to it; nodes have `x` and `y`."""
     grown = _with_node(graph, newcomer)
     grown.nodes[newcomer].update(x=place[0], y=place[1])
     for peer in sorted(graph, key=lambda peer: (distance(grown, peer, newcomer), peer))[:nearest]:
@@ -179,7 +178,7 @@ def join_nearest(graph: nx.Graph, newcomer: int, nearest: int, place: tuple[floa
 
 
 def leave_place(graph: nx.Graph, leaver: int, nearest: int) -> nx.Graph:
-    """Take a peer out; a neighbour of it that is left with fewer than `nearest` links gets its nearest stranger."""
+    """Remove a peer; a neighbour left with fewer than `nearest` links gets the closest peer not yet linked to it."""
     left = _without_node(graph, leaver)
     for peer in sorted(graph.neighbors(leaver)):
         strangers = [other for other in left if other != peer and not left.has_edge(peer, other)]
@@ -190,13 +189,13 @@ def leave_place(graph: nx.Graph, leaver: int, nearest: int) -> nx.Graph:
 
 
 def distance(graph: nx.Graph, first: int, second: int) -> float:
-    """How far apart two nodes with `x` and `y` are."""
+    """Return the distance of two nodes with `x` and `y`."""
     one, two = graph.nodes[first], graph.nodes[second]
     return math.hypot(one["x"] - two["x"], one["y"] - two["y"])
 
 
 def named(graph: nx.Graph, peers: Sequence[int]) -> nx.Graph:
-    """A graph on the nodes 0..n-1, its nodes renamed to the peers in ascending order."""
+    """Return a graph on 0..n-1 with its nodes renamed to the peers, in ascending order."""
     order = sorted(peers)
     return nx.relabel_nodes(graph, dict(enumerate(order)))
 
@@ -223,7 +222,7 @@ def _hub(graph: nx.Graph) -> int:
 
 
 def _apart(graph: nx.Graph, count: int, rng: np.random.Generator) -> list[Edge]:
-    """So many random links no two of which have an end in common."""
+    """Return `count` random links, no two of them with a common end."""
     edges = sorted((min(edge), max(edge)) for edge in graph.edges)
     for _ in range(TRIES):
         taken: set[int] = set()
@@ -239,7 +238,7 @@ def _apart(graph: nx.Graph, count: int, rng: np.random.Generator) -> list[Edge]:
 
 
 def _filled_up(graph: nx.Graph, degree: int, rng: np.random.Generator) -> nx.Graph:
-    """Join peers that have fewer neighbours than `degree` in pairs; two that are joined already take a link apart."""
+    """Link peers with fewer than `degree` neighbours in pairs; two that are linked already are inserted into another link."""
     filled = graph.copy()
     for _ in range(TRIES):
         lacking = [peer for peer in sorted(filled) for _ in range(degree - filled.degree(peer))]
@@ -248,13 +247,13 @@ def _filled_up(graph: nx.Graph, degree: int, rng: np.random.Generator) -> nx.Gra
         first, second = (lacking[int(place)] for place in rng.choice(len(lacking), size=2, replace=False))
         if first != second and not filled.has_edge(first, second):
             filled.add_edge(first, second)
-        elif len(set(lacking)) < 3:  # nobody else could take the link
+        elif len(set(lacking)) < 3:  # no other pair is possible
             _through_a_link(filled, first, second, rng)
     return filled
 
 
 def _through_a_link(graph: nx.Graph, first: int, second: int, rng: np.random.Generator) -> None:
-    """Give two peers a neighbour each, the ends of a link that is taken apart."""
+    """Replace a random link by two: from each of its ends to one of the two peers."""
     edges = sorted(graph.edges)
     for place in rng.permutation(len(edges)):
         one, two = edges[int(place)]

@@ -1,4 +1,4 @@
-"""A schedule over those peers that live: the rounds of one for as many peers, by ascending number."""
+"""A schedule for the living peers: the rounds of a schedule for their number, assigned by ascending peer number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from grapevine.topology.schedules.rounds import Schedule
 
 
 class OverLiving:
-    """Who sends to whom in round t among some peers; peers that are not among them send and hear nothing."""
+    """The targets and weights of each round among the living peers; other peers send and receive nothing."""
 
     def __init__(self, schedule: Schedule, living: Sequence[int]) -> None:
         self.schedule = schedule
@@ -16,12 +16,12 @@ class OverLiving:
         self._places = {peer: place for place, peer in enumerate(self.living)}
 
     def targets(self, t: int, peer: int) -> list[int]:
-        """Whom a peer sends to in round t, ascending."""
+        """Return the peers that a peer sends to in round t, ascending."""
         place = self._places.get(peer)
         return [] if place is None else [self.living[target] for target in self.schedule.targets(t, place)]
 
     def weights(self, t: int, peer: int) -> dict[int, float]:
-        """What a peer hears in round t: W_ij by sender, ascending."""
+        """Return the weights W_ij of the models that a peer receives in round t, by sender, ascending."""
         place = self._places.get(peer)
         if place is None:
             return {}

@@ -111,7 +111,7 @@ class Base(_UpToK, frozen=True, kw_only=True, tag="base"):
 
 
 class EquiDynamic(TimeVarying, frozen=True, kw_only=True, tag="equi-dynamic"):
-    """Each round: peers average at one random distance, the same for all; about halves disagreement, whatever n."""
+    """Each round: peers average at one random distance, the same for all; about halves disagreement for any n."""
 
     directed: bool = False
     """true: each peer sends to one peer and receives from another; false: peers average in pairs, and some may have none."""
