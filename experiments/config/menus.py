@@ -156,7 +156,7 @@ class Menu:
 
 
 def _alike(read: Any, given: Any) -> bool:
-    """Whether what was read is what was given, in value and in type; a list counts as a tuple, and a whole number as a float."""
+    """Whether what was read is what was given, in value and type; a list counts as a tuple, and a whole number as a float."""
     if isinstance(given, msgspec.Struct):
         names = given.__struct_fields__
         return type(read) is type(given) and all(_alike(getattr(read, name), getattr(given, name)) for name in names)
