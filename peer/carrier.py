@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import Clock, Doorbell, LivePeer
+from grapevine.peer.membership import is_errand
 from grapevine.peer.realtime import schedule
 from grapevine.peer.sockets import Sockets
 from grapevine.peer.waiting import Waiter
@@ -159,6 +160,10 @@ class Carrier:
         self._held_bytes = sum(entry[2].size_bytes for entry in self._held)
         self._tell("lost", neighbour, None, ring=True)
 
+    def change(self, message: Any) -> None:
+        """The launcher says something of members."""
+        self._tell("members", message, None, ring=True)
+
     def stop(self) -> None:
         """The world ends the training."""
         self._tell("stop", None, None, ring=True)
@@ -243,7 +248,7 @@ class Carrier:
             for target, acknowledgement, transit in self.outgoing.release(now_ns):
                 self._transmit(target, acknowledgement, transit)
             if arrival is not None:
-                self._tell("arrival", arrival, None, ring=self.live.waiting)
+                self._tell("arrival", arrival, None, ring=self.live.waiting or is_errand(arrival.head))
 
     def _tell(self, kind: str, first: Any, second: Any, ring: bool = False) -> None:
         if self.live.ended:

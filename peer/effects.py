@@ -80,3 +80,12 @@ class Sleep(Effect):
 
     def __init__(self, until_ns: int) -> None:
         self.until_ns = until_ns
+
+
+class Leave(Effect):
+    """The wish to leave the fleet, for a duration (emulated ns) or for good; answers at once."""
+
+    __slots__ = ("duration_ns",)
+
+    def __init__(self, duration_ns: int | None) -> None:
+        self.duration_ns = duration_ns

@@ -118,6 +118,12 @@ class Ledger:
         if neighbour in self.paid:
             self.paid[neighbour][:] = self.total
 
+    def open(self, neighbour: int, paid: np.ndarray | None = None) -> None:
+        """Owe a new neighbour what comes from now on, and what it lacks of all until now: `paid` (float64 [size]) is what it
+        has of that, None = everything."""
+        self._next[neighbour] = len(self.paid) * len(self.total) // (len(self.paid) + 1)
+        self.paid[neighbour] = self.total.copy() if paid is None else paid
+
     def forget(self, neighbour: int) -> None:
         """Drop a lost neighbour's account."""
         self.paid.pop(neighbour, None)

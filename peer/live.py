@@ -176,10 +176,10 @@ class LivePeer:
         """Wait until something new has come in, the effect's deadline or the end."""
         deadline_ns = min(x for x in (effect.deadline_ns, self.stop_ns, 2**62) if x is not None)
         self.waiting = True
-        neighbours, least = len(self.peer.neighbours), effect.least
+        departures, least = self.peer.departures, effect.least
         while not self.peer.stopped:
             least -= self._deliver()
-            if least <= 0 or len(self.peer.neighbours) < neighbours:
+            if least <= 0 or self.peer.departures > departures or self._called():
                 break
             if self._pending and self._pending[0].arrived_ns < deadline_ns:
                 self._advance(self._pending[0].arrived_ns)
@@ -245,17 +245,30 @@ class LivePeer:
             delivered += 1
         return delivered
 
+    def _arrived(self, arrival: Arrival) -> None:
+        """A message is here; it counts from when the peer's logical time has come to its arrival."""
+        self._pending.append(arrival)
+
+    def _called(self) -> bool:
+        """Whether something has come that is no message of a strategy and ends a wait for one all the same."""
+        return False
+
+    def _changed(self, message: Any) -> None:
+        """What the launcher says of members; here all stay."""
+
     def _read_news(self) -> None:
         """Take over what the I/O thread has brought."""
         while self.news:
             kind, first, second = self.news.popleft()
             if kind == "arrival":
-                self._pending.append(first)
+                self._arrived(first)
             elif kind == "acknowledged":
                 try:
                     self.endpoint.acknowledged(first, second)
                 except WireError as error:
                     self.peer.errors[error.kind] += 1
+            elif kind == "members":
+                self._changed(first)
             elif kind == "lost":
                 self._losses.append(first)
                 self.endpoint.lose(first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from math import ceil, inf
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from grapevine.peer.aggregators import Aggregator, Mean, add_scaled
 from grapevine.peer.codecs import Codec, Float32
-from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, Sleep
+from grapevine.peer.effects import Gradient, HeldOutLoss, Leave, Receive, Send, Sleep
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.expected import Expected, misfit
 from grapevine.peer.layout import Layout, Tensor, lay
@@ -35,6 +35,7 @@ CALLS_OF_A_NEIGHBOUR = 1_000
 SENT_EMPTY = "sent-empty"  # under which `errors` counts messages whose values this peer itself made not finite
 CODEC_STREAM = 0xC0DEC  # keeps what codecs draw apart from all other draws of a peer
 MOST_NOTES, NOTE_CHARACTERS = 64, 64
+MOST_UNREAD = 8  # models' worth of elements that are remembered of what a neighbour was paid last
 LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
 
 
@@ -75,6 +76,18 @@ class Staleness:
         self.messages = 0
 
 
+class Handed(NamedTuple):
+    """What this peer hands over to one that joins, all of one instant."""
+
+    weights: np.ndarray
+    """float32 [size]."""
+    step: int
+    made: np.ndarray | None
+    """All that this peer has made until then, which the weights hold: float64 [size]; None where it keeps no ledger."""
+    taken: dict[int, int]
+    """The step of the newest message of each neighbour that the weights hold."""
+
+
 class Peer:
     """One member of the fleet, as its strategy sees it.
 
@@ -89,6 +102,8 @@ class Peer:
     `codec_rng` is what the codec alone draws from.  `notes` holds what a strategy has decided last, by name (see `note`): every
     record writes it down.  `expected` are the forms of message that the strategy declares (None = any with an element, finite
     values and finite scalars): what has none of them is dropped before the strategy sees it, and counted in `errors`.
+    `members_change` says whether peers may join and leave, `member` whether this peer is one now, `first_step` how many of its
+    steps others made, before it was one.
     """
 
     def __init__(  # noqa: PLR0913 - what a peer is made of
@@ -148,6 +163,17 @@ class Peer:
         self.errors: Counter[str] = Counter()
         self.expected: Sequence[Expected] | None = None
         self.ledgers: dict[str, Ledger] = {}  # by space
+        self.members_change = False
+        self.may_leave = False
+        self.member = True
+        self.first_step = 0
+        self.departures = 0  # of neighbours, for good or not
+        self.handed: dict[int, Handed] = {}  # by peer that takes weights over
+        self._taken: dict[int, int] = {}
+        self._unread: dict[int, int] = {}  # how many elements that is
+        self._paid_last: dict[int, deque[tuple[int, Payload]]] = {}  # by neighbour: what it may not have taken in yet
+        self.renew_expected: Callable[[], None] = _nothing
+        self._leaves_at: int | None = None
         self._inbox: deque[Arrival | Message] = deque()
 
     # ---- what a strategy asks -------------------------------------------------------------------------------------
@@ -168,7 +194,14 @@ class Peer:
     def running(self) -> bool:
         """Whether to go on: neither stopped by the world nor at the experiment's number of steps."""
         self._count()
-        return not self.stopped and (self.steps_limit is None or self.step < self.steps_limit)
+        if self.stopped or (self._leaves_at is not None and self.step >= self._leaves_at):
+            return False
+        return self.steps_limit is None or self.step < self.steps_limit
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this peer is to leave, at its present step: it finishes what it owes, and waits for nobody any more."""
+        return self._leaves_at is not None and self.step >= self._leaves_at
 
     @property
     def horizon_ns(self) -> float:
@@ -339,6 +372,8 @@ class Peer:
         if not self.codec.lossless:
             ledger.refund(neighbour, payload, read)
             payload.values = read
+        if self.members_change and space == MODEL:
+            self._note_paid(neighbour, payload)
         return payload
 
     async def sleep(self, duration_ns: int) -> None:
@@ -356,13 +391,13 @@ class Peer:
         """The next message in order of arrival, waiting for it; None when a neighbour was lost meanwhile, or when the
         deadline (emulated ns) has passed."""
         self._count()
-        before = len(self.neighbours)
+        before = self.departures
         while True:
             while self._inbox:
                 if (message := self._open(self._inbox.popleft())) is not None:
                     self._used(message)
                     return message
-            if len(self.neighbours) < before or not self.neighbours:
+            if self.departures > before or not self.neighbours:
                 return None
             if deadline_ns is not None and self.instant_ns >= deadline_ns:
                 return None
@@ -372,8 +407,8 @@ class Peer:
         """The next message of one neighbour, waiting for it; what others sent stays.  None where that neighbour is lost, or any
         other meanwhile."""
         self._count()
-        before = len(self.neighbours)
-        while source in self.mixing and len(self.neighbours) == before:
+        before = self.departures
+        while source in self.mixing and self.departures == before:
             place = next((place for place, parcel in enumerate(self._inbox) if parcel.source == source), None)
             if place is None:
                 await Receive()
@@ -430,6 +465,18 @@ class Peer:
         for message in messages:
             self._used(message)
         return messages
+
+    async def leave(self, duration_ns: int | None = None) -> None:
+        """Ask to leave the fleet politely, and with a duration (emulated ns) to come back after it.
+
+        Answers at once: `running` turns false at this step, or a few steps later for a strategy that waits for others at each
+        step, and the peer is gone once its strategy has returned and all that it has sent has arrived.  A strategy that calls
+        this says so: `leaves = True` on its class.  Back, it runs anew.
+        """
+        self._count()
+        if not self.may_leave:
+            raise RuntimeError("this strategy leaves and does not say so: set leaves = True and membership on its class")
+        await Leave(duration_ns)
 
     # ---- what a strategy does with weights ------------------------------------------------------------------------
 
@@ -503,9 +550,100 @@ class Peer:
             return False
         self.neighbours = [other for other in self.neighbours if other != neighbour]
         del self.mixing[neighbour]
+        self.departures += 1
         for ledger in self.ledgers.values():
             ledger.forget(neighbour)
+        for known in (self.handed, self._taken, self._paid_last, self._unread):
+            known.pop(neighbour, None)
         return True
+
+    def admit(self, neighbour: int, weight: float, givers: Mapping[int, int] | None = None) -> None:
+        """A peer becomes a neighbour that counts W_ij = `weight`: messages to and from it are allowed from now on.
+
+        `givers` are the peers whose weights the neighbour has taken over, their mean, and the step of the newest message of
+        this peer that each had taken in by then (-1 = none): a ledger owes the neighbour what these weights lack, and nothing
+        that they hold.
+        """
+        if neighbour in self.mixing:
+            self.mixing[neighbour] = weight
+            return
+        self.neighbours = sorted((*self.neighbours, neighbour))
+        self.mixing[neighbour] = weight
+        self.staleness.setdefault(neighbour, Staleness())
+        self._most_calls += CALLS_OF_A_NEIGHBOUR
+        for space, ledger in self.ledgers.items():
+            if self.id not in ledger.paid:  # else one account stands for all
+                ledger.open(neighbour, self._held(neighbour, givers or {}) if space == MODEL else None)
+        self.handed.pop(neighbour, None)
+        self.renew_expected()
+
+    def hand_over(self, joiner: int) -> None:
+        """Set aside what a peer that joins asks for: the weights as they are now, and what they hold of whom."""
+        by_neighbour = self.ledger is not None and self.id not in self.ledger.paid
+        made = self.ledger.total.copy() if self.ledger is not None and by_neighbour else None
+        self.handed[joiner] = Handed(self.weights.copy(), self.step, made, dict(self._taken))
+
+    def _held(self, neighbour: int, givers: Mapping[int, int]) -> np.ndarray | None:
+        """What weights taken over from these peers hold of what this peer made: float64 [size]; None = all of it."""
+        assert self.ledger is not None
+        known = []
+        for giver, taken in givers.items():
+            if giver == self.id:
+                made = self.handed[neighbour].made if neighbour in self.handed else None
+                if made is not None:
+                    known.append(made)
+            elif giver in self.ledger.paid:
+                paid = self.ledger.paid[giver].copy()
+                for step, payload in self._paid_last.get(giver, ()):
+                    if step > taken:
+                        paid[payload.where()] -= payload.values
+                known.append(paid)
+        return np.asarray(np.mean(known, axis=0)) if known and len(known) == len(givers) else None
+
+    def _note_paid(self, neighbour: int, payload: Payload) -> None:
+        """Remember what was paid last, as much as MOST_UNREAD models."""
+        paid = self._paid_last.setdefault(neighbour, deque())
+        paid.append((self.step, payload))
+        self._unread[neighbour] = self._unread.get(neighbour, 0) + payload.count
+        while len(paid) > 1 and self._unread[neighbour] > MOST_UNREAD * self.size:
+            self._unread[neighbour] -= paid.popleft()[1].count
+
+    def depart(self) -> None:
+        """Be a member no longer: without neighbours and without messages that wait."""
+        self.member = False
+        self.neighbours, self.mixing = [], {}
+        self._inbox.clear()
+
+    def waiting_steps(self) -> list[tuple[int, int]]:
+        """Sender and step of the messages that wait to be taken, in order of arrival."""
+        found = []
+        for item in self._inbox:
+            message = item if isinstance(item, Message) else self._decoded(item)
+            if message is not None:
+                found.append((message.source, message.step))
+        return found
+
+    def leave_at(self, step: int | None) -> None:
+        """Let `running` end at a step, and `leaving` begin; None takes it back."""
+        self._leaves_at = step
+
+    def enter(self, step: int, mixing: Mapping[int, float], rounds: Rounds | None = None) -> None:
+        """Begin as a member at a step, with these neighbours and nothing that was owed, seen or heard before."""
+        self.first_step += step - self.step
+        self.step = step
+        self.neighbours = sorted(mixing)
+        self.mixing = dict(mixing)
+        for neighbour in self.neighbours:
+            self.staleness.setdefault(neighbour, Staleness())
+        self._most_calls = MOST_CALLS + CALLS_OF_A_NEIGHBOUR * len(self.neighbours)
+        self.rounds = rounds
+        self.stepper = self.optimizer.start(self.size)
+        self.ledgers.clear()
+        for known in (self.handed, self._taken, self._paid_last, self._unread):
+            known.clear()
+        self._leaves_at = None
+        self.member = True
+        self.renew_expected()
 
     def take_loss(self) -> float:
         """The mean training loss since the last call; nan where no step was made."""
@@ -565,9 +703,15 @@ class Peer:
         return not word
 
     def _used(self, message: Message) -> None:
+        if self.members_change:
+            self._taken[message.source] = max(message.step, self._taken.get(message.source, -1))
         staleness = self.staleness[message.source]
         staleness.steps += max(0, self.step - message.step)
         staleness.messages += 1
+
+
+def _nothing() -> None:
+    """Where all members stay, what is expected of them does too."""
 
 
 def _fitting(codec: Codec, room_bytes: float, index_bytes: int) -> int:

@@ -1,4 +1,4 @@
-"""Who talks to whom: graphs and schedules by name, from files or from networkx, their mixing matrices and their figures."""
+"""Which peers exchange models: graphs and schedules by name, from files or networkx; their mixing matrices and figures."""
 
 from __future__ import annotations
 

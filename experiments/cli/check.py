@@ -54,13 +54,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
     told = forecast(fleet)
     mixing = {name: value for name, value in fleet.figures.as_dict().items() if value is not None and name != "max_degree"}
-    graph = {**topology.analyse(fleet.graph).as_dict(), "rule": mixing_rule(experiment), **mixing}
+    graph = {**topology.analyse(fleet.first_graph).as_dict(), "rule": mixing_rule(experiment), **mixing}
     if arguments.json:
         from grapevine.experiments.results.summary import clean
-        from grapevine.experiments.scenario import in_order
 
         links = [link._asdict() for link in told.links]
-        script = [{"time_s": event.at_ns / 1e9, "what": event.describe()} for event in in_order(experiment.events)]
+        script = [{"time_s": event.at_ns / 1e9, "what": event.describe()} for event in fleet.script]
         print(json.dumps(clean({"graph": graph, **asdict(told), "links": links, "script": script}), indent=2))
         return 0
     _print(fleet, told, graph)
@@ -186,10 +185,9 @@ def _rounds(graph: dict[str, Any]) -> str:
 
 def _script(fleet: Fleet) -> Iterator[tuple[str, str]]:
     """What will happen, and when."""
-    from grapevine.experiments.scenario import in_order
     from grapevine.netem.units import show_duration
 
-    events = in_order(fleet.experiment.events)
+    events = fleet.script
     wide = max((len(show_duration(event.at_ns)) for event in events), default=0)
     for event in events:
         yield f"at {show_duration(event.at_ns):>{wide}}", event.describe()

@@ -13,6 +13,7 @@ from grapevine.experiments.config import toml
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_key
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.fields import expectation, fields_of, read_field, read_struct
+from grapevine.experiments.config.membership import Always, Membership
 from grapevine.experiments.config.menus import FROM_PYTHON, LISTS, MENUS, Menu, home_of, name_of
 from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, look_beside, overlay
 from grapevine.experiments.config.own_parts import code_digest
@@ -60,6 +61,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     codec: Codec = Float32()
     aggregator: Aggregator = Mean()
     optimizer: Optimizer = Sgd()
+    membership: Membership = Always()
     stop: Stop = Stop(steps=100)
     record: Record = Record()
     events: tuple[Event, ...] = ()

@@ -16,6 +16,7 @@ import msgspec
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_name
 from grapevine.experiments.config.events import AnyEvent
 from grapevine.experiments.config.fields import check_struct, expectation, read_struct
+from grapevine.experiments.config.membership import AnyMembership
 from grapevine.experiments.config.overrides import FROM, anchor_table, is_reference
 from grapevine.experiments.config.own_parts import folder_of, load, reference_of, travels
 from grapevine.experiments.config.sections import AnyWorld
@@ -241,6 +242,7 @@ MENUS: dict[str, Menu] = {
         Menu("codec", "codecs", AnyCodec),
         Menu("aggregator", "aggregators", AnyAggregator),
         Menu("optimizer", "optimizers", AnyOptimizer),
+        Menu("membership", "memberships", AnyMembership),
     )
 }
 """By the table of the file that chooses from it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,8 +11,11 @@ import numpy as np
 
 from grapevine.experiments.fleet import mixing_rule
 from grapevine.peer.carrier import LinkCount
-from grapevine.peer.peer import CODEC_STREAM, Peer
+from grapevine.peer.membership import Row, Rows
+from grapevine.peer.peer import CODEC_STREAM, Peer, Staleness
 from grapevine.peer.wrappers.wrapped import WrappedPeer
+from grapevine.topology import TimeVarying
+from grapevine.topology.schedules.living import OverLiving
 
 if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
@@ -64,6 +68,10 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     """What the strategy has noted last, by name."""
     altered: dict[str, int] = {}
     """What the peer's wrappers have changed since the start."""
+    member: bool = True
+    """Whether the peer is a member at that instant; else its weights are not scored."""
+    first_step: int = 0
+    """How many of its steps were made before it became a member, or while it was none: by others."""
 
 
 class Reporter:
@@ -99,11 +107,14 @@ class Reporter:
             dict(errors.copy() + peer.errors),
             dict(peer.notes),
             dict(peer.altered) if isinstance(peer, WrappedPeer) else {},
+            peer.member,
+            peer.first_step,
         )
 
     def _told(self, neighbour: int) -> bool:
-        """Whether to tell of a link: where rounds may use any of thousands, only of one that has carried something."""
-        if self.peer.rounds is None:
+        """Whether to tell of a link: where rounds or members change and may use any of thousands, only of one that has carried
+        something."""
+        if self.peer.rounds is None and not self.peer.members_change:
             return True
         return self.sent[neighbour].bytes > self._sent[neighbour][0] or bool(self.received[neighbour].delays_ns)
 
@@ -170,5 +181,20 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
     )
     if isinstance(peer, WrappedPeer):
         peer.wear(wrappers, experiment.seed)
+    if fleet.membership is not None:
+        peer.members_change = True
+        for neighbour in fleet.graph.neighbors(identity):
+            peer.staleness.setdefault(neighbour, Staleness())
+        peer.member = identity in fleet.membership.first
+        peer.rounds = rounds_over(fleet.membership.schedule, experiment.seed, fleet.membership.first)
+        if experiment.strategy.membership == "by-step":
+            peer.rounds = Rows(peer, peer.rounds or Row(peer.mixing.copy()))
     peer.expected = experiment.strategy.expects(peer)
     return peer
+
+
+def rounds_over(schedule: TimeVarying | None, seed: int, living: Sequence[int]) -> OverLiving | None:
+    """The rounds of a schedule that is laid over the living; None where there is one graph for all rounds."""
+    if schedule is None:
+        return None
+    return OverLiving(schedule.plan(max(len(living), schedule.smallest), seed), living)

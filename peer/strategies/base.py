@@ -23,6 +23,10 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     are neighbours of everybody.  `follows_rounds` says that it asks for `peer.targets`, `peer.sources` and `peer.weight`, so
     that the graph may change from round to round and links may go one way; `pushes_sums` that it carries mass along, so
     that W need not keep the mean.  `needs_order` says that it goes wrong where messages of a link overtake each other.
+    `membership` says whether peers may join and leave while it runs: not at all ("fixed"), at any instant ("at-once"), or from
+    one step on that is the same for all ("by-step", for strategies that wait for the messages of each step).  `alike` says that
+    all peers hold the same weights at every step, so that a peer which joins needs those of the very step from which it is a
+    member; `leaves` that it calls `peer.leave`.
     `gossip` says that whole models follow x <- W x - eta g, or W (x - eta g), step by step: then the consensus distance can be
     predicted from W.
     """
@@ -35,6 +39,9 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     follows_rounds: ClassVar[bool] = False
     pushes_sums: ClassVar[bool] = False
     needs_order: ClassVar[bool] = False
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "fixed"
+    alike: ClassVar[bool] = False
+    leaves: ClassVar[bool] = False
     gossip: ClassVar[Literal["none", "combine-then-adapt", "adapt-then-combine"]] = "none"
 
     @property
@@ -45,6 +52,12 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     @property
     def hubs(self) -> int:
         """How many peers, from peer 0 on, everybody talks to; they serve, train nothing, and hold no data."""
+        return 0
+
+    @property
+    def steps_ahead(self) -> int:
+        """By how much the number of a message is ahead of the step in which it is sent: 0 where a step sends before
+        `peer.apply`, 1 where it sends after it; for strategies whose members change "by-step"."""
         return 0
 
     @property

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from math import ceil, inf, sqrt
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -64,6 +64,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
     """Partial parameters by measured room, a different slice to each neighbour; any connected graph."""
 
     follows_rounds: ClassVar[bool] = True
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
     """Share of a link's measured room that slices may use, 0 < fill <= 1."""
@@ -90,6 +91,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
             for neighbour in list(peer.targets):
                 enough = self._enough(peer, neighbour)
                 count = peer.room(neighbour, self.fill)
+                following.setdefault(neighbour, 0)
                 if count < enough:
                     continue
                 if count == peer.size:

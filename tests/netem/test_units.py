@@ -109,7 +109,7 @@ def test_an_unknown_unit_is_named_with_the_known_ones():
         (show_bytes(2.5e9), "2.5 GB"),
     ],
 )
-def test_what_people_see(shown, expected):
+def test_values_are_shown_with_four_digits_and_a_unit(shown, expected):
     assert shown == expected
 
 

@@ -7,7 +7,7 @@ uplink, a downlink or a cable are carried by `experiments.worlds.virtual.shared_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from grapevine.experiments.fleet import Fleet
@@ -59,7 +59,9 @@ class WholeMessages:
         for (source, target), line in self.lines.items():
             line.back = self.lines[target, source]
         self._from = {
-            member.peer.id: {target: self.lines[member.peer.id, target] for target in member.peer.neighbours}
+            member.peer.id: {
+                target: self.lines[member.peer.id, target] for target in sorted(fleet.graph.neighbors(member.peer.id))
+            }
             for member in members
         }
         for member in members:
@@ -75,6 +77,14 @@ class WholeMessages:
                 facts = line.send(parcel, now_ns, horizon_ns)
                 if facts is not None:
                     self._at(facts[0], arrive, line, parcel, facts)
+
+    def post(self, member: Member, target: int, parcel: Parcel, now_ns: int) -> None:
+        """Carry a message to a peer that need be no neighbour (yet): the links of all that ever are stand from the start."""
+        line = self._from[member.peer.id].get(target)
+        if line is not None:
+            facts = line.send(parcel, now_ns, member.peer.horizon_ns)
+            if facts is not None:
+                self._at(facts[0], self._arrive, line, parcel, facts)
 
     def _arrive(self, line: Line, parcel: Parcel, facts: Facts) -> None:
         target, source = line.target, line.source
@@ -103,8 +113,8 @@ class WholeMessages:
         return {target: self.lines[target, member.peer.id].received for target in self._from[member.peer.id]}
 
 
-def new_endpoint(peer: Peer) -> Endpoint:
-    """A peer's end of its links, whose meters the peer reads."""
-    endpoint = Endpoint(peer.id, peer.mixing, message_limit_bytes(peer.spaces))
+def new_endpoint(peer: Peer, neighbours: Iterable[int]) -> Endpoint:
+    """A peer's end of its links, to all that are ever its neighbours, whose meters the peer reads."""
+    endpoint = Endpoint(peer.id, sorted(neighbours), message_limit_bytes(peer.spaces))
     peer.meters = endpoint.meters
     return endpoint

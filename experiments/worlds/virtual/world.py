@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.config.events import Event, KillEvent
+from grapevine.experiments.config.events import Event, JoinEvent, KillEvent
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.scenario import in_order
 from grapevine.experiments.worlds.boards import boards, put_up
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
@@ -31,8 +30,10 @@ from grapevine.experiments.worlds.scoring import score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.transport import WholeMessages, new_endpoint
+from grapevine.experiments.worlds.virtual.turnover import Turnover
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
-from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, SendAt, Sleep
+from grapevine.peer.effects import Gradient, HeldOutLoss, Leave, Receive, Send, SendAt, Sleep
+from grapevine.peer.membership import Away, Enter, Errand, Handover, life
 from grapevine.peer.peer import Peer
 
 NEVER_NS = 2**62
@@ -47,9 +48,11 @@ class Member:
 
     __slots__ = (
         "alive",
+        "away",
         "device",
         "ended",
         "endpoint",
+        "handover",
         "missing",
         "peer",
         "receives",
@@ -61,16 +64,19 @@ class Member:
 
     def __init__(self, fleet: Fleet, peer: Peer) -> None:
         self.peer = peer
-        self.endpoint = new_endpoint(peer)
+        self.endpoint = new_endpoint(peer, fleet.graph.neighbors(peer.id))
         self.sampler = fleet.problem.sampler(peer.id, batch_generator(fleet.experiment.seed, peer.id))
         self.device = fleet.devices[peer.id]
-        self.strategy = peer.begin(fleet.experiment.strategy)
+        self.handover = Handover(peer)
+        strategy = fleet.experiment.strategy
+        self.strategy = peer.begin(strategy) if fleet.membership is None else life(peer, strategy, self.handover)
         self.reporter: Reporter | None = None
         self.waiting = 0  # the number of the Receive that waits; 0 = none
         self.missing = 0  # how many messages it still waits for
         self.receives = 0
         self.alive = True
         self.ended = False
+        self.away = False  # it has left, or has not joined yet, and waits to be let in
 
 
 class VirtualWorld:
@@ -105,7 +111,10 @@ class VirtualWorld:
         self._awaited: dict[int, Any] = {}  # peer -> its minibatch: gradients asked for and not yet computed
         self._computed: dict[int, tuple[float, np.ndarray]] = {}
         self._losses = losses
-        self._script = deque(in_order(fleet.experiment.events))  # what is left of it
+        self._script = deque(fleet.script)  # what is left of it
+        self.turnover: Turnover | None = None
+        if fleet.membership is not None:
+            self.turnover = Turnover(self, fleet.membership, self._at, self._resume, self._rouse)
         self._next_instant_ns = 0  # of the next record, or of what the script does next
         self._refreshed_s = 0.0
 
@@ -241,6 +250,9 @@ class VirtualWorld:
                 return
             elif kind is SendAt:
                 self._at(max(effect.leaves_ns, self.now_ns), self._send, member, effect.send)
+            elif self.turnover is not None and kind in (Away, Enter, Leave):
+                if not self.turnover.carry_out(member, effect):
+                    return
             else:
                 self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
                 return
@@ -249,6 +261,11 @@ class VirtualWorld:
         """A message leaves that was held back, unless its peer has died meanwhile."""
         if member.alive:
             self.carriage.send(member, send, self.now_ns)
+
+    def _rouse(self, member: Member) -> None:
+        """Let a strategy that waits for messages look at what has changed."""
+        if member.waiting:
+            self._at(self.now_ns, self._wake, member, member.waiting)
 
     def _wake(self, member: Member, number: int) -> None:
         """End a wait for messages, unless it has ended already."""
@@ -283,7 +300,14 @@ class VirtualWorld:
 
     def _deliver(self, member: Member, message: Any) -> None:
         """A message has arrived; a strategy that waits for the last of several is woken by that one only."""
-        member.peer.deliver(message)
+        if self.turnover is not None:
+            if isinstance(message.payload, Errand):
+                if not self.turnover.errand(member, message, message.payload):
+                    return
+            elif not member.away:
+                member.peer.deliver(message)
+        else:
+            member.peer.deliver(message)
         if member.waiting:
             member.missing -= 1
             if member.missing <= 0:
@@ -312,11 +336,13 @@ class VirtualWorld:
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.lose(identity, why, asked)
         self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
-        for neighbour in list(dead.peer.mixing):
+        for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
             member = self.members[neighbour]
             self.carriage.lose(member, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
+        if self.turnover is not None:
+            self.turnover.died(identity)
 
     def _plan_instant(self) -> None:
         """When next something happens that is not in the heap: a record, or the script."""
@@ -346,10 +372,15 @@ class VirtualWorld:
         self.collector.event("script", text=event.describe())
         if isinstance(event, KillEvent):
             self._die(event.peer, "killed by the script", asked=True)
+        elif self.turnover is not None:
+            self.turnover.script(event)
 
     def _sets_free(self) -> bool:
-        """Whether all wait for each other, and the script ends a peer that somebody waits for."""
-        waiting = any(member.alive and not member.ended for member in self.members)
+        """Whether all wait for each other, and the script ends a peer that somebody waits for; or all have left, and one will
+        join."""
+        if self.turnover is not None and self.turnover.empty and self._next_instant_ns < NEVER_NS:
+            return any(isinstance(event, JoinEvent) for event in self._script)
+        waiting = any(member.alive and not member.ended and not member.away for member in self.members)
         return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
@@ -362,11 +393,13 @@ class VirtualWorld:
             self.collector.scored(score(self.fleet.problem, self.weights[task.peers], task))
 
     def _natural_end(self) -> str:
-        waiting = [member.peer.id for member in self.members if member.alive and not member.ended]
+        waiting = [member.peer.id for member in self.members if member.alive and not member.ended and not member.away]
         if waiting:
             self.completed = False
             return f"deadlock: peers {waiting[:10]} wait for messages that nobody sends"
         if not any(member.alive for member in self.members):
             self.completed = False
             return "every peer was lost"
+        if self.turnover is not None and self.turnover.empty:
+            return "every peer has left"
         return f"{self.fleet.experiment.stop.steps} steps done"

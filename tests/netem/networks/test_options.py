@@ -16,7 +16,7 @@ from grapevine.netem.units import speed_samples_per_s
         ({"rate": "1 Mbit/s", "loss": 0.01, "loss_burst": 3.0}, "loss_burst: has no effect without TCP"),
     ],
 )
-def test_what_means_nothing_is_refused_with_the_cure(options, problem):
+def test_an_option_without_effect_is_refused_with_the_cure(options, problem):
     with pytest.raises(ValueError, match=problem):
         Uniform(**options).plan(nx.path_graph(2), 0)
 
@@ -32,7 +32,7 @@ def test_duplicates_take_their_share_of_the_rate():
     assert shared.shared().limits == [1e6, 1e6]
 
 
-def test_reordering_and_duplicates_do_not_disturb_each_others_luck():
+def test_reordering_and_duplicates_do_not_change_each_others_random_numbers():
     options = {"rate": "8 Mbit/s", "delay": "50 ms", "jitter": "40 ms"}
     plain = Uniform(**options).plan(nx.path_graph(2), 1).link(0, 1)
     doubled = Uniform(duplicate=0.5, **options).plan(nx.path_graph(2), 1).link(0, 1)
