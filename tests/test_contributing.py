@@ -124,7 +124,7 @@ def test_all_recipes_run_together_from_a_file(recipes: Path, tmp_path: Path) -> 
     result = run(Experiment.read(recipes / "all.toml"), out=tmp_path / "out")
     assert result.summary["reason"] == "1500 ms of emulated time over"
     assert [event["peer"] for event in result.events if event["kind"] == "join"] == [3, 4, 5]
-    assert result.summary["warnings"] == []
+    assert result.summary["peers_lost"] == []
 
 
 def test_the_wheel_and_the_clusters_are_as_drawn(recipes: Path) -> None:
