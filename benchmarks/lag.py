@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.utilisation import STEP_NS, STRATEGIES, make_world
 from grapevine.experiments.config.experiment import Stop
-from grapevine.experiments.worlds.virtual.link import Line
+from grapevine.experiments.worlds.virtual.link import PeerLink
 from grapevine.netem import ScheduleNetwork
 from grapevine.peer.strategies import Strategy
 
@@ -47,25 +47,25 @@ def measure(strategy: Strategy, factor: float, delay_ms: float, seconds: float =
     with tempfile.TemporaryDirectory() as folder:
         end_ns = CHANGE_NS + int(seconds * 1e9)
         world = make_world(Path(folder), strategy, network, Stop(time=f"{end_ns} ns"), elements=ELEMENTS)
-        lines = list(world.carriage.lines.values())
+        links = list(world.carriage.links.values())
         rate = RATE_KBIT * 125 * factor
         near: list[list[bool]] = []
         short: list[list[bool]] = []
 
         def look() -> None:
-            near.append([abs((line.meter.rate_bytes_per_s or 0.0) / rate - 1) <= NEAR for line in lines])
-            short.append([_waits_ns(line, world.now_ns) <= STEP_NS for line in lines])
+            near.append([abs((link.meter.rate_bytes_per_s or 0.0) / rate - 1) <= NEAR for link in links])
+            short.append([_waits_ns(link, world.now_ns) <= STEP_NS for link in links])
 
         for look_ns in range(CHANGE_NS, end_ns, LOOK_NS):
             world._at(look_ns + 1, look)
         world.train(records=False)
-    known = [_since_ms(np.array(near)[:, place]) for place in range(len(lines))]
-    drained = [_since_ms(np.array(short)[:, place]) for place in range(len(lines))]
+    known = [_since_ms(np.array(near)[:, place]) for place in range(len(links))]
+    drained = [_since_ms(np.array(short)[:, place]) for place in range(len(links))]
     return Lag(float(np.median(known)), max(known), float(np.median(drained)))
 
 
-def _waits_ns(line: Line, now_ns: int) -> int:
-    return line.link.free_ns - now_ns
+def _waits_ns(link: PeerLink, now_ns: int) -> int:
+    return link.sender.link.free_ns - now_ns
 
 
 def _since_ms(holds: np.ndarray) -> float:

@@ -119,15 +119,15 @@ class _Looks:
         self.counts: list[list[int]] = []
 
     def look(self) -> None:
-        lines, now_ns = self.world.carriage.lines, self.world.now_ns
-        waiting = [sum(lines[pair].waiting_bytes(now_ns) for pair in group) for group in self.groups]
+        links, now_ns = self.world.carriage.links, self.world.now_ns
+        waiting = [sum(links[pair].waiting_bytes(now_ns) for pair in group) for group in self.groups]
         self.waiting_ns.append([each / self.rate_bytes_per_s * 1e9 for each in waiting])
-        measured = [[lines[pair].meter.rate_bytes_per_s or 0.0 for pair in group] for group in self.groups]
+        measured = [[links[pair].meter.rate_bytes_per_s or 0.0 for pair in group] for group in self.groups]
         self.rates.append(float(np.mean([sum(each) for each in measured])) / self.rate_bytes_per_s)
 
     def count(self) -> None:
-        lines = self.world.carriage.lines
-        self.counts.append([sum(lines[pair].sent.bytes for pair in group) for group in self.groups])
+        links = self.world.carriage.links
+        self.counts.append([sum(links[pair].sent.bytes for pair in group) for group in self.groups])
 
 
 def settings(delay_ms: float, ratio: float) -> dict[str, tuple[Network, list[list[tuple[int, int]]], float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import networkx as nx
 import numpy as np
@@ -20,8 +20,9 @@ from grapevine.experiments.kernel import carried
 from grapevine.experiments.membership import MembershipPlan, compile_membership
 from grapevine.experiments.open_files import files_allowed, files_needed
 from grapevine.experiments.scenario import in_order, planned
-from grapevine.experiments.tasks import Problem
+from grapevine.experiments.tasks import AnyTask, Problem
 from grapevine.experiments.tasks.partitions import Partition, Spared
+from grapevine.experiments.tasks.trial import try_out
 from grapevine.netem import Device, NetworkPlan
 from grapevine.netem.units import duration_ns, show_bytes
 from grapevine.peer.layout import Layout
@@ -195,10 +196,32 @@ def problem_of(experiment: Experiment) -> Problem:
     if 0 < servers < experiment.peers:
         partition = Spared(partition=partition, servers=servers)
     problem = _located("partition", lambda: experiment.task.problem(experiment.peers, partition, experiment.seed))
-    share = experiment.strategy.held_out_share
+    if type(experiment.task) not in get_args(AnyTask):
+        _located("task", lambda: try_out(problem, experiment.peers, experiment.task.batch_size))
+    _refuse_unoffered(experiment, problem)
+    share, probe = experiment.strategy.held_out_share, experiment.strategy.probe_samples
+    if probe:
+        _located("partition", lambda: problem.take_probe(probe, experiment.seed))
     if share:
         _located("partition", lambda: problem.hold_out(share, experiment.seed))
     return problem
+
+
+def _refuse_unoffered(experiment: Experiment, problem: Problem) -> None:
+    """A strategy may ask its task only for work that the task offers."""
+    offers, strategy = problem.offers(), experiment.strategy
+    if isinstance(strategy.asks, str):
+        cure = f'write asks = ("{strategy.asks}",) on its class'
+        raise ConfigError(key="strategy", value=strategy_name(experiment), problem="its asks are a text, no tuple", cure=cure)
+    missing = sorted(map(str, strategy.asked - offers.keys()))
+    if missing:
+        task = str(type(experiment.task).__struct_config__.tag)
+        words = ", ".join(f'"{name}"' for name in missing)
+        raise ConfigError(
+            key="task.name", value=task,
+            problem=f'the strategy "{strategy_name(experiment)}" asks its task for {words}, which "{task}" does not offer',
+            cure=f'choose a task that does; "{task}" offers {", ".join(offers)}',
+        )  # fmt: skip
 
 
 def _laid_after(experiment: Experiment) -> str:

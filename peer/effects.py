@@ -1,4 +1,4 @@
-"""What a strategy may await: a gradient, a loss, a send, a message, the passing of time.
+"""What a strategy may await: work of its task, a send, a message, the passing of time.
 
 A strategy is a coroutine.  Awaiting an effect hands it to the world, which carries it out in real or in virtual time and
 answers with the result.  Nothing below this line knows a clock, a socket or a thread.
@@ -6,9 +6,12 @@ answers with the result.  Nothing below this line knows a clock, a socket or a t
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from math import ceil
+from collections.abc import Generator, Mapping
 from typing import Any
+
+import numpy as np
+
+from grapevine.peer.samples import Samples
 
 
 class Effect:
@@ -20,26 +23,27 @@ class Effect:
         return (yield self)
 
 
-class Gradient(Effect):
-    """One gradient of the peer's loss at its present weights; answers (loss, gradient float32 [size])."""
-
-    __slots__ = ("batch_size",)
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+GRADIENTS = ("gradient", "clip", "targets")
+"""Work that answers (loss, gradient float32 [size]): plain, with each sample's gradient clipped, towards soft targets."""
+STANDARD = (*GRADIENTS, "held-out", "probe", "predict")
+"""Work whose cost depends on the number of samples alone; every other name is a piece of a task's own."""
 
 
-class HeldOutLoss(Effect):
-    """The loss at the peer's present weights over the samples that it keeps apart; answers a float.
+class Work(Effect):
+    """A piece of work that the peer's task does, and that takes the device's time; answers what the task gives.
 
-    `cost_samples` is what it takes of the device's time, in samples of a gradient: a forward pass alone takes about a third of
-    what forward and backward take.
+    `name` is one of `STANDARD` or of the task's own. "held-out" and "probe" answer (loss, accuracy) on those samples,
+    "predict" float32 [samples, outputs]. `samples` are those to work on; None = the piece is the task's own. `weights` are
+    those to work at, float32 [size]; None = the peer's own, which nothing may touch until the answer comes.
     """
 
-    __slots__ = ("cost_samples",)
+    __slots__ = ("arguments", "name", "samples", "weights")
 
-    def __init__(self, samples: int) -> None:
-        self.cost_samples = ceil(samples / 3)
+    def __init__(self, name: str, samples: Samples | None, weights: np.ndarray | None, arguments: Mapping[str, Any]) -> None:
+        self.name = name
+        self.samples = samples
+        self.weights = weights
+        self.arguments = arguments
 
 
 class Send(Effect):

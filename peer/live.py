@@ -1,10 +1,10 @@
 """One peer in real time: the loop that carries out its strategy's effects.  The only clock of a peer is here.
 
-Two threads.  The main thread runs the strategy and computes gradients.  The I/O thread (`peer.carrier`) owns the sockets, lets
-shaped chunks go and holds arriving ones until they are due.  They exchange plain tuples over two deques; everything that a
+Two threads.  The main thread runs the strategy and does the task's work.  The I/O thread (`peer.carrier`) owns the sockets,
+lets shaped chunks go and holds arriving ones until they are due.  They exchange named tuples over two deques; everything that a
 strategy can see is touched by the main thread alone.
 
-Emulated time of a peer is logical: a gradient that was asked for at t is there at t + its device's time, whatever the host
+Emulated time of a peer is logical: work that was asked for at t is there at t + its device's time, whatever the host
 needed for the strategy's own few lines; the thread only waits until the real clock has caught up.  Where the host cannot keep
 up the logical time is pulled along (never more than SLACK_NS behind) and the distance is recorded as lateness.
 """
@@ -18,15 +18,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from grapevine.peer.effects import Gradient, HeldOutLoss, Receive, Send, SendAt, Sleep
+from grapevine.peer.effects import Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.endpoint import Arrival, Endpoint
 from grapevine.peer.peer import Peer
 from grapevine.peer.waiting import Waiter
-from grapevine.peer.wire import WireError
+from grapevine.peer.wire import Acknowledgement, Chunk
 
 SLACK_NS = 20_000_000
 
@@ -62,20 +62,52 @@ class Doorbell:
 
 
 class Learner(Protocol):
-    """What computes gradients for one peer."""
+    """What does the task's work for one peer."""
 
-    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
-        """(loss, gradient float32 [size]) over the peer's next minibatch."""
+    def cost_samples(self, work: Work) -> int:
+        """What a piece of work takes of the device's time, in samples of a gradient."""
 
-    def held_out_loss(self, weights: np.ndarray) -> float:
-        """The loss over the samples that the peer keeps apart."""
+    def do(self, work: Work, weights: np.ndarray) -> Any:
+        """The answer of a piece of work; `weights` float32 [size] are the peer's own."""
 
-    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
-        """The emulated time of the step with this number, begun now; 0 = as long as this machine takes."""
+    def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
+        """The emulated time of work over so many samples, begun now in the step with this number; 0 = as long as this
+        machine takes."""
 
 
-# What the I/O thread tells the main thread.
-News = tuple[str, Any, Any]
+class Acknowledged(NamedTuple):
+    """A neighbour's answer has come."""
+
+    answer: Acknowledgement
+    arrived_ns: int
+
+
+class Lost(NamedTuple):
+    """A neighbour is gone."""
+
+    neighbour: int
+
+
+class MembersChanged(NamedTuple):
+    """The launcher says something of members."""
+
+    message: Any
+
+
+class Stopped(NamedTuple):
+    """The world ends the training."""
+
+
+News = Arrival | Acknowledged | Lost | MembersChanged | Stopped
+"""What the I/O thread tells the main thread."""
+
+
+class Outbound(NamedTuple):
+    """A chunk that the main thread hands to the I/O thread."""
+
+    target: int
+    chunk: Chunk
+    offered_ns: int
 
 
 class LivePeer:
@@ -99,7 +131,7 @@ class LivePeer:
         self.every_ns = every_ns
         self.snapshot = snapshot
         self.news: deque[News] = deque()  # from the I/O thread
-        self.outbox: deque[Any] = deque()  # to the I/O thread: (target, chunk, now_ns)
+        self.outbox: deque[Outbound] = deque()  # to the I/O thread
         self.doorbell = Doorbell()
         self._waiter = Waiter(self.doorbell.fd)
         self.ring_carrier: Callable[[], None] = lambda: None
@@ -117,11 +149,15 @@ class LivePeer:
     def run(self, strategy: Coroutine[Any, Any, None]) -> None:
         """Carry out the strategy until it returns or the world says stop.  What the strategy raises comes through."""
         answer: Any = None
+        error: Exception | None = None
         self._wait(0)
         try:
             while not self._over():
-                effect = strategy.send(answer)
-                answer = self._carry_out(effect)
+                effect = strategy.send(answer) if error is None else strategy.throw(error)
+                if isinstance(effect, Work):
+                    answer, error = self._work(effect)
+                else:
+                    answer, error = self._carry_out(effect), None
                 self._pull_along()
                 self._deliver()
         except StopIteration:
@@ -139,10 +175,6 @@ class LivePeer:
     def _carry_out(self, effect: object) -> Any:
         if isinstance(effect, Send):
             return self._send(effect)
-        if isinstance(effect, Gradient):
-            return self._compute(effect.batch_size, lambda: self.learner.gradient(self.peer.weights, effect.batch_size))
-        if isinstance(effect, HeldOutLoss):
-            return self._compute(effect.cost_samples, lambda: self.learner.held_out_loss(self.peer.weights))
         if isinstance(effect, Receive):
             return self._receive(effect)
         if isinstance(effect, Sleep):
@@ -151,17 +183,24 @@ class LivePeer:
             return heapq.heappush(self._later, (effect.leaves_ns, next(self._order), effect.send))
         raise TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only")
 
-    def _compute(self, samples: int, work: Callable[[], Any]) -> Any:
-        """Do work that takes the device as long as a gradient over so many samples."""
-        start_ns = self.peer.now_ns
-        result = work()
+    def _work(self, work: Work) -> tuple[Any, Exception | None]:
+        """Do work that takes the device's time: its answer, or what the task raised."""
+        start_ns, answer, raised = self.peer.now_ns, None, None
+        try:
+            samples = self.learner.cost_samples(work)
+        except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
+            return None, error
+        try:
+            answer = self.learner.do(work, self.peer.weights)
+        except Exception as error:  # noqa: BLE001 - likewise
+            raised = error
         if self._emulated:
             end_ns = start_ns + self.learner.duration_ns(samples, start_ns, self.peer.speed.steps)
             self.overrun_ns.append(max(0, self.clock.now_ns() - end_ns))
             self._wait(end_ns)
         else:
             self._advance(self.clock.now_ns())
-        return result
+        return answer, raised
 
     def _send(self, effect: Send, now_ns: int | None = None) -> None:
         peer = self.peer
@@ -169,7 +208,7 @@ class LivePeer:
         for target in effect.targets:
             if target in peer.mixing:
                 for chunk in self.endpoint.send(target, effect.parcel, now_ns, peer.horizon_ns):
-                    self.outbox.append((target, chunk, now_ns))
+                    self.outbox.append(Outbound(target, chunk, now_ns))
         self.ring_carrier()
 
     def _receive(self, effect: Receive) -> None:
@@ -259,18 +298,15 @@ class LivePeer:
     def _read_news(self) -> None:
         """Take over what the I/O thread has brought."""
         while self.news:
-            kind, first, second = self.news.popleft()
-            if kind == "arrival":
-                self._arrived(first)
-            elif kind == "acknowledged":
-                try:
-                    self.endpoint.acknowledged(first, second)
-                except WireError as error:
-                    self.peer.errors[error.kind] += 1
-            elif kind == "members":
-                self._changed(first)
-            elif kind == "lost":
-                self._losses.append(first)
-                self.endpoint.lose(first)
-            else:
-                self.peer.stopped = True
+            match self.news.popleft():
+                case Arrival() as arrival:
+                    self._arrived(arrival)
+                case Acknowledged(answer, arrived_ns):
+                    self.endpoint.acknowledged(answer.source, answer.message, answer.spread_bytes, answer.spread_ns, arrived_ns)
+                case MembersChanged(message):
+                    self._changed(message)
+                case Lost(neighbour):
+                    self._losses.append(neighbour)
+                    self.endpoint.lose(neighbour)
+                case Stopped():
+                    self.peer.stopped = True

@@ -11,7 +11,7 @@ import numpy as np
 
 from grapevine.peer.aggregators import Aggregator, Mean, add_scaled
 from grapevine.peer.codecs import Codec, Float32
-from grapevine.peer.effects import Gradient, HeldOutLoss, Leave, Receive, Send, Sleep
+from grapevine.peer.effects import Leave, Receive, Send, Sleep
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.expected import Expected, misfit
 from grapevine.peer.layout import Layout, Tensor, lay
@@ -21,6 +21,7 @@ from grapevine.peer.optimizers import Optimizer, Sgd
 from grapevine.peer.payloads import Dense, Head, Parcel, Payload, Sparse, decode, decode_head, encode
 from grapevine.peer.spaces import MODEL, Space, Spaces
 from grapevine.peer.wire import HEADER_BYTES, WireError
+from grapevine.peer.work import Worker
 
 OVERHEAD_BYTES = HEADER_BYTES + 64  # what a message costs besides its numbers: one chunk's header and the head
 LEAST_WAIT_NS = 100_000  # what is measured is not known more finely than that
@@ -88,8 +89,8 @@ class Handed(NamedTuple):
     """The step of the newest message of each neighbour that the weights hold."""
 
 
-class Peer:
-    """One member of the fleet, as its strategy sees it.
+class Peer(Worker):
+    """One member of the fleet, as its strategy sees it; the verbs about gradients and other work are those of `Worker`.
 
     `weights` is float32 [size] and belongs to the strategy, except while a gradient is awaited.  `mixing` holds W_ij of each
     neighbour; the rest of the row is the peer's own weight.  Where `rounds` are given, `neighbours` and `mixing` are all whom
@@ -158,7 +159,7 @@ class Peer:
         self.loss_sum = 0.0
         self.loss_count = 0
         self.speed = SpeedMeter()
-        self.meters: dict[int, LinkMeter] = {}
+        self.meters: Mapping[int, LinkMeter] = {}
         self.staleness: dict[int, Staleness] = {neighbour: Staleness() for neighbour in self.neighbours}
         self.errors: Counter[str] = Counter()
         self.expected: Sequence[Expected] | None = None
@@ -308,29 +309,6 @@ class Peer:
                 f"notes, with names of at most {NOTE_CHARACTERS} characters"
             )
         self.notes[name] = float(value)
-
-    async def gradient(self) -> np.ndarray:
-        """The gradient of the loss over the next minibatch at the present weights, float32 [size]; one step done."""
-        start_ns = self.instant_ns
-        gradient: np.ndarray
-        loss, gradient = await Gradient(self.batch_size)
-        self.calls = 0
-        self.speed.computed(self.instant_ns - start_ns, self.batch_size)
-        self.loss = loss
-        self.loss_sum += loss
-        self.loss_count += 1
-        self.samples += self.batch_size
-        return gradient
-
-    async def held_out_loss(self) -> float:
-        """The loss at the present weights over the samples that this peer keeps apart, with which it never trains.
-
-        Takes a third of the device's time for a gradient over as many samples.  Raises ValueError where none are kept apart.
-        """
-        if not self.held_out_samples:
-            raise ValueError("this peer keeps no samples apart: let the strategy's held_out_share be above 0")
-        loss: float = await HeldOutLoss(self.held_out_samples)
-        return loss
 
     async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
         """Queue a message to a neighbour; returns its values as they will be read there (float32, or the dtype of its space).

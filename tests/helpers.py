@@ -14,6 +14,7 @@ from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.meter import LinkMeter
 from grapevine.peer.payloads import Dense, encode
 from grapevine.peer.peer import Peer
+from grapevine.peer.samples import Samples
 from grapevine.peer.wire import Chunk
 
 LIMIT_BYTES = 1 << 22
@@ -48,10 +49,27 @@ def answer(meter: LinkMeter, message: int, spread_ns: int, now_ns: int) -> None:
     assert meter.acknowledged(message, flight.size_bytes - flight.first_bytes, spread_ns, now_ns)
 
 
+class Unread:
+    """The samples of a peer without a task: there is nothing behind their handles."""
+
+    def draw(self, count: int) -> Samples:
+        return Samples(None, count)
+
+    def whole(self) -> Samples:
+        return Samples(None, 100)
+
+    def held_out(self) -> Samples:
+        return Samples(None, 30, "held-out")
+
+    def probe(self) -> Samples:
+        return Samples(None, 12, "probe")
+
+
 def make_peer(identity: int, mixing: dict[int, float], size: int = 8, **options: Any) -> Peer:
     """A peer with zero weights and unmeasured links."""
     peer = Peer(identity, len(mixing) + 1, mixing, np.zeros(size, np.float32), **options)
     peer.meters = Endpoint(identity, mixing, LIMIT_BYTES).meters
+    peer.data = Unread()
     return peer
 
 

@@ -168,7 +168,8 @@ class _Builder:
 
     def problem(self, experiment: Experiment) -> Problem:
         strategy = experiment.strategy
-        key = f"{experiment.alike(('task', 'partition', 'peers', 'seed'))} {strategy.hubs} {strategy.held_out_share}"
+        needs = strategy.hubs, strategy.held_out_share, strategy.probe_samples, sorted(strategy.asked)
+        key = f"{experiment.alike(('task', 'partition', 'peers', 'seed'))} {needs}"
         if key not in self._problems:
             if len(self._problems) >= 64:  # data of many shapes: those of long ago will hardly come again
                 del self._problems[next(iter(self._problems))]

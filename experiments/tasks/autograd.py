@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from grapevine.experiments.tasks.base import HeldOut
 from grapevine.experiments.tasks.buffers import Vectors
-from grapevine.experiments.tasks.learning import Batch
+from grapevine.experiments.tasks.clipping import per_example
+from grapevine.experiments.tasks.sampling import Batch
 from grapevine.peer.layout import Layout, lay
 
 Loss = Callable[[Any, Tensor], Tensor]
@@ -93,8 +94,18 @@ class ModuleLearner:
         if self._buffers:
             self.notes.append(_ON_BUFFERS)
 
-    def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
-        """The loss and gradient of one peer."""
+    @property
+    def couples_samples(self) -> bool:
+        """Whether what the module gives for one sample depends on the others of its batch, as batch normalisation does."""
+        return any(isinstance(module, _BatchNorm) for module in self._module.modules())
+
+    def outputs(self, weights: np.ndarray, indices: np.ndarray) -> int:
+        """How many numbers the module gives for a sample; 0 where it gives anything but a matrix [samples, outputs]."""
+        output = self._used(weights, indices, indices, lambda chunk, output: output)[0]
+        return output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point() else 0
+
+    def gradient(self, weights: np.ndarray, batch: Batch, targets: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+        """The loss and gradient of one peer, towards soft targets where there are any."""
         np.copyto(self._weights, weights)
         slot = self._vectors.take()
         slot.vector.fill(0)
@@ -103,42 +114,68 @@ class ModuleLearner:
         x, y = self._samples(batch.indices)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(batch.seed)
-            loss = self._loss(self._module(x), y)
+            loss = self._loss(self._module(x), y if targets is None else torch.from_numpy(targets))
             torch.autograd.backward(loss)
         self._restore()
         return loss.item(), slot.vector
 
-    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+    def gradients(
+        self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The losses and gradients of k peers: in one go where torch can, one by one otherwise (a note then says why)."""
         equal = len({len(batch.indices) for batch in batches}) == 1
         if len(batches) >= _TOGETHER_FROM and equal and not self._refused:
             try:
-                return self._at_once(weights, batches)
+                return self._at_once(weights, batches, targets)
             except Exception as problem:  # noqa: BLE001 - whatever it is, the plain way decides whether it is the module's fault
-                answer = self._one_by_one(weights, batches)
+                answer = self._one_by_one(weights, batches, targets)
                 self._refuse(problem)
                 return answer
-        return self._one_by_one(weights, batches)
+        return self._one_by_one(weights, batches, targets)
 
-    def loss(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> float:
-        """The loss of one model over chosen training samples, as it is used: without dropout.
+    def soft_gradients(
+        self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise, towards soft targets, float32 [samples, outputs] each."""
+        return self.gradients(weights, batches, targets)
+
+    def clipped_gradients(
+        self, weights: np.ndarray, batches: Sequence[Batch], clips: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise, with each sample's gradient clipped to an L2 norm of at most `clips[k]`."""
+        return per_example(self.gradients, weights, batches, clips)
+
+    def measure(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> tuple[float, float]:
+        """The loss and accuracy of one model on chosen training samples, as it is used: without dropout.
 
         Batch normalisation takes its running statistics from samples of `trained_on`.
         """
+
+        def look(chunk: np.ndarray, output: Any) -> tuple[float, float]:
+            y = self._samples(chunk)[1]
+            return self._loss(output, y).item() * len(chunk), _right(output, y) * len(chunk)
+
+        found = self._used(weights, indices, trained_on, look)
+        return sum(loss for loss, _ in found) / len(indices), sum(right for _, right in found) / len(indices)
+
+    def predict(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
+        """What one model gives for chosen training samples, likewise: float32 [samples, outputs]."""
+        return np.concatenate(self._used(weights, indices, trained_on, lambda chunk, output: output.numpy().astype(np.float32)))
+
+    def _used(
+        self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray, look: Callable[[np.ndarray, Any], Any]
+    ) -> list[Any]:
+        """What `look(indices, output)` makes of the module's output for chosen training samples, some hundreds at a time."""
         self._module.eval()
         try:
             with torch.no_grad():
                 np.copyto(self._weights, weights)
                 self._settle(np.resize(trained_on, max(2, len(trained_on))))  # of one value there is no deviation
-                loss = 0.0
-                for start in range(0, len(indices), _SCORED_AT_ONCE):
-                    chunk = indices[start : start + _SCORED_AT_ONCE]
-                    x, y = self._samples(chunk)
-                    loss += self._loss(self._module(x), y).item() * len(chunk)
+                chunks = (indices[start : start + _SCORED_AT_ONCE] for start in range(0, len(indices), _SCORED_AT_ONCE))
+                return [look(chunk, self._module(self._samples(chunk)[0])) for chunk in chunks]
         finally:
             self._module.train()
             self._restore()
-        return loss / len(indices)
 
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
         """The loss and accuracy of k models on the validation or the test set.
@@ -162,17 +199,23 @@ class ModuleLearner:
             f"the peers' gradients are computed one by one, which is slower: torch.func.vmap refused this module ({reason})"
         )
 
-    def _one_by_one(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+    def _one_by_one(
+        self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         losses = np.empty(len(batches), dtype=np.float32)
         gradients = np.empty((len(batches), self.size), dtype=np.float32)
         for k, batch in enumerate(batches):
-            losses[k], gradients[k] = self.gradient(weights[k], batch)
+            losses[k], gradients[k] = self.gradient(weights[k], batch, None if targets is None else targets[k])
         return losses, gradients
 
-    def _at_once(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+    def _at_once(
+        self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         own = np.array(weights, dtype=np.float32)
         parameters = dict(zip(self._names, self._cut(own), strict=True))
         x, y = self._samples(np.stack([batch.indices for batch in batches]))
+        if targets is not None:
+            y = torch.from_numpy(np.stack(targets))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # "performance drop": slower than it might be, not wrong

@@ -25,7 +25,8 @@ class Digits(Task, frozen=True, tag="digits"):
 
     The split is the same for every seed, so that runs can be compared; validation and test images hold equally many of
     each class, to within one. Pixels are standardised: one mean and one deviation for all of them, from the training
-    images. Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
+    images. A probe set is taken out of the training images. Source: E. Alpaydin and C. Kaynak, "Optical Recognition of
+    Handwritten Digits", UCI repository, 1998.
     """
 
     model: Literal["mlp", "cnn", "logistic"] = "mlp"
@@ -64,7 +65,7 @@ class Digits(Task, frozen=True, tag="digits"):
         data: dict[str, np.ndarray] = {}
         for part, (pixels, labels) in parts.items():
             data |= {f"{part}_x": shape(pixels), f"{part}_y": labels}
-        return LearningProblem(
+        problem = LearningProblem(
             initial=start,
             layout=layout,
             data=data,
@@ -74,6 +75,8 @@ class Digits(Task, frozen=True, tag="digits"):
             seed=seed,
             preload=needs,
         )
+        problem.outputs = _CLASSES
+        return problem
 
     def _widths(self) -> tuple[int, ...]:
         return (_PIXELS, *(self.hidden if self.model == "mlp" else ()), _CLASSES)

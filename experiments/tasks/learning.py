@@ -1,22 +1,16 @@
 """A model learnt from data that are split among the peers: `LearningProblem`, and what it asks of a `Learner`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from grapevine.experiments.tasks.base import HeldOut
+from grapevine.experiments.tasks.base import Cost, HeldOut, Problem, forward, plain
 from grapevine.experiments.tasks.partitions import Partition, Skew, count_labels, skew
+from grapevine.experiments.tasks.sampling import Batch
 from grapevine.peer.layout import Layout
 
-_STREAM = 0x4E1D  # keeps the draws of `hold_out` apart from everything else that is drawn from the experiment's seed
-
-
-class Batch(NamedTuple):
-    """Some training samples, and a seed for whatever the model draws itself (dropout)."""
-
-    indices: np.ndarray
-    seed: int
+Many = tuple[np.ndarray, np.ndarray]
 
 
 class Learner(Protocol):
@@ -26,19 +20,26 @@ class Learner(Protocol):
 
     def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]: ...
 
-    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]: ...
+    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> Many: ...
 
-    def loss(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> float: ...
+    def clipped_gradients(self, weights: np.ndarray, batches: Sequence[Batch], clips: Sequence[float]) -> Many: ...
 
-    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]: ...
+    def soft_gradients(self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray]) -> Many: ...
+
+    def measure(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> tuple[float, float]: ...
+
+    def predict(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> np.ndarray: ...
+
+    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> Many: ...
 
 
-class LearningProblem:
+class LearningProblem(Problem):
     """A model, its initial weights, training data split among the peers, a validation set and a test set.
 
     `make(arrays)` builds the learner, at its first use in each process; it travels to other processes, so it must be
     importable there. `data` holds `train_x`, `train_y`, and likewise `validation_` and `test_`, sample by sample along the
-    first axis.
+    first axis. The probe set is a part of the training data. Whoever makes the problem sets `outputs` where the model
+    predicts, and `without`.
     """
 
     def __init__(
@@ -55,73 +56,56 @@ class LearningProblem:
     ):
         labels = data["train_y"]
         shards = partition.split(labels, peers, seed)
-        self.size: int = len(initial)
-        self.layout = layout
-        self.samples: list[int] = [len(shard) for shard in shards]
-        self.held_out: list[int] = [0] * peers
-        self._ends: dict[str, np.ndarray] = {"shards": np.cumsum(self.samples)}
+        super().__init__(initial, shards, data, layout)
         self.skew: Skew | None = skew(labels, shards)
         self.label_counts: np.ndarray | None = count_labels(labels, shards)
-        self.arrays = read_only({**data, "initial": initial, "shards": np.concatenate(shards)})
         self.preload = preload
-        self.notes: list[str] = []
+        self.without: frozenset[str] = frozenset()
+        """Standard work that this model does not offer."""
         self._make = make
         self._learner: Learner | None = None
 
-    @property
-    def initial(self) -> np.ndarray:
-        """Where every peer starts."""
-        return self.arrays["initial"]
+    def offers(self) -> dict[str, Cost]:
+        """All standard work, but what the model cannot do."""
+        outwards: dict[str, Cost] = {"targets": plain, "predict": forward} if self.outputs else {}
+        return {name: cost for name, cost in {**super().offers(), **outwards}.items() if name not in self.without}
 
     def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Give the arrays back after the trip to another process."""
-        self.arrays = dict(arrays)
+        super().attach(arrays)
         self._learner = None
-
-    def sampler(self, peer: int, rng: np.random.Generator) -> "Epochs":
-        """Make the source of one peer's batches."""
-        return Epochs(self._shard(peer), rng)
-
-    def hold_out(self, share: float, seed: int) -> None:
-        """Let every peer keep a share of its samples apart; all copies of a sample that it holds more than once go together."""
-        kept, trained = [], []
-        for peer, shard in enumerate(np.split(self.arrays["shards"], self._ends["shards"][:-1])):
-            own = np.unique(shard)
-            if len(own) == 1:
-                raise ValueError(
-                    f"peer {peer} has 1 training sample, and the strategy keeps a part of each peer's samples apart: "
-                    "every peer needs 2 or more, so use fewer peers, or a partition with a larger minimum"
-                )
-            count = max(1, round(share * len(own))) if len(own) else 0
-            apart = np.isin(shard, np.random.default_rng([seed, _STREAM, peer]).choice(own, count, replace=False))
-            kept.append(shard[apart])
-            trained.append(shard[~apart])
-        self.samples, self.held_out = [len(part) for part in trained], [len(part) for part in kept]
-        self._ends = {"shards": np.cumsum(self.samples), "held_out": np.cumsum(self.held_out)}
-        self.arrays = read_only({**self.arrays, "shards": np.concatenate(trained), "held_out": np.concatenate(kept)})
-
-    def held_out_loss(self, peer: int, weights: np.ndarray) -> float:
-        """The loss of one model over the samples that a peer keeps apart."""
-        return (self._learner or self._learn()).loss(weights, self._shard(peer, "held_out"), self._shard(peer))
-
-    def _shard(self, peer: int, which: Literal["shards", "held_out"] = "shards") -> np.ndarray:
-        ends = self._ends[which]
-        return self.arrays[which][ends[peer - 1] if peer else 0 : ends[peer]]
 
     def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
         """One peer's loss and gradient; it may be kept, its memory is used again only once nobody holds it."""
         return (self._learner or self._learn()).gradient(weights, batch)
 
-    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> Many:
         """The losses [k] and gradients [k, size] of k peers, in new arrays."""
         return (self._learner or self._learn()).gradients(weights, batches)
 
-    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
+    def clipped_gradients(self, weights: np.ndarray, batches: Sequence[Batch], clips: Sequence[float]) -> Many:
+        """Likewise, with each sample's gradient clipped."""
+        return (self._learner or self._learn()).clipped_gradients(weights, batches, clips)
+
+    def soft_gradients(self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray]) -> Many:
+        """Likewise, towards soft targets: the loss is the cross entropy -sum_c t_c log p_c, its mean over the batch."""
+        return (self._learner or self._learn()).soft_gradients(weights, batches, targets)
+
+    def measure(self, peer: int, weights: np.ndarray, batch: Batch) -> tuple[float, float]:
+        """The loss and accuracy of one model of a peer, as it is used: without dropout."""
+        return (self._learner or self._learn()).measure(weights, batch.indices, self._trained_on(peer, batch))
+
+    def predict(self, peer: int, weights: np.ndarray, batch: Batch) -> np.ndarray:
+        """What the model gives before any softmax, without dropout: float32 [samples, outputs]."""
+        return (self._learner or self._learn()).predict(weights, batch.indices, self._trained_on(peer, batch))
+
+    def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> Many:
         """The loss [k] and accuracy [k] of k models on the validation or the test set."""
         return (self._learner or self._learn()).evaluate(weights, data)
 
-    def optimum(self) -> None:
-        """Unknown."""
+    def _trained_on(self, peer: int, batch: Batch) -> np.ndarray:
+        """From where batch normalisation takes its statistics; a peer that serves has no samples of its own."""
+        return self.indices(peer) if self.samples[peer] else batch.indices
 
     def _learn(self) -> Learner:
         assert self.arrays, "attach() the arrays before the problem is used in another process"
@@ -130,41 +114,4 @@ class LearningProblem:
         return self._learner
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "arrays": {}, "_learner": None}
-
-
-def read_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Views of the arrays that cannot be written to."""
-    views = {name: array.view() for name, array in arrays.items()}
-    for view in views.values():
-        view.flags.writeable = False
-    return views
-
-
-_AHEAD_OF_SMALL = 256  # samples shuffled ahead for a peer that has less than a batch: many short epochs in one go
-
-
-class Epochs:
-    """Batches of one peer's samples: shuffled anew each epoch, each sample once in it.
-
-    Every batch is full: what an epoch lacks for it comes from the next, and a peer with fewer samples than a batch goes
-    round several times within it.
-    """
-
-    def __init__(self, shard: np.ndarray, rng: np.random.Generator):
-        self._shard, self._rng = np.array(shard), rng
-        self._order, self._next = rng.permutation(self._shard), 0
-        self._seed = int(rng.integers(1 << 62))
-
-    def draw(self, batch_size: int) -> Batch:
-        """The next batch; it stays as it is however many are drawn after it."""
-        start, self._next = self._next, self._next + batch_size
-        self._seed += 1
-        if self._next <= len(self._order):
-            return Batch(self._order[start : self._next], self._seed)
-        rest = self._order[start:]
-        missing = batch_size - len(rest)
-        epochs = -(-(missing + _AHEAD_OF_SMALL * (batch_size > len(self._shard))) // len(self._shard))
-        self._order = self._rng.permuted(np.repeat(self._shard[None], epochs, axis=0), axis=1).reshape(-1)
-        self._next = missing
-        return Batch(np.concatenate([rest, self._order[:missing]]), self._seed)
+        return {**super().__getstate__(), "_learner": None}

@@ -3,13 +3,17 @@
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from grapevine.experiments.tasks.base import Task
-from grapevine.experiments.tasks.learning import Batch, Learner, LearningProblem
+from grapevine.experiments.tasks.learning import Learner, LearningProblem
 from grapevine.experiments.tasks.partitions import Partition
+from grapevine.experiments.tasks.sampling import Batch
+
+if TYPE_CHECKING:
+    from grapevine.experiments.tasks.autograd import ModuleLearner
 
 _STREAM = 0x7A11D  # keeps the draw of the validation samples apart from all others
 _FROM_PYTHON = (
@@ -81,6 +85,9 @@ class Module(Task, frozen=True, eq=False, tag="module"):
         trial = make({name: array[: few if name.startswith("train") else 2] for name, array in data.items()})
         _try(trial, initial, Batch(np.arange(few), seed), data)
         problem.notes.extend(trial.notes)
+        problem.outputs = trial.outputs(initial, np.arange(few))
+        own_loss = {"targets"} if self.loss is not None else set()  # it may take labels only
+        problem.without = frozenset(own_loss | ({"clip"} if trial.couples_samples else set()))
         return problem
 
     def _parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -117,7 +124,7 @@ class _Maker:
     def __init__(self, factory: Callable[[], Any], loss: Callable[..., Any] | None, seed: int):
         self._factory, self._loss, self._seed = factory, loss, seed
 
-    def __call__(self, arrays: Mapping[str, np.ndarray]) -> Learner:
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> "ModuleLearner":
         from grapevine.experiments.tasks.autograd import ModuleLearner
 
         return ModuleLearner(self._factory, self._loss, self._seed, arrays)

@@ -17,7 +17,8 @@ import numpy as np
 
 from grapevine.experiments.tasks.base import HeldOut
 from grapevine.experiments.tasks.buffers import Vectors
-from grapevine.experiments.tasks.learning import Batch
+from grapevine.experiments.tasks.clipping import factors
+from grapevine.experiments.tasks.sampling import Batch
 from grapevine.peer.layout import Layout, lay
 
 _CHUNK_FLOATS = 1 << 19  # a chunk of peers works within 2 MB or so: it stays in the cache
@@ -85,7 +86,13 @@ class Perceptron:
         losses = self._step(space, self._parts(weights[None]), batch.indices[None], slot.parts)
         return float(losses[0]), slot.vector
 
-    def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+    def gradients(
+        self,
+        weights: np.ndarray,
+        batches: Sequence[Batch],
+        targets: Sequence[np.ndarray] | None = None,
+        clips: Sequence[float] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The losses and gradients of k peers; those with batches of one size go together."""
         losses, out = np.empty(len(batches), dtype=np.float32), np.empty((len(batches), self.size), dtype=np.float32)
         start = 0
@@ -97,13 +104,45 @@ class Perceptron:
                 stop += 1
             indices = np.stack([batch.indices for batch in batches[start:stop]])
             space = self._space(stop - start, length)
-            losses[start:stop] = self._step(space, self._parts(weights[start:stop]), indices, self._parts(out[start:stop]))
+            losses[start:stop] = self._step(
+                space,
+                self._parts(weights[start:stop]),
+                indices,
+                self._parts(out[start:stop]),
+                None if targets is None else np.stack(targets[start:stop]),
+                None if clips is None else np.array(clips[start:stop]),
+            )
             start = stop
         return losses, out
 
-    def loss(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> float:
-        """The loss of one model over chosen training samples."""
-        return self.gradient(weights, Batch(indices, 0))[0]
+    def soft_gradients(
+        self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise, towards soft targets, float32 [samples, outputs] each."""
+        return self.gradients(weights, batches, targets=targets)
+
+    def clipped_gradients(
+        self, weights: np.ndarray, batches: Sequence[Batch], clips: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise, with each sample's gradient clipped to an L2 norm of at most `clips[k]`."""
+        return self.gradients(weights, batches, clips=clips)
+
+    def measure(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> tuple[float, float]:
+        """The loss and accuracy of one model on chosen training samples."""
+        space, labels = self._space(1, len(indices)), self._y.take(indices)
+        with np.errstate(all="ignore"):
+            self._forward(space, self._parts(weights[None]), indices[None])
+            right = (space.logits[0].argmax(axis=1) == labels).mean()
+            losses, _ = space.softmax(labels[None])
+        return float(losses[0]), float(right)
+
+    def predict(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
+        """The logits of one model for chosen training samples: float32 [samples, classes]."""
+        space = self._space(1, len(indices))
+        with np.errstate(all="ignore"):
+            self._forward(space, self._parts(weights[None]), indices[None])
+        logits: np.ndarray = space.logits[0].copy()
+        return logits
 
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
         """The loss and accuracy of k models on the validation or the test set."""
@@ -141,26 +180,45 @@ class Perceptron:
             space = self._spaces[peers, batch_size] = _Workspace(self._layers, peers, batch_size)
         return space
 
-    def _step(
-        self, space: "_Workspace", matrices: list[np.ndarray], indices: np.ndarray, gradients: list[np.ndarray]
-    ) -> np.ndarray:
-        """Losses [k]; the gradients are written into the given matrices [k, rows, columns]."""
+    def _forward(self, space: "_Workspace", matrices: list[np.ndarray], indices: np.ndarray) -> None:
+        """Fill the workspace's activations and logits."""
         matmul, last = np.matmul, len(matrices) - 1
+        self._x.take(indices, axis=0, out=space.inputs[0], mode="clip")  # numpy's unbuffered way; no index is outside
+        for layer in range(last):
+            hidden = space.hidden[layer]
+            matmul(space.inputs[layer], matrices[layer], out=hidden)
+            np.maximum(hidden, 0, out=hidden)
+        matmul(space.inputs[last], matrices[last], out=space.logits)
+
+    def _step(
+        self,
+        space: "_Workspace",
+        matrices: list[np.ndarray],
+        indices: np.ndarray,
+        gradients: list[np.ndarray],
+        targets: np.ndarray | None = None,
+        clips: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Losses [k]; the gradients are written into the given matrices [k, rows, columns].
+
+        `targets` float32 [k, samples, outputs] take the place of the labels; `clips` [k] bound the samples' gradients.
+        """
+        matmul, errors, last = np.matmul, space.errors, len(matrices) - 1
         with np.errstate(all="ignore"):
-            self._x.take(indices, axis=0, out=space.inputs[0], mode="clip")  # numpy's unbuffered way; no index is outside
-            for layer in range(last):
-                hidden = space.hidden[layer]
-                matmul(space.inputs[layer], matrices[layer], out=hidden)
-                np.maximum(hidden, 0, out=hidden)
-            matmul(space.inputs[last], matrices[last], out=space.logits)
-            losses, error = space.softmax(self._y.take(indices, mode="clip"))
-            for layer in range(last, 0, -1):
-                matmul(space.transposed[layer], error, out=gradients[layer])
-                back, mask = space.errors[layer - 1], space.masks[layer - 1]
-                matmul(error, matrices[layer][:, :-1].transpose(0, 2, 1), out=back)
-                np.greater(space.hidden[layer - 1], 0, out=mask)
-                error = np.multiply(back, mask, out=back)
-            matmul(space.transposed[0], error, out=gradients[0])
+            self._forward(space, matrices, indices)
+            losses = space.softmax(self._y.take(indices, mode="clip"))[0] if targets is None else space.soften(targets)
+            for layer in range(last, -1, -1):
+                if clips is None:  # at once, while the errors are in the cache
+                    matmul(space.transposed[layer], errors[layer], out=gradients[layer])
+                if layer:
+                    back, mask = errors[layer - 1], space.masks[layer - 1]
+                    matmul(errors[layer], matrices[layer][:, :-1].transpose(0, 2, 1), out=back)
+                    np.greater(space.hidden[layer - 1], 0, out=mask)
+                    np.multiply(back, mask, out=back)
+            if clips is not None:
+                space.clip(clips)
+                for layer in range(last, -1, -1):
+                    matmul(space.transposed[layer], errors[layer], out=gradients[layer])
         return losses
 
 
@@ -172,9 +230,9 @@ class _Workspace:
         self.inputs = [np.ones((*shape, layer.rows), dtype=np.float32) for layer in laid]
         self.transposed = [inputs.transpose(0, 2, 1) for inputs in self.inputs]
         self.hidden = [inputs[:, :, :-1] for inputs in self.inputs[1:]]
-        self.errors = [np.empty(hidden.shape, dtype=np.float32) for hidden in self.hidden]
         self.masks = [np.empty(hidden.shape, dtype=np.bool_) for hidden in self.hidden]
         self.logits = np.empty((*shape, laid[-1].columns), dtype=np.float32)
+        self.errors = [*(np.empty(hidden.shape, dtype=np.float32) for hidden in self.hidden), self.logits]
         self._flat = self.logits.reshape(-1)
         self._rows = (np.arange(peers * batch_size) * laid[-1].columns).reshape(shape)
         self._column = np.empty((*shape, 1), dtype=np.float32)
@@ -193,3 +251,30 @@ class _Workspace:
         np.divide(logits, column, out=logits)
         self._flat[places] -= np.float32(1 / batch_size)
         return losses, logits
+
+    def soften(self, targets: np.ndarray) -> np.ndarray:
+        """Turn the logits into their gradient towards soft targets [k, samples, outputs], in place; the mean losses [k]."""
+        logits, batch_size = self.logits, self.logits.shape[1]
+        logits -= logits.max(axis=2, keepdims=True)
+        right, mass = np.einsum("kbc,kbc->kb", targets, logits), targets.sum(axis=2)
+        np.exp(logits, out=logits)
+        total = logits.sum(axis=2)
+        logits *= (mass / total)[:, :, None]
+        logits -= targets
+        logits /= batch_size
+        losses: np.ndarray = (mass * np.log(total) - right).sum(axis=1) / batch_size
+        return losses
+
+    def clip(self, clips: np.ndarray) -> None:
+        """Scale the errors of each sample so that its gradient has an L2 norm of at most clips [k].
+
+        A layer's gradient of one sample is the outer product of its inputs and its errors, so that its squared norm is that of
+        the one times that of the other (Goodfellow 2015, "Efficient per-example gradient computations", arXiv 1510.01799).
+        """
+        squares = np.zeros(self.logits.shape[:2])
+        for inputs, errors in zip(self.inputs, self.errors, strict=True):
+            squares += np.einsum("kbi,kbi->kb", inputs, inputs).astype(float) * np.einsum("kbi,kbi->kb", errors, errors)
+        norms = self.logits.shape[1] * np.sqrt(squares)  # the errors are those of the mean
+        scale = factors(norms, clips[:, None]).astype(np.float32)[:, :, None]
+        for errors in self.errors:
+            errors *= scale

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from grapevine.experiments.tasks.base import HeldOut, Task
-from grapevine.experiments.tasks.learning import read_only
+from grapevine.experiments.tasks.base import Cost, HeldOut, Problem, Task, clipped, forward
+from grapevine.experiments.tasks.clipping import factors
 from grapevine.experiments.tasks.partitions import Iid, Partition, Spared
-from grapevine.peer.layout import Layout, lay
+from grapevine.peer.layout import lay
 
 MOST_PARAMETERS = 10_000_000  # each peer's target alone is 80 MB then
 Point = float | tuple[float, ...]
@@ -19,6 +19,8 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
     """Each peer i minimises |x - b_i|^2 / 2 with a target of its own; the exact optimum is the mean target.
 
     No data, so no partition and no accuracy. The gradient is x - b_i plus noise; the loss is given without the noise.
+    The whole shard gives the gradient without noise. A piece of its own: "solve" with `towards` (float32 [size]) and `rho` (0
+    or more) answers the exact minimiser of |x - b_i|^2 / 2 + rho |x - towards|^2 / 2, as ADMM needs it, and costs one sample.
     """
 
     batch_size: int = 1
@@ -97,38 +99,38 @@ class Pull(NamedTuple):
     noise: np.ndarray | None
 
 
-class QuadraticProblem:
+class QuadraticProblem(Problem):
     """The quadratic made concrete: targets float64 [peers, size]."""
 
     def __init__(self, targets: np.ndarray, start: np.ndarray, noise: float):
-        self.size: int = targets.shape[1]
-        self.layout: Layout = lay([("x", (self.size,))])
-        self.samples: list[int] = [1] * len(targets)
-        self.held_out: list[int] = [0] * len(targets)
-        self.preload: tuple[str, ...] = ()
-        self.notes: list[str] = []
-        self.arrays: dict[str, np.ndarray] = {}
+        own = [np.array([peer]) for peer in range(len(targets))]  # a peer's objective stands for its only sample
+        super().__init__(start, own, {"targets": targets}, lay([("x", (targets.shape[1],))]))
         self._noise = noise
-        self.attach({"targets": targets, "initial": start.astype(np.float32)})
-
-    @property
-    def initial(self) -> np.ndarray:
-        """Where every peer starts."""
-        return self.arrays["initial"]
+        self.attach(self.arrays)
 
     def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Give the arrays back after the trip to another process."""
-        self.arrays = read_only(arrays)
+        super().attach(arrays)
         self._targets = self.arrays["targets"].astype(np.float32)
+
+    def offers(self) -> dict[str, Cost]:
+        """Gradients, clipped too, the peer's own objective, and "solve"."""
+        return {**super().offers(), "clip": clipped, "held-out": forward, "solve": lambda peer, towards, rho: 1}
+
+    def solve(self, peer: int, weights: np.ndarray, towards: np.ndarray, rho: float) -> np.ndarray:
+        """The minimiser of |x - b_i|^2 / 2 + rho |x - towards|^2 / 2: (b_i + rho towards) / (1 + rho), float32 [size]."""
+        if not 0 <= rho < float("inf"):
+            raise ValueError(f"rho = {rho}: it is 0 or more, and finite")
+        there = np.asarray(towards, dtype=np.float64)
+        if there.shape != (self.size,):
+            raise ValueError(f"towards has the shape {list(there.shape)}: [{self.size}] is needed, as peer.weights have")
+        solution: np.ndarray = (self.arrays["targets"][peer] + rho * there) / (1 + rho)
+        return solution.astype(np.float32)
 
     def hold_out(self, share: float, seed: int) -> None:
         """There are no data to keep apart: a peer's objective is known exactly, and a look at it costs one sample."""
-        self.held_out = [1] * len(self.samples)
-
-    def held_out_loss(self, peer: int, weights: np.ndarray) -> float:
-        """|x - b_i|^2 / 2, without noise."""
-        away = weights - self._targets[peer]
-        return 0.5 * float(np.dot(away, away))
+        self._split(held_out=[self.indices(peer) for peer in range(len(self.samples))])
+        self.held_out = self._lengths("held_out")
 
     def sampler(self, peer: int, rng: np.random.Generator) -> "Pulls":
         """Make the source of one peer's noise."""
@@ -148,8 +150,17 @@ class QuadraticProblem:
         losses = 0.5 * np.einsum("ks,ks->k", gradients, gradients)
         if self._noise:
             for gradient, batch in zip(gradients, batches, strict=True):
-                gradient += batch.noise
+                if batch.noise is not None:
+                    gradient += batch.noise
         return losses, gradients
+
+    def clipped_gradients(
+        self, weights: np.ndarray, batches: Sequence[Pull], clips: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise, scaled down to an L2 norm of at most `clips[k]`: a gradient is that of one sample."""
+        losses, gradients = self.gradients(weights, batches)
+        scale = factors(np.linalg.norm(gradients, axis=1), np.asarray(clips))
+        return losses, gradients * scale[:, None].astype(np.float32)
 
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
         """The mean over the peers of their objectives at each of k models, [k]; there is no accuracy.
@@ -166,7 +177,7 @@ class QuadraticProblem:
         return result
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_targets"} | {"arrays": {}}
+        return {key: value for key, value in super().__getstate__().items() if key != "_targets"}
 
 
 class Pulls:
@@ -180,3 +191,7 @@ class Pulls:
         if not self._noise:
             return Pull(self._peer, None)
         return Pull(self._peer, (self._noise * self._rng.standard_normal(self._size)).astype(np.float32))
+
+    def over(self, indices: np.ndarray) -> Pull:
+        """The peer's objective itself, without noise."""
+        return Pull(self._peer, None)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from grapevine.experiments.fleet import mixing_rule
-from grapevine.peer.carrier import LinkCount
+from grapevine.peer.counts import LinkCount
 from grapevine.peer.membership import Row, Rows
 from grapevine.peer.peer import CODEC_STREAM, Peer, Staleness
 from grapevine.peer.wrappers.wrapped import WrappedPeer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FINAL = -1
 """The index of the report that a peer makes when it has ended."""
+NOTHING = (0, 0)
 LATENESS_SAMPLES = 256  # of one report: enough for a 99th percentile, little enough for a pipe
 
 
@@ -84,9 +85,9 @@ class Reporter:
         self.peer = peer
         self.sent = sent
         self.received = received
-        self._staleness = dict.fromkeys(received, (0, 0))
-        self._sent = dict.fromkeys(sent, (0, 0))
-        self._spread = dict.fromkeys(received, (0, 0))
+        self._staleness: dict[int, tuple[int, int]] = {}  # by neighbour, at the last report: steps, messages
+        self._sent: dict[int, tuple[int, int]] = {}  # bytes, messages
+        self._spread: dict[int, tuple[int, int]] = {}  # bytes, ns
 
     def report(self, index: int, now_ns: int, lateness_ns: list[int], errors: Counter[str]) -> Report:
         """Everything since the last report."""
@@ -116,12 +117,12 @@ class Reporter:
         something."""
         if self.peer.rounds is None and not self.peer.members_change:
             return True
-        return self.sent[neighbour].bytes > self._sent[neighbour][0] or bool(self.received[neighbour].delays_ns)
+        return self.sent[neighbour].bytes > self._sent.get(neighbour, NOTHING)[0] or bool(self.received[neighbour].delays_ns)
 
     def _outgoing(self, neighbour: int) -> Outgoing:
         count = self.sent[neighbour]
-        now = count.bytes, count.messages
-        bytes_sent, sent = now[0] - self._sent[neighbour][0], now[1] - self._sent[neighbour][1]
+        now, before = (count.bytes, count.messages), self._sent.get(neighbour, NOTHING)
+        bytes_sent, sent = now[0] - before[0], now[1] - before[1]
         self._sent[neighbour] = now
         meter = self.peer.meters.get(neighbour)
         rate = meter.rate_bytes_per_s if meter is not None else None
@@ -130,11 +131,11 @@ class Reporter:
     def _incoming(self, neighbour: int) -> Incoming:
         count, staleness = self.received[neighbour], self.peer.staleness[neighbour]
         delays_ns, count.delays_ns = sorted(count.delays_ns), []
-        spread = count.spread_bytes, count.spread_ns
-        spread_bytes, spread_ns = spread[0] - self._spread[neighbour][0], spread[1] - self._spread[neighbour][1]
+        spread, before = (count.spread_bytes, count.spread_ns), self._spread.get(neighbour, NOTHING)
+        spread_bytes, spread_ns = spread[0] - before[0], spread[1] - before[1]
         self._spread[neighbour] = spread
         rate = spread_bytes / spread_ns * 1e9 if spread_ns else float("nan")
-        steps, used = self._staleness[neighbour]
+        steps, used = self._staleness.get(neighbour, NOTHING)
         self._staleness[neighbour] = staleness.steps, staleness.messages
         used = staleness.messages - used
         stale = (staleness.steps - steps) / used if used else float("nan")
@@ -189,6 +190,8 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         peer.rounds = rounds_over(fleet.membership.schedule, experiment.seed, fleet.membership.first)
         if experiment.strategy.membership == "by-step":
             peer.rounds = Rows(peer, peer.rounds or Row(peer.mixing.copy()))
+    peer.asks = experiment.strategy.asked
+    peer.outputs, peer.probe_samples = fleet.problem.outputs, fleet.problem.probe
     peer.expected = experiment.strategy.expects(peer)
     return peer
 

@@ -7,6 +7,7 @@ time.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,10 @@ class Transit(NamedTuple):
     """The last bit has left."""
     due_ns: int
     """The last bit arrives."""
+
+
+_transit: Callable[[tuple[int, int, int]], Transit] = partial(tuple.__new__, Transit)
+"""The same as Transit(...), in half the time: virtual time makes two a message."""
 
 
 class Pace(NamedTuple):
@@ -149,10 +154,10 @@ class Link:
         if due_ns < self._due_ns:
             due_ns = self._due_ns
         self._due_ns = due_ns
-        return Transit(start_ns, finish_ns, due_ns)
+        return _transit((start_ns, finish_ns, due_ns))
 
     def pace(self, now_ns: int, size_bytes: int, first: bool = True) -> Pace:
-        """Return how fast the next `size_bytes` could leave, for links that share segments (netem.shaping.max_min).
+        """Return how fast the next `size_bytes` could leave, for a sender whose link shares segments (netem.shaping.max_min).
 
         Call it when the link is idle, and call `arrive` when the bytes have left. `first`: they begin a message.
         """

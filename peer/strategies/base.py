@@ -29,6 +29,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     member; `leaves` that it calls `peer.leave`.
     `gossip` says that whole models follow x <- W x - eta g, or W (x - eta g), step by step: then the consensus distance can be
     predicted from W.
+    `asks` names the work that it asks its task for beside plain gradients: "clip" and "targets" for `peer.gradient` with that
+    argument, "predict" for `peer.predict`, and the names that it gives to `peer.work`.
     """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "parameters"
@@ -49,6 +51,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         """Which share of a link's rate its messages fill, where it sends as much as fits; forecasts of bytes go by it."""
         return 1.0
 
+    asks: ClassVar[tuple[str, ...]] = ()
+
     @property
     def hubs(self) -> int:
         """How many peers, from peer 0 on, everybody talks to; they serve, train nothing, and hold no data."""
@@ -62,7 +66,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
 
     @property
     def held_out_share(self) -> float:
-        """Which share of its samples every peer keeps apart from training, at least one, for `peer.held_out_loss`; 0 = none."""
+        """Which share of its samples every peer keeps apart from training, at least one, for `peer.evaluate`; 0 = none."""
         return 0.0
 
     def spaces(self, facts: Facts) -> tuple[Space, ...]:
@@ -72,6 +76,17 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         (`Dense(votes, space="votes")`), and so do `peer.gather`, `peer.pay`, `peer.room`, `peer.new_ledger` and `Expected`.
         """
         return ()
+
+    @property
+    def probe_samples(self) -> int:
+        """How many training samples nobody trains with, so that all peers share them as the probe set; 0 = none."""
+        return 0
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """All that it asks its task for, by the names under which a task offers it."""
+        looks = {"held-out"} if self.held_out_share else set()
+        return frozenset({*self.asks, *looks, *({"probe"} if self.probe_samples else ())})
 
     def expects(self, peer: Peer) -> tuple[Expected, ...] | None:
         """The forms of message that this strategy sends, as a peer may receive them; whatever has none of them is dropped and

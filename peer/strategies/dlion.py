@@ -143,7 +143,7 @@ class DLion(Strategy, frozen=True, tag="dlion"):
                 await self._take_in(peer, state, message, update)
             peer.apply(update)
             if self.transfer_every and peer.step % self.transfer_every == 0:
-                state.loss = _bounded(await peer.held_out_loss())
+                state.loss = _bounded((await peer.evaluate()).loss)
             for neighbour in list(peer.neighbours):
                 if neighbour in state.transfers:
                     await self._hand_over(peer, state, neighbour)

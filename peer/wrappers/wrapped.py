@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from grapevine.peer.effects import Gradient, Send, SendAt, Sleep
+from grapevine.peer.effects import GRADIENTS, Send, SendAt, Sleep, Work
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.payloads import Parcel, encode
 from grapevine.peer.peer import Message, Peer, Runs
@@ -53,21 +53,25 @@ class WrappedPeer(Peer):
         It ends when the strategy has ended and the last of its messages has left.
         """
         answer: Any = None
+        raised: Exception | None = None
         try:
             while True:
                 try:
-                    effect = strategy.send(answer)
+                    effect = strategy.send(answer) if raised is None else strategy.throw(raised)
                 except StopIteration:
                     break
+                answer = raised = None
                 if isinstance(effect, Send):
                     for leaving in self._sends(effect):
                         await leaving
-                    answer = None
-                elif isinstance(effect, Gradient):
-                    loss, gradient = await effect
-                    answer = loss, self._computed(gradient)
-                else:
+                    continue
+                try:
                     answer = await effect
+                except Exception as error:  # noqa: BLE001 - the task's own code: the strategy may catch it
+                    raised = error
+                    continue
+                if isinstance(effect, Work) and effect.name in GRADIENTS:
+                    answer = answer[0], self._computed(answer[1])
         finally:
             strategy.close()
         if self._last_ns > self.instant_ns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from grapevine.peer.effects import Work
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import Clock, LivePeer
 from grapevine.peer.peer import Peer
@@ -31,10 +32,13 @@ class Ticking(Clock):
 class Slow:
     """A device that takes a hundred seconds for a step."""
 
-    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
+    def cost_samples(self, work: Work) -> int:
+        return len(work.samples)
+
+    def do(self, work: Work, weights: np.ndarray) -> tuple[float, np.ndarray]:
         return 1.0, np.ones_like(weights)
 
-    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
+    def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
         return 100 * SECOND_NS
 
 
@@ -74,11 +78,14 @@ class Device:
     def __init__(self, host: Host, step_ns: int) -> None:
         self.host, self.step_ns = host, step_ns
 
-    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
+    def cost_samples(self, work: Work) -> int:
+        return len(work.samples)
+
+    def do(self, work: Work, weights: np.ndarray) -> tuple[float, np.ndarray]:
         self.host.at_ns += 3_000_000
         return 1.0, np.ones_like(weights)
 
-    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
+    def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
         return self.step_ns
 
 

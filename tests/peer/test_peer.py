@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from grapevine.peer.codecs import Int8
-from grapevine.peer.effects import Gradient, Receive, Send, Sleep
+from grapevine.peer.effects import Receive, Send, Sleep, Work
 from grapevine.peer.endpoint import Arrival, piece_bytes
 from grapevine.peer.expected import Expected, misfit
 from grapevine.peer.ledger import All
@@ -194,7 +194,8 @@ def test_verbs_await_what_they_say() -> None:
     assert sleep.until_ns == 15
     work = peer.gradient()
     (effect,), _, _ = run_until_blocked(work)
-    assert isinstance(effect, Gradient)
+    assert isinstance(effect, Work)
+    assert (effect.name, len(effect.samples), effect.weights) == ("gradient", 32, None)
     peer.now_ns = 30
     gradient = np.ones(8, np.float32)
     assert run_until_blocked(work, (0.5, gradient))[1] is gradient

@@ -27,6 +27,7 @@ import numpy as np
 
 from grapevine.experiments.config.membership import Membership
 from grapevine.experiments.scenario import altered_device
+from grapevine.experiments.tasks.share import Share
 from grapevine.experiments.worlds.boards import boards, put_up
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, rounds_over, thinned
 from grapevine.experiments.worlds.processes import control
@@ -130,24 +131,15 @@ class _Pipe:
             os._exit(1)
 
 
-class _Learner:
-    """One peer's gradients: its own minibatches, its emulated device."""
+class _Learner(Share):
+    """One peer's share of the task, on its emulated device."""
 
     def __init__(self, spec: PeerSpec) -> None:
-        self.problem = spec.problem
+        super().__init__(spec.problem, spec.peer.id, batch_generator(spec.seed, spec.peer.id))
         self.device = spec.device
-        self.sampler = spec.problem.sampler(spec.peer.id, batch_generator(spec.seed, spec.peer.id))
-        self.peer = spec.peer.id
 
-    def gradient(self, weights: np.ndarray, batch_size: int) -> tuple[float, np.ndarray]:
-        computed: tuple[float, np.ndarray] = self.problem.gradient(weights, self.sampler.draw(batch_size))
-        return computed
-
-    def held_out_loss(self, weights: np.ndarray) -> float:
-        return float(self.problem.held_out_loss(self.peer, weights))
-
-    def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
-        return self.device.step_ns(batch_size, now_ns, step)
+    def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
+        return self.device.step_ns(samples, now_ns, step)
 
 
 class _PeerProcess:
@@ -164,7 +156,7 @@ class _PeerProcess:
             put_up(self.peer, boards(wrappers, spec.peers, self.peer.spaces, mapped, new=False))
         self.clock = Clock(spec.dilation)
         endpoint = Endpoint(self.peer.id, spec.links, message_limit_bytes(self.peer.spaces))
-        self.learner = _Learner(spec)
+        self.learner = self.peer.data = _Learner(spec)
         kind = LivePeer if spec.membership is None else LiveMember
         self.live = kind(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
         priority = IO_PRIORITY if spec.realtime else 0
@@ -232,7 +224,7 @@ class _PeerProcess:
         lateness, self.carrier.lateness_ns = self.carrier.lateness_ns, []
         overrun, self.live.overrun_ns = self.live.overrun_ns, []
         late = [*thinned(lateness), *thinned(overrun)]
-        self.pipe.say(self.reporter.report(index, now_ns, late, self.carrier.errors))
+        self.pipe.say(self.reporter.report(index, now_ns, late, self.live.endpoint.errors))
 
     def _warm_up(self) -> None:
         """The first gradient of a process is slower than all others: make it before the clock starts."""

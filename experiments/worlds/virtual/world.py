@@ -1,15 +1,14 @@
 """The world of virtual time: all peers in one process, on a clock that jumps from event to event.
 
 The same strategies, peers, endpoints, links, meters and wire sizes as in the world of processes, with integer nanoseconds and
-a heap of (time, order): the same seed gives the same bytes.  Gradients are lazy: a peer that awaits one cannot change its
-weights, so when the first one falls due, all that are awaited are computed in one batched call.
+a heap of (time, order): the same seed gives the same bytes.  Gradients are lazy (`gradients.py`); all other work is done when
+it is due.
 """
 
 from __future__ import annotations
 
 import gc
 import heapq
-import itertools
 import time
 import traceback
 from collections import deque
@@ -22,6 +21,7 @@ import numpy as np
 from grapevine.experiments.config.events import Event, JoinEvent, KillEvent
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.outcome import Outcome
+from grapevine.experiments.tasks.share import Costs, Share
 from grapevine.experiments.worlds.boards import boards, put_up
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
@@ -29,16 +29,16 @@ from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_gene
 from grapevine.experiments.worlds.scoring import score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
-from grapevine.experiments.worlds.virtual.transport import WholeMessages, new_endpoint
+from grapevine.experiments.worlds.virtual.gradients import Gradients
+from grapevine.experiments.worlds.virtual.transport import Transport, new_endpoint
 from grapevine.experiments.worlds.virtual.turnover import Turnover
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
-from grapevine.peer.effects import Gradient, HeldOutLoss, Leave, Receive, Send, SendAt, Sleep
+from grapevine.peer.effects import GRADIENTS, Leave, Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.membership import Away, Enter, Errand, Handover, life
 from grapevine.peer.peer import Peer
 
 NEVER_NS = 2**62
 REFRESH_S = 0.25
-AT_ONCE = 128
 _COMPUTING = ("scipy.linalg.blas",)  # which peer.aggregators loads at its first use: too late to be told its threads
 _EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
 
@@ -57,15 +57,15 @@ class Member:
         "peer",
         "receives",
         "reporter",
-        "sampler",
+        "share",
         "strategy",
         "waiting",
     )
 
-    def __init__(self, fleet: Fleet, peer: Peer) -> None:
+    def __init__(self, fleet: Fleet, peer: Peer, costs: Costs) -> None:
         self.peer = peer
-        self.endpoint = new_endpoint(peer, fleet.graph.neighbors(peer.id))
-        self.sampler = fleet.problem.sampler(peer.id, batch_generator(fleet.experiment.seed, peer.id))
+        self.endpoint = new_endpoint(peer)
+        self.share = peer.data = Share(fleet.problem, peer.id, batch_generator(fleet.experiment.seed, peer.id), costs)
         self.device = fleet.devices[peer.id]
         self.handover = Handover(peer)
         strategy = fleet.experiment.strategy
@@ -90,13 +90,14 @@ class VirtualWorld:
         self.collector = collector
         self.interrupt = interrupt
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
-        self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer])) for peer in range(peers)]
-        self.carriage = WholeMessages(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
+        costs = Costs(fleet.problem)
+        self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs) for peer in range(peers)]
+        self.carriage = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
         wrappers = enumerate(fleet.experiment.wrappers)
         found = boards(wrappers, peers, fleet.all_spaces, lambda place, size_bytes: np.zeros(size_bytes, np.uint8))
         for member in self.members:
             put_up(member.peer, found)
-            member.reporter = Reporter(member.peer, self.carriage.sent(member), self.carriage.received(member))
+            member.reporter = Reporter(member.peer, self.carriage.sent[member.peer.id], self.carriage.received[member.peer.id])
         self._stop_ns = fleet.stop_ns
         self._every_ns = fleet.every_ns
         self._next_record_ns = 0
@@ -108,8 +109,7 @@ class VirtualWorld:
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._records = 0
-        self._awaited: dict[int, Any] = {}  # peer -> its minibatch: gradients asked for and not yet computed
-        self._computed: dict[int, tuple[float, np.ndarray]] = {}
+        self._gradients = Gradients(fleet.problem, lambda: self.weights)
         self._losses = losses
         self._script = deque(fleet.script)  # what is left of it
         self.turnover: Turnover | None = None
@@ -214,30 +214,27 @@ class VirtualWorld:
 
     # ---- the strategies -------------------------------------------------------------------------------------------
 
-    def _resume(self, member: Member, answer: Any) -> None:
-        """Let a strategy run on until it awaits something that takes time."""
+    def _resume(self, member: Member, answer: Any, raised: Exception | None = None) -> None:
+        """Let a strategy run on, with an answer or with what its task raised, until it awaits something that takes time."""
         peer, strategy = member.peer, member.strategy
         peer.now_ns = self.now_ns
         while member.alive and not member.ended:
             try:
-                effect = strategy.send(answer)
+                effect = strategy.send(answer) if raised is None else strategy.throw(raised)
             except StopIteration:
                 member.ended = True
                 return
             except Exception as error:  # noqa: BLE001 - a strategy may raise anything
                 self._fail(member, error)
                 return
-            answer = None
+            answer = raised = None
             kind = type(effect)
             if kind is Send:
                 self.carriage.send(member, effect, self.now_ns)
-            elif kind is Gradient:
-                self._awaited[peer.id] = member.sampler.draw(effect.batch_size)
-                self._after(member, effect.batch_size, self._gradient_due)
-                return
-            elif kind is HeldOutLoss:
-                self._after(member, effect.cost_samples, self._held_out_due)
-                return
+            elif kind is Work:
+                raised = self._begin(member, effect)
+                if raised is None:
+                    return
             elif kind is Receive:
                 member.receives += 1
                 member.waiting = member.receives
@@ -273,30 +270,27 @@ class VirtualWorld:
             member.waiting = 0
             self._resume(member, None)
 
-    def _after(self, member: Member, samples: int, due: Callable[[Member], None]) -> None:
-        """Let something fall due when a peer's device has computed as long as for a gradient over so many samples."""
+    def _begin(self, member: Member, work: Work) -> Exception | None:
+        """Let work fall due when the peer's device has done it; what the task raises where it cannot say what it costs."""
+        try:
+            samples = member.share.costs.of(member.peer.id, work)
+        except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
+            return error
+        lazy = work.name in GRADIENTS
+        if lazy:
+            self._gradients.ask(member.peer.id, work)
         step_ns = member.device.step_ns(samples, self.now_ns, member.peer.speed.steps)
-        self._at(self.now_ns + step_ns, due, member)
+        self._at(self.now_ns + step_ns, self._work_due, member, work, lazy)
+        return None
 
-    def _held_out_due(self, member: Member) -> None:
-        self._resume(member, self.fleet.problem.held_out_loss(member.peer.id, member.peer.weights))
-
-    def _gradient_due(self, member: Member) -> None:
-        identity = member.peer.id
-        if identity not in self._computed:
-            self._compute(identity)
-        answer = self._computed.pop(identity)
-        self._resume(member, answer)
-
-    def _compute(self, first: int) -> None:
-        """The gradients that are awaited, in one call, beginning with the one that is due: none of those peers can change
-        its weights meanwhile.  At most AT_ONCE of them, in the order asked for, so that they are used while they are still
-        in the cache."""
-        peers = [first, *itertools.islice((peer for peer in self._awaited if peer != first), AT_ONCE - 1)]
-        batches = [self._awaited.pop(peer) for peer in peers]
-        losses, gradients = self.fleet.problem.gradients(self.weights[peers], batches)
-        for place, peer in enumerate(peers):
-            self._computed[peer] = float(losses[place]), gradients[place]
+    def _work_due(self, member: Member, work: Work, lazy: bool) -> None:
+        """Do the work, and let the strategy have the answer, or what the task raised."""
+        try:
+            answer = self._gradients.answer(work) if lazy else member.share.do(work, member.peer.weights)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._resume(member, None, error)
+        else:
+            self._resume(member, answer)
 
     def _deliver(self, member: Member, message: Any) -> None:
         """A message has arrived; a strategy that waits for the last of several is woken by that one only."""
@@ -338,7 +332,7 @@ class VirtualWorld:
         self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
             member = self.members[neighbour]
-            self.carriage.lose(member, identity)
+            self.carriage.drop(neighbour, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
         if self.turnover is not None:
@@ -384,6 +378,7 @@ class VirtualWorld:
         return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
+        self.carriage.catch_up(self.now_ns)
         task = None
         for member in self.members:
             if member.alive:

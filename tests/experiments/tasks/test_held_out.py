@@ -13,7 +13,10 @@ from torch import nn
 from grapevine.experiments.config.experiment import ConfigError, Stop
 from grapevine.experiments.fleet import build
 from grapevine.experiments.tasks import Bootstrap, Digits, Dirichlet, Iid, LearningProblem, Module, Quadratic, autograd, cnn
+from grapevine.experiments.tasks.base import Problem
+from grapevine.experiments.tasks.share import Share
 from grapevine.netem import UniformDevices
+from grapevine.peer.effects import Work
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import LivePeer
 from grapevine.peer.peer import Peer
@@ -35,7 +38,12 @@ class Judging(Solo, frozen=True, tag="judging"):
     async def run(self, peer: Peer) -> None:
         while peer.running:
             peer.apply(await peer.gradient())
-            peer.notes[f"{peer.now_ns}"] = await peer.held_out_loss()
+            peer.notes[f"{peer.now_ns}"] = (await peer.evaluate()).loss
+
+
+def held_out_loss(problem: Problem, peer: int, weights: np.ndarray) -> float:
+    share = Share(problem, peer, np.random.default_rng(0))
+    return share.do(Work("held-out", share.held_out(), None, {}), weights)[0]
 
 
 def apart(problem: LearningProblem) -> list[np.ndarray]:
@@ -76,7 +84,7 @@ def test_the_loss_over_what_is_kept_apart_is_that_of_a_batch_of_it(task: Any) ->
     weights = problem.initial + 0.1 * np.random.default_rng(0).standard_normal(problem.size).astype(np.float32)
     for peer, kept in enumerate(apart(problem)):
         expected, _ = problem.gradient(weights, Batch(kept, 0))
-        assert problem.held_out_loss(peer, weights) == pytest.approx(expected, rel=1e-5)
+        assert held_out_loss(problem, peer, weights) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("factory", [normalised, dropping])
@@ -85,7 +93,7 @@ def test_a_look_at_a_module_is_not_noisy_and_leaves_it_as_it_was(factory: Any) -
     problem.hold_out(0.1, 0)
     batch = problem.sampler(0, np.random.default_rng(0)).draw(16)
     before = problem.gradient(problem.initial, batch)[0]
-    assert problem.held_out_loss(1, problem.initial) == problem.held_out_loss(1, problem.initial)
+    assert held_out_loss(problem, 1, problem.initial) == held_out_loss(problem, 1, problem.initial)
     assert problem.gradient(problem.initial, batch)[0] == before
 
 
@@ -100,7 +108,7 @@ def test_a_look_takes_a_third_of_a_gradients_time_and_disturbs_nothing(tmp_path:
         peer, spent = member.peer, sorted(map(int, member.peer.notes))
         look_ns = -(-problem.held_out[peer.id] // 3) * 10_000_000
         assert np.diff(spent).tolist() == [task.batch_size * 10_000_000 + look_ns] * 19
-        assert list(peer.notes.values())[-1] == pytest.approx(problem.held_out_loss(peer.id, peer.weights))
+        assert list(peer.notes.values())[-1] == pytest.approx(held_out_loss(problem, peer.id, peer.weights))
         sampler = build(experiment).problem.sampler(peer.id, _generator(experiment.seed, peer.id))
         weights = problem.initial.copy()
         for _ in range(20):
@@ -116,11 +124,14 @@ def _generator(seed: int, peer: int) -> np.random.Generator:
 
 def test_a_live_peer_looks_too() -> None:
     class Quick(Slow):
-        def held_out_loss(self, weights: np.ndarray) -> float:
-            return float(weights.sum())
+        def cost_samples(self, work: Work) -> int:
+            return -(-len(work.samples) // (3 if work.name == "held-out" else 1))
 
-        def duration_ns(self, batch_size: int, now_ns: int, step: int) -> int:
-            return batch_size * 1_000_000
+        def do(self, work: Work, weights: np.ndarray) -> Any:
+            return (float(weights.sum()), 0.5) if work.name == "held-out" else super().do(work, weights)
+
+        def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
+            return samples * 1_000_000
 
     peer = make_peer(0, {}, steps_limit=3, held_out_samples=30)
     live = LivePeer(peer, Endpoint(0, [], LIMIT_BYTES), Quick(), Ticking(), SECOND_NS, SECOND_NS, lambda index, now_ns: None)
@@ -133,7 +144,7 @@ def test_a_live_peer_looks_too() -> None:
 
 def test_a_peer_that_keeps_nothing_apart_says_so() -> None:
     with pytest.raises(ValueError, match="held_out_share"):
-        run_until_blocked(make_peer(0, {}).held_out_loss())
+        run_until_blocked(make_peer(0, {}).evaluate())
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from grapevine.experiments.tasks import (
     digits,
 )
 from grapevine.experiments.tasks.base import Problem
-from grapevine.experiments.tasks.learning import Epochs
+from grapevine.experiments.tasks.sampling import Epochs
 
 
 class File(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,0 +1,219 @@
+"""The verbs by which a strategy asks its peer's task for work: gradients, losses, predictions, a task's own pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from grapevine.peer.effects import STANDARD, Work
+from grapevine.peer.meter import SpeedMeter
+from grapevine.peer.samples import Samples
+
+_PLAIN: Mapping[str, Any] = {}
+_PREFIX = "this strategy asks its task for"
+
+
+class Score(NamedTuple):
+    """How good a model is on some samples; the accuracy is nan where the task has none."""
+
+    loss: float
+    accuracy: float
+
+
+class NoData:
+    """What a peer has before a world gives it the samples of its task: whatever is asked of it raises RuntimeError."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("this peer has no samples before a world carries it out")
+
+
+class Data(Protocol):
+    """The samples that one peer may name."""
+
+    def draw(self, count: int) -> Samples:
+        """The next minibatch of the peer's own training samples."""
+
+    def whole(self) -> Samples:
+        """All of the peer's own training samples."""
+
+    def held_out(self) -> Samples:
+        """The samples that the peer keeps apart."""
+
+    def probe(self) -> Samples:
+        """The samples that all peers share and nobody trains on."""
+
+
+class Worker:
+    """The part of a `Peer` that its task works for.
+
+    What a strategy asks for beside plain gradients stands on its class, in `asks`; the verbs raise ValueError for what does
+    not. All work takes the device's time for as many samples of a gradient as the task says that it costs.
+    """
+
+    weights: np.ndarray
+    size: int
+    batch_size: int
+    data_samples: int
+    held_out_samples: int
+    speed: SpeedMeter
+    instant_ns: int
+    calls: int
+    samples: int
+    loss: float
+    loss_sum: float
+    loss_count: int
+
+    data: Data = NoData()  # the world gives it another
+    asks: frozenset[str] = frozenset()
+    outputs = 0
+    """Numbers that the model gives for each sample (the classes); 0 where the task offers no predictions."""
+    probe_samples = 0
+    """Samples in the probe set; 0 = there is none."""
+
+    # ---- which samples --------------------------------------------------------------------------------------------
+
+    def batch(self, size: int | None = None) -> Samples:
+        """Draw the next minibatch of this peer's own training samples; `batch_size` of them unless `size` is given.
+
+        It comes from the stream that `gradient()` draws from, takes no time, and may be used any number of times.
+        """
+        if size is None:
+            size = self.batch_size
+        elif size < 1:
+            raise ValueError(f"size = {size}: a batch needs at least one sample")
+        return self.data.draw(size)
+
+    def shard(self) -> Samples:
+        """All training samples of this peer.  Raises ValueError where it holds none, because it serves."""
+        return self.data.whole()
+
+    def probe(self) -> Samples:
+        """The samples that all peers share and nobody trains on, in the same order at every peer.
+
+        Raises ValueError where there are none, because the strategy's `probe_samples` is 0.
+        """
+        if not self.probe_samples:
+            raise ValueError("there is no probe set: let the strategy's probe_samples be above 0")
+        return self.data.probe()
+
+    # ---- what a strategy awaits -----------------------------------------------------------------------------------
+
+    async def gradient(
+        self,
+        weights: np.ndarray | None = None,
+        batch: Samples | None = None,
+        clip: float | None = None,
+        targets: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The gradient of the mean loss over the next minibatch at the present weights, float32 [size].
+
+        `weights` (float32 [size]) are others to take it at; they are copied. `batch` is a handle from `batch`, `shard` or
+        `probe`. `clip` (above 0) scales each sample's gradient down to at most this L2 norm before the mean is taken (Abadi
+        et al. 2016, arXiv 1607.00133, section 3.1, without the noise). `targets` (float32 [len(batch), outputs]) take the
+        place of the labels: the loss is the cross entropy -sum_c t_c log p_c. Raises ValueError for `clip` or `targets` that
+        the strategy does not declare in its `asks`, and for a wrong shape.
+
+        `loss` is then the loss, before any clipping. A fresh minibatch counts as training, whatever the weights, and so do
+        training samples that are given, at the present weights: their number, loss and time go into `samples`, the recorded
+        training loss and `speed`. Nothing else does, nor do gradients towards targets.
+        """
+        samples = self.data.draw(self.batch_size) if batch is None else _handle(batch)
+        name, arguments = "gradient", _PLAIN
+        if clip is not None or targets is not None:
+            name, arguments = self._variant(samples, clip, targets)
+        at = None if weights is None else self._model(weights)
+        start_ns = self.instant_ns
+        gradient: np.ndarray
+        self.loss, gradient = await Work(name, samples, at, arguments)
+        self.calls = 0
+        if targets is None and (batch is None or (at is None and samples.source == "training")):
+            self.speed.computed(self.instant_ns - start_ns, samples.count)
+            self.loss_sum += self.loss
+            self.loss_count += 1
+            self.samples += samples.count
+        return gradient
+
+    async def evaluate(self, weights: np.ndarray | None = None, on: Literal["held-out", "probe"] = "held-out") -> Score:
+        """The loss and accuracy of this peer's weights, or of others (float32 [size]), on samples that it never trains with.
+
+        `on` is "held-out", the peer's own that it keeps apart, or "probe", those that all peers share. It takes a third of
+        the time of a gradient over as many samples. Raises ValueError where there are none.
+        """
+        self._count()
+        if on == "held-out":
+            if not self.held_out_samples:
+                raise ValueError("this peer keeps no samples apart: let the strategy's held_out_share be above 0")
+            samples = self.data.held_out()
+        elif on == "probe":
+            samples = self.probe()
+        else:
+            raise ValueError(f'on = {on!r}: a model is evaluated on "held-out" or on "probe"')
+        return Score(*await Work(on, samples, None if weights is None else self._model(weights), _PLAIN))
+
+    async def predict(self, inputs: Samples, weights: np.ndarray | None = None) -> np.ndarray:
+        """What the model gives for some samples, before any softmax: float32 [len(inputs), outputs].
+
+        `inputs` is a handle from `batch`, `shard` or `probe`; `weights` (float32 [size]) are others than the peer's own. It
+        takes a third of the time of a gradient over as many samples. Raises ValueError where the strategy's `asks` lack
+        "predict".
+        """
+        self._count()
+        self._declared("predict")
+        outputs: np.ndarray = await Work("predict", _handle(inputs), None if weights is None else self._model(weights), _PLAIN)
+        return outputs
+
+    async def work(self, name: str, /, weights: np.ndarray | None = None, **arguments: Any) -> Any:
+        """A piece of work of the task's own, by its name: its answer.
+
+        The task's page says which arguments the piece takes and what it answers. It works at this peer's weights unless
+        others (float32 [size]) are given. Raises ValueError where the strategy's `asks` lack the name.
+        """
+        self._count()
+        if name in STANDARD:
+            raise ValueError(f'"{name}" is not a piece of the task\'s own: await peer.gradient, peer.evaluate or peer.predict')
+        self._declared(name)
+        return await Work(name, None, None if weights is None else self._model(weights), arguments)
+
+    # ---- what these share -----------------------------------------------------------------------------------------
+
+    def _count(self, calls: int = 1) -> None:
+        raise AssertionError("a peer counts")
+
+    def _declared(self, name: str) -> None:
+        if name not in self.asks:
+            raise ValueError(f'{_PREFIX} "{name}" without having said so: write asks = ("{name}",) on its class')
+
+    def _variant(self, samples: Samples, clip: float | None, targets: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+        """The name and arguments of a gradient that is clipped or towards soft targets."""
+        if targets is None:
+            self._declared("clip")
+            if clip is None or not 0 < clip < inf:
+                raise ValueError(f"clip = {clip}: the largest L2 norm of one sample's gradient is above 0 and finite")
+            return "clip", {"clip": float(clip)}
+        if clip is not None:
+            raise ValueError("a gradient is either clipped or towards targets: leave one of clip and targets out")
+        self._declared("targets")
+        towards = np.array(targets, dtype=np.float32)
+        if towards.shape != (samples.count, self.outputs):
+            wanted = f"[{samples.count}, {self.outputs}]"
+            raise ValueError(f"targets have the shape {list(towards.shape)}: {wanted} is needed, a row for each sample")
+        if not np.isfinite(towards).all():
+            raise ValueError("targets hold nan or infinity: every number must be finite")
+        return "targets", {"targets": towards}
+
+    def _model(self, weights: np.ndarray) -> np.ndarray:
+        """A copy of weights that a strategy gives."""
+        own = np.array(weights, dtype=np.float32)
+        if own.shape != (self.size,):
+            raise ValueError(f"weights have the shape {list(own.shape)}: [{self.size}] is needed, as peer.weights have")
+        return own
+
+
+def _handle(given: Samples) -> Samples:
+    if not isinstance(given, Samples):
+        kind = type(given).__name__
+        raise ValueError(f"{kind} names no samples: give what peer.batch(size), peer.shard() or peer.probe() answered")
+    return given
