@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from grapevine.experiments.config.events import DelayEvent as DelayEvent
     from grapevine.experiments.config.events import Event as Event
     from grapevine.experiments.config.events import HealEvent as HealEvent
+    from grapevine.experiments.config.events import JoinEvent as JoinEvent
     from grapevine.experiments.config.events import KillEvent as KillEvent
+    from grapevine.experiments.config.events import LeaveEvent as LeaveEvent
     from grapevine.experiments.config.events import LossEvent as LossEvent
     from grapevine.experiments.config.events import PartitionEvent as PartitionEvent
     from grapevine.experiments.config.events import PauseEvent as PauseEvent
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from grapevine.experiments.config.events import RestoreEvent as RestoreEvent
     from grapevine.experiments.config.events import SpeedEvent as SpeedEvent
     from grapevine.experiments.config.experiment import Experiment as Experiment
+    from grapevine.experiments.config.membership import Always as Always
+    from grapevine.experiments.config.membership import Arrivals as Arrivals
+    from grapevine.experiments.config.membership import Availability as Availability
+    from grapevine.experiments.config.membership import Membership as Membership
+    from grapevine.experiments.config.membership import Open as Open
     from grapevine.experiments.config.sections import Processes as Processes
     from grapevine.experiments.config.sections import Record as Record
     from grapevine.experiments.config.sections import Stop as Stop
@@ -148,9 +155,11 @@ if TYPE_CHECKING:
 _NAMES = {
     "experiments.config.errors": "ConfigError",
     "experiments.config.events": (
-        "CutEvent DelayEvent Event HealEvent KillEvent LossEvent PartitionEvent PauseEvent RateEvent RestoreEvent SpeedEvent"
+        "CutEvent DelayEvent Event HealEvent JoinEvent KillEvent LeaveEvent LossEvent PartitionEvent PauseEvent RateEvent "
+        "RestoreEvent SpeedEvent"
     ),
     "experiments.config.experiment": "Experiment",
+    "experiments.config.membership": "Always Arrivals Availability Membership Open",
     "experiments.config.sections": "Processes Record Stop Virtual World",
     "experiments.config.wrappers": "Delay Drop Scale",
     "experiments.results.result": "Result",

@@ -129,15 +129,15 @@ class Menu:
         if not isinstance(part, msgspec.Struct):
             return None
         try:
-            whole = msgspec.to_builtins(part)
-            whole.pop(part.__struct_config__.tag_field, None)
-            fields = {name: value for name, value in whole.items() if value is not None}
+            whole: dict[str, Any] = msgspec.to_builtins(part)
+            tag = part.__struct_config__.tag_field
+            fields = {name: value for name, value in whole.items() if value is not None and name != tag}
             if type(part) in self.members.values():
                 return fields
-            again = _as_lists(msgspec.to_builtins(read_struct(type(part), fields, self.key, "", limits=False)))
+            again = read_struct(type(part), fields, self.key, "", limits=False)
         except (TypeError, ValueError, NameError):  # it holds something that only Python can
             return None
-        return fields if {name: again[name] for name in whole} == _as_lists(whole) else None
+        return fields if _alike(again, part) else None
 
     def _foreign(self, part: Any) -> ConfigError:
         """The error for what is no part of this family, with the nearest that is."""
@@ -156,11 +156,16 @@ class Menu:
         return f"{field} belongs to {', '.join(owners)}" if owners else home_of(field)
 
 
-def _as_lists(value: Any) -> Any:
-    """Plain values with lists in place of tuples, as a file has them."""
-    if isinstance(value, dict):
-        return {key: _as_lists(part) for key, part in value.items()}
-    return [_as_lists(part) for part in value] if isinstance(value, list | tuple) else value
+def _alike(read: Any, given: Any) -> bool:
+    """Whether what was read is what was given, in value and type; a list counts as a tuple, and a whole number as a float."""
+    if isinstance(given, msgspec.Struct):
+        names = given.__struct_fields__
+        return type(read) is type(given) and all(_alike(getattr(read, name), getattr(given, name)) for name in names)
+    if type(given) in (list, tuple):
+        return type(read) in (list, tuple) and len(read) == len(given) and all(map(_alike, read, given))
+    if type(given) is dict:
+        return type(read) is dict and read.keys() == given.keys() and all(_alike(read[key], given[key]) for key in given)
+    return (type(read) is type(given) or {type(read), type(given)} == {int, float}) and bool(read == given)
 
 
 FROM_PYTHON = "from-python"

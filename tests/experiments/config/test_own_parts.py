@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -190,6 +191,27 @@ def test_lists_become_tuples_and_none_stays_none(folder: Path) -> None:
     experiment = Experiment(strategy=strategy)
     assert experiment.strategy.cap is None  # type: ignore[attr-defined]
     assert experiment.here_alone() == ["strategy"]  # a file has no word for None, and the default is another
+
+
+class Pair(NamedTuple):
+    """A value that a file would hold as a bare list."""
+
+    low: float
+    high: float
+
+
+class Loose(Network, frozen=True, tag="loose"):
+    """A network whose annotation does not say what its values are."""
+
+    bounds: tuple[Any, ...] = ()
+
+
+def test_values_keep_their_types() -> None:
+    network = Experiment(network=Loose(bounds=(Pair(0.0, 1.0),))).network
+    assert isinstance(network, Loose)
+    assert isinstance(network.bounds[0], Pair)
+    assert Experiment(network=network).here_alone() == ["network"]
+    assert Experiment(network=Loose(bounds=(1, [2.0, "x"]))).here_alone() == []
 
 
 def test_what_another_process_cannot_read_is_known() -> None:

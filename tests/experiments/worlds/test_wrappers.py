@@ -368,7 +368,7 @@ def test_wrappers_are_read_from_a_file_and_written_back() -> None:
     assert "wrappers" not in Experiment().to_toml()
     assert experiment.replace(wrappers=[Scale(peers=[1])]).wrappers == (Scale(peers=(1,)),)  # type: ignore[arg-type]
     own = experiment.replace(wrappers=[Drop(), Nothing()])
-    assert 'name = "from-python"' in own.to_toml()
+    assert f'name = "{__name__}:Nothing"' in own.to_toml()
     assert own.set("peers", "5").wrappers == own.wrappers
 
 
