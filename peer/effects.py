@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.peer.samples import Samples
-
 
 class Effect:
     """Something that only the world can do; awaiting it yields it to the world and returns the world's answer."""
@@ -33,15 +31,19 @@ class Work(Effect):
     """A piece of work that the peer's task does, and that takes the device's time; answers what the task gives.
 
     `name` is one of `STANDARD` or of the task's own. "held-out" and "probe" answer (loss, accuracy) on those samples,
-    "predict" float32 [samples, outputs]. `samples` are those to work on; None = the piece is the task's own. `weights` are
-    those to work at, float32 [size]; None = the peer's own, which nothing may touch until the answer comes.
+    "predict" float32 [samples, outputs]. `count` is the number of samples to work on; None = the piece is the task's own.
+    `batch` says which, for the task alone; None = a fresh minibatch of the peer's own, drawn when the work is asked for.
+    `weights` are those to work at, float32 [size]; None = the peer's own, which nothing may touch until the answer comes.
     """
 
-    __slots__ = ("arguments", "name", "samples", "weights")
+    __slots__ = ("arguments", "batch", "count", "name", "weights")
 
-    def __init__(self, name: str, samples: Samples | None, weights: np.ndarray | None, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, count: int | None, batch: Any, weights: np.ndarray | None, arguments: Mapping[str, Any]
+    ) -> None:
         self.name = name
-        self.samples = samples
+        self.count = count
+        self.batch = batch
         self.weights = weights
         self.arguments = arguments
 

@@ -120,20 +120,20 @@ class Worker:
         training samples that are given, at the present weights: their number, loss and time go into `samples`, the recorded
         training loss and `speed`. Nothing else does, nor do gradients towards targets.
         """
-        samples = self.data.draw(self.batch_size) if batch is None else _handle(batch)
+        count, chosen = (self.batch_size, None) if batch is None else (_handle(batch).count, batch.batch)
         name, arguments = "gradient", _PLAIN
         if clip is not None or targets is not None:
-            name, arguments = self._variant(samples, clip, targets)
+            name, arguments = self._variant(count, clip, targets)
         at = None if weights is None else self._model(weights)
         start_ns = self.instant_ns
         gradient: np.ndarray
-        self.loss, gradient = await Work(name, samples, at, arguments)
+        self.loss, gradient = await Work(name, count, chosen, at, arguments)
         self.calls = 0
-        if targets is None and (batch is None or (at is None and samples.source == "training")):
-            self.speed.computed(self.instant_ns - start_ns, samples.count)
+        if targets is None and (batch is None or (at is None and batch.source == "training")):
+            self.speed.computed(self.instant_ns - start_ns, count)
             self.loss_sum += self.loss
             self.loss_count += 1
-            self.samples += samples.count
+            self.samples += count
         return gradient
 
     async def evaluate(self, weights: np.ndarray | None = None, on: Literal["held-out", "probe"] = "held-out") -> Score:
@@ -151,7 +151,8 @@ class Worker:
             samples = self.probe()
         else:
             raise ValueError(f'on = {on!r}: a model is evaluated on "held-out" or on "probe"')
-        return Score(*await Work(on, samples, None if weights is None else self._model(weights), _PLAIN))
+        at = None if weights is None else self._model(weights)
+        return Score(*await Work(on, samples.count, samples.batch, at, _PLAIN))
 
     async def predict(self, inputs: Samples, weights: np.ndarray | None = None) -> np.ndarray:
         """What the model gives for some samples, before any softmax: float32 [len(inputs), outputs].
@@ -162,7 +163,8 @@ class Worker:
         """
         self._count()
         self._declared("predict")
-        outputs: np.ndarray = await Work("predict", _handle(inputs), None if weights is None else self._model(weights), _PLAIN)
+        at = None if weights is None else self._model(weights)
+        outputs: np.ndarray = await Work("predict", _handle(inputs).count, inputs.batch, at, _PLAIN)
         return outputs
 
     async def work(self, name: str, /, weights: np.ndarray | None = None, **arguments: Any) -> Any:
@@ -175,7 +177,7 @@ class Worker:
         if name in STANDARD:
             raise ValueError(f'"{name}" is not a piece of the task\'s own: await peer.gradient, peer.evaluate or peer.predict')
         self._declared(name)
-        return await Work(name, None, None if weights is None else self._model(weights), arguments)
+        return await Work(name, None, None, None if weights is None else self._model(weights), arguments)
 
     # ---- what these share -----------------------------------------------------------------------------------------
 
@@ -186,7 +188,7 @@ class Worker:
         if name not in self.asks:
             raise ValueError(f'{_PREFIX} "{name}" without having said so: write asks = ("{name}",) on its class')
 
-    def _variant(self, samples: Samples, clip: float | None, targets: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+    def _variant(self, count: int, clip: float | None, targets: np.ndarray | None) -> tuple[str, dict[str, Any]]:
         """The name and arguments of a gradient that is clipped or towards soft targets."""
         if targets is None:
             self._declared("clip")
@@ -197,8 +199,8 @@ class Worker:
             raise ValueError("a gradient is either clipped or towards targets: leave one of clip and targets out")
         self._declared("targets")
         towards = np.array(targets, dtype=np.float32)
-        if towards.shape != (samples.count, self.outputs):
-            wanted = f"[{samples.count}, {self.outputs}]"
+        if towards.shape != (count, self.outputs):
+            wanted = f"[{count}, {self.outputs}]"
             raise ValueError(f"targets have the shape {list(towards.shape)}: {wanted} is needed, a row for each sample")
         if not np.isfinite(towards).all():
             raise ValueError("targets hold nan or infinity: every number must be finite")

@@ -28,9 +28,9 @@ class Costs(dict[tuple[str, int], int]):
 
         Raises ValueError for what the task does not offer, and for a cost that no time can be made of.
         """
-        if work.samples is None:
+        if work.count is None:
             return self._of(work.name, self._offer(work.name)(peer, **work.arguments))
-        return self[work.name, work.samples.count]
+        return self[work.name, work.count]
 
     def __missing__(self, key: tuple[str, int]) -> int:
         name, count = key
@@ -87,28 +87,34 @@ class Share:
         """What a piece of work takes of the device's time, in samples of a gradient; raises as `Costs.of` does."""
         return self.costs.of(self.peer, work)
 
+    def settle(self, work: Work) -> None:
+        """Draw the minibatch of work that is to be done on a fresh one."""
+        if work.batch is None and work.count is not None:
+            work.batch = self.sampler.draw(work.count)
+
     def do(self, work: Work, weights: np.ndarray) -> Any:
         """Do a piece of work; `weights` (float32 [size]) are the peer's own.  What the task raises comes through."""
-        at, problem, samples = weights if work.weights is None else work.weights, self.problem, work.samples
-        if samples is None:
+        at, problem = weights if work.weights is None else work.weights, self.problem
+        if work.count is None:
             return getattr(problem, work.name)(self.peer, at, **{name: _read(v) for name, v in work.arguments.items()})
+        self.settle(work)
         if work.name == "gradient":
-            loss, gradient = problem.gradient(at, samples.batch)
+            loss, gradient = problem.gradient(at, work.batch)
             return float(loss), np.asarray(gradient, np.float32)
         if work.name in GRADIENTS:
             losses, gradients = together(problem, [work], at[None])
             return float(losses[0]), gradients[0]
         assert work.name in STANDARD
         if work.name == "predict":
-            return np.asarray(problem.predict(self.peer, at, samples.batch), np.float32)
-        loss, accuracy = problem.measure(self.peer, at, samples.batch)
+            return np.asarray(problem.predict(self.peer, at, work.batch), np.float32)
+        loss, accuracy = problem.measure(self.peer, at, work.batch)
         return float(loss), float(accuracy)
 
 
 def together(problem: Problem, works: Sequence[Work], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The losses [k] and gradients float32 [k, size] of k pieces of work of one name, at `weights` float32 [k, size]."""
     name = works[0].name
-    batches = [work.samples.batch for work in works]  # type: ignore[union-attr]  # gradients are of samples
+    batches = [work.batch for work in works]
     if name == "gradient":
         return problem.gradients(weights, batches)
     given = [work.arguments[name] for work in works]

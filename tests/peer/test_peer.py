@@ -195,7 +195,7 @@ def test_verbs_await_what_they_say() -> None:
     work = peer.gradient()
     (effect,), _, _ = run_until_blocked(work)
     assert isinstance(effect, Work)
-    assert (effect.name, len(effect.samples), effect.weights) == ("gradient", 32, None)
+    assert (effect.name, effect.count, effect.batch, effect.weights) == ("gradient", 32, None, None)
     peer.now_ns = 30
     gradient = np.ones(8, np.float32)
     assert run_until_blocked(work, (0.5, gradient))[1] is gradient

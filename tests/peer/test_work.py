@@ -46,9 +46,9 @@ def test_each_verb_awaits_its_work() -> None:
     ]
     names = ["gradient", "clip", "targets", "held-out", "probe", "predict", "solve"]
     assert [work.name for work in found] == names
-    assert [work.samples and len(work.samples) for work in found] == [5, 100, 5, 30, 12, 12, None]
+    assert [work.count for work in found] == [5, 100, 5, 30, 12, 12, None]
     assert [work.weights for work in found] == [None] * 7
-    assert found[0].samples is batch
+    assert found[0].batch is batch.batch
     assert found[1].arguments == {"clip": 2.0}
     assert found[2].arguments["targets"].dtype == np.float32
     assert found[6].arguments == {"rho": 1.0}
@@ -83,10 +83,9 @@ def test_fresh_minibatches_and_training_at_the_own_weights_are_counted() -> None
         before, steps = peer.samples, peer.speed.steps
         work = ask()
         effect = awaited(work)
-        assert effect.samples is not None
         peer.now_ns = peer.instant_ns + 100
         assert run_until_blocked(work, (0.25, ONES))[1] is ONES
-        assert peer.samples - before == (len(effect.samples) if counted else 0)
+        assert peer.samples - before == (effect.count if counted else 0)
         assert peer.speed.steps - steps == counted
         assert np.array_equal(peer.take_loss(), 0.25 if counted else np.nan, equal_nan=True)
         assert peer.loss == 0.25

@@ -274,11 +274,12 @@ class VirtualWorld:
         """Let work fall due when the peer's device has done it; what the task raises where it cannot say what it costs."""
         try:
             samples = member.share.costs.of(member.peer.id, work)
+            lazy = work.name in GRADIENTS
+            if lazy:
+                member.share.settle(work)
+                self._gradients.ask(member.peer.id, work)
         except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
             return error
-        lazy = work.name in GRADIENTS
-        if lazy:
-            self._gradients.ask(member.peer.id, work)
         step_ns = member.device.step_ns(samples, self.now_ns, member.peer.speed.steps)
         self._at(self.now_ns + step_ns, self._work_due, member, work, lazy)
         return None

@@ -43,7 +43,7 @@ class Judging(Solo, frozen=True, tag="judging"):
 
 def held_out_loss(problem: Problem, peer: int, weights: np.ndarray) -> float:
     share = Share(problem, peer, np.random.default_rng(0))
-    return share.do(Work("held-out", share.held_out(), None, {}), weights)[0]
+    return share.do(Work("held-out", problem.held_out[peer], share.held_out().batch, None, {}), weights)[0]
 
 
 def apart(problem: LearningProblem) -> list[np.ndarray]:
@@ -125,7 +125,7 @@ def _generator(seed: int, peer: int) -> np.random.Generator:
 def test_a_live_peer_looks_too() -> None:
     class Quick(Slow):
         def cost_samples(self, work: Work) -> int:
-            return -(-len(work.samples) // (3 if work.name == "held-out" else 1))
+            return -(-(work.count or 0) // (3 if work.name == "held-out" else 1))
 
         def do(self, work: Work, weights: np.ndarray) -> Any:
             return (float(weights.sum()), 0.5) if work.name == "held-out" else super().do(work, weights)

@@ -175,19 +175,20 @@ def test_the_quadratics_gradients_and_its_solution() -> None:
     problem = Quadratic(targets=targets.tolist(), noise=0.5).problem(3, Iid(), 0)
     share = Share(problem, 1, np.random.default_rng(0))
     at, own = np.array([0.5, 0.5], np.float32), np.zeros(2, np.float32)
-    loss, exact = share.do(Work("gradient", share.whole(), at, {}), own)
+    whole = share.whole().batch
+    loss, exact = share.do(Work("gradient", 1, whole, at, {}), own)
     assert exact.tolist() == [-2.5, 0.5]
     assert loss == pytest.approx((2.5**2 + 0.5**2) / 2)
-    batch = share.draw(1)
-    noisy, again = (share.do(Work("gradient", batch, at, {}), own)[1] for _ in range(2))
+    batch = share.draw(1).batch
+    noisy, again = (share.do(Work("gradient", 1, batch, at, {}), own)[1] for _ in range(2))
     assert np.array_equal(noisy, again)
     assert not np.array_equal(noisy, exact)
-    _, clipped = share.do(Work("clip", share.whole(), at, {"clip": 1.0}), own)
+    _, clipped = share.do(Work("clip", 1, whole, at, {"clip": 1.0}), own)
     np.testing.assert_allclose(clipped, exact / np.linalg.norm(exact), rtol=1e-6)
 
     for rho in (0.0, 0.5, 7.0):
         towards = np.array([9.0, -9.0], np.float32)
-        answer = share.do(Work("solve", None, None, {"towards": towards, "rho": rho}), own)
+        answer = share.do(Work("solve", None, None, None, {"towards": towards, "rho": rho}), own)
         assert answer.dtype == np.float32
         np.testing.assert_allclose((answer - targets[1]) + rho * (answer - towards), 0, atol=1e-5)  # the objective's slope
     with pytest.raises(ValueError, match="rho = -1"):
@@ -255,7 +256,7 @@ def test_asking_for_samples_does_not_disturb_the_stream() -> None:
 def test_what_standard_work_costs(name: str, count: int, cost: int) -> None:
     """Forward and backward are 1 and 2 thirds of a gradient; clipping goes backward twice."""
     share = Share(Digits().problem(3, Iid(), 0), 0, np.random.default_rng(0))
-    assert share.cost_samples(Work(name, Samples(None, count), None, {})) == cost
+    assert share.cost_samples(Work(name, count, None, None, {})) == cost
 
 
 def test_work_that_is_not_offered_or_costs_nonsense_is_refused() -> None:
@@ -264,6 +265,6 @@ def test_work_that_is_not_offered_or_costs_nonsense_is_refused() -> None:
         share = Share(problem, 0, np.random.default_rng(0))
         share.costs.offers["solve"] = lambda peer, cost=cost: cost
         with pytest.raises(ValueError, match="a cost is 0 or more, and finite"):
-            share.cost_samples(Work("solve", None, None, {}))
+            share.cost_samples(Work("solve", None, None, None, {}))
     with pytest.raises(ValueError, match='does not offer "predict": it offers gradient, clip, held-out, solve'):
-        Share(problem, 0, np.random.default_rng(0)).cost_samples(Work("predict", Samples(None, 1), None, {}))
+        Share(problem, 0, np.random.default_rng(0)).cost_samples(Work("predict", 1, None, None, {}))
