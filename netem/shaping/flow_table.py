@@ -106,6 +106,8 @@ class FlowTable:
     def breakpoints(self, flow: int, since: int = 0) -> tuple[int, list[Breakpoint]]:
         """How many breakpoints a flow has had, and those after the first `since` of them; the oldest may be forgotten."""
         count = int(self._counts[flow])
+        if count == since:
+            return count, []
         places = [3 * (flow * _RING + number % _RING) for number in range(max(since, count - _RING), count)]
         return count, [Breakpoint(*self._ring[place : place + 3]) for place in places]
 

@@ -41,7 +41,8 @@ class Fluid:
         if self._profiles:
             segments, next_ns = self.shares.follow(self._profiles, at_ns)
         fresh = self.shares.settle(changed, segments) if changed or segments else {}
-        return list(dict.fromkeys([*changed, *fresh])), next_ns if next_ns < math.inf and any(self.shares.caps) else math.inf
+        looks = next_ns < math.inf and any(self.shares.caps)
+        return [*changed, *(flow for flow in fresh if flow not in changed)], next_ns if looks else math.inf
 
     def bend(self, flow: int, at_ns: float) -> bool:
         """Let a flow have the rate that it was given, from now on; whether that is another one than before."""

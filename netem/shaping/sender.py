@@ -7,6 +7,8 @@ Pure: every method is given the time. Real time and virtual time, with and witho
 
 import math
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from grapevine.netem.links.link import Link, Transit
@@ -20,6 +22,10 @@ class Queued(NamedTuple):
     item: Any
     first: bool
     """Whether it begins a message."""
+
+
+_queued: Callable[[tuple[int, int, Any, bool]], Queued] = partial(tuple.__new__, Queued)
+"""The same as Queued(...), in half the time."""
 
 
 class Sender:
@@ -54,7 +60,7 @@ class Sender:
             return self.link.send(now_ns, size_bytes, first, urgent)
         if urgent and not self.link.halted:
             return Transit(now_ns, now_ns, self.slip(now_ns, size_bytes))
-        self.queue.append(Queued(now_ns, size_bytes, item, first))
+        self.queue.append(_queued((now_ns, size_bytes, item, first)))
         self.queued_bytes += size_bytes
         return None
 
@@ -62,9 +68,9 @@ class Sender:
         """When the next chunk of the queue can begin."""
         return max(self.queue[0][0], self.link.free_ns)
 
-    def take(self) -> tuple[Any, Transit]:
-        """Put the next chunk of the queue on the link, with what it makes up for: its item, and when it travels."""
-        start_ns = self.start_ns()
+    def take(self, start_ns: int) -> tuple[Any, Transit]:
+        """Put the next chunk of the queue on the link, at its `start_ns` and with what it makes up for: its item, and when it
+        travels."""
         _, size_bytes, item, first = self.queue.popleft()
         self.queued_bytes -= size_bytes
         size_bytes += self.debt_bytes
@@ -133,7 +139,7 @@ class FlowSender(Sender):
             offered_ns, size_bytes, item, first = self.queue.popleft()
             self.queued_bytes -= size_bytes
             size_bytes = self.takes(size_bytes)
-            self.leaving.append(Queued(offered_ns, size_bytes, item, first))
+            self.leaving.append(_queued((offered_ns, size_bytes, item, first)))
             total_bytes += size_bytes
         return total_bytes
 

@@ -104,7 +104,7 @@ class Shaper:
                 known_ns = self._next_start_ns
                 self._next_start_ns = start_ns if known_ns is None else min(known_ns, start_ns)
                 return
-            released.append((target, *sender.take()))
+            released.append((target, *sender.take(start_ns)))
         del self._busy[target]
 
 

@@ -5,6 +5,7 @@ The rates of all peers' links follow from what all of them send, so they stand i
 the emulated links, however late somebody looks.
 """
 
+import itertools
 import math
 from collections import deque
 from contextlib import AbstractContextManager
@@ -72,7 +73,7 @@ class SharingShaper:
         released, self._ready = self._ready, []
         released += self._alone.release(now_ns)
         self._looked_ns = now_ns
-        busy = [flow for flow in self._flows.values() if flow.busy(now_ns)]
+        busy = [flow for flow in self._flows.values() if flow.leaving or flow.queue]
         while busy:
             demands = [demand for flow in busy for demand in flow.demands(now_ns)]
             with self._turn:
@@ -87,7 +88,7 @@ class SharingShaper:
         """When to call `release` again; None when nothing is queued."""
         if self._ready:
             return self._looked_ns
-        times = [flow.next_ns(self._looked_ns) for flow in self._flows.values() if flow.busy(self._looked_ns)]
+        times = [flow.next_ns(self._looked_ns) for flow in self._flows.values() if flow.leaving or flow.queue]
         alone_ns = self._alone.next_ns()
         if alone_ns is not None:
             times.append(alone_ns)
@@ -138,6 +139,8 @@ class _Flow(FlowSender):
 
     def demands(self, now_ns: int) -> list[Demand]:
         """What the table has to know by now."""
+        if not (self.queue or self._demands or self._varies):
+            return []
         self._follow(now_ns)
         while self.queue and not (self._whole and self.leaving):
             start = self.queue[0]
@@ -174,13 +177,15 @@ class _Flow(FlowSender):
 
     def look(self, table: FlowTable) -> None:
         """See what has become of the flow."""
-        if table.rolled_back != self._rolled_back:
-            self._rolled_back = table.rolled_back
+        rolled_back = table.rolled_back
+        if rolled_back != self._rolled_back:
+            self._rolled_back = rolled_back
             self._count, new = table.breakpoints(self.number)
             self._breakpoints = deque([kept for kept in self._breakpoints if not new or kept.at_ns < new[0].at_ns])
         else:
             self._count, new = table.breakpoints(self.number, self._count)
-        self._breakpoints.extend(new)
+        if new:
+            self._breakpoints.extend(new)
 
     def hand_out(self, now_ns: int, released: list[tuple[int, Any, Transit]]) -> bool:
         """Release the chunks whose time has come; whether the table has to be asked for more now."""
@@ -218,7 +223,7 @@ class _Flow(FlowSender):
         points = self._breakpoints
         while len(points) > 1 and points[1].done_bytes <= self._done_bytes:
             points.popleft()
-        for before, after in zip(points, list(points)[1:], strict=False):
+        for before, after in itertools.pairwise(points):
             if after.done_bytes >= total_bytes - 1e-2:
                 span = after.done_bytes - before.done_bytes
                 share = (total_bytes - before.done_bytes) / span if span > 0 else 1.0

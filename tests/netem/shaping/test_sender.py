@@ -69,7 +69,7 @@ def test_the_next_chunk_of_a_queue_makes_up_for_all_of_it_and_the_one_after_it_f
     for item in "ab":
         sender.offer(0, 1_000, item)
     assert sender.offer(0, 60, "answer", urgent=True) == (0, 0, 60_000)
-    taken = [sender.take() for _ in range(2)]
+    taken = [sender.take(sender.start_ns()) for _ in range(2)]
     assert link.sizes == [1_060, 1_000]
     assert [item for item, _ in taken] == ["a", "b"]
     assert taken[-1][1].finish_ns == 2_060_000
