@@ -36,12 +36,6 @@ class LinkCount:
             self.spread_bytes += chunk.total_bytes - self.first_bytes + HEADER_BYTES * (chunk.number + 1)
             self.spread_ns += now_ns - self.first_ns
 
-    def arrived(self, travelled_ns: int, spread_bytes: int, spread_ns: int) -> None:
-        """Count a whole message: how long its last bit travelled, and how far its chunks lay apart."""
-        self.delays_ns.append(travelled_ns)
-        self.spread_bytes += spread_bytes
-        self.spread_ns += spread_ns
-
 
 def thin(samples: list[int]) -> None:
     """Drop every other sample where there are more than SAMPLES_KEPT."""

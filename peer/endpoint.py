@@ -7,7 +7,8 @@ carries whole messages asks `prepare` for their sizes, and needs no frames but a
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,10 @@ class Prepared(NamedTuple):
     """Of every later chunk but the last, which may be smaller."""
     report_ms: int
     """How often its receiver tells how far it has come; 0 = only when it is whole."""
+
+
+_prepared: Callable[[tuple[int, int, int, int, int]], Prepared] = partial(tuple.__new__, Prepared)
+"""The same as Prepared(...), in half the time."""
 
 
 class _Assembly:
@@ -138,7 +143,7 @@ class Endpoint:
             size_bytes = first_bytes = parcel.size_bytes + HEADER_BYTES
         report_ms = meter.report_ms(horizon_ns)
         meter.sent(message, size_bytes, first_bytes, chunk_bytes, now_ns, horizon_ns, report_ms)
-        return Prepared(message, size_bytes, first_bytes, chunk_bytes, report_ms)
+        return _prepared((message, size_bytes, first_bytes, chunk_bytes, report_ms))
 
     def send(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> list[Chunk]:
         """The chunks of a message that goes to a neighbour, prepared; the first one says how often to tell how far it came."""

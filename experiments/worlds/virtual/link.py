@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from grapevine.netem import Link
@@ -27,6 +29,9 @@ class Delivery(NamedTuple):
     spread_ns: int
     """The time between the arrivals of its first and last chunks."""
 
+
+_delivery: Callable[[tuple[int, int, int, int, int]], Delivery] = partial(tuple.__new__, Delivery)
+"""The same as Delivery(...), in half the time."""
 
 Answer = tuple[int, int, int, int]
 """What a receiver tells of a message: when it tells it (or when that arrives), which message, and its dispersion so far: the
@@ -75,16 +80,17 @@ class PeerLink:
     def arrived(self, delivery: Delivery) -> None:
         """A message has arrived: its acknowledgement goes back."""
         now_ns, message, finish_ns, spread_bytes, spread_ns = delivery
-        self.received.arrived(now_ns - finish_ns, spread_bytes, spread_ns)
+        received = self.received
+        received.delays_ns.append(now_ns - finish_ns)
+        received.spread_bytes += spread_bytes
+        received.spread_ns += spread_ns
         if self.reports:
             self.hear(now_ns)
         self._acknowledge(now_ns, message, spread_bytes, spread_ns)
 
     def hear(self, now_ns: int) -> None:
         """Let the receiver tell, by now, how far messages have come."""
-        reports = self.reports
-        while reports and reports[0][0] <= now_ns:
-            self._acknowledge(*reports.popleft())
+        self._tell(now_ns)
 
     def settle(self, now_ns: int) -> None:
         """Let the source measure by the acknowledgements that have arrived by now."""
@@ -95,8 +101,8 @@ class PeerLink:
 
     def catch_up(self, now_ns: int) -> None:
         """Let the receiver tell, and the source know, all that they would have by now."""
-        if self.reports:
-            self.hear(now_ns)
+        if self.reports and self.reports[0][0] <= now_ns:
+            self._tell(now_ns)
         if self.answers and self.answers[0][0] <= now_ns:
             self.settle(now_ns)
 
@@ -105,6 +111,11 @@ class PeerLink:
         self.open = False
         self.reports.clear()
         self.answers.clear()
+
+    def _tell(self, now_ns: int) -> None:
+        reports = self.reports
+        while reports and reports[0][0] <= now_ns:
+            self._acknowledge(*reports.popleft())
 
     def _acknowledge(self, now_ns: int, message: int, spread_bytes: int, spread_ns: int) -> None:
         back = self.back
@@ -129,12 +140,12 @@ class PrivateLink(PeerLink):
         _, finish_ns, due_ns = transits[-1]
         first_ns = transits[0].due_ns
         spread_ns = due_ns - first_ns
-        if spread_ns > report_ms * 1_000_000 > 0 and len(transits) == 2:
+        if report_ms and len(transits) == 2 and spread_ns > report_ms * 1_000_000:
             self._foresee(message, rest_bytes, chunk_bytes, report_ms * 1_000_000, first_ns, spread_ns)
         sent = self.sent
         sent.bytes += size_bytes
         sent.messages += 1
-        return Delivery(due_ns, message, finish_ns, rest_bytes, spread_ns)
+        return _delivery((due_ns, message, finish_ns, rest_bytes, spread_ns))
 
     def waiting_bytes(self, now_ns: int) -> float:
         link = self.sender.link

@@ -75,6 +75,7 @@ class SharedLink(PeerLink):
         "_first_bytes",
         "_first_due_ns",
         "_first_ns",
+        "_looked_ns",
         "_number",
         "_planned_ns",
         "_rest_bytes",
@@ -98,6 +99,7 @@ class SharedLink(PeerLink):
         self._chunks = 0  # how many of the later ones are known to have left
         self._told_ns = 0.0  # when the last one had left of which the receiver tells
         self._planned_ns: int | None = None  # when it is next looked at
+        self._looked_ns = -1  # when its source looked last at what it is told
         self._number = 0  # of messages that have begun to leave
 
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> None:
@@ -116,10 +118,12 @@ class SharedLink(PeerLink):
     def hear(self, now_ns: int) -> None:
         if self.sender.leaving:
             self._foresee_until(now_ns)
-        super().hear(now_ns)
+        self._tell(now_ns)
 
     def catch_up(self, now_ns: int) -> None:
-        self.hear(now_ns)
+        if now_ns > self._looked_ns and self.sender.leaving:  # a strategy looks several times at one instant
+            self._looked_ns = now_ns
+            self._foresee_until(now_ns)
         super().catch_up(now_ns)
 
     def stop(self) -> None:
