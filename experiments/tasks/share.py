@@ -88,7 +88,7 @@ class Share:
         return self.costs.of(self.peer, work)
 
     def settle(self, work: Work) -> None:
-        """Draw the minibatch of work that is to be done on a fresh one."""
+        """Draw the minibatch of a gradient that is to be taken on a fresh one."""
         if work.batch is None and work.count is not None:
             work.batch = self.sampler.draw(work.count)
 
