@@ -244,15 +244,14 @@ class VirtualWorld:
 
     def _begin(self, member: Member, work: Work) -> Exception | None:
         """Let work fall due when the peer's device has done it; what the task raises where it cannot say what it costs."""
-        peer, share = member.peer, member.share
+        peer = member.peer
         awaited = self._gradients.awaited.get(work.name)
         try:
-            samples = share.costs.of(peer.id, work)
-            if awaited is not None:
-                share.settle(work)
-                awaited[work] = peer.id
+            samples = member.share.take_on(work)
         except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
             return error
+        if awaited is not None:
+            awaited[work] = peer.id
         step_ns = member.device.step_ns(samples, self.now_ns, peer.speed.steps)
         self._at(self.now_ns + step_ns, self._gradient_due if awaited is not None else self._work_due, member, work)
         return None
