@@ -242,7 +242,7 @@ MENUS: dict[str, Menu] = {
         Menu("codec", "codecs", AnyCodec),
         Menu("aggregator", "aggregators", AnyAggregator),
         Menu("optimizer", "optimizers", AnyOptimizer),
-        Menu("membership", "memberships", AnyMembership, own=False),
+        Menu("membership", "memberships", AnyMembership),
     )
 }
 """By the table of the file that chooses from it."""
