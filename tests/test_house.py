@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TRUNKS = ("peer", "topology", "netem")
 CONFIG = {"tasks", "terminal"}
-FLEET = {"config", "fleet", "kernel", "open_files", "scenario", "tasks"}
+FLEET = {"config", "fleet", "kernel", "membership", "open_files", "scenario", "tasks"}
 RESULTS = {"config", "results", "terminal"}
 ROOMS: dict[str, set[str]] = {
     "tasks": set(),
@@ -24,6 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "config": CONFIG,
     "kernel": {"config"},
     "scenario": {"config"},
+    "membership": {"config", "scenario"},
     "fleet": FLEET,
     "forecast": {"config", "fleet", "results"},
     "results": RESULTS,

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from grapevine.experiments.config.events import Event, JoinEvent, LeaveEvent
+from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.membership import MembershipPlan
+from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.members import Members
 from grapevine.experiments.worlds.peer_report import rounds_over
+from grapevine.experiments.worlds.virtual.member import Member
+from grapevine.experiments.worlds.virtual.transport import Transport
 from grapevine.peer.effects import Effect, Leave
 from grapevine.peer.membership import Away, Enter, Errand, Row, Rows, Welcome
 from grapevine.peer.peer import Message, Rounds
 
-if TYPE_CHECKING:
-    from grapevine.experiments.worlds.virtual.world import Member, VirtualWorld
+
+class World(Protocol):
+    """What joining and leaving need of the world of virtual time."""
+
+    fleet: Fleet
+    collector: Collector
+    members: list[Member]
+    carriage: Transport[Member]
+    now_ns: int
 
 
 class Turnover:
@@ -26,7 +37,7 @@ class Turnover:
 
     def __init__(
         self,
-        world: VirtualWorld,
+        world: World,
         plan: MembershipPlan,
         at: Callable[..., None],
         resume: Callable[[Member, Any], None],

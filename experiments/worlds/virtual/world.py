@@ -21,62 +21,26 @@ import numpy as np
 from grapevine.experiments.config.events import Event, JoinEvent, KillEvent
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.tasks.share import Costs, Share
+from grapevine.experiments.tasks.share import Costs
 from grapevine.experiments.worlds.boards import boards, put_up
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, make_peer
+from grapevine.experiments.worlds.peer_report import FINAL, Reporter, make_peer
 from grapevine.experiments.worlds.scoring import score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.gradients import Gradients
-from grapevine.experiments.worlds.virtual.transport import Transport, new_endpoint
+from grapevine.experiments.worlds.virtual.member import Member
+from grapevine.experiments.worlds.virtual.transport import Transport
 from grapevine.experiments.worlds.virtual.turnover import Turnover
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
 from grapevine.peer.effects import GRADIENTS, Leave, Receive, Send, SendAt, Sleep, Work
-from grapevine.peer.membership import Away, Enter, Errand, Handover, life
-from grapevine.peer.peer import Peer
+from grapevine.peer.membership import Away, Enter, Errand
 
 NEVER_NS = 2**62
 REFRESH_S = 0.25
 _COMPUTING = ("scipy.linalg.blas",)  # which peer.aggregators loads at its first use: too late to be told its threads
 _EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
-
-
-class Member:
-    """One peer with its coroutine."""
-
-    __slots__ = (
-        "alive",
-        "away",
-        "device",
-        "ended",
-        "endpoint",
-        "handover",
-        "missing",
-        "peer",
-        "receives",
-        "reporter",
-        "share",
-        "strategy",
-        "waiting",
-    )
-
-    def __init__(self, fleet: Fleet, peer: Peer, costs: Costs) -> None:
-        self.peer = peer
-        self.endpoint = new_endpoint(peer)
-        self.share = peer.data = Share(fleet.problem, peer.id, batch_generator(fleet.experiment.seed, peer.id), costs)
-        self.device = fleet.devices[peer.id]
-        self.handover = Handover(peer)
-        strategy = fleet.experiment.strategy
-        self.strategy = peer.begin(strategy) if fleet.membership is None else life(peer, strategy, self.handover)
-        self.reporter: Reporter | None = None
-        self.waiting = 0  # the number of the Receive that waits; 0 = none
-        self.missing = 0  # how many messages it still waits for
-        self.receives = 0
-        self.alive = True
-        self.ended = False
-        self.away = False  # it has left, or has not joined yet, and waits to be let in
 
 
 class VirtualWorld:
