@@ -47,7 +47,7 @@ def measure(strategy: Strategy, factor: float, delay_ms: float, seconds: float =
     with tempfile.TemporaryDirectory() as folder:
         end_ns = CHANGE_NS + int(seconds * 1e9)
         world = make_world(Path(folder), strategy, network, Stop(time=f"{end_ns} ns"), elements=ELEMENTS)
-        links = list(world.carriage.links.values())
+        links = list(world.transport.links.values())
         rate = RATE_KBIT * 125 * factor
         near: list[list[bool]] = []
         short: list[list[bool]] = []

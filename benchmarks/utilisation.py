@@ -119,14 +119,14 @@ class _Looks:
         self.counts: list[list[int]] = []
 
     def look(self) -> None:
-        links, now_ns = self.world.carriage.links, self.world.now_ns
+        links, now_ns = self.world.transport.links, self.world.now_ns
         waiting = [sum(links[pair].waiting_bytes(now_ns) for pair in group) for group in self.groups]
         self.waiting_ns.append([each / self.rate_bytes_per_s * 1e9 for each in waiting])
         measured = [[links[pair].meter.rate_bytes_per_s or 0.0 for pair in group] for group in self.groups]
         self.rates.append(float(np.mean([sum(each) for each in measured])) / self.rate_bytes_per_s)
 
     def count(self) -> None:
-        links = self.world.carriage.links
+        links = self.world.transport.links
         self.counts.append([sum(links[pair].sent.bytes for pair in group) for group in self.groups])
 
 

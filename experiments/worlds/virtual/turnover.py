@@ -24,7 +24,7 @@ class World(Protocol):
     fleet: Fleet
     collector: Collector
     members: list[Member]
-    carriage: Transport[Member]
+    transport: Transport[Member]
     now_ns: int
 
 
@@ -100,7 +100,7 @@ class Turnover:
         """Take in a message of a peer that joins or gives; whether the peer waits for it."""
         answer = member.handover.take(message.source, errand)
         if answer is not None:
-            self.world.carriage.post(member, message.source, answer, self.world.now_ns)
+            self.world.transport.post(member, message.source, answer, self.world.now_ns)
         return answer is None
 
     def touching(self, peer: int) -> list[int]:

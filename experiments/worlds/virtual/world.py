@@ -56,12 +56,14 @@ class VirtualWorld:
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
         costs = Costs(fleet.problem)
         self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs) for peer in range(peers)]
-        self.carriage = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
+        self.transport = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
         wrappers = enumerate(fleet.experiment.wrappers)
         found = boards(wrappers, peers, fleet.all_spaces, lambda place, size_bytes: np.zeros(size_bytes, np.uint8))
         for member in self.members:
             put_up(member.peer, found)
-            member.reporter = Reporter(member.peer, self.carriage.sent[member.peer.id], self.carriage.received[member.peer.id])
+            member.reporter = Reporter(
+                member.peer, self.transport.sent[member.peer.id], self.transport.received[member.peer.id]
+            )
         self._stop_ns = fleet.stop_ns
         self._every_ns = fleet.every_ns
         self._next_record_ns = 0
@@ -194,7 +196,7 @@ class VirtualWorld:
             answer = raised = None
             kind = type(effect)
             if kind is Send:
-                self.carriage.send(member, effect, self.now_ns)
+                self.transport.send(member, effect, self.now_ns)
             elif kind is Work:
                 raised = self._begin(member, effect)
                 if raised is None:
@@ -221,7 +223,7 @@ class VirtualWorld:
     def _send(self, member: Member, send: Send) -> None:
         """A message leaves that was held back, unless its peer has died meanwhile."""
         if member.alive:
-            self.carriage.send(member, send, self.now_ns)
+            self.transport.send(member, send, self.now_ns)
 
     def _rouse(self, member: Member) -> None:
         """Let a strategy that waits for messages look at what has changed."""
@@ -297,7 +299,7 @@ class VirtualWorld:
         self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
             member = self.members[neighbour]
-            self.carriage.drop(neighbour, identity)
+            self.transport.drop(neighbour, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
         if self.turnover is not None:
@@ -343,7 +345,7 @@ class VirtualWorld:
         return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
-        self.carriage.catch_up(self.now_ns)
+        self.transport.catch_up(self.now_ns)
         task = None
         for member in self.members:
             if member.alive:

@@ -123,7 +123,7 @@ def unread(peer: Peer) -> np.ndarray:
 
 def longest_queue_s(world: VirtualWorld) -> float:
     """How long the longest queue of any link would take to leave now."""
-    return max((link.sender.link.free_ns - world.now_ns) / 1e9 for link in world.carriage.links.values())
+    return max((link.sender.link.free_ns - world.now_ns) / 1e9 for link in world.transport.links.values())
 
 
 def _as_read(payload: Payload, read: np.ndarray) -> Payload:

@@ -230,7 +230,7 @@ def every_byte_is_accounted_for(
     assert sum(counted.values()) == outcome.bytes_sent
     for pair, link in links.items():
         given = sum(size for size, _ in carried[id(link)])
-        laid = world.carriage.links[pair]
+        laid = world.transport.links[pair]
         waiting = laid.sender.debt_bytes + forgiven[id(link)]
         if isinstance(laid, SharedLink) and laid.sender.leaving:  # what the message that is leaving makes up for
             waiting += laid._first_bytes + laid._rest_bytes - laid.sender.leaving[0].size_bytes
@@ -279,14 +279,14 @@ def means(fleet: Fleet, outcome: Outcome) -> None:
 @pytest.mark.parametrize("seed", list(SEEDS)[:16])
 def test_swarm_with_wrappers(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers whose messages are late, scaled or repeated harm the training, but neither the books nor the links."""
-    links, carried = watch(monkeypatch)
+    links, carried, forgiven = watch(monkeypatch)
     experiment, losses = scenario(seed)
     some = tuple(range(0, experiment.peers, 2))
     wrappers = (Delay(time="70 ms", peers=some), Scale(factor=0.9, peers=(0,)), Twice(peers=some[-1:]))
     world, outcome, _ = carried_out(experiment.replace(wrappers=wrappers), losses, tmp_path / "run")
     endings(world, outcome, losses)
     links_keep_their_rate_and_order(links, carried)
-    every_byte_is_accounted_for(world, outcome, links, carried)
+    every_byte_is_accounted_for(world, outcome, links, carried, forgiven)
     conserved(world)
 
 

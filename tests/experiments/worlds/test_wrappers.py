@@ -145,7 +145,7 @@ def test_dropped_messages_are_a_binomial_share_and_leave_books_and_meters_sound(
     assert outcome.completed, outcome.reason
     peers = [member.peer for member in world.members]
     dropped = sum(peer.altered["drop: sends dropped"] for peer in peers if isinstance(peer, WrappedPeer))
-    left = sum(line.sent.messages for pair, line in world.carriage.links.items() if pair[0] in (1, 4))
+    left = sum(link.sent.messages for pair, link in world.transport.links.items() if pair[0] in (1, 4))
     sent = dropped + left
     assert sent > 1500
     assert abs(dropped - share * sent) <= 4 * np.sqrt(sent * share * (1 - share))

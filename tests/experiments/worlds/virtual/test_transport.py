@@ -37,10 +37,10 @@ def transits(world: VirtualWorld, *sends: tuple[int, int, int, int]) -> list[tup
     def deliver(member: Any, message: Any) -> None:
         found.append((message.source, member.peer.id, message.arrived_ns))
 
-    world.carriage._deliver = deliver
+    world.transport._deliver = deliver
     for at_ns, source, target, count in sends:
         member = world.members[source]
-        world._at(at_ns, lambda *call: world.carriage.send(*call, world.now_ns), member, Send((target,), parcel(count)))
+        world._at(at_ns, lambda *call: world.transport.send(*call, world.now_ns), member, Send((target,), parcel(count)))
     world._carry_out_events()
     return found
 
@@ -58,16 +58,16 @@ def test_two_peers_part_and_meet_again(tmp_path: Path, network: Uniform) -> None
     """What was under way dies; over the new links a message travels as over those of a new fleet, and counts go on."""
     ((_, _, first_ns),) = transits(idle(tmp_path, network), (0, 0, 1, 5_000))
     world = idle(tmp_path, network)
-    carriage = world.carriage
-    world._at(100 * MS, carriage.drop, 1, 0)  # a message of 20 kB takes 160 ms
-    world._at(300 * MS, carriage.add, 0, 1)
+    transport = world.transport
+    world._at(100 * MS, transport.drop, 1, 0)  # a message of 20 kB takes 160 ms
+    world._at(300 * MS, transport.add, 0, 1)
     found = transits(world, (0, 0, 1, 5_000), (300 * MS + 1, 0, 1, 5_000))
     assert found == [(0, 1, pytest.approx(first_ns + 300 * MS + 1, abs=2))]
-    assert carriage.links[0, 1].back is carriage.links[1, 0]
+    assert transport.links[0, 1].back is transport.links[1, 0]
     size_bytes = parcel(5_000).size_bytes + 2 * HEADER_BYTES
-    sent = carriage.sent[0][1]
+    sent = transport.sent[0][1]
     assert (sent.messages, sent.bytes) == ((2, 2 * size_bytes) if network is PRIVATE else (1, size_bytes))
-    assert len(carriage.received[1][0].delays_ns) == 1
+    assert len(transport.received[1][0].delays_ns) == 1
     assert all(not member.endpoint.errors for member in world.members)
 
 
@@ -76,7 +76,7 @@ def test_who_has_parted_leaves_others_their_share(tmp_path: Path, network: Unifo
     """Two messages of 20 kB and the like over one uplink: from the cut on the other one has the link's whole rate."""
     alone = transits(idle(tmp_path, network), (0, 0, 2, 5_000))
     world = idle(tmp_path, network)
-    world._at(1, world.carriage.drop, 0, 1)
+    world._at(1, world.transport.drop, 0, 1)
     assert transits(world, (0, 0, 1, 5_000), (1, 0, 2, 5_000)) == [(0, 2, alone[0][2] + 1)]
 
 
@@ -95,7 +95,7 @@ def test_a_record_tells_what_all_answers_that_have_come_by_its_instant_say(
         reports[report.peer] = report
         for link in report.outgoing:
             meter = world.members[report.peer].endpoint.meters[link.target]
-            laid = world.carriage.links[report.peer, link.target]
+            laid = world.transport.links[report.peer, link.target]
             assert all(due_ns > report.time_ns for due_ns, *_ in laid.answers)
             assert all(told_ns > report.time_ns for told_ns, *_ in laid.reports)
             assert link.rate_bytes_per_s == meter.rate_bytes_per_s or math.isnan(link.rate_bytes_per_s)
@@ -108,7 +108,7 @@ def test_a_record_tells_what_all_answers_that_have_come_by_its_instant_say(
     assert outcome.completed, outcome.reason
     assert {report.index for report in reports.values()} == {FINAL}
     assert all(report.time_ns == 415 * MS for report in reports.values())
-    assert sent_bytes == outcome.bytes_sent == sum(count.bytes for sent in world.carriage.sent for count in sent.values())
+    assert sent_bytes == outcome.bytes_sent == sum(count.bytes for sent in world.transport.sent for count in sent.values())
     assert any(not math.isnan(link.rate_bytes_per_s) for report in reports.values() for link in report.outgoing)
 
 
@@ -122,7 +122,7 @@ def test_meters_are_settled_however_they_are_looked_up(tmp_path: Path) -> None:
         world = idle(tmp_path, PRIVATE)
         transits(world, (0, 0, 1, 5_000))
         peer = world.members[0].peer
-        assert world.carriage.links[0, 1].answers
+        assert world.transport.links[0, 1].answers
         peer.now_ns = world.now_ns + 10 * MS
         assert look(peer.meters).rate_bytes_per_s == pytest.approx(125_000, rel=1e-3)
         assert set(peer.meters) == {1, 2}
@@ -131,7 +131,7 @@ def test_meters_are_settled_however_they_are_looked_up(tmp_path: Path) -> None:
 def test_an_answer_to_nothing_is_counted_as_in_real_time(tmp_path: Path) -> None:
     world = idle(tmp_path, PRIVATE)
     transits(world, (0, 0, 1, 5_000))
-    link = world.carriage.links[0, 1]
+    link = world.transport.links[0, 1]
     link.answers.append((0, 99, 0, 0))
     link.catch_up(10**12)
     assert world.members[0].endpoint.errors == {"acknowledgement": 1}
