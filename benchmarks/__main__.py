@@ -1,6 +1,6 @@
-"""`make bench`: every figure that the project promises, measured side by side in one run.
+"""`make bench`: every figure with a target, measured side by side in one run.
 
-Timings are noisy: each pair of figures is taken in turn several times and the medians are shown with their ratio.
+Timings are noisy: each pair of figures is measured alternately several times and the medians are shown with their ratio.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TURNS = 3
 
 
 def medians(*measures: Callable[[], float]) -> list[float]:
-    """The median of each measure, taken in turn."""
+    """Return the median of each measure; the measures alternate."""
     rows = [[measure() for measure in measures] for _ in range(TURNS)]
     return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
 def steps(console: Console) -> None:
-    """Peer-steps per second of 8 peers on a ring over an unshaped network."""
+    """Print the peer-steps per second of 8 peers on a ring over an unshaped network."""
     table = Table(title="peer-steps per second, 8 processes, batch 32 (ring, unshaped network)")
     for column in ("model", "bare torch loop", "solo", "d-psgd", "d-psgd / bare", "target"):
         table.add_column(column, justify="right")
@@ -47,7 +47,7 @@ def steps(console: Console) -> None:
 
 
 def starting(console: Console) -> None:
-    """How fast 32 peers come up, and how small they are."""
+    """Print the start-up time of 32 peers, and their memory."""
     found = [start(32) for _ in range(TURNS)]
     seconds = statistics.median(each["first_step_s"] for each in found)
     pss = max(each["pss_mb_max"] for each in found)
@@ -56,9 +56,9 @@ def starting(console: Console) -> None:
 
 
 def links(console: Console) -> None:
-    """Goodput and delay of emulated links, on cores that are free and on cores that are not, beside a link without shaping."""
+    """Print goodput and delay of emulated links and of an unshaped one, on free and on busy cores."""
     may = may_run_realtime()
-    table = Table(title=f"emulated links, asked against got (delay 20 ms, load {os.getloadavg()[0]:.1f})")
+    table = Table(title=f"emulated links, errors of measured rates and delays (delay 20 ms, load {os.getloadavg()[0]:.1f})")
     for column in ("cores", "rate asked", "goodput error", "target", "delay error, median", "target", "p99", "target"):
         table.add_column(column, justify="right")
     for busy in (False, True):
@@ -70,18 +70,18 @@ def links(console: Console) -> None:
                 late = f"{got['delay_error_ms']:.3f} ms", targets[0], f"{got['delay_error_p99_ms']:.3f} ms", targets[1]
                 table.add_row("busy" if busy else "free", rate or "unshaped", *goodput, *late)
     console.print(table)
-    console.print(f"SCHED_FIFO is {'' if may else 'not '}permitted here")
+    console.print(f"SCHED_FIFO is {'' if may else 'not '}permitted on this machine")
 
 
 def wires(console: Console) -> None:
-    """What the wire moves between two processes."""
+    """Print the throughput of the wire between two processes."""
     for size in (65_536, 1 << 20, 1 << 22):
         (rate,) = medians(lambda size=size: wire_bytes_per_s(size, 1 << 30))  # type: ignore[misc]
         console.print(f"wire: {rate / 1e9:.2f} GB/s in messages of {size:,} bytes (target 1 GB/s at 1 MB)")
 
 
 def virtual(console: Console) -> None:
-    """Virtual time: peer-steps per second and memory against the number of peers, and the curve as a picture."""
+    """Print virtual time's peer-steps per second and memory against the number of peers, and draw the curve."""
     loop, bound = medians(loop_steps_per_s, lambda: batched_gradients_per_s(1000))
     table = Table(title="virtual world: digits MLP of 4,810 parameters, batch 32, 4-regular graph")
     for column in ("peers", "strategy", "links", "peer-steps/s", "us a peer-step", "peak memory", "KB a peer", "target"):
@@ -106,7 +106,7 @@ def virtual(console: Console) -> None:
 
 
 def agreement(console: Console) -> None:
-    """Real against virtual time."""
+    """Print the differences between real and virtual time."""
     table = Table(title="processes world against virtual world, 6 peers (aim: 3 %, 3 %, 2 points)")
     for column in ("strategy", "steps", "bytes", "final accuracy, points", "lateness p99"):
         table.add_column(column, justify="right")
@@ -122,10 +122,10 @@ def agreement(console: Console) -> None:
 
 
 def sharing(console: Console) -> None:
-    """The same 200 random transfers over a random shared network in both worlds."""
+    """Print the differences of 200 random transfers over a random shared network between both worlds."""
     from benchmarks.sharing import agreement
 
-    table = Table(title="shared lines, processes against virtual time: 200 transfers, 10 peers (target: within 2 % or 2 ms)")
+    table = Table(title="shared segments, processes against virtual time: 200 transfers, 10 peers (target: within 2 % or 2 ms)")
     for column in ("network", "apart by more", "median", "p99", "worst", "lateness p99"):
         table.add_column(column, justify="right")
     for seed in (1, 2, 3):

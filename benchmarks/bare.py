@@ -1,4 +1,4 @@
-"""What the same gradients cost with nothing around them: a plain torch training loop in as many processes, no exchange."""
+"""The cost of the same gradients alone: a plain torch training loop in as many processes, without exchange."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _train(hidden: list[int], steps: int, barrier: Barrier, seconds: Any) -> Non
 
 
 def torch_loop_steps_per_s(peers: int, hidden: list[int], steps: int) -> float:
-    """Steps per second in all of `peers` processes, each of which trains alone for `steps` steps of batch 32."""
+    """Return the steps per second of all `peers` processes together; each trains alone for `steps` steps of batch 32."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(peers)
     seconds = [context.Value("d", 0.0) for _ in range(peers)]

@@ -1,4 +1,4 @@
-"""What a message costs (processor time) in virtual time over links with traces: `python -m benchmarks.changing_links`."""
+"""The processor time of a message in virtual time over links with traces: `python -m benchmarks.changing_links`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CELL = Cellular(rate_bytes_per_s=1.5e6, variation=0.8, correlation=0.8, delay_ns
 
 
 def microseconds_a_message(links: list[Link]) -> float:
-    """Every link gets a message every 0.1 s, through a shaper of its own."""
+    """Return the processor time of a message, us, if every link gets one every 0.1 s through its own shaper."""
     shapers = [Shaper({0: link}) for link in links]
     began_s = time.process_time()
     for place in range(MESSAGES):
@@ -43,7 +43,7 @@ def main() -> None:
         "constant": [Link(1.5e6, 35_000_000) for _ in rngs],
         "a trace, shared": [ChangingLink(shared, ahead_ns=place * PAUSE_NS) for place in range(LINKS)],
         "a trace each": [ChangingLink(trace.profile(rng)) for rng in rngs],
-        "cellular, drawn as it goes": [ChangingLink(CELL.profile(rng)) for rng in rngs],
+        "cellular, drawn during the run": [ChangingLink(CELL.profile(rng)) for rng in rngs],
         "tcp cubic, 0.1 % loss": [
             TcpLink(Steady(1.5e6, 35_000_000, 0.001), Tcp("cubic", 70_000_000, Losses(0.001, rng))) for rng in rngs
         ],

@@ -1,4 +1,4 @@
-"""How fast a fleet of processes steps, and how fast and how small it starts."""
+"""The speed of a fleet of processes, its start-up time, and its memory at the start."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ every = "600 s"
 
 
 def fleet_steps_per_s(strategy: str, peers: int, hidden: list[int], steps: int) -> float:
-    """Peer-steps per second in all, on a ring over an unshaped network."""
+    """Return the peer-steps per second of all peers together, on a ring over an unshaped network."""
     experiment = Experiment.parse(RING.format(peers=peers, hidden=hidden, strategy=strategy, steps=steps))
     with tempfile.TemporaryDirectory() as folder:
         return float(run(experiment, Path(folder) / "run").summary["steps_per_wall_s"])
 
 
 def start(peers: int) -> dict[str, Any]:
-    """Seconds from the command to the first step of all peers, and each peer's proportional memory (PSS) then, in MB."""
+    """Return the seconds from the command to the first step of all peers, and each peer's memory (PSS) then, MB."""
     with tempfile.TemporaryDirectory() as folder:
         file, out = Path(folder) / "start.toml", Path(folder) / "run"
         text = RING.format(peers=peers, hidden=[64], strategy="d-psgd", steps=10_000_000).replace('"600 s"', '"0.05 s"')
@@ -70,7 +70,7 @@ def start(peers: int) -> dict[str, Any]:
 
 
 def _peers_of(launcher: int) -> list[int]:
-    """The processes forked from the launcher's fork server."""
+    """Return the processes forked from the launcher's fork server."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,6 +1,6 @@
-"""How soon a strategy knows that links have changed, and how long what it had committed waits: `python -m benchmarks.lag`.
+"""The time until a strategy has measured a change of its links, and until its queues are short: `python -m benchmarks.lag`.
 
-Virtual time.  All links change at once; the figures are the median over them.
+In virtual time.  All links change at once; the figures are medians over the links.
 """
 
 from __future__ import annotations
@@ -16,67 +16,67 @@ from rich.table import Table
 
 from benchmarks.utilisation import STEP_NS, STRATEGIES, make_world
 from grapevine.experiments.config.experiment import Stop
-from grapevine.experiments.worlds.virtual.link import Line
-from grapevine.netem import Schedule
+from grapevine.experiments.worlds.virtual.link import PeerLink
+from grapevine.netem import ScheduleNetwork
 from grapevine.peer.strategies import Strategy
 
 RATE_KBIT = 9_000
 ELEMENTS = 60_000  # 240 kB: four steps of the link's time
 CHANGE_NS = 2_000_000_000
 LOOK_NS = 2_000_000
-NEAR = 0.3  # the rate is known when what is measured is within this share of it
+NEAR = 0.3  # a rate is known when the measured one is within this share of it
 FACTORS = (0.1, 0.03, 3.0)
 DELAYS_MS = (5, 100)
 
 
 class Lag(NamedTuple):
-    """Over all links, ms after the change; inf = not before the run's end."""
+    """Times after the change over all links, ms; inf = not before the run's end."""
 
     known_ms: float
     """Median time until the measured rate is near the new one, and stays there for a step."""
     slowest_ms: float
-    """The same, of the slowest link."""
+    """The same time of the slowest link."""
     drained_ms: float
-    """Median time until what waits is less than a horizon's worth, and stays so for a step."""
+    """Median time until the queue is shorter than a horizon, and stays shorter for a step."""
 
 
 def measure(strategy: Strategy, factor: float, delay_ms: float, seconds: float = 10.0) -> Lag:
-    """Change the rate of all links by `factor` and look at meters and queues every 2 ms."""
+    """Change the rate of all links by `factor` and read meters and queues every 2 ms."""
     rates = f"{RATE_KBIT} kbit/s", f"{RATE_KBIT * factor:.0f} kbit/s"
-    network = Schedule(times=("0 s", f"{CHANGE_NS / 1e9} s"), rates=rates, delay=f"{delay_ms} ms")
+    network = ScheduleNetwork(times=("0 s", f"{CHANGE_NS / 1e9} s"), rates=rates, delay=f"{delay_ms} ms")
     with tempfile.TemporaryDirectory() as folder:
         end_ns = CHANGE_NS + int(seconds * 1e9)
         world = make_world(Path(folder), strategy, network, Stop(time=f"{end_ns} ns"), elements=ELEMENTS)
-        lines = list(world.carriage.lines.values())
+        links = list(world.transport.links.values())
         rate = RATE_KBIT * 125 * factor
         near: list[list[bool]] = []
         short: list[list[bool]] = []
 
         def look() -> None:
-            near.append([abs((line.meter.rate_bytes_per_s or 0.0) / rate - 1) <= NEAR for line in lines])
-            short.append([_waits_ns(line, world.now_ns) <= STEP_NS for line in lines])
+            near.append([abs((link.meter.rate_bytes_per_s or 0.0) / rate - 1) <= NEAR for link in links])
+            short.append([_waits_ns(link, world.now_ns) <= STEP_NS for link in links])
 
         for look_ns in range(CHANGE_NS, end_ns, LOOK_NS):
             world._at(look_ns + 1, look)
         world.train(records=False)
-    known = [_since_ms(np.array(near)[:, place]) for place in range(len(lines))]
-    drained = [_since_ms(np.array(short)[:, place]) for place in range(len(lines))]
+    known = [_since_ms(np.array(near)[:, place]) for place in range(len(links))]
+    drained = [_since_ms(np.array(short)[:, place]) for place in range(len(links))]
     return Lag(float(np.median(known)), max(known), float(np.median(drained)))
 
 
-def _waits_ns(line: Line, now_ns: int) -> int:
-    return line.link.free_ns - now_ns
+def _waits_ns(link: PeerLink, now_ns: int) -> int:
+    return link.sender.link.free_ns - now_ns
 
 
 def _since_ms(holds: np.ndarray) -> float:
-    """When it first holds for a step."""
+    """Return the time at which a condition first holds for a whole step, ms; inf if never."""
     steps = STEP_NS // LOOK_NS
     whole = np.convolve(holds, np.ones(steps), "valid") >= steps
     return float(np.argmax(whole) * LOOK_NS / 1e6) if whole.any() else np.inf
 
 
 def target_ms(delay_ms: float) -> float:
-    """Two round trips and two steps."""
+    """Return the target, two round trips and two steps, ms."""
     return 4 * delay_ms + 2 * STEP_NS / 1e6
 
 

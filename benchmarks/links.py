@@ -1,4 +1,4 @@
-"""How true emulated links are: goodput and one-way delay, asked against got, by the peers' own sockets and threads."""
+"""The errors of emulated links: goodput and one-way delay, measured by the peers' own sockets and threads."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ name = "path"
 
 
 def link_truth(rate: str | None, delay: str = "") -> dict[str, Any]:
-    """Over both directions of one link: worst relative rate error, median and 99th percentile of the delay error (ms).
+    """Return over both directions of one link: worst relative rate error, median and 99th percentile of the delay error (ms).
 
-    Without a rate the link is unshaped: then the delay error is what this machine's sockets and threads take by themselves.
+    Without a rate the link is unshaped: then the delay error is the delay of this machine's sockets and threads.
     """
     network = f'name = "uniform"\nrate = "{rate}"\ndelay = "{delay}"' if rate else 'name = "unshaped"'
     rows = probe(Experiment.parse(PAIR.format(network=network)))
@@ -41,7 +41,7 @@ def link_truth(rate: str | None, delay: str = "") -> dict[str, Any]:
 
 @contextmanager
 def busy_cores() -> Iterator[int]:
-    """Every core of this machine computes something else, at the usual priority; how many there are."""
+    """Keep every core of this machine busy inside this context, at the usual priority; give the number of cores."""
     cores = len(os.sched_getaffinity(0))
     burners = [multiprocessing.get_context("spawn").Process(target=_burn, daemon=True) for _ in range(cores)]
     for burner in burners:

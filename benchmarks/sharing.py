@@ -1,4 +1,4 @@
-"""Whether both worlds share lines alike: the same random transfers over a random shared network, transfer by transfer.
+"""Agreement of both worlds on shared segments: the same random transfers over a random shared network, one by one.
 
 `python -m benchmarks.sharing [seeds]`
 """
@@ -23,12 +23,12 @@ from grapevine.peer.peer import Peer
 from grapevine.peer.strategies import Strategy
 
 Transfer = tuple[int, int, int, int]
-"""When it is asked for (ns), from whom, to whom, and how many numbers of 4 bytes."""
+"""(time of the offer in ns, source, target, number of 4-byte elements)."""
 MOST_ELEMENTS = 100_000
 
 
 class Transfers(Strategy, frozen=True, tag="transfers"):
-    """Sends what it is told to; a peer's weights end up as the instants (s) at which each transfer arrived there."""
+    """Sends the listed transfers; a peer's final weights are the instants (s) at which each transfer arrived there."""
 
     listed: tuple[Transfer, ...]
     end_ns: int
@@ -46,7 +46,7 @@ class Transfers(Strategy, frozen=True, tag="transfers"):
 
 
 def random_network(seed: int, peers: int) -> nx.Graph:
-    """Access lines and links of random rates and delays, some of each unlimited."""
+    """Return a graph whose access lines and links have random rates and delays, some of each unlimited."""
     rng = np.random.default_rng([seed, peers])
     graph = nx.gnp_random_graph(peers, 0.6, seed=int(rng.integers(2**31)))
     nx.add_path(graph, range(peers))
@@ -61,7 +61,7 @@ def random_network(seed: int, peers: int) -> nx.Graph:
 
 
 def random_transfers(graph: nx.Graph, seed: int, count: int, within_s: float) -> tuple[Transfer, ...]:
-    """Sizes from 4 to 400 KB, at random instants, over random links."""
+    """Return transfers of 4 to 400 KB at random instants over random links."""
     rng = np.random.default_rng([seed, count, 7])
     pairs = [pair for u, v in graph.edges for pair in ((u, v), (v, u))]
     listed = []
@@ -73,7 +73,7 @@ def random_transfers(graph: nx.Graph, seed: int, count: int, within_s: float) ->
 
 
 def arrivals_s(graph: nx.Graph, listed: tuple[Transfer, ...], world: AnyWorld, seconds: float) -> tuple[np.ndarray, float]:
-    """When each transfer has arrived, nan where it did not; and how late the run was, ms (99th percentile)."""
+    """Return each transfer's arrival (s, nan if it did not arrive) and the run's lateness (ms, 99th percentile)."""
     experiment = Experiment(
         peers=len(graph), topology=graph, network=Edges(), world=world, devices=UniformDevices(speed="1 samples/s"),
         task=Quadratic(dimension=max(MOST_ELEMENTS, len(listed))), record=Record(every="1000 s"),
@@ -86,7 +86,7 @@ def arrivals_s(graph: nx.Graph, listed: tuple[Transfer, ...], world: AnyWorld, s
 
 
 def agreement(seed: int, peers: int = 10, count: int = 200, within_s: float = 6.0, seconds: float = 12.0) -> dict[str, float]:
-    """How far the two worlds lie apart: share of transfers that differ by more than 2 % and more than 2 ms, and the worst."""
+    """Return the differences of the two worlds: the share of transfers apart by more than 2 % and 2 ms, and quantiles."""
     graph = random_network(seed, peers)
     listed = random_transfers(graph, seed, count, within_s)
     virtual, _ = arrivals_s(graph, listed, Virtual(), seconds)

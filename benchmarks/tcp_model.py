@@ -1,10 +1,10 @@
-"""How far models of TCP are from observed transfers: `python -m benchmarks.tcp_model`.
+"""Errors of TCP models against observed transfers: `python -m benchmarks.tcp_model`.
 
-Each condition's messages are replayed in order, with the pauses between them, many times where packets are lost; the error is
+Each condition's messages are replayed in order, with the pauses between them, many times if packets are lost; the error is
 that of the mean transfer time of each size of 64 KB and more. The observations are real Linux TCP over packet-level emulated
-links; the files in tests/netem/data say how. Those of tcp_observations.json (made by benchmarks.tcp_observe) hold every
-pause, and a part of them was not looked at while the model was made. Those of tcp_transfers.json do not hold the single
-pauses, only that they were 0.6 to 1.05 s, at round trips of 20 to 200 ms: they are spread so over the round trips;
+links; the files in tests/netem/data describe the method. Those of tcp_observations.json (made by benchmarks.tcp_observe) hold
+every pause, and a part of them was held out when the model was made. Those of tcp_transfers.json do not hold the single
+pauses, only their range of 0.6 to 1.05 s, at round trips of 20 to 200 ms: the replay spreads them over the round trips;
 `--pause uniform` draws them instead.
 """
 
@@ -34,7 +34,7 @@ SETS: dict[str, tuple[str, bool | None]] = {
     "seen": ("tcp_observations.json", False),
     "held out": ("tcp_observations.json", True),
 }
-"""The sets of observations: their file, and of its conditions those held out or those not."""
+"""The sets of observations: name -> file, and whether to take its held-out conditions, the others, or (None) all."""
 LEAST_BYTES = 64_000
 REPLAYS = 40
 
@@ -42,7 +42,7 @@ Pause = Callable[[float, np.random.Generator], float]
 
 
 class Error(NamedTuple):
-    """One size under one condition."""
+    """The error of one size under one condition."""
 
     control: str
     loss: float
@@ -58,17 +58,17 @@ class Error(NamedTuple):
 
 
 def spread_pause(rtt_s: float, rng: np.random.Generator) -> float:
-    """0.6 s at a round trip of 20 ms to 1.05 s at 200 ms."""
+    """Return a pause from 0.6 s at a round trip of 20 ms to 1.05 s at 200 ms."""
     return 0.55 + 2.5 * rtt_s
 
 
 def uniform_pause(rtt_s: float, rng: np.random.Generator) -> float:
-    """Anything from 0.6 to 1.05 s."""
+    """Return a random pause from 0.6 to 1.05 s."""
     return float(rng.uniform(0.6, 1.05))
 
 
 def rounds(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
-    """The model of netem.links.tcp."""
+    """Return the transfer times by the model of netem.links.tcp, s."""
     delay_ns = round(condition["rtt"] * 5e8)
     line = Steady(condition["rate"] / 8, delay_ns, condition["loss"])
     losses = Losses(condition["loss"], rng) if condition["loss"] else None
@@ -83,12 +83,12 @@ def rounds(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) ->
 
 
 def plain(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
-    """Delay + size / rate."""
+    """Return the transfer times by delay + size / rate, s."""
     return [condition["rtt"] / 2 + size * 8 / condition["rate"] for size, *_ in condition["obs"]]
 
 
 def mathis(condition: dict[str, Any], rng: np.random.Generator, pause: Pause) -> list[float]:
-    """Delay + size / the rate that Mathis' formula leaves: what a network does without a TCP model."""
+    """Return the transfer times by delay + size / rate, capped by Mathis' formula: a network without `tcp`."""
     spec = LinkSpec(condition["rate"] / 8, round(condition["rtt"] * 5e8), 0, condition["loss"])
     return [condition["rtt"] / 2 + size / spec.effective_rate_bytes_per_s for size, *_ in condition["obs"]]
 
@@ -108,7 +108,7 @@ GROUPS: dict[str, Callable[[Error], bool]] = {
 
 
 def observations(name: str) -> list[dict[str, Any]]:
-    """The conditions of a set, each with `obs`: [bytes, seconds] or [bytes, seconds, seconds of pause before], in order."""
+    """Return the conditions of a set, each with `obs`: [bytes, seconds] or [bytes, seconds, seconds of pause before]."""
     file, held_out = SETS[name]
     conditions: list[dict[str, Any]] = json.loads((DATA / file).read_text())["conditions"]
     for condition in conditions:
@@ -121,7 +121,7 @@ def observations(name: str) -> list[dict[str, Any]]:
 def errors(
     model: Callable[..., list[float]], name: str = "transfers", pause: Pause = spread_pause, replays: int = REPLAYS
 ) -> list[Error]:
-    """The errors of a model on a set of observations, one for each condition and size."""
+    """Return the errors of a model on a set of observations, one for each condition and size."""
     found = []
     for number, condition in enumerate(observations(name)):
         times = replays if model is rounds else 1
@@ -141,7 +141,7 @@ def errors(
 
 
 def figures(found: list[Error], group: str) -> tuple[float, float]:
-    """Median and 90th percentile of the relative error's size, in a group."""
+    """Return median and 90th percentile of the absolute relative error in a group."""
     sizes = [abs(error.relative) for error in found if GROUPS[group](error)]
     return (float(np.median(sizes)), float(np.quantile(sizes, 0.9))) if sizes else (math.nan, math.nan)
 
@@ -149,7 +149,7 @@ def figures(found: list[Error], group: str) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pause", choices=("spread", "uniform"), default="spread")
-    parser.add_argument("--each", action="store_true", help="every condition and size")
+    parser.add_argument("--each", action="store_true", help="print every condition and size")
     options = parser.parse_args()
     pause = spread_pause if options.pause == "spread" else uniform_pause
     table = Table(title="relative error of the mean transfer time, messages of 64 KB and more: median / 90th percentile")

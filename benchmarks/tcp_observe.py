@@ -1,11 +1,11 @@
-"""Observe real TCP over an emulated link, to hold benchmarks.tcp_model against: `python -m benchmarks.tcp_observe out.json`.
+"""Observe real TCP over an emulated link, as a reference for benchmarks.tcp_model: `python -m benchmarks.tcp_observe out.json`.
 
-For each condition two processes, each in a network namespace, talk over one TCP connection; a third carries every IP packet
-between their TUN devices, with a rate, a droptail queue of max(BDP, 50 ms), loss of each packet by itself and a delay, in
-both directions. Needs root and /dev/net/tun; nothing leaves the namespaces, and they end with their processes. The messages'
-sizes come in turn, the pauses between them are drawn from a range. Of each message the time from its first byte's sending to
-its last byte's arrival is kept, and the pause before it, so that a model can replay it. Conditions under which the third
-process was too late to be believed (LATE_SHARE) are left out, and named.
+For each condition two processes, each in a network namespace, use one TCP connection; a third carries every IP packet
+between their TUN devices, with a rate, a droptail queue of max(BDP, 50 ms), independent loss of packets and a delay, in
+both directions. Needs root and /dev/net/tun; no packet leaves the namespaces, and they end with their processes. The
+messages' sizes alternate, the pauses between them are drawn from a range. For each message the file holds the time from its
+first byte's sending to its last byte's arrival, and the pause before it, so that a model can replay it. Conditions under which
+the third process was too late (LATE_SHARE) are left out, and printed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SIZES = (30_000, 64_000, 150_000, 400_000, 1_000_000, 2_000_000, 4_000_000, 8_00
 RTTS = (0.01, 0.03, 0.05, 0.06, 0.1, 0.12, 0.15, 0.25)
 RATES = tuple(megabit * 1e6 for megabit in (5, 8, 15, 30, 50, 80, 150, 200))
 MESSAGE_AT_MOST_S = 4.0
-QUIET_SHARE = 0.25  # of the time, for links that lose nothing: their times vary less
+QUIET_SHARE = 0.25  # of the time, for links without loss: their times vary less
 MSS_BYTES = 1448
 CLONE_NEWNET = 0x40000000
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
@@ -51,11 +51,11 @@ WHAT = (
     "emulator's lateness."
 )
 LATE_SHARE = 0.05
-"""Of the round trip: how late the emulator may be (99th percentile)."""
+"""The largest lateness of the emulator (99th percentile) as a share of the round trip."""
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """A link, a congestion control, and what is sent."""
+    """A link, a congestion control, and the messages' sizes and pauses."""
 
     rtt: float
     rate: float
@@ -66,7 +66,7 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 def conditions(seed: int, each: int) -> list[Condition]:
-    """`each` conditions of every congestion control and loss, drawn; no message should take much longer than 4 s."""
+    """Draw `each` conditions of every congestion control and loss, in which no message should take much longer than 4 s."""
     rng = random.Random(seed)
     found = []
     for control in ("cubic", "bbr"):
@@ -83,7 +83,7 @@ def conditions(seed: int, each: int) -> list[Condition]:
 
 
 def observe(condition: Condition, lasts_s: float, seed: int) -> dict[str, Any]:
-    """Send messages for so long (s); the condition with its observations, drops, and the emulator's 99 % lateness in ms."""
+    """Send messages for `lasts_s`; return the condition with its observations, drops and 99th percentile of lateness, ms."""
     command = [sys.executable, "-m", "benchmarks.tcp_observe", "--one", msgspec.json.encode(condition).decode()]
     command += [str(lasts_s), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=lasts_s + 120)
@@ -101,25 +101,25 @@ def _observe_here(condition: Condition, lasts_s: float, seed: int) -> dict[str, 
         os.close(end)
     try:
         _hurry()
-        told, drops, late_s = _carry(sender_at, receiver_at, results[0], condition, seed)
+        text, drops, late_s = _carry(sender_at, receiver_at, results[0], condition, seed)
     finally:
         for pid in (sender_pid, receiver_pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
             os.waitpid(pid, 0)
     late_ms = 1e3 * sorted(late_s)[int(0.99 * len(late_s))] if late_s else 0.0
-    took_ms, pause_ms = zip(*json.loads(told), strict=True)
+    took_ms, pause_ms = zip(*json.loads(text), strict=True)
     return {"drops": drops, "late_ms": round(late_ms, 3), "took_ms": took_ms, "pause_ms": pause_ms}
 
 
 def _endpoint(work: Any, which: int) -> tuple[int, int]:
-    """A process in a namespace of its own that does `work`; its TUN device, open, and its number."""
+    """Start a process in its own namespace that calls `work`; return its open TUN device and its process number."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid = os.fork()
     if pid == 0:
         try:
             if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "a network namespace of its own needs root")
+                raise OSError(ctypes.get_errno(), "a new network namespace needs root")
             device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22s", b"tun0", IFF_TUN | IFF_NO_PI, b""))
             for words in (f"addr add {ADDRESSES[which]}/24 dev tun0", "link set tun0 txqueuelen 20000 up", "link set lo up"):
@@ -127,7 +127,7 @@ def _endpoint(work: Any, which: int) -> tuple[int, int]:
             _hurry()
             socket.send_fds(theirs, [b"x"], [device])
             work()
-        except BaseException:  # noqa: BLE001 - the other side hears of it
+        except BaseException:  # noqa: BLE001 - the other process sees the closed connection
             traceback.print_exc()
         finally:
             os._exit(0)
@@ -138,13 +138,13 @@ def _endpoint(work: Any, which: int) -> tuple[int, int]:
 
 
 def _hurry() -> None:
-    """Real-time priority, so that other work on this machine does not delay packets."""
+    """Set real-time priority, so that other work on this machine does not delay packets."""
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
 def _receive(ready: int, answers: int) -> None:
-    """Answer for each message with the time when its last byte was there."""
+    """Answer each message with the time of its last byte's arrival."""
     with socket.create_server((ADDRESSES[1], PORT)) as server:
         os.write(ready, b"x")
         connection, _ = server.accept()
@@ -187,7 +187,7 @@ class _Packet(NamedTuple):
 
 
 class _Way:
-    """One direction."""
+    """One direction of the link."""
 
     def __init__(self, condition: Condition, rng: random.Random) -> None:
         self._condition = condition
@@ -207,7 +207,7 @@ class _Way:
 
 
 def _carry(sender: int, receiver: int, results: int, condition: Condition, seed: int) -> tuple[str, int, list[float]]:
-    """Carry packets until there is a result: it, the packets dropped on the way of the data, and how late packets were."""
+    """Carry packets until there is a result; return it, the number of dropped data packets, and the packets' lateness, s."""
     rng = random.Random(seed + 1)
     forth, back = _Way(condition, rng), _Way(condition, rng)
     late_s: list[float] = []
@@ -234,18 +234,18 @@ def _packets(device: int) -> Iterator[bytes]:
     with contextlib.suppress(BlockingIOError):
         for _ in range(64):
             data = os.read(device, 2048)
-            if data[0] >> 4 == 4:  # IPv6 solicits routers
+            if data[0] >> 4 == 4:  # IPv6 packets are router solicitations
                 yield data
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?", default=Path("tcp_observations.json"))
-    parser.add_argument("--each", type=int, default=4, help="conditions of every congestion control and loss")
-    parser.add_argument("--lasts", type=float, default=60.0, help="seconds of each")
-    parser.add_argument("--at-once", type=int, default=4, help="conditions at one time")
-    parser.add_argument("--seed", type=int, default=1, help="of the conditions, pauses and losses")
-    parser.add_argument("--held-out", action="store_true", help="mark them as not looked at while a model is made")
+    parser.add_argument("--each", type=int, default=4, help="number of conditions of every congestion control and loss")
+    parser.add_argument("--lasts", type=float, default=60.0, help="seconds for each condition")
+    parser.add_argument("--at-once", type=int, default=4, help="number of conditions at one time")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the conditions, pauses and losses")
+    parser.add_argument("--held-out", action="store_true", help="mark the conditions as held out from the making of a model")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

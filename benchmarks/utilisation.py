@@ -1,6 +1,6 @@
-"""How far strategies that adapt to measured rates use links, alone and where several share a line, and what queues they leave.
+"""Utilisation and queues of links, alone and on shared segments, with strategies that adapt to measured rates.
 
-Virtual time.  `python -m benchmarks.utilisation [strategy ...]`
+In virtual time.  `python -m benchmarks.utilisation [strategy ...]`
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PEERS = 4
 ELEMENTS = 10_000
 MODEL_BYTES = 4 * ELEMENTS
 STEP_NS = 50_000_000
-PACES = (1.0, 0.97, 1.03, 0.985)  # of the peers, so that their steps begin at ever other times
-LOOKS = 8  # at the queues, in a horizon
+PACES = (1.0, 0.97, 1.03, 0.985)  # of the peers, so that their steps do not stay in phase
+LOOKS = 8  # readings of the queues in a horizon
 DELAYS_MS = (1, 5, 20, 100, 300)
 RATIOS = (0.5, 1.2, 6.0, 50.0)
 STRATEGIES: dict[str, Strategy] = {
@@ -44,26 +44,26 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 class Use(NamedTuple):
-    """What became of the lines of a fleet, over the second half of a run."""
+    """Use of a fleet's segments, over the second half of a run."""
 
     share: float
-    """Bytes carried over what the lines can carry in that time."""
+    """Bytes carried over the bytes that the segments can carry in that time."""
     expected: float
-    """The same, of a strategy that keeps a share `fill` of every line busy, or sends one whole model a step."""
+    """The same share, of a strategy that keeps a share `fill` of every segment busy, or sends one whole model a step."""
     standing_ns: float
-    """95th percentile of the time that a line needs for the least that waits for it during a horizon."""
+    """95th percentile of the time that a segment needs for its shortest queue during a horizon, ns."""
     standing_horizons: float
-    """The same, in horizons: a step, or as many as the strategy saves up."""
+    """The same time in horizons: a step, or as many steps as the strategy saves up."""
     longest_horizons: float
-    """The longest queue of all, in horizons."""
+    """The longest queue of all segments, in horizons."""
     rates: float
-    """The sum of the measured rates over what the line carries, on average."""
+    """The sum of the measured rates over the segment's rate, on average."""
 
 
 def make_world(
     folder: Path, strategy: Strategy, network: Network, stop: Stop, step_ns: int = STEP_NS, elements: int = ELEMENTS
 ) -> VirtualWorld:
-    """A fleet of four, everybody with everybody, whose steps take about `step_ns`."""
+    """Return a fleet of four peers on a complete graph, whose steps take about `step_ns`."""
     targets = tuple(tuple(row) for row in np.random.default_rng(6).normal(0, 3, (PEERS, elements)).tolist())
     devices = MixedDevices(speeds=tuple(f"{pace * 1e9 / step_ns:.6f} samples/s" for pace in PACES))
     experiment = Experiment(
@@ -78,7 +78,7 @@ def measure(
     strategy: Strategy, network: Network, groups: list[list[tuple[int, int]]], rate_bytes_per_s: float, steps: int = 320,
     step_ns: int = STEP_NS,
 ) -> Use:  # fmt: skip
-    """Run a strategy; each of the `groups` of links shares one line of `rate_bytes_per_s`."""
+    """Run a strategy; each of the `groups` of links shares one segment of `rate_bytes_per_s`."""
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), strategy, network, Stop(time=f"{steps * step_ns} ns"), step_ns)
         found = _Looks(world, groups, rate_bytes_per_s)
@@ -108,7 +108,7 @@ def measure(
 
 
 class _Looks:
-    """What is seen of the lines of a world as it goes on."""
+    """Readings of a world's segments during a run."""
 
     def __init__(self, world: VirtualWorld, groups: list[list[tuple[int, int]]], rate_bytes_per_s: float) -> None:
         self.world = world
@@ -119,21 +119,21 @@ class _Looks:
         self.counts: list[list[int]] = []
 
     def look(self) -> None:
-        lines, now_ns = self.world.carriage.lines, self.world.now_ns
-        waiting = [sum(lines[pair].waiting_bytes(now_ns) for pair in group) for group in self.groups]
+        links, now_ns = self.world.transport.links, self.world.now_ns
+        waiting = [sum(links[pair].waiting_bytes(now_ns) for pair in group) for group in self.groups]
         self.waiting_ns.append([each / self.rate_bytes_per_s * 1e9 for each in waiting])
-        measured = [[lines[pair].meter.rate_bytes_per_s or 0.0 for pair in group] for group in self.groups]
+        measured = [[links[pair].meter.rate_bytes_per_s or 0.0 for pair in group] for group in self.groups]
         self.rates.append(float(np.mean([sum(each) for each in measured])) / self.rate_bytes_per_s)
 
     def count(self) -> None:
-        lines = self.world.carriage.lines
-        self.counts.append([sum(lines[pair].sent.bytes for pair in group) for group in self.groups])
+        links = self.world.transport.links
+        self.counts.append([sum(links[pair].sent.bytes for pair in group) for group in self.groups])
 
 
 def settings(delay_ms: float, ratio: float) -> dict[str, tuple[Network, list[list[tuple[int, int]]], float]]:
-    """The networks, by name: which links share a line, and what each line carries.
+    """Return the networks by name, each with the groups of links that share a segment, and a segment's rate, bytes/s.
 
-    `ratio`: model bytes over what a link's part of its line carries in a step.
+    `ratio`: model bytes over the bytes that a link's part of its segment carries in a step.
     """
     pairs = [(source, target) for source in range(PEERS) for target in range(PEERS) if source != target]
     rate = MODEL_BYTES / (ratio * STEP_NS / 1e9)
@@ -154,8 +154,8 @@ def settings(delay_ms: float, ratio: float) -> dict[str, tuple[Network, list[lis
 
 
 def table(names: list[str], setting: str, delays_ms: tuple[float, ...], ratios: tuple[float, ...]) -> Table:
-    """One row a delay and ratio, three figures a strategy."""
-    title = f"{setting}: carried / expected of the line (95 % of queues, horizons; sum of measured rates over the line)"
+    """Return a table with one row for each delay and ratio, and the figures of each strategy."""
+    title = f"{setting}: carried / expected share of the segment (95 % of queues, in ms and horizons, longest; measured rates)"
     made = Table(title=title)
     for column in ("delay", "ratio", *names):
         made.add_column(column, justify="right")

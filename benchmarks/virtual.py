@@ -1,6 +1,6 @@
-"""How fast virtual time runs, and how its time and memory grow from a hundred to ten thousand peers.
+"""The speed of virtual time, and the growth of its time and memory from a hundred to ten thousand peers.
 
-Beside it, in the same run: a plain torch loop over the same gradients, and the batched gradient alone (the bound).
+In the same run, for comparison: a plain torch loop over the same gradients, and the batched gradient alone (the bound).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ print(json.dumps({"steps_per_s": steps / seconds, "peak_mb": peak_mb}))
 
 
 def engine(strategy: str, peers: int, steps: int, shaped: bool = False, mixed: bool = False) -> dict[str, Any]:
-    """Peer-steps per second of the virtual world and the peak memory of its process, measured in a process of its own.
+    """Return the peer-steps per second of the virtual world and its peak memory, measured in a new process.
 
     `shaped`: over links between 11 regions instead of an unshaped network; `mixed`: on devices that differ fourfold.
     """
@@ -75,7 +75,7 @@ def engine(strategy: str, peers: int, steps: int, shaped: bool = False, mixed: b
 
 
 def batched_gradients_per_s(peers: int) -> float:
-    """The bound: all peers' gradients in batched calls, with nothing around them."""
+    """Return the bound: the rate of all peers' gradients in batched calls alone."""
     from grapevine.experiments.tasks import Bootstrap, Digits
 
     problem = Digits().problem(peers, Bootstrap(), 0)
@@ -90,14 +90,14 @@ def batched_gradients_per_s(peers: int) -> float:
 
 
 def loop_steps_per_s(steps: int = 3_000) -> float:
-    """A plain torch loop over the peers' steps, one after the other, in one process."""
+    """Return the steps per second of a plain torch loop over the peers' steps, one after the other, in one process."""
     from benchmarks.bare import torch_loop_steps_per_s
 
     return torch_loop_steps_per_s(1, [64], steps)
 
 
 def draw(curve: list[tuple[int, float, float]]) -> Path:
-    """Time per peer-step and memory against the number of peers, as a page; returns where it lies."""
+    """Draw time per peer-step and memory against the number of peers on a page; return its path."""
     import plotly.graph_objects as go
 
     peers, microseconds, megabytes = zip(*curve, strict=True)

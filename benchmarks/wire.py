@@ -1,4 +1,4 @@
-"""How fast the wire moves whole messages between two processes: encoded, framed, sent, checked, assembled."""
+"""The throughput of whole messages between two processes: encoded, framed, sent, checked, assembled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _receive(address: str, messages: int, answer: Any) -> None:
 
 
 def wire_bytes_per_s(message_bytes: int, total_bytes: int) -> float:
-    """Bytes per second of messages of one size, from encoding to the whole body on the other side, over ipc."""
+    """Return the bytes per second of messages of one size, from encoding to the whole body on the other side, over ipc."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     messages = max(20, total_bytes // message_bytes)

@@ -1,4 +1,4 @@
-"""Whether real and virtual time agree: each strategy of the suite in both worlds, side by side."""
+"""Agreement of real and virtual time: each strategy of the suite in both worlds, side by side."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SUITE = Path(__file__).parents[1] / "experiments" / "suites" / "worlds-agree.tom
 
 
 def differences() -> list[dict[str, Any]]:
-    """One row a strategy: the relative difference of steps and bytes, and of the final accuracy in points."""
+    """Return one row for each strategy: the relative difference of steps and bytes, and of the final accuracy in points."""
     import pandas
 
     with tempfile.TemporaryDirectory() as folder:
         if grapevine(["sweep", str(SUITE), "--out", folder, "--quiet"]) != 0:
-            raise RuntimeError("a run of the suite did not end well; run the sweep by hand to see which")
+            raise RuntimeError("a run of the suite failed; run the sweep by hand to see which")
         table = pandas.read_parquet(Path(folder) / "table.parquet")
     rows = []
     for strategy, pair in table.groupby("strategy.name", sort=False):

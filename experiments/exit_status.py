@@ -4,18 +4,18 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """What a command ends with; a sweep ends with the worst of its runs."""
+    """The exit status of a command; a sweep ends with the worst status of its runs."""
 
     DONE = 0
-    """Everything that was asked for was done."""
+    """The command completed."""
     INCOMPLETE = 1
-    """A run ended early or is incomplete: its summary says why."""
+    """A run ended early or is incomplete: its summary has the reason."""
     BAD_INPUT = 2
-    """What was given cannot be carried out: one message says why, and nothing was started."""
+    """The input is wrong: one message names the mistake and the cure, and no run was started."""
     LOST = 3
-    """Done, but peers were lost that the file did not ask to lose."""
+    """Completed, but peers were lost that no event of the file killed."""
     INTERRUPTED = 130
-    """Somebody interrupted it; what was written by then is complete."""
+    """Interrupted; the files written by then are complete."""
 
 
 TOLD = """\
@@ -25,10 +25,10 @@ TOLD = """\
   2    bad input: one message says what to change, and nothing was started
   130  interrupted: what was written by then is complete
 """
-"""The same for people, from good to bad."""
+"""The same as text for the help, from good to bad."""
 _FROM_GOOD_TO_BAD = (ExitStatus.DONE, ExitStatus.LOST, ExitStatus.INCOMPLETE, ExitStatus.BAD_INPUT, ExitStatus.INTERRUPTED)
 
 
 def worst(*statuses: ExitStatus) -> ExitStatus:
-    """The worst of several statuses; `DONE` of none."""
+    """Return the worst of several statuses; `DONE` if there is none."""
     return max(statuses, key=_FROM_GOOD_TO_BAD.index, default=ExitStatus.DONE)

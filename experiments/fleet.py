@@ -13,15 +13,22 @@ import numpy as np
 from grapevine import topology
 from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large, refuse_too_many
 from grapevine.experiments.config.errors import ConfigError, config_error
+from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.experiment import Experiment, Processes, Virtual
+from grapevine.experiments.config.own_codec import refuse_codec
 from grapevine.experiments.kernel import carried
+from grapevine.experiments.membership import MembershipPlan, compile_membership
 from grapevine.experiments.open_files import files_allowed, files_needed
-from grapevine.experiments.scenario import planned
+from grapevine.experiments.scenario import in_order, planned
 from grapevine.experiments.tasks import AnyTask, Problem
 from grapevine.experiments.tasks.partitions import Partition, Spared
 from grapevine.experiments.tasks.trial import try_out
 from grapevine.netem import Device, NetworkPlan
-from grapevine.netem.units import duration_ns
+from grapevine.netem.units import duration_ns, show_bytes
+from grapevine.peer.layout import Layout
+from grapevine.peer.spaces import Facts, Space, Spaces, checked
+from grapevine.peer.wrappers.board import LIMIT_BYTES as BOARD_BYTES
+from grapevine.peer.wrappers.board import Board
 from grapevine.topology import Figures, Schedule, ScheduleFigures, TimeVarying
 from grapevine.topology.graphs.base import check_links
 
@@ -37,7 +44,8 @@ class Fleet:
 
     `graph` holds every link that is ever used, undirected since answers travel back; `rounds` who sends to whom at each step
     where that changes or links go one way, else None; `shares` W of the first round, a sparse array [peers, peers]; `plan` the
-    asked network; `devices` one a peer; `problem` the task.
+    asked network; `devices` one a peer; `problem` the task; `membership` who joins and leaves when, None where all stay: then
+    `graph` holds every link that any two members ever have, and `shares` the weights of the members at the start.
     """
 
     experiment: Experiment
@@ -47,6 +55,32 @@ class Fleet:
     devices: list[Device]
     problem: Problem
     rounds: Schedule | None = None
+    spaces: tuple[Space, ...] = ()
+    """The vectors besides the model that the strategy declares."""
+    membership: MembershipPlan | None = None
+
+    @property
+    def wrapped(self) -> list[int]:
+        """The peers that any of the experiment's wrappers stands at, ascending."""
+        return sorted({peer for wrapper in self.experiment.wrappers for peer in wrapper.among(self.experiment.peers)})
+
+    @property
+    def all_spaces(self) -> Spaces:
+        """The model, and the vectors besides it that the strategy declares."""
+        return Spaces(self.problem.size, self.experiment.codec, self.spaces)
+
+    @property
+    def first_graph(self) -> nx.Graph:
+        """Who may talk to whom at the start, on the nodes 0 to members - 1: all links, unless members change."""
+        if self.membership is None:
+            return self.graph
+        return nx.convert_node_labels_to_integers(self.membership.graph, ordering="sorted")
+
+    @property
+    def script(self) -> list[Event]:
+        """What happens while the fleet runs, in order of time: the experiment's events, and those of its law of membership."""
+        drawn = [] if self.membership is None else self.membership.drawn
+        return in_order([*self.experiment.events, *drawn])
 
     @property
     def stop_ns(self) -> int | None:
@@ -63,6 +97,8 @@ class Fleet:
         """W_ij of each neighbour of a peer, in order of neighbour; 0 for who is heard in other rounds only."""
         row = slice(self.shares.indptr[peer], self.shares.indptr[peer + 1])
         heard = dict(zip(self.shares.indices[row].tolist(), self.shares.data[row].tolist(), strict=True))
+        if self.membership is not None:
+            return {neighbour: weight for neighbour, weight in sorted(heard.items()) if neighbour != peer}
         return {neighbour: heard.get(neighbour, 0.0) for neighbour in sorted(self.graph.neighbors(peer))}
 
     @property
@@ -73,7 +109,12 @@ class Fleet:
 
     @property
     def figures(self) -> Figures | ScheduleFigures:
-        """What theory says of the mixing: spectral gap, effective neighbours, ..."""
+        """What theory says of the mixing: spectral gap, effective neighbours, ...; of the members at the start."""
+        if self.membership is not None and self.membership.schedule is not None:
+            return topology.analyse(self.membership.schedule.plan(len(self.membership.first), self.experiment.seed))
+        if self.membership is not None:
+            at_first: Figures = topology.analyse(self.first_graph, self.membership.rule)
+            return at_first
         if self.rounds is not None and self.rounds.period != 1:
             return topology.analyse(self.rounds)
         rule = mixing_rule(self.experiment)
@@ -91,13 +132,19 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     refuse_too_many(experiment)
     make_problem = make_problem or problem_of
     problem = make_problem(experiment) if _laid_after(experiment) == "data" else None
-    laid = _located("topology", lambda: _laid(experiment, problem))
-    graph = _located("topology", lambda: laid.reach) if isinstance(laid, Schedule) else laid
-    graph = nx.Graph(graph) if graph.is_directed() else graph
+    membership = compile_membership(experiment, mixing_rule(experiment), lambda: _seen(experiment, problem))
+    if membership is None:
+        laid = _located("topology", lambda: _laid(experiment, problem))
+        graph = _located("topology", lambda: laid.reach) if isinstance(laid, Schedule) else laid
+        graph = nx.Graph(graph) if graph.is_directed() else graph
+    else:
+        graph, laid = membership.reach, membership.graph
     _refuse_rounds(experiment, laid)
     _refuse_missing_edges(experiment, graph)
-    _refuse_unstable(experiment, graph)
+    if membership is None:  # else that was looked at for each of its graphs
+        _refuse_unstable(experiment, graph)
     _refuse_aggregator(experiment)
+    refuse_codec(experiment.codec)
     _refuse_taken_ports(experiment)
     _refuse_too_few_files(experiment, graph)
     plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))
@@ -107,9 +154,20 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     refuse_beyond(experiment, plan, devices)
     _refuse_endless(experiment, devices)
     shares, rounds = _located("topology.mixing", lambda: _mixed(experiment, laid, plan))
+    if membership is not None:
+        shares = _among_all(shares, membership.first, experiment.peers)
     problem = problem or make_problem(experiment)
     refuse_too_large(experiment, problem.size)
-    return Fleet(experiment, graph, shares, plan, devices, problem, rounds)
+    fleet = Fleet(experiment, graph, shares, plan, devices, problem, rounds, _declared(experiment, problem), membership)
+    _refuse_wrappers(fleet)
+    return fleet
+
+
+def _declared(experiment: Experiment, problem: Problem) -> tuple[Space, ...]:
+    """The vector spaces that the strategy declares besides the model."""
+    outputs, probe_samples = (getattr(problem, name, 0) or None for name in ("outputs", "probe"))
+    facts = Facts(problem.size, Layout(problem.layout), experiment.peers, outputs, probe_samples)
+    return _located("strategy", lambda: checked(experiment.strategy.spaces(facts)))
 
 
 def topology_name(experiment: Experiment) -> str:
@@ -183,15 +241,23 @@ def _laid(experiment: Experiment, problem: Problem | None) -> nx.Graph | Schedul
         return given.plan(peers, experiment.seed)
     if isinstance(given, nx.Graph):
         return _both_ways(topology.from_graph(given, directed=True))
+    counts, delays = _seen(experiment, problem)
+    return _both_ways(given.build(peers, experiment.seed, directed=True, label_counts=counts, delays=delays))
+
+
+def _seen(experiment: Experiment, problem: Problem | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The labels [peers, classes] and the delays [peers, peers] that the graph is laid after, where it is laid after any."""
     counts = delays = None
+    peers = experiment.peers
     if problem is not None:
         counts = getattr(problem, "label_counts", None)
         if counts is None:
-            raise ValueError(f"{given.name} is laid after the peers' labels, and this task has none; choose micro-clouds")
+            name = topology_name(experiment)
+            raise ValueError(f"{name} is laid after the peers' labels, and this task has none; choose micro-clouds")
     if _laid_after(experiment) == "network":
         check_links(peers * (peers - 1) / 2, "what overlay chooses from", peers)
         delays = asked_delays_s(experiment.network.plan(nx.complete_graph(peers), experiment.seed), peers)
-    return _both_ways(given.build(peers, experiment.seed, directed=True, label_counts=counts, delays=delays))
+    return counts, delays
 
 
 def _both_ways(graph: nx.Graph) -> nx.Graph:
@@ -234,6 +300,16 @@ def _mixed(experiment: Experiment, laid: nx.Graph | Schedule, plan: NetworkPlan)
             )
         rule = "uniform"  # the same shares where all degrees are equal
     return topology.sparse_mixing(laid, rule, rates), topology.still(laid, rule, rates)
+
+
+def _among_all(shares: csr_array, members: list[int], peers: int) -> csr_array:
+    """The weights of the members, by ascending number, among those of all peers: an absent one keeps what it has."""
+    from scipy.sparse import coo_array, csr_array
+
+    places, among = np.asarray(sorted(members)), coo_array(shares)
+    absent = np.setdiff1d(np.arange(peers), places)
+    rows, columns = (np.concatenate([places[part], absent]) for part in among.coords)
+    return csr_array((np.concatenate([among.data, np.ones(len(absent))]), (rows, columns)), shape=(peers, peers))
 
 
 def _where_mixing(experiment: Experiment) -> str:
@@ -326,6 +402,21 @@ def _refuse_aggregator(experiment: Experiment) -> None:
             problem=f'"{strategy_name(experiment)}" takes contributions one by one, so there is nothing to aggregate',
             cure='use aggregator.name = "mean", or a strategy with rounds, such as "d-psgd" or "full"',
         )
+
+
+def _refuse_wrappers(fleet: Fleet) -> None:
+    """Wrappers at peers that there are not, and colluders whose board would take more memory than it may."""
+    experiment = fleet.experiment
+    for place, wrapper in enumerate(experiment.wrappers):
+        key, given = f"wrappers[{place}].peers", wrapper.peers
+        cure = f"give some of the peers 0 to {experiment.peers - 1}, or leave peers out for all of them"
+        if given is not None and (not given or max(given) >= experiment.peers):
+            problem = f"there is no peer {max(given)}" if given else "the wrapper stands at no peer"
+            raise ConfigError(key=key, value=list(given), problem=problem, cure=cure)
+        colluders = len(wrapper.among(experiment.peers))
+        if wrapper.colludes and not Board.slots_of(colluders, fleet.all_spaces):
+            problem = f"the board of {colluders} colluders would take more than {show_bytes(BOARD_BYTES)}"
+            raise ConfigError(key=key, problem=problem, cure="let fewer peers collude, or use a smaller model")
 
 
 def _refuse_taken_ports(experiment: Experiment) -> None:

@@ -1,4 +1,4 @@
-"""What a run will be like, told without running it: times, bytes, the links that bind, and doubts with their cures."""
+"""The forecast of a run without running it: times, bytes, the links that bind, and warnings with their cures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from grapevine.experiments.config.sections import Processes
+from grapevine.experiments.results.numbers import plural
 from grapevine.netem.units import show_duration
 from grapevine.peer.meter import LinkMeter
 from grapevine.peer.optimizers import Sgd
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
 
 TRIALS = 9
-"""Gradients computed to learn how fast this machine is."""
+"""Number of gradients computed to measure this machine's speed."""
 ROUNDS = 16
-"""Of a schedule without end, how many rounds are looked at."""
+"""Number of rounds that the forecast reads of an endless schedule."""
 STEP = 1000
-"""The step in a message's head, whose length it changes by a byte or two."""
+"""A typical step for a message's head, whose length depends on it by a byte or two."""
 DELAY_BOUND = math.pi / 4
 """Learning rate times delay in steps: a delayed gradient descent of unit curvature oscillates above pi/2."""
 
@@ -39,43 +40,43 @@ class LinkForecast(NamedTuple):
     source: int
     target: int
     rate_bytes_per_s: float
-    """Its own rate (loss included), or its share of an uplink or downlink where that is less; infinite = unlimited."""
+    """Rate of the link (loss included), or its share of an uplink, downlink or cable if less; infinite = unlimited."""
     delay_ns: int
     transfer_ns: float
-    """From the first bit of a whole model sent until its last has arrived."""
+    """Time from the sending of a whole model's first bit to the arrival of its last bit."""
     binds: bool
-    """Whether that is longer than a step of the sender."""
+    """Whether `transfer_ns` is longer than a step of the sender."""
     often: float = 1.0
-    """The share of the rounds in which it is used."""
+    """The share of the rounds that use the link."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What will happen, as far as it can be told beforehand."""
+    """Estimated sizes and times of a run."""
 
     parameters: int
     model_bytes: int
-    """A whole model as the codec writes it."""
+    """Size of a whole model as the codec writes it."""
     gradient_ns: float
-    """What one gradient takes on this machine."""
+    """Time of one gradient on this machine."""
     step_ns: list[float]
-    """Emulated time of a step of each peer, exchange not counted."""
+    """Emulated time of a step of each peer, without the exchange."""
     round_ns: float
-    """Emulated time of a step of the slowest peer, exchange counted where a strategy waits for it."""
+    """Emulated time of a step of the slowest peer, with the exchange if the strategy waits for it."""
     sent_bytes: list[float]
-    """What each peer sends in a step, about: heads, headers and acknowledgements included."""
+    """Bytes that each peer sends in a step, about; heads, headers and acknowledgements included."""
     links: list[LinkForecast]
     emulated_ns: float
-    """When the run stops, if no accuracy stops it before."""
+    """Emulated time of the run's stop, if no accuracy stops it before."""
     wall_ns: float | None
-    """What that takes in real time, the start not counted; None = as fast as it can be computed."""
+    """Real time until the stop, without the start-up; None = as fast as this machine computes."""
     at_least: bool
-    """Whether times are the least that is possible: this machine's own pace, and nothing emulated to keep it."""
+    """Whether the times are lower bounds: neither devices nor links are emulated, so this machine sets the pace."""
     warnings: list[str]
 
 
 def forecast(fleet: Fleet) -> Forecast:
-    """What will happen when this fleet runs; it computes a few gradients to learn the speed of this machine."""
+    """Return the forecast of a fleet's run; it computes a few gradients to measure this machine's speed."""
     experiment, problem = fleet.experiment, fleet.problem
     model_bytes = experiment.codec.body_bytes(problem.size)
     gradient_ns = _gradient_ns(fleet)
@@ -96,7 +97,7 @@ def forecast(fleet: Fleet) -> Forecast:
         wall_ns=None if dilation is None else emulated_ns * dilation,
         at_least=_untimed(fleet) and not _shaped(fleet),
         warnings=[
-            *filter(None, [timeless(fleet)]),
+            *filter(None, [timeless(fleet), wide_jitter(fleet)]),
             *_too_slow(fleet, gradient_ns),
             *_too_late(fleet, links, step_ns),
             *_never_sent(fleet, links),
@@ -106,7 +107,7 @@ def forecast(fleet: Fleet) -> Forecast:
 
 
 def timeless(fleet: Fleet) -> str | None:
-    """The warning that steps take no virtual time while messages do, which no asynchronous strategy was made for."""
+    """Return a warning if steps take no virtual time while messages do and the strategy is asynchronous; else None."""
     strategy = fleet.experiment.strategy
     waits = strategy.synchronous or strategy.shares == "nothing"
     if waits or isinstance(fleet.experiment.world, Processes) or not _untimed(fleet) or not _shaped(fleet):
@@ -117,20 +118,34 @@ def timeless(fleet: Fleet) -> str | None:
     )
 
 
+def wide_jitter(fleet: Fleet) -> str | None:
+    """The warning that links have more jitter than delay, so that they are slower on average than they were asked to be."""
+    wide = {pair: spec for pair, spec in fleet.plan.links.items() if spec.jitter_ns > spec.delay_ns}
+    if not wide:
+        return None
+    (source, target), spec = next(iter(wide.items()))
+    links = plural(len(wide), "link")
+    return (
+        f"{links} ({source} -> {target} the first) have a jitter of {show_duration(spec.jitter_ns)} and a delay of only "
+        f"{show_duration(spec.delay_ns)}: messages that would arrive before they have left arrive at once, and the mean delay "
+        "is longer than asked; lower the jitter to the delay, or raise the delay"
+    )
+
+
 def _untimed(fleet: Fleet) -> bool:
-    """Whether some peer's steps take whatever they take on this machine."""
+    """Whether a peer's steps have no emulated duration."""
     return any(device.step_ns(fleet.experiment.task.batch_size) == 0 for device in fleet.devices)
 
 
 def _shaped(fleet: Fleet) -> bool:
-    """Whether any rate or delay was asked for."""
+    """Whether the network emulates a rate or a delay."""
     plan = fleet.plan
-    lines = bool(plan.cables) or any(math.isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
-    return lines or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
+    segments = bool(plan.cables) or any(math.isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
+    return segments or any(math.isfinite(link.effective_rate_bytes_per_s) or link.delay_ns for link in plan.links.values())
 
 
 def _gradient_ns(fleet: Fleet) -> float:
-    """How long one gradient takes here: the median of a few, after one that warms up."""
+    """Return the time of one gradient on this machine: the median of a few, after one that warms up."""
     problem, batch_size = fleet.problem, fleet.experiment.task.batch_size
     trains = next((peer for peer, samples in enumerate(problem.samples) if samples != 0), 0)  # a server has no data
     sampler = problem.sampler(trains, np.random.default_rng([fleet.experiment.seed, 0]))
@@ -144,7 +159,7 @@ def _gradient_ns(fleet: Fleet) -> float:
 
 
 def _step_ns(fleet: Fleet, gradient_ns: float) -> list[float]:
-    """Emulated time of a step: what the device says, or this machine's time where it is the device."""
+    """Return the emulated time of each peer's step: the device's, or this machine's if no device is emulated."""
     experiment = fleet.experiment
     emulated = [device.step_ns(experiment.task.batch_size) for device in fleet.devices]
     if not isinstance(experiment.world, Processes):
@@ -154,15 +169,15 @@ def _step_ns(fleet: Fleet, gradient_ns: float) -> list[float]:
 
 
 def _links(fleet: Fleet, model_bytes: int, step_ns: list[float]) -> Iterator[LinkForecast]:
-    """Every direction that carries models, at the rate that is left for it when its peers use all of theirs."""
+    """Yield every link that carries models, with its rate when all links of its peers are busy."""
     plan, rounds = fleet.plan, _rounds(fleet)
     sent = Counter(pair for pairs in rounds for pair in pairs)
     out: Counter[int] = Counter()
     into: Counter[int] = Counter()
-    for pairs in rounds:  # of several rounds, the most that one peer sends or hears at once
+    for pairs in rounds:  # over several rounds, the largest number of messages that a peer sends or receives in one
         out |= Counter(source for source, _ in pairs)
         into |= Counter(target for _, target in pairs)
-    cables: dict[tuple[int, int], float] = {}  # what a link has of the cable that leaves it least
+    cables: dict[tuple[int, int], float] = {}  # a link's least share of a cable, bytes/s
     for cable in plan.cables:
         for pair in (crossing := [pair for pair in cable.links if pair in sent]):
             cables[pair] = min(cable.rate_bytes_per_s / len(crossing), cables.get(pair, math.inf))
@@ -176,10 +191,11 @@ def _links(fleet: Fleet, model_bytes: int, step_ns: list[float]) -> Iterator[Lin
 
 
 def _rounds(fleet: Fleet) -> list[list[tuple[int, int]]]:
-    """Who sends to whom in each round: one for a graph that stays, a period, or the first rounds of those without end."""
+    """Return the links of each round: one round for a graph, a schedule's period, or the first rounds of an endless one."""
     rounds = fleet.rounds
     if rounds is None:
-        return [[(source, target) for source in fleet.graph for target in fleet.graph.neighbors(source)]]
+        graph = fleet.graph if fleet.membership is None else fleet.membership.graph
+        return [[(source, target) for source in graph for target in graph.neighbors(source)]]
     return [
         [(source, target) for source in range(rounds.n) for target in rounds.targets(t, source)]
         for t in range(rounds.period or ROUNDS)
@@ -187,7 +203,7 @@ def _rounds(fleet: Fleet) -> list[list[tuple[int, int]]]:
 
 
 def _round_ns(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> float:
-    """A step of the slowest peer: who waits for whole contributions waits for the slowest link of the fleet."""
+    """Return the time of the slowest peer's step; a strategy that waits for whole models waits for the slowest link too."""
     strategy, slowest = fleet.experiment.strategy, max(step_ns)
     if not strategy.aggregates or not links:
         return slowest
@@ -196,20 +212,20 @@ def _round_ns(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> 
 
 
 def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_ns: list[float]) -> list[float]:
-    """Whole models to every neighbour, nothing, or what the links carry during a step; and an answer to each message."""
+    """Return each peer's bytes in a step: whole models, none, or as much as its links carry; and acknowledgements."""
     strategy = fleet.experiment.strategy
     sent = [0.0] * fleet.experiment.peers
     head = encode(Dense(fleet.problem.initial), fleet.experiment.codec, STEP)[0].head
     for link in links if strategy.shares != "nothing" else ():
         room = link.rate_bytes_per_s * step_ns[link.source] / 1e9 if step_ns[link.source] else math.inf
         whole = float(model_bytes + len(head) + HEADER_BYTES * _chunks(model_bytes, link.rate_bytes_per_s))
-        sent[link.source] += link.often * (whole if strategy.aggregates else getattr(strategy, "fill", 1.0) * min(whole, room))
+        sent[link.source] += link.often * (whole if strategy.aggregates else strategy.link_share * min(whole, room))
         sent[link.target] += link.often * HEADER_BYTES
     return sent
 
 
 def _chunks(size_bytes: int, rate_bytes_per_s: float) -> int:
-    """In how many frames a message travels over a link whose rate is known."""
+    """Return the number of chunks of a message over a link whose rate is known."""
     meter = LinkMeter()
     meter.rate_bytes_per_s = rate_bytes_per_s
     return max(1, math.ceil(size_bytes / meter.chunk_bytes()))
@@ -222,7 +238,7 @@ def _emulated_ns(fleet: Fleet, round_ns: float) -> float:
 
 
 def _too_slow(fleet: Fleet, gradient_ns: float) -> Iterator[str]:
-    """The gradients of all peers must be computed in the emulated time of their steps."""
+    """Yield a warning if this machine cannot compute all peers' gradients in the emulated time of their steps."""
     world = fleet.experiment.world
     emulated = [device.step_ns(fleet.experiment.task.batch_size) for device in fleet.devices]
     if not isinstance(world, Processes) or not all(emulated):
@@ -236,7 +252,7 @@ def _too_slow(fleet: Fleet, gradient_ns: float) -> Iterator[str]:
 
 
 def _too_late(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> Iterator[str]:
-    """Gradients that arrive many steps late make training oscillate, unless the learning rate is small."""
+    """Yield a warning if gradients arrive so many steps late that training oscillates at this learning rate."""
     experiment = fleet.experiment
     strategy, optimizer = experiment.strategy, experiment.optimizer
     if strategy.shares != "gradients" or strategy.aggregates or not isinstance(optimizer, Sgd) or not links:
@@ -245,18 +261,18 @@ def _too_late(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> 
     steps, link = max(late, default=(0.0, links[0]), key=lambda pair: pair[0])
     rate = optimizer.learning_rate / (1 - optimizer.momentum)
     if rate * steps > DELAY_BOUND:
-        told = f"learning rate {rate:g}" + (" (momentum counted)" if optimizer.momentum else "")
+        rate_text = f"learning rate {rate:g}" + (" (momentum counted)" if optimizer.momentum else "")
         most = _rounded_down(optimizer.learning_rate * DELAY_BOUND / (rate * steps))
         yield (
             f"gradients arrive up to {steps:.0f} steps late (link {link.source} -> {link.target}, "
-            f"{show_duration(round(link.transfer_ns))}); {told} x {steps:.0f} steps = {rate * steps:.2g}, and from pi/2 "
+            f"{show_duration(round(link.transfer_ns))}); {rate_text} x {steps:.0f} steps = {rate * steps:.2g}, and from pi/2 "
             f"on training oscillates where the curvature is 1: set optimizer.learning_rate to {most:g} or less, "
             "or share parameters (strategy slices)"
         )
 
 
 def _never_sent(fleet: Fleet, links: list[LinkForecast]) -> Iterator[str]:
-    """A time to stop that comes before the first model has crossed its link."""
+    """Yield a warning if the run stops before a whole model has crossed its link."""
     if fleet.stop_ns is None or fleet.experiment.strategy.shares == "nothing":
         return
     late = [link for link in links if link.transfer_ns > fleet.stop_ns]
@@ -269,15 +285,15 @@ def _never_sent(fleet: Fleet, links: list[LinkForecast]) -> Iterator[str]:
 
 
 def _never_reached(fleet: Fleet) -> Iterator[str]:
-    """An accuracy to stop at, where the task has none."""
+    """Yield a warning if the run stops at an accuracy and the task has none."""
     if fleet.experiment.stop.accuracy is not None:
         _, accuracy = fleet.problem.evaluate(fleet.problem.initial[None], "validation")
         if np.isnan(accuracy).all():
-            yield "stop.accuracy is never reached, since this task has no accuracy: leave it out"
+            yield "stop.accuracy is never reached, because this task has no accuracy: leave it out"
 
 
 def _rounded_down(value: float) -> float:
-    """The largest number of one digit that is not above `value`, which is above 0."""
+    """Return the largest number with one significant digit that is at most `value`, which is above 0."""
     unit = 10.0 ** math.floor(math.log10(value))
     return math.floor(value / unit) * unit
 

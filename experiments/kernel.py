@@ -1,4 +1,4 @@
-"""The kernel backend of a network: whether it can carry what was asked, here."""
+"""The kernel backend of a network: a check whether the kernel of this machine can carry it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ KEY = "network.backend"
 
 
 def carried(experiment: Experiment, plan: NetworkPlan) -> NetworkPlan:
-    """The plan, for whoever is to carry it out.
+    """Return the plan, with its links left to the kernel if the experiment asks for that backend.
 
-    Raises ConfigError where that is the kernel, and the world, the links or this machine are not made for it; what it says
-    of the machine was tried out.
+    Raises ConfigError if the experiment uses the kernel backend and the world, the links or this machine do not support it;
+    the machine is tested by trying the commands.
     """
     if getattr(experiment.network, "backend", "userspace") != "kernel":
         return plan
     if not isinstance(experiment.world, Processes):
-        raise _refusal("virtual time passes in no kernel", 'use world.name = "processes", or backend = "userspace"')
+        raise _refusal("the kernel does not run in virtual time", 'use world.name = "processes", or backend = "userspace"')
     try:
         plan = carried_by_kernel(plan)
     except ValueError as error:

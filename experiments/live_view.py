@@ -1,4 +1,4 @@
-"""The live view of a run: what a person sees on the terminal while the fleet trains."""
+"""The live view of a run: its progress on the terminal while the fleet trains."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SPEED_OVER_S = 3.0
 SHORTEST_S = 0.5
 MOST_ROWS = 16
 GOING = ("starting", "training")
-"""The phases before a run's end, when it is worth telling when that comes."""
+"""The phases in which the live view shows when the run will end."""
 
 Status = Mapping[str, Any]
 
 
 class Progress:
-    """Shows how a run is doing, on stderr: a table that changes in place on a terminal, else a line every few seconds.
+    """Shows a run's progress on stderr: a table that changes in place on a terminal, else a line every few seconds.
 
-    A context manager. `stop_text` says in words when the run will end, `places` the region of each peer. `quiet` shows
-    nothing. `console` and `clock` (seconds) may be given where stderr and the monotonic clock will not do.
+    A context manager. `stop_text` describes when the run will end, `places` holds the region of each peer. `quiet` shows
+    nothing. `console` and `clock` (seconds) replace stderr and the monotonic clock.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class Progress:
             self._live = None
 
     def update(self, status: Status) -> None:
-        """Show a newer state of affairs, if it is time to.
+        """Take a newer status, and show it if the phase is new or the pause since the last one was long enough.
 
-        `status` has emulated_s, wall_s, bytes_sent, steps, train_loss and validation_accuracy (one a peer; nan = unknown),
-        validation_accuracy_mean, lost (peers) and phase; and may have bytes_by_peer, events (of virtual time, so far) and
-        left_s (real seconds until the end).
+        `status` has emulated_s, wall_s, bytes_sent, steps, train_loss and validation_accuracy (one value a peer; nan =
+        unknown), validation_accuracy_mean, lost (peers) and phase; and may have bytes_by_peer, events (of virtual time, so
+        far) and left_s (real seconds until the end).
         """
         if self._quiet:
             return
-        turned = self._status is None or status["phase"] != self._status["phase"]
+        new_phase = self._status is None or status["phase"] != self._status["phase"]
         self._status = dict(status)
         now_s = self._clock()
         self._count(now_s, sum(status["steps"]), status.get("events") or 0)
-        if now_s >= self._due_s or turned:
+        if now_s >= self._due_s or new_phase:
             self._due_s = now_s + (REFRESH_S if self._live else PLAIN_S)
             self._show(self._status)
 
@@ -108,7 +108,7 @@ class Progress:
         return Group(title, table, Text(self._fleet(status), style="bold"))
 
     def _fleet(self, status: Status) -> str:
-        """The fleet in a line."""
+        """Return the fleet's status on one line."""
         parts = [
             f"{status['emulated_s']:.1f} s emulated ({status['wall_s']:.1f} s real)",
             f"{figure(self._per_s(1))} steps/s",
@@ -124,7 +124,7 @@ class Progress:
         return " | ".join(parts)
 
     def _each(self, status: Status) -> RenderableType:
-        """A row a peer."""
+        """Return a table with one row for each peer."""
         sent = status.get("bytes_by_peer")
         place, traffic = ["place"] if self._places else [], ["sent"] if sent else []
         table = _table(["peer", *place, "step", "loss", "validation", *traffic])
@@ -138,7 +138,7 @@ class Progress:
         return table
 
     def _spread(self, status: Status) -> RenderableType:
-        """The lowest, the median and the highest of many peers."""
+        """Return a table with the lowest, the median and the highest value of many peers."""
         table = _table([f"{self._peers:,} peers", "step", "loss", "validation"])
         alive = [peer for peer in range(self._peers) if peer not in set(status["lost"])]
         steps, losses, accuracies = (
@@ -156,8 +156,8 @@ class Progress:
             self._counts.popleft()
 
     def _per_s(self, column: int) -> float | None:
-        """Steps (1) or events (2) a second of all peers together, over the last few seconds of the wall clock; None before
-        there is a measure."""
+        """Return steps (1) or events (2) a second of all peers together, over the last few seconds of the wall clock; None
+        before there are two counts."""
         before, now = self._counts[0], self._counts[-1]
         seconds = now[0] - before[0]
         return round((now[column] - before[column]) / seconds) if seconds > SHORTEST_S else None
@@ -180,5 +180,5 @@ def _known(value: float) -> float | None:
 
 
 def _at(values: Sequence[float], share: float) -> float | None:
-    """The value a share of the way up a sorted list."""
+    """Return the value at a share (0 to 1) of a sorted list's length; None for an empty list."""
     return values[round(share * (len(values) - 1))] if values else None

@@ -1,4 +1,4 @@
-"""How many files a fleet of processes holds open, and how many this machine permits."""
+"""The number of open files that a fleet of processes needs, and the number that this machine permits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ FILES_AT_LEAST, FILES_A_CHILD, FILES_A_NEIGHBOUR = 32, 4, 3
 
 
 def files_needed(peers: int, most_neighbours: int) -> int:
-    """How many files the launcher of so many peers, and a peer of so many neighbours, may have to hold open at a time."""
+    """Return how many open files the launcher of `peers` peers, or a peer with `most_neighbours` neighbours, may need."""
     return FILES_AT_LEAST + max(FILES_A_CHILD * (peers + 1), FILES_A_NEIGHBOUR * most_neighbours)
 
 
 def files_allowed() -> float:
-    """How many files a process may hold open here, once it has asked for as many as it may."""
+    """Return the hard limit of open files of a process, to which `allow_files` may raise the soft limit."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return float("inf") if hard == resource.RLIM_INFINITY else hard
 
 
 def allow_files() -> None:
-    """A peer has two sockets a neighbour, and zmq aborts a process that may not open one: ask for as many as is permitted."""
+    """Raise this process's limit of open files: a peer has two sockets a neighbour, and zmq aborts if it cannot open one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

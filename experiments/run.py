@@ -1,4 +1,4 @@
-"""One experiment from its description to its run folder."""
+"""The run of one experiment, from its description to its run folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import msgspec
 import numpy as np
 
 from grapevine.experiments.config.experiment import ConfigError, Experiment, Processes
+from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
-from grapevine.experiments.forecast import timeless
+from grapevine.experiments.forecast import timeless, wide_jitter
 from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
 from grapevine.experiments.results.result import Result
@@ -30,19 +32,19 @@ if TYPE_CHECKING:
     from grapevine.experiments.worlds.collector import Collector
 
 NPY_HEADER_BYTES = 128
-"""What stands before the numbers in a .npy file."""
+"""Size of the header of a .npy file."""
 
 
 def run(experiment: Experiment, out: str | Path | None = None, quiet: bool = True) -> Result:
-    """Run an experiment and return its result; the folder `out` (default runs/<name>-<time>) holds everything about it.
+    """Run an experiment and return its result; the folder `out` (default runs/<name>-<time>) holds all files of the run.
 
-    Raises ConfigError (a ValueError) where the experiment cannot be run as it is; the message names key, value and cure.
+    Raises ConfigError (a ValueError) if the experiment cannot be run; the message names key, value and cure.
     """
     return run_experiment(experiment, None if out is None else Path(out), quiet)[0]
 
 
 def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool = False) -> tuple[Result, ExitStatus]:
-    """As `run`, with the live view on stderr unless `quiet`; returns the result and the exit status of the contract."""
+    """Like `run`, with the live view on stderr unless `quiet`; return the result and the exit status."""
     with Interrupt() as interrupt:
         with interrupt.breaking_off(), one_thread():
             fleet = build(experiment)
@@ -55,7 +57,7 @@ def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool 
 
 
 def _draw(folders: Sequence[Path], page: Path) -> None:
-    """Draw the report; what draws it takes longer to import than a short run takes."""
+    """Draw the report; the import is inside because it takes longer than a short run."""
     from grapevine.experiments.report.page import write_report
 
     write_report(folders, page)
@@ -73,7 +75,7 @@ def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
 
 
 def _prepare(fleet: Fleet) -> None:
-    """Start what takes a while, and go on meanwhile."""
+    """Start the fork server in the background, if the world is the world of processes."""
     if isinstance(fleet.experiment.world, Processes):
         from grapevine.experiments.worlds.processes.forkserver import start_fork_server
 
@@ -81,7 +83,7 @@ def _prepare(fleet: Fleet) -> None:
 
 
 def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> ExitStatus:
-    """Train, and complete the run folder: with the last weights and a true summary also where anything raises on the way."""
+    """Train, and complete the run folder; after any exception it holds the last weights and a true summary too."""
     from grapevine.experiments.live_view import Progress
     from grapevine.experiments.worlds.collector import Collector
 
@@ -95,8 +97,11 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
         with Progress(experiment.name, experiment.peers, _stop_text(fleet), quiet, fleet.plan.places) as progress:
             collector.show = progress.update
             collector.refresh(0.0)
-            if (doubt := timeless(fleet)) is not None:
-                collector.warn(doubt)
+            for wrapper in experiment.wrappers:
+                where = f"{name_of(wrapper)} stands at {peers_text(wrapper.among(experiment.peers))}"
+                collector.event("wrapped", text=where)
+            for warning in filter(None, (timeless(fleet), wide_jitter(fleet))):
+                collector.warn(warning)
             with interrupt.breaking_off():
                 world = _world(fleet, collector, interrupt)
             outcome = world.run()
@@ -108,9 +113,9 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
         recorder.finish(unfinished(text, "interrupted"), _last_weights(fleet, world))
         return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED
     except Exception as error:
-        if recorder.finished:  # what could not be written, not what was trained
+        if recorder.finished:  # the folder could not be written; the training itself did not fail
             raise
-        reason, details = _told(error)
+        reason, details = _failure_text(error)
         collector.event("fault", text=details)
         recorder.finish(unfinished(text, reason), _last_weights(fleet, world))
         return ExitStatus.INCOMPLETE
@@ -123,21 +128,21 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
     return ExitStatus.LOST if outcome.peers_lost_unasked else ExitStatus.DONE
 
 
-def _told(error: Exception) -> tuple[str, str]:
-    """What ended the fleet: in a sentence, and in full."""
+def _failure_text(error: Exception) -> tuple[str, str]:
+    """Return the reason for the fleet's end as a sentence, and in full."""
     from grapevine.experiments.worlds.processes.forkserver import WorldError
 
     if isinstance(error, WorldError):
         return f"the fleet could not be started: {error}", error.details or str(error)
     if isinstance(error, MemoryError):
-        reason = f"out of memory ({error or 'no more could be had'}); use fewer peers or a smaller model"
+        reason = f"out of memory ({error or 'the system has no more'}); use fewer peers or a smaller model"
         return reason, reason
-    told = " ".join(traceback.format_exception_only(error)[-1].split())
-    return f"failed: {told}; events.jsonl has the whole traceback", "".join(traceback.format_exception(error))
+    text = " ".join(traceback.format_exception_only(error)[-1].split())
+    return f"failed: {text}; events.jsonl has the whole traceback", "".join(traceback.format_exception(error))
 
 
 def _last_weights(fleet: Fleet, world: Any) -> np.ndarray:
-    """What the peers of a fleet that was broken off hold, float32 [peers, size]: what they began with where it never began."""
+    """Return the peers' last weights after an early end, float32 [peers, size]; the initial ones if no world was built."""
     return np.tile(fleet.problem.initial, (fleet.experiment.peers, 1)) if world is None else world.weights
 
 
@@ -170,7 +175,7 @@ def _summary(fleet: Fleet, outcome: Outcome) -> dict[str, Any]:
 
 
 def _manifest(fleet: Fleet) -> dict[str, Any]:
-    """What a run folder tells of its making, besides the experiment itself."""
+    """Return the manifest: command, start, machine and sizes of a run."""
     return {
         "command": shlex.join(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -182,11 +187,12 @@ def _manifest(fleet: Fleet) -> dict[str, Any]:
         "notes": list(getattr(fleet.problem, "notes", [])),
         "congestion_control": congestion_control() if fleet.plan.kernel else None,
         "machine": describe_machine(),
+        "code": fleet.experiment.code(),
     }
 
 
 def _stop_text(fleet: Fleet) -> str:
-    """When the run will end, in words."""
+    """Return the stop conditions in words."""
     stop = fleet.experiment.stop
     parts = [f"{stop.time} emulated" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
     parts.append(f"validation accuracy {stop.accuracy:g}" if stop.accuracy else "")

@@ -20,7 +20,9 @@ from grapevine.experiments.config.events import (
     DelayEvent,
     Event,
     HealEvent,
+    JoinEvent,
     KillEvent,
+    LeaveEvent,
     LinkEvent,
     LossEvent,
     Pair,
@@ -127,13 +129,13 @@ def check(event: Event, plan: NetworkPlan, devices: Sequence[Device], batch_size
     elif isinstance(event, PartitionEvent):
         for group in event.groups:
             for peer in group:
-                _check_peer(peer, peers, f"{key}.groups")
+                check_peer(peer, peers, f"{key}.groups")
         if not event.affected(plan.links):
             cure = "no link goes from one group to another; give other groups"
             raise ConfigError(key=f"{key}.groups", value=event.groups, problem="cuts nothing", cure=cure)
-    elif isinstance(event, SpeedEvent | PauseEvent | KillEvent):
-        _check_peer(event.peer, peers, f"{key}.peer")
-        if not isinstance(event, KillEvent) and devices[event.peer].step_ns(batch_size) == 0:
+    elif isinstance(event, SpeedEvent | PauseEvent | KillEvent | JoinEvent | LeaveEvent):
+        check_peer(event.peer, peers, f"{key}.peer")
+        if isinstance(event, SpeedEvent | PauseEvent) and devices[event.peer].step_ns(batch_size) == 0:
             raise ConfigError(
                 key=f"{key}.peer", value=event.peer, problem=f"peer {event.peer} computes as fast as this machine does",
                 cure='emulate its device: set devices.name = "uniform" with a speed such as "2000 samples/s"',
@@ -143,16 +145,16 @@ def check(event: Event, plan: NetworkPlan, devices: Sequence[Device], batch_size
             raise ConfigError(key=f"{key}.factor", value=event.factor, problem=problem, cure="raise the factor")
 
 
-def _check_peer(peer: int, peers: int, key: str) -> None:
+def check_peer(peer: int, peers: int, key: str) -> None:
     if peer >= peers:
         raise ConfigError(key=key, value=peer, problem=f"there is no peer {peer}", cure=f"the peers are 0 to {peers - 1}")
 
 
 def _check_links(event: LinkEvent, plan: NetworkPlan, peers: int, key: str) -> None:
     for peer in event.link or ():
-        _check_peer(peer, peers, f"{key}.link")
+        check_peer(peer, peers, f"{key}.link")
     if event.peer is not None:
-        _check_peer(event.peer, peers, f"{key}.peer")
+        check_peer(event.peer, peers, f"{key}.peer")
     if event.link is not None and event.link not in plan.links:
         first, second = event.link
         known = [target for source, target in plan.links if source == first]
@@ -209,7 +211,7 @@ def _refuse_to_the_dead(experiment: Experiment) -> None:
     """Nothing happens any more to a peer that was ended before."""
     ended: dict[int, int] = {}
     for event in in_order(experiment.events):
-        if isinstance(event, SpeedEvent | PauseEvent | KillEvent) and event.peer in ended:
+        if isinstance(event, SpeedEvent | PauseEvent | KillEvent | JoinEvent | LeaveEvent) and event.peer in ended:
             place = next(place for place, each in enumerate(experiment.events) if each is event)
             raise ConfigError(
                 key=f"events[{place}].peer", value=event.peer,

@@ -1,4 +1,4 @@
-"""What goes to a terminal, a pipe or a log: its reader may leave at any time, and no text from a file steers the terminal."""
+"""Output to a terminal, a pipe or a log: a reader may close it at any time, and no text from a file controls the terminal."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but tab and newline, marks that turn the direction of writing, and halves of characters."""
+"""Control characters except tab and newline, marks that change the direction of writing, and lone surrogates."""
 
 
 def printable(text: str) -> str:
-    """`text` with every character that would steer a terminal written as an escape, such as \\x1b."""
+    """Return `text` with every character that would control a terminal written as an escape, such as \\x1b."""
     return _UNSAFE.sub(_escaped, text)
 
 
 class Outlet:
-    """A text stream that never raises: what cannot be written is dropped, and `error` says why the first of it was.
+    """A text stream that never raises: after the first failed write, whose exception is in `error`, text is dropped.
 
-    A character that the stream's encoding lacks becomes a question mark. `stream` may be None, as `sys.stdout` is in a
+    A character that the stream's encoding lacks becomes a question mark. `stream` may be None, like `sys.stdout` in a
     process that was started without one.
     """
 
@@ -36,7 +36,7 @@ class Outlet:
         if self._stream is not None and self.error is None:
             try:
                 self._write(self._stream, text)
-            except (OSError, ValueError) as error:  # ValueError: it was closed
+            except (OSError, ValueError) as error:  # ValueError: the stream is closed
                 self.error = error
         return len(text)
 
@@ -54,7 +54,7 @@ class Outlet:
             return False
 
     def close_the_broken(self) -> None:
-        """Where writing failed, lead what is still buffered to nowhere, so that the end of the process does not fail too."""
+        """After a failed write, send the buffered text to /dev/null, so that the end of the process does not fail too."""
         if self.error is not None and self._stream is not None:
             with suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -74,7 +74,7 @@ class Outlet:
 
 
 class _Cleaned:
-    """Things to print whose text steers nothing."""
+    """Rich renderables with control characters written as escapes."""
 
     def __init__(self, parts: Sequence[ConsoleRenderable]) -> None:
         self._parts = parts
@@ -88,14 +88,14 @@ class _Cleaned:
 
 
 class _Cleaner:
-    """Rich asks it before each print."""
+    """A hook that rich calls before each print."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Cleaned(renderables)]
 
 
 def open_console(stderr: bool = False) -> Console:
-    """A rich console on stdout or stderr that a broken pipe does not end, and that prints control characters as escapes."""
+    """Return a rich console on stdout or stderr that survives a broken pipe and prints control characters as escapes."""
     from rich.console import Console
 
     console = Console(file=Outlet(sys.stderr if stderr else sys.stdout), highlight=False)  # type: ignore[arg-type]

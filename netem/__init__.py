@@ -10,7 +10,7 @@ from grapevine.netem.links.profile_laws import ProfileLaw
 from grapevine.netem.links.tcp import Tcp
 from grapevine.netem.networks.access import Access
 from grapevine.netem.networks.bottlenecks import Bottleneck
-from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
+from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, ScheduleNetwork, Trace
 from grapevine.netem.networks.menu import AnyNetwork, Edges
 from grapevine.netem.networks.plan import Cable, LinkSpec, Network, NetworkPlan, Shared
 from grapevine.netem.networks.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
@@ -71,7 +71,7 @@ __all__ = [
     "RegionTable",
     "Regions",
     "Satellite",
-    "Schedule",
+    "ScheduleNetwork",
     "Shaper",
     "Shared",
     "SharingShaper",

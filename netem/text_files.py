@@ -1,4 +1,4 @@
-"""Text files that users give: read whole, once it is known that they are files, and no larger than text may be."""
+"""Users' text files, read whole after a check that each is a regular file of at most 32 MiB."""
 
 import csv
 import os
@@ -6,20 +6,20 @@ import stat
 from pathlib import Path
 
 MOST_BYTES = 2**25
-"""What a text file may hold: 32 MiB."""
+"""The largest size of a text file: 32 MiB."""
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark; its lines end in "\\n", whatever the file has.
+    """Return the text of a UTF-8 file, with or without a byte order mark; line ends become "\\n".
 
-    Raises ValueError, without the file's name, for what is no regular file, cannot be read, is larger than 32 MiB, or no text.
+    Raises ValueError, without the file's name, if it is not a regular file, cannot be read, exceeds 32 MiB, or is not text.
     """
     if "\0" in str(path):
-        raise ValueError("cannot be read: a null byte stands in its name; give the path of a text file")
+        raise ValueError("cannot be read: its name contains a null byte; give the path of a text file")
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a pipe is not waited for
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # does not wait for a pipe's writer
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("is no file of text, but a pipe or a device; write the text to a file")
+                raise ValueError("is a pipe or a device, not a text file; write the text to a file")
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         cure = f"check the name: a path that is not absolute starts at {Path.cwd()}"
@@ -31,16 +31,16 @@ def read_text(path: str | Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"is no text (byte {error.start} is not UTF-8); save the file as UTF-8") from None
+        raise ValueError(f"is not text (byte {error.start} is not UTF-8); save the file as UTF-8") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def rows_of(text: str) -> list[list[str]]:
-    """The rows of a CSV text, each a list of cells; empty lines, and those that begin with #, are left out.
+    """Return the rows of a CSV text, each a list of cells, without empty lines and lines that begin with #.
 
-    Raises ValueError where a line cannot be cut into cells.
+    Raises ValueError if a line cannot be cut into cells.
     """
     try:
         return list(csv.reader(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
     except csv.Error as error:
-        raise ValueError(f"is no table: {error}; write a line a row, with commas between the cells") from None
+        raise ValueError(f"is not a table: {error}; write one line for each row, with commas between the cells") from None

@@ -1,11 +1,11 @@
-"""Text with units, as experiment files write it, to plain numbers and back.
+"""Conversion of text with units, as in experiment files, to plain numbers and back.
 
 Prefixes are decimal (1 kB = 1000 bytes) and letters keep their case: `Mbit/s` is not `MB/s`.
 """
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ T = TypeVar("T")
 UNLIMITED = "unlimited"
 _NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\s\d].*?)\s*", re.ASCII)
 _LONGEST_NS = 315_576_000 * 10**9
-"""Ten years: sums of them still fit a signed 64-bit clock."""
+"""Ten years: a sum of several still fits a signed 64-bit clock."""
 _SLOWEST_BYTES_PER_S, _FASTEST_BYTES_PER_S = 1 / 8, 1e15 / 8
 _SLOWEST_SAMPLES_PER_S, _FASTEST_SAMPLES_PER_S = 1e-6, 1e12
 
@@ -28,12 +28,22 @@ _BITS = {"bit/s": 1 / 8, "kbit/s": 1e3 / 8, "Mbit/s": 1e6 / 8, "Gbit/s": 1e9 / 8
 _BYTES_PER_S = _BITS | {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9}
 _SAMPLES_PER_S = {"samples/s": 1.0}
 _S_PER_SAMPLE = {"s/sample": 1.0, "ms/sample": 1e-3, "us/sample": 1e-6}
+_SPELLINGS = {
+    "us": ("usec", "usecs", "microsecond", "microseconds"),
+    "ms": ("msec", "msecs", "millisecond", "milliseconds"),
+    "s": ("sec", "secs", "second", "seconds"),
+    "min": ("m", "mins", "minute", "minutes"),
+    "h": ("hr", "hrs", "hour", "hours"),
+    "samples/s": ("sample/s", "samples/sec", "sample/sec", "samples/second", "sps"),
+    "ms/sample": ("ms/samples", "msec/sample"),
+}
+"""How people write the units besides."""
 
 
 def duration_ns(text: str) -> int:
-    """How many whole nanoseconds `text` ("80 ms", "1.5 s", "0 s") is.
+    """Return the duration `text` ("80 ms", "1.5 s", "0 s") in whole nanoseconds.
 
-    Raises ValueError where it is no number with a unit of time, is negative, or is longer than ten years.
+    Raises ValueError if it is not a number with a unit of time, is negative, or is longer than ten years.
     """
     value = _parse(text, "duration", _NS, "80 ms")
     if not 0 <= value <= _LONGEST_NS:
@@ -42,9 +52,9 @@ def duration_ns(text: str) -> int:
 
 
 def rate_bytes_per_s(text: str) -> float:
-    """How many bytes a second `text` ("20 Mbit/s", "2.5 MB/s") is; "unlimited" is infinity.
+    """Return the rate `text` ("20 Mbit/s", "2.5 MB/s") in bytes a second; "unlimited" is infinity.
 
-    Raises ValueError where it is no number with a unit of rate, or is not from 1 bit/s to 1 Pbit/s (10**15 bit/s).
+    Raises ValueError if it is not a number with a unit of rate, or is not from 1 bit/s to 1 Pbit/s (10**15 bit/s).
     """
     if text == UNLIMITED:
         return math.inf
@@ -57,9 +67,9 @@ def rate_bytes_per_s(text: str) -> float:
 
 
 def speed_samples_per_s(text: str) -> float:
-    """How many training samples a second `text` ("2000 samples/s", or "0.5 ms/sample") is.
+    """Return the speed `text` ("2000 samples/s" or "0.5 ms/sample") in training samples a second.
 
-    Raises ValueError where it is no number with such a unit, or is not from 1e-6 (12 days a sample) to 1e12 samples/s.
+    Raises ValueError if it is not a number with such a unit, or is not from 1e-6 (12 days a sample) to 1e12 samples/s.
     """
     value = _parse(text, "speed", _SAMPLES_PER_S | _S_PER_SAMPLE, "2000 samples/s")
     if text.rstrip().endswith("/sample"):
@@ -72,7 +82,7 @@ def speed_samples_per_s(text: str) -> float:
 
 
 def show_duration(duration_ns: int | float) -> str:
-    """A duration as people read it, to four digits: 80000000 is "80 ms"."""
+    """Return a duration as text with a unit, to four digits: 80000000 becomes "80 ms"."""
     for unit in ("s", "ms", "us"):
         if abs(duration_ns) >= _NS[unit]:
             return f"{_digits(duration_ns / _NS[unit])} {unit}"
@@ -80,7 +90,7 @@ def show_duration(duration_ns: int | float) -> str:
 
 
 def show_rate(rate_bytes_per_s: float) -> str:
-    """A rate as people read it, in bits and to four digits: 2500000.0 is "20 Mbit/s", infinity "unlimited"."""
+    """Return a rate as text in bits, to four digits: 2500000.0 becomes "20 Mbit/s", infinity "unlimited"."""
     if rate_bytes_per_s == math.inf:
         return UNLIMITED
     for unit in ("Gbit/s", "Mbit/s", "kbit/s"):
@@ -90,7 +100,7 @@ def show_rate(rate_bytes_per_s: float) -> str:
 
 
 def show_bytes(size_bytes: int | float) -> str:
-    """A size as people read it, to four digits: 1400000 is "1.4 MB"."""
+    """Return a size as text with a unit, to four digits: 1400000 becomes "1.4 MB"."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if abs(size_bytes) >= scale:
             return f"{_digits(size_bytes / scale)} {unit}"
@@ -98,32 +108,46 @@ def show_bytes(size_bytes: int | float) -> str:
 
 
 def read(field: str, parse: Callable[[Any], T], value: Any) -> T:
-    """`parse(value)`, where a ValueError says which field it was."""
+    """Return `parse(value)`; put the field's name before the message of a ValueError."""
     try:
         return parse(value)
     except ValueError as error:
         raise ValueError(f"{field}: {error}") from None
 
 
-def _parse(text: str, what: str, units: dict[str, float], example: str) -> float:
+def _parse(text: str, quantity: str, units: dict[str, float], example: str) -> float:
     wanted = f"expected a number and a unit ({', '.join(units)}), for example {example!r}"
     match = _NUMBER_AND_UNIT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"{text!r} is no {what}: {wanted}")
+        raise ValueError(f"{text!r} is no {quantity}: {wanted}")
     number, unit = match.groups()
     unit = unit.replace("\u00b5", "u").replace("\u03bc", "u")  # both signs that people type for micro
     if unit not in units:
-        alike = [known for known in units if known.lower() == unit.lower()]
-        meant = f"; did you mean {' or '.join(alike)}? letters keep their case" if alike else ""
-        raise ValueError(f"{text!r} is no {what}: no such unit {unit!r}{meant}; {wanted}")
+        alike = _meant(unit, units)
+        hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
+        hint += " letters keep their case" if any(known.lower() == unit.lower() for known in alike) else ""
+        rest = f" {wanted}" if hint.endswith("?") else f"; {wanted}"
+        raise ValueError(f"{text!r} is no {quantity}: no such unit {unit!r}{hint}{rest}")
     value = float(number) * units[unit]
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is too large for a {what}: {wanted}")
+        raise ValueError(f"{text!r} is too large for a {quantity}: {wanted}")
     return value
 
 
+def _meant(unit: str, units: Collection[str]) -> list[str]:
+    """The units that were most likely meant by one that is spelled in another way: "Mbps" and "Mb/s" are Mbit/s."""
+    words = re.fullmatch(r"([kmg]?)(b|bits?|bytes?)(?:ps|/s|/sec|/second|p?/?sec)", unit, re.IGNORECASE | re.ASCII)
+    if words and "bit/s" in units:
+        prefix, stem = words.group(1).upper().replace("K", "k"), words.group(2)
+        return [prefix + ("B/s" if stem == "B" or stem.lower().startswith("byte") else "bit/s")]
+    for known, spellings in _SPELLINGS.items():
+        if known in units and unit.lower() in spellings:
+            return [known]
+    return [known for known in units if known.lower() == unit.lower()]
+
+
 def _digits(value: float) -> str:
-    """Four significant digits without an exponent and without trailing zeros."""
+    """Return four significant digits without an exponent and without trailing zeros."""
     if abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{value:.4g}"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import heapq
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from grapevine.peer.counts import LinkCount, thin
 from grapevine.peer.endpoint import Endpoint
-from grapevine.peer.live import Clock, Doorbell, LivePeer
+from grapevine.peer.live import Acknowledged, Clock, Doorbell, LivePeer, Lost, MembersChanged, News, Stopped
+from grapevine.peer.membership import is_errand
 from grapevine.peer.realtime import schedule
 from grapevine.peer.sockets import Sockets
 from grapevine.peer.waiting import Waiter
@@ -25,7 +27,6 @@ AHEAD_LIMIT_NS = 2**61  # 73 years: a chunk due later than this is no honest one
 RETRY_NS = 1_000_000
 BEAT_NS = 500_000_000  # real time between signs of life
 BUSY_NS = 1_000_000_000  # real time without a pause after which this thread gives up its real-time priority
-SAMPLES_KEPT = 65_536  # of delays and of lateness between two reports: beyond, every other one is dropped
 
 
 class Outgoing(Protocol):
@@ -35,36 +36,6 @@ class Outgoing(Protocol):
     def release(self, now_ns: int) -> list[tuple[int, Any, Any]]: ...
     def next_ns(self) -> int | None: ...
     def drop(self, target: int) -> int: ...
-
-
-class LinkCount:
-    """What has gone over one directed link so far, on the real clock (in emulated ns).
-
-    One thread counts and another reads, so numbers only ever grow: who wants those of an interval takes the difference.
-    `delays_ns` are samples, which the reader takes away.
-    """
-
-    __slots__ = ("bytes", "delays_ns", "first_bytes", "first_ns", "messages", "spread_bytes", "spread_ns")
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.messages = 0
-        self.delays_ns: list[int] = []
-        self.first_ns = 0
-        self.first_bytes = 0
-        self.spread_bytes = 0
-        self.spread_ns = 0
-
-    def delivered(self, chunk: Chunk, now_ns: int) -> None:
-        """A chunk was handed to the endpoint: note how long it travelled, and how far a message's chunks lie apart."""
-        if chunk.finish_ns:
-            self.delays_ns.append(now_ns - chunk.finish_ns)
-            _thin(self.delays_ns)
-        if chunk.number == 0:
-            self.first_ns, self.first_bytes = now_ns, chunk.size_bytes
-        elif chunk.offset + len(chunk.piece) == chunk.total_bytes:
-            self.spread_bytes += chunk.total_bytes - self.first_bytes + HEADER_BYTES * (chunk.number + 1)
-            self.spread_ns += now_ns - self.first_ns
 
 
 class Carrier:
@@ -99,7 +70,6 @@ class Carrier:
         self._control, self._all = Waiter(control_fd), Waiter(sockets.fd, self.doorbell.fd, control_fd)
         self.finished = False
         self.priority = priority
-        self.errors: Counter[str] = Counter()
         self.sent = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.received = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
         self.lateness_ns: list[int] = []
@@ -157,11 +127,15 @@ class Carrier:
         self._held = [entry for entry in self._held if entry[2].source != neighbour]
         heapq.heapify(self._held)
         self._held_bytes = sum(entry[2].size_bytes for entry in self._held)
-        self._tell("lost", neighbour, None, ring=True)
+        self._tell(Lost(neighbour), ring=True)
+
+    def change(self, message: Any) -> None:
+        """The launcher says something of members."""
+        self._tell(MembersChanged(message), ring=True)
 
     def stop(self) -> None:
         """The world ends the training."""
-        self._tell("stop", None, None, ring=True)
+        self._tell(Stopped(), ring=True)
 
     # ---- out ------------------------------------------------------------------------------------------------------
 
@@ -203,7 +177,7 @@ class Carrier:
             if frame.due_ns > now_ns + AHEAD_LIMIT_NS:
                 raise WireError("stamp", "later than a neighbour may have held")
         except WireError as error:
-            self.errors[error.kind] += 1
+            self.endpoint.errors[error.kind] += 1
             return
         if frame.source in self._lost:
             return
@@ -227,14 +201,14 @@ class Carrier:
         lateness); over a link without rate and delay it has arrived now."""
         if arrived_ns < now_ns:
             self.lateness_ns.append(now_ns - arrived_ns)
-            _thin(self.lateness_ns)
+            thin(self.lateness_ns)
         if isinstance(frame, Acknowledgement):
-            self._tell("acknowledged", frame, arrived_ns)
+            self._tell(Acknowledged(frame, arrived_ns))
             return
         try:
             answered = self.endpoint.receive(frame, arrived_ns)
         except WireError as error:
-            self.errors[error.kind] += 1
+            self.endpoint.errors[error.kind] += 1
             return
         self.received[frame.source].delivered(frame, now_ns)
         if answered is not None:
@@ -243,12 +217,12 @@ class Carrier:
             for target, acknowledgement, transit in self.outgoing.release(now_ns):
                 self._transmit(target, acknowledgement, transit)
             if arrival is not None:
-                self._tell("arrival", arrival, None, ring=self.live.waiting)
+                self._tell(arrival, ring=self.live.waiting or is_errand(arrival.head))
 
-    def _tell(self, kind: str, first: Any, second: Any, ring: bool = False) -> None:
+    def _tell(self, news: News, ring: bool = False) -> None:
         if self.live.ended:
             return  # nobody reads it any more, and neighbours may go on for long
-        self.live.news.append((kind, first, second))
+        self.live.news.append(news)
         if ring:
             self.live.doorbell.ring()
 
@@ -277,8 +251,3 @@ class Carrier:
     def _beat(self) -> None:
         self._next_beat_ns = time.monotonic_ns() + BEAT_NS
         self.beat(self)
-
-
-def _thin(samples: list[int]) -> None:
-    if len(samples) > SAMPLES_KEPT:
-        del samples[::2]

@@ -7,7 +7,7 @@ the values as they will be read), so that a ledger can take it back: error feedb
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -15,18 +15,30 @@ import numpy as np
 INT8_BLOCK = 1024  # elements that share one scale: 0.4 % overhead, and one outlier spoils 1024 elements at most
 
 
-class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """How the numbers of a message become bytes."""
+OWN_NUMBERS = range(128, 256)
+"""The numbers that users' own codecs may have; smaller ones are those of the menu."""
 
-    number: ClassVar[int]
+
+class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
+    """How the numbers of a message become bytes.
+
+    `number` says on the wire which codec it is: all peers of a run use the same one, and refuse messages in another.  A codec
+    of a user's own has 128, which is the default, or another number up to 255.  `lossless` says that what is read is what was
+    written, so that nothing has to be owed again.
+    """
+
+    number: ClassVar[int] = OWN_NUMBERS.start
     lossless: ClassVar[bool] = False
 
     def body_bytes(self, count: int) -> int:
         """Bytes of `count` encoded elements, exactly."""
         raise AssertionError("a codec says its size")
 
-    def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """float32 [count] -> (uint8 [body_bytes(count)], the values as they will be read, float32 [count])."""
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [count] -> (uint8 [body_bytes(count)], the values as they will be read, float32 [count]).
+
+        `rng` is the peer's own stream for its codec alone: what a codec draws changes no other draw of the run.
+        """
         raise AssertionError("a codec encodes")
 
     def decode(self, body: np.ndarray, count: int) -> np.ndarray:
@@ -52,7 +64,7 @@ class Float32(Codec, frozen=True, tag="float32"):
     def elements(self, size_bytes: float) -> int:
         return int(min(max(size_bytes, 0), 2**40) // 4)
 
-    def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         copy = np.array(values, "<f4")
         return copy.view(np.uint8), copy
 
@@ -71,7 +83,7 @@ class Float16(Codec, frozen=True, tag="float16"):
     def elements(self, size_bytes: float) -> int:
         return int(min(max(size_bytes, 0), 2**40) // 2)
 
-    def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         half = np.clip(values, -65504.0, 65504.0).astype("<f2")
         return half.view(np.uint8), half.astype(np.float32)
 
@@ -87,7 +99,7 @@ class Int8(Codec, frozen=True, tag="int8"):
     def body_bytes(self, count: int) -> int:
         return count + 4 * -(-count // INT8_BLOCK)
 
-    def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         count = len(values)
         blocks = np.zeros((-(-count // INT8_BLOCK), INT8_BLOCK), np.float32)
         blocks.reshape(-1)[:count] = values
@@ -107,6 +119,91 @@ class Int8(Codec, frozen=True, tag="int8"):
         return values
 
 
+class QSGD(Codec, frozen=True, tag="qsgd"):
+    """One byte an element and one float32 scale a bucket, rounded at random so that the mean is kept (Alistarh et al. 2017).
+
+    Q(v_i) = scale sgn(v_i) l / levels, where l is one of the two whole numbers next to levels |v_i| / scale, the upper one with
+    the probability that makes E Q(v_i) = v_i; the error is below scale / levels.  Source: D. Alistarh, D. Grubic, J. Li, R.
+    Tomioka and M. Vojnovic, "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", NIPS 2017, section 3.1
+    (the quantiser), and its practical variants: buckets, each with a scale of its own, and scaling by the largest value.
+    Departures: a level travels as one signed byte, not in the Elias code of section 3.2, so that a size follows from a count;
+    a message to several neighbours is drawn once; a ledger takes back what rounding lost, as with every codec.
+    """
+
+    number: ClassVar[int] = 3
+
+    levels: Annotated[int, msgspec.Meta(ge=1, le=127)] = 127
+    """Steps from 0 to a bucket's scale, the paper's s; 1 to 127."""
+    bucket: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 512
+    """Elements that share one scale, the paper's d; 1 to 1,048,576."""
+    norm: Literal["largest", "euclidean"] = "largest"
+    """A bucket's scale: its "largest" absolute value, or its "euclidean" norm, as in the paper's bounds, which is coarser."""
+
+    def body_bytes(self, count: int) -> int:
+        return count + 4 * -(-count // self.bucket)
+
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        count = len(values)
+        buckets = np.zeros((-(-count // self.bucket), self.bucket), np.float32)
+        buckets.reshape(-1)[:count] = values
+        scales = self._scales(buckets)
+        sizes = np.abs(buckets) / np.where(scales > 0, scales, np.float32(1.0))[:, None] * np.float32(self.levels)
+        draws = np.zeros(buckets.size, np.float32)
+        draws[:count] = rng.random(count, np.float32)
+        sizes += draws.reshape(buckets.shape)
+        levels = np.minimum(np.floor(sizes), self.levels)
+        levels = np.copysign(levels, buckets).astype(np.int8).reshape(-1)[:count]
+        return np.concatenate([scales.view(np.uint8), levels.view(np.uint8)]), self._read(scales, levels)
+
+    def decode(self, body: np.ndarray, count: int) -> np.ndarray:
+        scales_bytes = 4 * -(-count // self.bucket)
+        return self._read(_aligned(body[:scales_bytes]).view("<f4"), body[scales_bytes:].view(np.int8))
+
+    def _scales(self, buckets: np.ndarray) -> np.ndarray:
+        """One scale a bucket, float32, and never below its largest absolute value."""
+        largest: np.ndarray = np.abs(buckets).max(axis=1, initial=0.0).astype("<f4")
+        if self.norm == "largest":
+            return largest
+        norms = np.sqrt(np.square(buckets, dtype=np.float64).sum(axis=1))
+        scales: np.ndarray = np.maximum(np.minimum(norms, np.finfo(np.float32).max).astype("<f4"), largest)
+        return scales
+
+    def _read(self, scales: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        shares = levels.astype(np.float32) / np.float32(self.levels)
+        values: np.ndarray = shares * np.repeat(scales, self.bucket)[: len(levels)]
+        return values
+
+
+class Plain(Codec, frozen=True):
+    """Whole numbers as they lie in memory: what spaces of uint32 and uint8 travel in, whatever the experiment's codec is."""
+
+    number: ClassVar[int] = 0
+    lossless: ClassVar[bool] = True
+
+    dtype: Literal["uint32", "uint8"]
+
+    def body_bytes(self, count: int) -> int:
+        return count * self._type.itemsize
+
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Whole numbers [count] -> (their bytes, the same numbers in the space's dtype); ValueError for what does not fit."""
+        given = np.asarray(values)
+        if given.dtype.kind not in "bui":
+            raise ValueError(f"values of a space of {self.dtype} must be whole numbers, and these are {given.dtype}")
+        if given.dtype != self._type and len(given) and not 0 <= given.min() <= given.max() <= np.iinfo(self._type).max:
+            raise ValueError(f"values from {given.min()} to {given.max()} do not fit {self.dtype}")
+        copy = np.array(given, self._type)
+        return copy.view(np.uint8), copy
+
+    def decode(self, body: np.ndarray, count: int) -> np.ndarray:
+        values: np.ndarray = _aligned(body).view(self._type)
+        return values
+
+    @property
+    def _type(self) -> np.dtype[np.unsignedinteger]:
+        return np.dtype("<u4" if self.dtype == "uint32" else "u1")
+
+
 def _aligned(body: np.ndarray) -> np.ndarray:
     """The bytes as an array that numbers may be viewed in: itself where it lies aligned, else a copy."""
     if body.ctypes.data % 4 == 0 and body.flags.c_contiguous:
@@ -114,5 +211,4 @@ def _aligned(body: np.ndarray) -> np.ndarray:
     return body.copy()
 
 
-AnyCodec = Float32 | Float16 | Int8
-BY_NUMBER: dict[int, AnyCodec] = {codec.number: codec() for codec in (Float32, Float16, Int8)}
+AnyCodec = Float32 | Float16 | Int8 | QSGD

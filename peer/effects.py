@@ -54,6 +54,16 @@ class Send(Effect):
         self.parcel = parcel
 
 
+class SendAt(Effect):
+    """A message that leaves at an instant (emulated ns), whatever its strategy awaits by then; answers at once."""
+
+    __slots__ = ("leaves_ns", "send")
+
+    def __init__(self, send: Send, leaves_ns: int) -> None:
+        self.send = send
+        self.leaves_ns = leaves_ns
+
+
 class Receive(Effect):
     """Something new: `least` messages have arrived since, or a neighbour was lost; with a deadline (emulated ns) at the
     latest then."""
@@ -72,3 +82,12 @@ class Sleep(Effect):
 
     def __init__(self, until_ns: int) -> None:
         self.until_ns = until_ns
+
+
+class Leave(Effect):
+    """The wish to leave the fleet, for a duration (emulated ns) or for good; answers at once."""
+
+    __slots__ = ("duration_ns",)
+
+    def __init__(self, duration_ns: int | None) -> None:
+        self.duration_ns = duration_ns

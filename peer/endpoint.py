@@ -1,6 +1,7 @@
 """Messages to chunks and back, acknowledgements, dispersion: one peer's end of all of its links.
 
-Pure: it is fed with frames and with the time (emulated ns) and answers with frames; who carries them is the world's business.
+Pure: it is given messages, frames and the time (emulated ns) and answers with frames; the world carries them.  A world that
+carries whole messages asks `prepare` for their sizes, and needs no frames but acknowledgements.
 """
 
 from __future__ import annotations
@@ -29,6 +30,20 @@ class Arrival(NamedTuple):
     body: np.ndarray
     arrived_ns: int
     size_bytes: int
+
+
+class Prepared(NamedTuple):
+    """A message that is about to leave: its number, and the sizes of its chunks with their headers."""
+
+    message: int
+    size_bytes: int
+    """Of all its chunks."""
+    first_bytes: int
+    """Of its first chunk; all of it where it is the only one."""
+    chunk_bytes: int
+    """Of every later chunk but the last, which may be smaller."""
+    report_ms: int
+    """How often its receiver tells how far it has come; 0 = only when it is whole."""
 
 
 class _Assembly:
@@ -68,30 +83,71 @@ class _Assembly:
         self.size_bytes += chunk.size_bytes
 
 
+class _Neighbour:
+    """What an endpoint knows of the messages from and to one neighbour."""
+
+    __slots__ = ("ahead", "arriving", "expected", "meter", "overtaken", "sequence")
+
+    def __init__(self) -> None:
+        self.meter = LinkMeter()
+        self.sequence = 0  # of the next message to it
+        self.expected = 0  # the least number that its next message may have
+        self.arriving: dict[int, _Assembly] = {}
+        self.overtaken: deque[int] = deque(maxlen=OVERTAKEN)
+        self.ahead: deque[int] = deque(maxlen=OVERTAKEN)
+
+
 class Endpoint:
-    """One peer's end of its links; `message_limit_bytes` bounds what a neighbour may make it assemble."""
+    """One peer's end of its links; `message_limit_bytes` bounds what a neighbour may make it assemble.
+
+    `errors` counts what was refused, by kind: the acknowledgements here, the frames where they are read.
+    """
 
     def __init__(self, peer: int, neighbours: Iterable[int], message_limit_bytes: int) -> None:
         self.peer = peer
         self.message_limit_bytes = message_limit_bytes
-        self.meters = {neighbour: LinkMeter() for neighbour in neighbours}
+        self.meters: dict[int, LinkMeter] = {}
         self.errors: Counter[str] = Counter()
-        self._sequence = dict.fromkeys(self.meters, 0)
-        self._arriving: dict[int, dict[int, _Assembly]] = {neighbour: {} for neighbour in self.meters}
-        self._overtaken: dict[int, deque[int]] = {neighbour: deque(maxlen=OVERTAKEN) for neighbour in self.meters}
-        self._ahead: dict[int, deque[int]] = {neighbour: deque(maxlen=OVERTAKEN) for neighbour in self.meters}
-        self._expected = dict.fromkeys(self.meters, 0)  # the least number that a neighbour's next message may have
+        self._neighbours: dict[int, _Neighbour] = {}
+        for neighbour in neighbours:
+            self.add(neighbour)
+
+    def add(self, neighbour: int) -> None:
+        """Have a link to another peer from now on, of which nothing is known yet."""
+        self._neighbours[neighbour] = known = _Neighbour()
+        self.meters[neighbour] = known.meter
+
+    def lose(self, neighbour: int) -> None:
+        """Forget a neighbour that is gone; nothing of it may be received any more."""
+        self._neighbours.pop(neighbour, None)
+        self.meters.pop(neighbour, None)
+
+    def prepare(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> Prepared:
+        """Number a message to a neighbour, decide how it is cut, and remember it until it is acknowledged."""
+        neighbour = self._neighbours[target]
+        meter, message, total = neighbour.meter, neighbour.sequence, parcel.body.nbytes
+        neighbour.sequence = message + 1
+        piece = meter.chunk_bytes()
+        if total <= piece:
+            piece = piece_bytes(total, message, piece)
+        chunk_bytes = HEADER_BYTES + piece
+        if total > piece:
+            size_bytes = parcel.size_bytes + HEADER_BYTES * -(-total // piece)
+            first_bytes = chunk_bytes + len(parcel.head)
+        else:
+            size_bytes = first_bytes = parcel.size_bytes + HEADER_BYTES
+        report_ms = meter.report_ms(horizon_ns)
+        meter.sent(message, size_bytes, first_bytes, chunk_bytes, now_ns, horizon_ns, report_ms)
+        return Prepared(message, size_bytes, first_bytes, chunk_bytes, report_ms)
 
     def send(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> list[Chunk]:
-        """Cut a message into the chunks that go to a neighbour, and remember it until it is acknowledged."""
-        meter = self.meters[target]
-        message = self._sequence[target]
-        self._sequence[target] = message + 1
-        report_ms = meter.report_ms(horizon_ns)
-        chunks = cut(self.peer, message, parcel, meter.chunk_bytes(), report_ms)
-        size_bytes = len(parcel.head) + parcel.body.nbytes + HEADER_BYTES * len(chunks)
-        later_bytes = chunks[1].size_bytes if len(chunks) > 1 else 0
-        meter.sent(message, size_bytes, chunks[0].size_bytes, later_bytes, now_ns, horizon_ns, report_ms)
+        """The chunks of a message that goes to a neighbour, prepared; the first one says how often to tell how far it came."""
+        message, _, _, chunk_bytes, report_ms = self.prepare(target, parcel, now_ns, horizon_ns)
+        total, piece = parcel.body.nbytes, chunk_bytes - HEADER_BYTES
+        body = memoryview(parcel.body.data) if total else memoryview(b"")
+        chunks = [Chunk(self.peer, message, 0, 0, total, 0, 0, parcel.head, body[:piece], report_ms)]
+        for number, offset in enumerate(range(piece, total, piece), start=1):
+            chunks.append(Chunk(self.peer, message, number, offset, total, 0, 0, b"", body[offset : offset + piece]))
         return chunks
 
     def receive(self, chunk: Chunk, now_ns: int) -> tuple[Arrival | None, Acknowledgement] | None:
@@ -101,16 +157,17 @@ class Endpoint:
         Raises WireError where the chunk comes from a stranger, was here before, or does not continue what its sender began.
         """
         source = chunk.source
-        if source not in self.meters:
+        neighbour = self._neighbours.get(source)
+        if neighbour is None:
             raise WireError("foreign", f"peer {source} is no neighbour of peer {self.peer}")
-        continued = self._arriving[source].get(chunk.message)
-        if self._seen(chunk, continued):
+        continued = neighbour.arriving.get(chunk.message)
+        if _seen(neighbour, chunk, continued):
             raise WireError("replay", f"chunk {chunk.number} of message {chunk.message} was here before")
         if chunk.number == 0:
             if chunk.total_bytes > self.message_limit_bytes:
                 raise WireError("length", f"a message of {chunk.total_bytes} bytes; the limit is {self.message_limit_bytes}")
             assembly = _Assembly(chunk, now_ns)
-            self._begin(source, assembly)
+            _begin(neighbour, assembly)
         else:
             if (
                 continued is None
@@ -118,7 +175,7 @@ class Endpoint:
                 or continued.filled != chunk.offset
                 or len(continued.body) != chunk.total_bytes
             ):
-                self._arriving[source].pop(chunk.message, None)
+                neighbour.arriving.pop(chunk.message, None)
                 raise WireError("order", f"chunk {chunk.number} of message {chunk.message} continues nothing")
             assembly = continued
             assembly.add(chunk)
@@ -129,57 +186,43 @@ class Endpoint:
                 return None
             assembly.reported_ns = now_ns
             return None, answer
-        del self._arriving[source][chunk.message]
+        del neighbour.arriving[chunk.message]
         return Arrival(source, chunk.message, assembly.head, assembly.body, now_ns, assembly.size_bytes), answer
 
-    def _seen(self, chunk: Chunk, continued: _Assembly | None) -> bool:
-        """Whether a chunk is one that was taken in before: refused, it must not disturb the message that is arriving."""
-        if continued is not None:
-            return chunk.number < continued.next_number
-        source, message = chunk.source, chunk.message
-        return message in self._ahead[source] or (message < self._expected[source] and message not in self._overtaken[source])
+    def acknowledged(self, source: int, message: int, spread_bytes: int, spread_ns: int, now_ns: int) -> None:
+        """A neighbour has a message, or some of it (the numbers of its Acknowledgement, without a stamp): measure the link.
 
-    def _begin(self, source: int, assembly: _Assembly) -> None:
-        """A message begins to arrive; those before it that have not are overtaken, and may still come.
-
-        One that is further ahead than may be overtaken stands by itself: a forged number must not make all others old.
+        What answers nothing that is under way is counted as an error.
         """
-        message, expected, arriving = assembly.message, self._expected[source], self._arriving[source]
-        if message < expected:
-            self._overtaken[source].remove(message)
-        elif message > expected + OVERTAKEN:
-            self._ahead[source].append(message)
-        else:
-            self._overtaken[source].extend(range(expected, message))
-            self._expected[source] = message + 1
-        arriving[message] = assembly
-        if len(arriving) > OVERTAKEN:
-            del arriving[next(iter(arriving))]
-
-    def acknowledged(self, answer: Acknowledgement, now_ns: int) -> None:
-        """A neighbour has a message, or some of it: measure the link.  Raises WireError for what is not under way."""
-        meter = self.meters.get(answer.source)
-        if meter is None or not meter.acknowledged(answer.message, answer.spread_bytes, answer.spread_ns, now_ns):
-            raise WireError("acknowledgement", f"message {answer.message} to peer {answer.source} is not under way like that")
-
-    def lose(self, neighbour: int) -> None:
-        """Forget a neighbour that is gone; nothing of it may be received any more."""
-        self.meters.pop(neighbour, None)
-        self._sequence.pop(neighbour, None)
-        self._arriving.pop(neighbour, None)
-        self._overtaken.pop(neighbour, None)
-        self._ahead.pop(neighbour, None)
-        self._expected.pop(neighbour, None)
+        meter = self.meters.get(source)
+        if meter is None or not meter.acknowledged(message, spread_bytes, spread_ns, now_ns):
+            self.errors["acknowledgement"] += 1
 
 
-def cut(peer: int, message: int, parcel: Parcel, chunk_bytes: int, report_ms: int = 0) -> list[Chunk]:
-    """A message's chunks; the first one asks for a report every `report_ms`."""
-    body, total = memoryview(parcel.body.data) if parcel.body.nbytes else memoryview(b""), parcel.body.nbytes
-    piece = piece_bytes(total, message, chunk_bytes)
-    chunks = [Chunk(peer, message, 0, 0, total, 0, 0, parcel.head, body[:piece], report_ms)]
-    for index, offset in enumerate(range(piece, total, piece), start=1):
-        chunks.append(Chunk(peer, message, index, offset, total, 0, 0, b"", body[offset : offset + piece]))
-    return chunks
+def _seen(neighbour: _Neighbour, chunk: Chunk, continued: _Assembly | None) -> bool:
+    """Whether a chunk is one that was taken in before: refused, it must not disturb the message that is arriving."""
+    if continued is not None:
+        return chunk.number < continued.next_number
+    message = chunk.message
+    return message in neighbour.ahead or (message < neighbour.expected and message not in neighbour.overtaken)
+
+
+def _begin(neighbour: _Neighbour, assembly: _Assembly) -> None:
+    """A message begins to arrive; those before it that have not are overtaken, and may still come.
+
+    One that is further ahead than may be overtaken stands by itself: a forged number must not make all others old.
+    """
+    message, expected, arriving = assembly.message, neighbour.expected, neighbour.arriving
+    if message < expected:
+        neighbour.overtaken.remove(message)
+    elif message > expected + OVERTAKEN:
+        neighbour.ahead.append(message)
+    else:
+        neighbour.overtaken.extend(range(expected, message))
+        neighbour.expected = message + 1
+    arriving[message] = assembly
+    if len(arriving) > OVERTAKEN:
+        del arriving[next(iter(arriving))]
 
 
 def piece_bytes(total_bytes: int, message: int, chunk_bytes: int) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from math import isfinite
 from sys import float_info
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from grapevine.peer.payloads import Dense, Marks, Payload, Sparse
+from grapevine.peer.payloads import Dense, Form, Payload
+from grapevine.peer.spaces import MODEL
 
 Bounds = tuple[float, float]
 LARGEST = float_info.max
@@ -24,18 +25,19 @@ class Expected(NamedTuple):
     `payload`: "whole" is every element of the vector, "part" one range of it, "chosen" some elements by index, "marks" indices
     alone (each of them at least one element), "none" no element at all.  `scalars` gives the bounds of each scalar in turn,
     both inclusive; nan is never within them.  `sources` are the peers that may send it, `elements` the one range that it may
-    hold (None = any).
+    hold (None = any).  `space` is the name of the vector that the elements belong to.
     """
 
-    payload: Literal["whole", "part", "chosen", "marks", "none"]
+    payload: Form
     scalars: tuple[Bounds, ...] = ()
     sources: Container[int] | None = None
     elements: slice | None = None
+    space: str = MODEL
 
     def fits(self, source: int, payload: Payload, scalars: Sequence[float], size: int) -> bool:
-        """Whether a message of a peer has this form; `size` is the length of the whole vector."""
-        form, bounds, sources, elements = self
-        if len(scalars) != len(bounds) or (sources is not None and source not in sources):
+        """Whether a message of a peer has this form; `size` is the length of the whole vector that its payload belongs to."""
+        form, bounds, sources, elements, space = self
+        if space != payload.space or len(scalars) != len(bounds) or (sources is not None and source not in sources):
             return False
         for scalar, (least, most) in zip(scalars, bounds, strict=True):
             if not least <= scalar <= most:
@@ -47,11 +49,11 @@ class Expected(NamedTuple):
             if elements is not None and payload.where() != elements:
                 return False
             return form == "part" or (form == "whole" and count == size)
-        return (form == "chosen" and isinstance(payload, Sparse)) or (form == "marks" and isinstance(payload, Marks))
+        return form == payload.form
 
 
 def misfit(source: int, payload: Payload, scalars: Sequence[float], size: int, expected: Sequence[Expected] | None) -> str:
-    """In one word what is wrong with a message, "" where nothing is.
+    """In one word what is wrong with a message, "" where nothing is; `size` is that of the space of its payload.
 
     Every value must be finite, and the message must have one of the expected forms.  Where none are declared (None) it must
     hold at least one element, and its scalars must be finite.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from grapevine.peer.payloads import Dense, Payload, Sparse, all_finite
+from grapevine.peer.spaces import MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,13 @@ Pick = Next | Largest | Above | All | Chosen
 
 
 class Ledger:
-    """The debts of one peer to each of its neighbours, for a vector of `size` elements.
+    """The debts of one peer to each of its neighbours, for a vector of `size` elements: that of a space of float32.
 
     The neighbours' rounds (`Next`) begin at equal distances, so that different neighbours get different parts at a time.
     """
 
-    def __init__(self, size: int, neighbours: Iterable[int]) -> None:
+    def __init__(self, size: int, neighbours: Iterable[int], space: str = MODEL) -> None:
+        self.space = space
         self.total = np.zeros(size)
         self.paid = {neighbour: np.zeros(size) for neighbour in neighbours}
         self._next = {neighbour: place * size // len(self.paid) for place, neighbour in enumerate(self.paid)}
@@ -81,10 +83,12 @@ class Ledger:
             start = self._next[neighbour] if pick.count < len(self.total) else 0  # all of it never wraps
             stop = min(start + max(pick.count, 0), len(self.total))
             self._next[neighbour] = stop % len(self.total)
-            return self._pay(paid, Dense((self.total[start:stop] - paid[start:stop]).astype(np.float32), start))
+            return self._pay(
+                paid, Dense((self.total[start:stop] - paid[start:stop]).astype(np.float32), start, space=self.space)
+            )
         owed = self.total - paid
         if isinstance(pick, All):
-            return self._pay(paid, Dense(owed.astype(np.float32)))
+            return self._pay(paid, Dense(owed.astype(np.float32), space=self.space))
         if isinstance(pick, Largest):
             count = min(max(pick.count, 0), len(owed))
             order = np.argpartition(np.abs(owed), min(len(owed) - count, len(owed) - 1))
@@ -93,7 +97,7 @@ class Ledger:
             indices = pick.indices
         else:
             indices = np.flatnonzero(np.abs(owed) > pick.threshold).astype(np.uint32)
-        return self._pay(paid, Sparse(indices, owed[indices].astype(np.float32)))
+        return self._pay(paid, Sparse(indices, owed[indices].astype(np.float32), space=self.space))
 
     def refund(self, neighbour: int, payload: Payload, read: np.ndarray) -> None:
         """Owe again what the neighbour will not read: the payload's values less `read`, what the codec left of them."""
@@ -113,6 +117,12 @@ class Ledger:
         """Let the whole debt to a neighbour drop: what was not sent until now never will be."""
         if neighbour in self.paid:
             self.paid[neighbour][:] = self.total
+
+    def open(self, neighbour: int, paid: np.ndarray | None = None) -> None:
+        """Owe a new neighbour what comes from now on, and what it lacks of all until now: `paid` (float64 [size]) is what it
+        has of that, None = everything."""
+        self._next[neighbour] = len(self.paid) * len(self.total) // (len(self.paid) + 1)
+        self.paid[neighbour] = self.total.copy() if paid is None else paid
 
     def forget(self, neighbour: int) -> None:
         """Drop a lost neighbour's account."""

@@ -1,7 +1,7 @@
 """One peer in real time: the loop that carries out its strategy's effects.  The only clock of a peer is here.
 
 Two threads.  The main thread runs the strategy and does the task's work.  The I/O thread (`peer.carrier`) owns the sockets,
-lets shaped chunks go and holds arriving ones until they are due.  They exchange plain tuples over two deques; everything that a
+lets shaped chunks go and holds arriving ones until they are due.  They exchange named tuples over two deques; everything that a
 strategy can see is touched by the main thread alone.
 
 Emulated time of a peer is logical: work that was asked for at t is there at t + its device's time, whatever the host
@@ -11,20 +11,22 @@ up the logical time is pulled along (never more than SLACK_NS behind) and the di
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from grapevine.peer.effects import Receive, Send, Sleep, Work
+from grapevine.peer.effects import Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.endpoint import Arrival, Endpoint
 from grapevine.peer.peer import Peer
 from grapevine.peer.waiting import Waiter
-from grapevine.peer.wire import WireError
+from grapevine.peer.wire import Acknowledgement, Chunk
 
 SLACK_NS = 20_000_000
 
@@ -73,8 +75,39 @@ class Learner(Protocol):
         machine takes."""
 
 
-# What the I/O thread tells the main thread.
-News = tuple[str, Any, Any]
+class Acknowledged(NamedTuple):
+    """A neighbour's answer has come."""
+
+    answer: Acknowledgement
+    arrived_ns: int
+
+
+class Lost(NamedTuple):
+    """A neighbour is gone."""
+
+    neighbour: int
+
+
+class MembersChanged(NamedTuple):
+    """The launcher says something of members."""
+
+    message: Any
+
+
+class Stopped(NamedTuple):
+    """The world ends the training."""
+
+
+News = Arrival | Acknowledged | Lost | MembersChanged | Stopped
+"""What the I/O thread tells the main thread."""
+
+
+class Outbound(NamedTuple):
+    """A chunk that the main thread hands to the I/O thread."""
+
+    target: int
+    chunk: Chunk
+    offered_ns: int
 
 
 class LivePeer:
@@ -98,7 +131,7 @@ class LivePeer:
         self.every_ns = every_ns
         self.snapshot = snapshot
         self.news: deque[News] = deque()  # from the I/O thread
-        self.outbox: deque[Any] = deque()  # to the I/O thread: (target, chunk, now_ns)
+        self.outbox: deque[Outbound] = deque()  # to the I/O thread
         self.doorbell = Doorbell()
         self._waiter = Waiter(self.doorbell.fd)
         self.ring_carrier: Callable[[], None] = lambda: None
@@ -108,6 +141,8 @@ class LivePeer:
         self._emulated = learner.duration_ns(1, 0, 0) > 0
         self._pending: deque[Arrival] = deque()  # arrived, but later than the logical time
         self._losses: list[int] = []
+        self._later: list[tuple[int, int, Send]] = []  # (leaves_ns, order, message)
+        self._order = itertools.count()
         self._records = 0
         peer.meters = endpoint.meters
 
@@ -144,6 +179,8 @@ class LivePeer:
             return self._receive(effect)
         if isinstance(effect, Sleep):
             return self._wait(effect.until_ns)
+        if isinstance(effect, SendAt):
+            return heapq.heappush(self._later, (effect.leaves_ns, next(self._order), effect.send))
         raise TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only")
 
     def _work(self, work: Work) -> tuple[Any, Exception | None]:
@@ -165,22 +202,23 @@ class LivePeer:
             self._advance(self.clock.now_ns())
         return answer, raised
 
-    def _send(self, effect: Send) -> None:
+    def _send(self, effect: Send, now_ns: int | None = None) -> None:
         peer = self.peer
+        now_ns = peer.now_ns if now_ns is None else now_ns
         for target in effect.targets:
             if target in peer.mixing:
-                for chunk in self.endpoint.send(target, effect.parcel, peer.now_ns, peer.horizon_ns):
-                    self.outbox.append((target, chunk, peer.now_ns))
+                for chunk in self.endpoint.send(target, effect.parcel, now_ns, peer.horizon_ns):
+                    self.outbox.append(Outbound(target, chunk, now_ns))
         self.ring_carrier()
 
     def _receive(self, effect: Receive) -> None:
         """Wait until something new has come in, the effect's deadline or the end."""
         deadline_ns = min(x for x in (effect.deadline_ns, self.stop_ns, 2**62) if x is not None)
         self.waiting = True
-        neighbours, least = len(self.peer.neighbours), effect.least
+        departures, least = self.peer.departures, effect.least
         while not self.peer.stopped:
             least -= self._deliver()
-            if least <= 0 or len(self.peer.neighbours) < neighbours:
+            if least <= 0 or self.peer.departures > departures or self._called():
                 break
             if self._pending and self._pending[0].arrived_ns < deadline_ns:
                 self._advance(self._pending[0].arrived_ns)
@@ -188,7 +226,7 @@ class LivePeer:
                 self._advance(deadline_ns)
                 break
             else:
-                self._sleep(min(deadline_ns, self._next_record_ns()))
+                self._sleep(min(deadline_ns, self._next_instant_ns()))
                 self._record(min(deadline_ns, self.clock.now_ns()))
         self.waiting = False
 
@@ -196,7 +234,7 @@ class LivePeer:
         """Let emulated time pass; news that come in meanwhile stay for later, only a stop and the end of the time end it."""
         until_ns = until_ns if self.stop_ns is None else min(until_ns, self.stop_ns)
         while not self.peer.stopped and self.clock.now_ns() < until_ns:
-            self._sleep(min(until_ns, self._next_record_ns()))
+            self._sleep(min(until_ns, self._next_instant_ns()))
             self._record(min(until_ns, self.clock.now_ns()))
             self._read_news()
         self._advance(until_ns)
@@ -220,11 +258,19 @@ class LivePeer:
     def _next_record_ns(self) -> int:
         return self._records * self.every_ns
 
+    def _next_instant_ns(self) -> int:
+        """When next something happens while the strategy waits: a record, or a message that was held back leaves."""
+        return min(self._next_record_ns(), self._later[0][0]) if self._later else self._next_record_ns()
+
     def _record(self, now_ns: int) -> None:
-        """Hand over a snapshot for every record instant that has passed: weights do not change while time does."""
+        """Hand over a snapshot for every record instant that has passed, and let go what was to leave by now: weights do not
+        change while time does."""
         while (instant_ns := self._next_record_ns()) <= now_ns and (self.stop_ns is None or instant_ns < self.stop_ns):
             self.snapshot(self._records, instant_ns)
             self._records += 1
+        while self._later and self._later[0][0] <= now_ns:
+            leaves_ns, _, send = heapq.heappop(self._later)
+            self._send(send, leaves_ns)
 
     def _deliver(self) -> int:
         """Give the peer what has arrived by its logical time; how many messages that was."""
@@ -238,19 +284,29 @@ class LivePeer:
             delivered += 1
         return delivered
 
+    def _arrived(self, arrival: Arrival) -> None:
+        """A message is here; it counts from when the peer's logical time has come to its arrival."""
+        self._pending.append(arrival)
+
+    def _called(self) -> bool:
+        """Whether something has come that is no message of a strategy and ends a wait for one all the same."""
+        return False
+
+    def _changed(self, message: Any) -> None:
+        """What the launcher says of members; here all stay."""
+
     def _read_news(self) -> None:
         """Take over what the I/O thread has brought."""
         while self.news:
-            kind, first, second = self.news.popleft()
-            if kind == "arrival":
-                self._pending.append(first)
-            elif kind == "acknowledged":
-                try:
-                    self.endpoint.acknowledged(first, second)
-                except WireError as error:
-                    self.peer.errors[error.kind] += 1
-            elif kind == "lost":
-                self._losses.append(first)
-                self.endpoint.lose(first)
-            else:
-                self.peer.stopped = True
+            match self.news.popleft():
+                case Arrival() as arrival:
+                    self._arrived(arrival)
+                case Acknowledged(answer, arrived_ns):
+                    self.endpoint.acknowledged(answer.source, answer.message, answer.spread_bytes, answer.spread_ns, arrived_ns)
+                case MembersChanged(message):
+                    self._changed(message)
+                case Lost(neighbour):
+                    self._losses.append(neighbour)
+                    self.endpoint.lose(neighbour)
+                case Stopped():
+                    self.peer.stopped = True

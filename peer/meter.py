@@ -107,7 +107,10 @@ class LinkMeter:
         rate = self.rate_bytes_per_s
         if rate is None:
             return CHUNK_FIRST_BYTES
-        return int(min(max(rate * CHUNK_TIME_NS / 1e9, CHUNK_LEAST_BYTES), CHUNK_MOST_BYTES))
+        size_bytes = rate * CHUNK_TIME_NS / 1e9
+        if size_bytes >= CHUNK_MOST_BYTES:
+            return CHUNK_MOST_BYTES
+        return int(size_bytes) if size_bytes > CHUNK_LEAST_BYTES else CHUNK_LEAST_BYTES
 
     def report_ms(self, horizon_ns: float) -> int:
         """How often the receiver of the next message should tell how far it has come; 0 = only when it is whole: enough where

@@ -1,22 +1,28 @@
-"""What travels between peers: a range of a flat vector, or chosen elements of it, in a codec's bytes.
+"""What travels between peers: parts of a flat vector, in a codec's bytes; the menu of payload kinds.
 
-`encode` turns a payload into a parcel (a small head and one raw body), `decode` is its inverse and trusts nothing.
+`encode` turns a payload into a parcel (a small head and one raw body), `decode` is its inverse and trusts nothing.  A kind
+says all about itself: its number on the wire, how it is encoded and decoded, its exact size and its bounds.
 """
 
 from __future__ import annotations
 
 from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 import numpy as np
 
-from grapevine.peer.codecs import BY_NUMBER, Codec
+from grapevine.peer.codecs import OWN_NUMBERS, Codec
+from grapevine.peer.spaces import MODEL, MOST_SPACES, Space, Spaces
 from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 
 SCALARS_LIMIT = 16
-_DENSE, _SPARSE, _MARKS = 0, 1, 2
+INDEX_BYTES = 4
+SLACK_BYTES = 4_096
+"""What a codec may need besides the bytes of the numbers themselves, as for scales."""
 _UInt = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+Form = Literal["whole", "part", "chosen", "marks", "none"]
+"""What a strategy may expect: a kind's own `form`, "whole" of a part that is everything, "none" of one without elements."""
 
 
 def all_finite(values: np.ndarray) -> bool:
@@ -28,14 +34,31 @@ def all_finite(values: np.ndarray) -> bool:
         return isfinite(values.dot(values)) or bool(np.isfinite(values).all())
 
 
+class Head(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """The few numbers that say what a body is; the number of its space stands last, and only where it is not the model's."""
+
+    kind: Annotated[int, msgspec.Meta(ge=0, le=127)]
+    codec: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    step: _UInt
+    start: _UInt
+    count: _UInt
+    scalars: Annotated[tuple[float, ...], msgspec.Meta(max_length=SCALARS_LIMIT)] = ()
+    space: Annotated[int, msgspec.Meta(ge=0, le=MOST_SPACES)] = 0
+
+
+Encoded = tuple[int, int, np.ndarray, "Payload"]
+"""A payload in bytes: start and count for its head, its body (uint8), and the payload as the receiver will read it."""
+
+
 class _Values:
-    """Values float32 [count], and whether they are finite (None = not looked at yet)."""
+    """Values [count] of one space, and whether they are finite (None = not looked at yet; whole numbers always are)."""
 
-    __slots__ = ("known_finite", "values")
+    __slots__ = ("known_finite", "space", "values")
 
-    def __init__(self, values: np.ndarray, known_finite: bool | None) -> None:
+    def __init__(self, values: np.ndarray, known_finite: bool | None, space: str) -> None:
         self.values = values
         self.known_finite = known_finite
+        self.space = space
 
     @property
     def count(self) -> int:
@@ -46,17 +69,19 @@ class _Values:
     def finite(self) -> bool:
         """Whether all values are finite; found out once, however many peers share the payload."""
         if self.known_finite is None:
-            self.known_finite = all_finite(self.values)
+            self.known_finite = self.values.dtype.kind != "f" or all_finite(self.values)
         return self.known_finite
 
 
 class Dense(_Values):
-    """The elements start .. start + len(values) of a flat vector; values float32."""
+    """The elements start .. start + len(values) of a space's vector; values float32, or the space's own dtype."""
 
     __slots__ = ("start",)
+    number: ClassVar[int] = 0
+    form: ClassVar[Form] = "part"
 
-    def __init__(self, values: np.ndarray, start: int = 0, known_finite: bool | None = None) -> None:
-        super().__init__(values, known_finite)
+    def __init__(self, values: np.ndarray, start: int = 0, known_finite: bool | None = None, space: str = MODEL) -> None:
+        super().__init__(values, known_finite, space)
         self.start = start
 
     @property
@@ -67,29 +92,85 @@ class Dense(_Values):
         """The elements as an index into the flat vector."""
         return slice(self.start, self.stop)
 
+    def within(self, size: int) -> bool:
+        """Whether the elements are ones of a vector of this size."""
+        return self.start >= 0 and self.start + len(self.values) <= size
+
+    @staticmethod
+    def body_bytes(count: int, codec: Codec) -> int:
+        """Bytes of so many elements, exactly."""
+        return codec.body_bytes(count)
+
+    @staticmethod
+    def limit_bytes(space: Space) -> int:
+        """The largest body of this kind that an honest peer sends in a space."""
+        return space.size_bytes + SLACK_BYTES
+
+    def encode(self, codec: Codec, rng: np.random.Generator) -> Encoded:
+        body, read = codec.encode(self.values, rng)
+        finite = self.known_finite if codec.lossless else None
+        return self.start, len(read), body, Dense(read, self.start, finite, self.space)
+
+    @staticmethod
+    def decode(head: Head, body: np.ndarray, space: Space, codec: Codec) -> Dense:
+        _check_length(body, head.count, Dense.body_bytes(head.count, codec))
+        return Dense(_values(codec, body, head.count), head.start, space=space.name)
+
 
 class Sparse(_Values):
-    """Chosen elements of a flat vector: indices uint32, strictly ascending, and their values float32."""
+    """Chosen elements of a space's vector: indices uint32, strictly ascending; values float32, or the space's own dtype."""
 
     __slots__ = ("indices",)
+    number: ClassVar[int] = 1
+    form: ClassVar[Form] = "chosen"
 
-    def __init__(self, indices: np.ndarray, values: np.ndarray, known_finite: bool | None = None) -> None:
-        super().__init__(values, known_finite)
+    def __init__(self, indices: np.ndarray, values: np.ndarray, known_finite: bool | None = None, space: str = MODEL) -> None:
+        super().__init__(values, known_finite, space)
         self.indices = indices
 
     def where(self) -> np.ndarray:
         """The elements as an index into the flat vector."""
         return self.indices
 
+    def within(self, size: int) -> bool:
+        """Whether the elements are ones of a vector of this size."""
+        return not len(self.indices) or int(self.indices[-1]) < size
+
+    @staticmethod
+    def body_bytes(count: int, codec: Codec) -> int:
+        """Bytes of so many elements, exactly."""
+        return INDEX_BYTES * count + codec.body_bytes(count)
+
+    @staticmethod
+    def limit_bytes(space: Space) -> int:
+        """The largest body of this kind that an honest peer sends in a space."""
+        return space.size_bytes + INDEX_BYTES * space.size + SLACK_BYTES
+
+    def encode(self, codec: Codec, rng: np.random.Generator) -> Encoded:
+        body, read = codec.encode(self.values, rng)
+        finite = self.known_finite if codec.lossless else None
+        body = np.concatenate([np.ascontiguousarray(self.indices, "<u4").view(np.uint8), body])
+        return 0, len(read), body, Sparse(self.indices, read, finite, self.space)
+
+    @staticmethod
+    def decode(head: Head, body: np.ndarray, space: Space, codec: Codec) -> Sparse:
+        places_bytes = INDEX_BYTES * head.count
+        _check_length(body, head.count, Sparse.body_bytes(head.count, codec))
+        indices = _indices(body[:places_bytes], space)
+        return Sparse(indices, _values(codec, body[places_bytes:], head.count), space=space.name)
+
 
 class Marks:
-    """Elements of a flat vector that are named without their values: indices uint32, strictly ascending."""
+    """Elements of a space's vector that are named without their values: indices uint32, strictly ascending."""
 
-    __slots__ = ("indices",)
+    __slots__ = ("indices", "space")
+    number: ClassVar[int] = 2
+    form: ClassVar[Form] = "marks"
     finite = True  # nothing that could be otherwise
 
-    def __init__(self, indices: np.ndarray) -> None:
+    def __init__(self, indices: np.ndarray, space: str = MODEL) -> None:
         self.indices = indices
+        self.space = space
 
     @property
     def count(self) -> int:
@@ -105,22 +186,68 @@ class Marks:
         """The elements as an index into the flat vector."""
         return self.indices
 
+    def within(self, size: int) -> bool:
+        """Whether the elements are ones of a vector of this size."""
+        return not len(self.indices) or int(self.indices[-1]) < size
+
+    @staticmethod
+    def body_bytes(count: int, codec: Codec) -> int:
+        """Bytes of so many elements, exactly."""
+        return INDEX_BYTES * count
+
+    @staticmethod
+    def limit_bytes(space: Space) -> int:
+        """The largest body of this kind that an honest peer sends in a space."""
+        return INDEX_BYTES * space.size
+
+    def encode(self, codec: Codec, rng: np.random.Generator) -> Encoded:
+        indices = np.array(self.indices, "<u4")
+        return 0, len(indices), indices.view(np.uint8), Marks(indices, self.space)
+
+    @staticmethod
+    def decode(head: Head, body: np.ndarray, space: Space, codec: Codec) -> Marks:
+        _check_length(body, head.count, Marks.body_bytes(head.count, codec))
+        return Marks(_indices(body, space), space.name)
+
 
 Payload = Dense | Sparse | Marks
+"""The menu of kinds.  A kind of its own bits is a class like these, named here: nothing else asks which kinds there are."""
+KINDS: dict[int, type[Payload]] = {kind.number: kind for kind in get_args(Payload)}
 
 
-class Head(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """The few numbers that say what a body is."""
-
-    kind: Annotated[int, msgspec.Meta(ge=0, le=2)]
-    codec: Annotated[int, msgspec.Meta(ge=0, le=255)]
-    step: _UInt
-    start: _UInt
-    count: _UInt
-    scalars: Annotated[tuple[float, ...], msgspec.Meta(max_length=SCALARS_LIMIT)] = ()
+def message_limit_bytes(spaces: Spaces) -> int:
+    """The largest body that a peer of a run with these spaces ever sends."""
+    return max(kind.limit_bytes(space) for kind in KINDS.values() for space in spaces.all)
 
 
-_head_encoder = msgspec.msgpack.Encoder()
+def _check_length(body: np.ndarray, count: int, expected_bytes: int) -> None:
+    if body.nbytes != expected_bytes:
+        raise WireError("length", f"{body.nbytes} bytes for {count} elements; expected {expected_bytes}")
+
+
+def _values(codec: Codec, body: np.ndarray, count: int) -> np.ndarray:
+    """What a body decodes to, [count]; WireError where a user's own codec does not make float32 of it."""
+    if codec.number < OWN_NUMBERS.start:
+        return codec.decode(body, count)
+    try:
+        values = codec.decode(body, count)
+        fits = values.shape == (count,) and values.dtype == np.float32
+    except Exception as error:  # noqa: BLE001 - the user's own code may raise anything
+        raise WireError("codec", f"codec number {codec.number} raised {type(error).__name__}: {error}") from None
+    if not fits:
+        raise WireError("codec", f"codec number {codec.number} made something else than float32 [{count}]")
+    return values
+
+
+def _indices(body: np.ndarray, space: Space) -> np.ndarray:
+    """Indices into a space, read from their bytes; raises WireError where they do not ascend or do not fit."""
+    indices = np.frombuffer(body.tobytes(), "<u4")
+    if len(indices) and (indices[-1] >= space.size or np.any(indices[1:] <= indices[:-1])):
+        raise WireError("indices", f"indices must ascend strictly and stay below {space.size}")
+    return indices
+
+
+_encode_head = msgspec.msgpack.Encoder().encode
 _head_decoder = msgspec.msgpack.Decoder(Head)
 
 
@@ -141,28 +268,25 @@ class Parcel:
         self.size_bytes = len(head) + body.nbytes
 
 
-def encode(payload: Payload, codec: Codec, step: int, scalars: tuple[float, ...] = ()) -> tuple[Parcel, np.ndarray]:
-    """Put a payload into a codec's bytes.
+def encode(
+    payload: Payload,
+    codec: Codec,
+    step: int,
+    scalars: tuple[float, ...] = (),
+    number: int = 0,
+    rng: np.random.Generator | None = None,
+) -> tuple[Parcel, np.ndarray]:
+    """Put a payload into a codec's bytes; `number` is its space's.
 
-    Returns the parcel and the values as the receiver will read them (float32; the difference to what was given is the
-    rounding that a ledger takes back).  The body is a copy: the caller may change its vector at once.
+    `rng` is what a codec that rounds may draw from (None = a new generator).  Returns the parcel and the values as the receiver
+    will read them (float32, or the space's dtype; the difference to what was given is the rounding that a ledger takes back).
+    The body is a copy: the caller may change its vector at once.
     """
-    if isinstance(payload, Marks):
-        indices = np.array(payload.indices, "<u4")
-        head = _head_encoder.encode(Head(_MARKS, codec.number, step, 0, len(indices), scalars))
-        return Parcel(head, indices.view(np.uint8), step, Marks(indices), scalars), payload.values
-    body, read = codec.encode(payload.values)
-    finite = payload.known_finite if codec.lossless else None
-    kind, start, written = _DENSE, 0, payload
-    if isinstance(payload, Dense):
-        start = payload.start
-        written = Dense(read, start, finite)
-    else:
-        kind = _SPARSE
-        written = Sparse(payload.indices, read, finite)
-        body = np.concatenate([np.ascontiguousarray(payload.indices, "<u4").view(np.uint8), body])
-    head = _head_encoder.encode(Head(kind, codec.number, step, start, len(payload.values), scalars))
-    return Parcel(head, body, step, written, scalars), read
+    draws: Any = np.random.default_rng(0) if rng is None and not codec.lossless else rng
+    start, count, body, read = payload.encode(codec, draws)
+    fields = (payload.number, codec.number, step, start, count, scalars)
+    head = _encode_head((*fields, number) if number else fields)
+    return Parcel(head, body, step, read, scalars), read.values
 
 
 def decode_head(data: Any) -> Head:
@@ -175,29 +299,19 @@ def decode_head(data: Any) -> Head:
         raise WireError("head", f"not a message head: {error}") from None
 
 
-def decode(head: Head, body: np.ndarray, size: int) -> Payload:
-    """Read a body (uint8 [bytes]) that belongs to a vector of `size` elements.
+def decode(head: Head, body: np.ndarray, spaces: Spaces) -> Payload:
+    """Read a body (uint8 [bytes]) that belongs to one of a run's spaces.
 
-    Raises WireError where the body's length, the range or the indices do not fit; takes no memory before that is known.
-    float32 values are a read-only view of the body where they lie aligned.
+    Raises WireError where the kind, the space or the codec is none of this run's, and where the body's length, the range or the
+    indices do not fit the space; takes no memory before that is known.  Values are a read-only view of the body where the codec
+    rounds nothing and they lie aligned.
     """
-    codec = BY_NUMBER.get(head.codec)
-    if codec is None:
-        raise WireError("codec", f"codec number {head.codec}; known are {sorted(BY_NUMBER)}")
-    values_bytes = codec.body_bytes(head.count)
-    if head.kind == _DENSE:
-        if head.start + head.count > size:
-            raise WireError("range", f"elements {head.start}..{head.start + head.count} of a vector of {size}")
-        if body.nbytes != values_bytes:
-            raise WireError("length", f"{body.nbytes} bytes for {head.count} elements; expected {values_bytes}")
-        return Dense(codec.decode(body, head.count), head.start)
-    if head.kind == _MARKS:
-        values_bytes = 0
-    if head.count > size or body.nbytes != 4 * head.count + values_bytes:
-        raise WireError("length", f"{body.nbytes} bytes for {head.count} chosen elements of {size}")
-    indices = np.frombuffer(body[: 4 * head.count].tobytes(), "<u4")
-    if head.count and (indices[-1] >= size or np.any(indices[1:] <= indices[:-1])):
-        raise WireError("indices", f"indices must ascend strictly and stay below {size}")
-    if head.kind == _MARKS:
-        return Marks(indices)
-    return Sparse(indices, codec.decode(body[4 * head.count :], head.count))
+    kind = KINDS.get(head.kind)
+    if kind is None:
+        raise WireError("kind", f"payload kind {head.kind}; known are {sorted(KINDS)}")
+    space, codec = spaces.numbered(head.space)
+    if head.codec != codec.number:
+        raise WireError("codec", f"codec number {head.codec}; space {space.name!r} travels in {codec.number}")
+    if head.start + head.count > space.size:
+        raise WireError("range", f"elements {head.start}..{head.start + head.count} of a vector of {space.size}")
+    return kind.decode(head, body, space, codec)

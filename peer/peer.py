@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from math import ceil, inf
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from grapevine.peer.aggregators import Aggregator, Mean, add_scaled
 from grapevine.peer.codecs import Codec, Float32
-from grapevine.peer.effects import Receive, Send, Sleep
+from grapevine.peer.effects import Leave, Receive, Send, Sleep
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.expected import Expected, misfit
-from grapevine.peer.layout import Layout, lay
+from grapevine.peer.layout import Layout, Tensor, lay
 from grapevine.peer.ledger import Ledger, Pick
 from grapevine.peer.meter import MEASURING_BYTES, LinkMeter, SpeedMeter
 from grapevine.peer.optimizers import Optimizer, Sgd
 from grapevine.peer.payloads import Dense, Head, Parcel, Payload, Sparse, decode, decode_head, encode
+from grapevine.peer.spaces import MODEL, Space, Spaces
 from grapevine.peer.wire import HEADER_BYTES, WireError
 from grapevine.peer.work import Worker
 
@@ -33,7 +34,9 @@ CALLS_OF_A_SEND = 100
 CALLS_OF_A_NEIGHBOUR = 1_000
 """How many more of them each neighbour gives."""
 SENT_EMPTY = "sent-empty"  # under which `errors` counts messages whose values this peer itself made not finite
+CODEC_STREAM = 0xC0DEC  # keeps what codecs draw apart from all other draws of a peer
 MOST_NOTES, NOTE_CHARACTERS = 64, 64
+MOST_UNREAD = 8  # models' worth of elements that are remembered of what a neighbour was paid last
 LEAST_HORIZON_NS = 20_000_000  # the shortest time for which sending ahead makes sense: a step may take no time at all
 
 
@@ -57,6 +60,13 @@ class Rounds(Protocol):
         """Whom a peer hears, and how much each counts: W_ij of the round, by sender, ascending."""
 
 
+class Runs(Protocol):
+    """What a peer carries out: a strategy."""
+
+    def run(self, peer: Any) -> Coroutine[Any, Any, None]:
+        """Train until `peer.running` is false."""
+
+
 class Staleness:
     """How many steps behind the receiver the messages of one neighbour were when they were used."""
 
@@ -67,19 +77,34 @@ class Staleness:
         self.messages = 0
 
 
+class Handed(NamedTuple):
+    """What this peer hands over to one that joins, all of one instant."""
+
+    weights: np.ndarray
+    """float32 [size]."""
+    step: int
+    made: np.ndarray | None
+    """All that this peer has made until then, which the weights hold: float64 [size]; None where it keeps no ledger."""
+    taken: dict[int, int]
+    """The step of the newest message of each neighbour that the weights hold."""
+
+
 class Peer(Worker):
     """One member of the fleet, as its strategy sees it; the verbs about gradients and other work are those of `Worker`.
 
     `weights` is float32 [size] and belongs to the strategy, except while a gradient is awaited.  `mixing` holds W_ij of each
     neighbour; the rest of the row is the peer's own weight.  Where `rounds` are given, `neighbours` and `mixing` are all whom
-    the peer ever has a link with, and `targets`, `sources` and `weight` tell whom it talks to at a step.  With `push_sum` W
-    does not keep the mean by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
+    the peer ever has a link with, `targets`, `sources` and `weight` tell whom it talks to at a step, and `mixing` has the
+    weights of the first round alone: `weight(message)` is what a message counts by.  With `push_sum` W does not keep the mean
+    by itself, and the peer carries its `mass`.  All that is known of links and speeds is measured.
     `batch_size` may be changed by the strategy; `data_samples` is how many training samples the peer owns (0 = not known),
     `held_out_samples` how many it keeps apart from them.  `layout` names the tensors that `weights` is made of, in order and
-    without gaps; it never changes.  `notes` holds what a strategy has
-    decided last, by name (see `note`): every record writes it down.  `expected` are the
-    forms of message that the strategy declares (None = any with an element, finite values and finite scalars): what has none
-    of them is dropped before the strategy sees it, and counted in `errors`.
+    without gaps; it never changes.  `spaces` are the vectors that may travel: the model, and what the strategy declares.
+    `codec_rng` is what the codec alone draws from.  `notes` holds what a strategy has decided last, by name (see `note`): every
+    record writes it down.  `expected` are the forms of message that the strategy declares (None = any with an element, finite
+    values and finite scalars): what has none of them is dropped before the strategy sees it, and counted in `errors`.
+    `members_change` says whether peers may join and leave, `member` whether this peer is one now, `first_step` how many of its
+    steps others made, before it was one.
     """
 
     def __init__(  # noqa: PLR0913 - what a peer is made of
@@ -97,8 +122,10 @@ class Peer(Worker):
         data_samples: int = 0,
         rounds: Rounds | None = None,
         push_sum: bool = False,
-        layout: Layout | None = None,
+        layout: Sequence[Tensor] | None = None,
         held_out_samples: int = 0,
+        spaces: Sequence[Space] = (),
+        codec_rng: np.random.Generator | None = None,
     ) -> None:
         self.id = identity
         self.peers = peers
@@ -106,9 +133,11 @@ class Peer(Worker):
         self.mixing = dict(mixing)
         self.weights = weights
         self.size = len(weights)
-        self.layout: Layout = layout or lay([("weights", (self.size,))])
+        self.layout = Layout(layout or lay([("weights", (self.size,))]))
         self.batch_size = batch_size
         self.codec: Codec = codec or Float32()
+        self.codec_rng = codec_rng or np.random.default_rng([0, CODEC_STREAM, identity])
+        self.spaces = Spaces(self.size, self.codec, spaces)
         self.aggregator: Aggregator = aggregator or Mean()
         self.optimizer: Optimizer = optimizer or Sgd()
         self.stepper = self.optimizer.start(self.size)
@@ -130,11 +159,22 @@ class Peer(Worker):
         self.loss_sum = 0.0
         self.loss_count = 0
         self.speed = SpeedMeter()
-        self.meters: dict[int, LinkMeter] = {}
+        self.meters: Mapping[int, LinkMeter] = {}
         self.staleness: dict[int, Staleness] = {neighbour: Staleness() for neighbour in self.neighbours}
         self.errors: Counter[str] = Counter()
         self.expected: Sequence[Expected] | None = None
-        self.ledger: Ledger | None = None
+        self.ledgers: dict[str, Ledger] = {}  # by space
+        self.members_change = False
+        self.may_leave = False
+        self.member = True
+        self.first_step = 0
+        self.departures = 0  # of neighbours, for good or not
+        self.handed: dict[int, Handed] = {}  # by peer that takes weights over
+        self._taken: dict[int, int] = {}
+        self._unread: dict[int, int] = {}  # how many elements that is
+        self._paid_last: dict[int, deque[tuple[int, Payload]]] = {}  # by neighbour: what it may not have taken in yet
+        self.renew_expected: Callable[[], None] = _nothing
+        self._leaves_at: int | None = None
         self._inbox: deque[Arrival | Message] = deque()
 
     # ---- what a strategy asks -------------------------------------------------------------------------------------
@@ -155,7 +195,14 @@ class Peer(Worker):
     def running(self) -> bool:
         """Whether to go on: neither stopped by the world nor at the experiment's number of steps."""
         self._count()
-        return not self.stopped and (self.steps_limit is None or self.step < self.steps_limit)
+        if self.stopped or (self._leaves_at is not None and self.step >= self._leaves_at):
+            return False
+        return self.steps_limit is None or self.step < self.steps_limit
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this peer is to leave, at its present step: it finishes what it owes, and waits for nobody any more."""
+        return self._leaves_at is not None and self.step >= self._leaves_at
 
     @property
     def horizon_ns(self) -> float:
@@ -181,29 +228,29 @@ class Peer(Worker):
             return self.mixing.get(message.source, 0.0)
         return self.rounds.weights(message.step, self.id).get(message.source, 0.0)
 
-    def room(self, neighbour: int, fill: float = 1.0, index_bytes: int = 0, least: int = 1) -> int:
+    def room(self, neighbour: int, fill: float = 1.0, index_bytes: int = 0, least: int = 1, space: str = MODEL) -> int:
         """How many elements fit into what the link to a neighbour can take now, where it is kept at a share `fill` of its rate.
 
-        At most the whole vector.  `index_bytes` is what naming each element costs: 4 for chosen elements, 0 for a range.  Fewer
-        than `least` elements are not worth a message, nor are so few bytes that the message would measure nothing (a link that
-        was once measured too slow would never be measured again): then 0, and the link saves its room up until they fit.  0
-        for a neighbour that is lost.
+        At most the whole vector of the space.  `index_bytes` is what naming each element costs: 4 for chosen elements, 0 for a
+        range.  Fewer than `least` elements are not worth a message, nor are so few bytes that the message would measure nothing
+        (a link that was once measured too slow would never be measured again): then 0, and the link saves its room up until
+        they fit.  0 for a neighbour that is lost.
         """
         self._count()
         if neighbour not in self.mixing:
             return 0
-        count = self._room(neighbour, fill, index_bytes, least)
+        count = self._room(neighbour, fill, index_bytes, least, *self.spaces.numbered(self.spaces.number(space)))
         return count if count >= least else 0
 
-    def _room(self, neighbour: int, fill: float, index_bytes: int, least: int) -> int:
+    def _room(self, neighbour: int, fill: float, index_bytes: int, least: int, space: Space, codec: Codec) -> int:
         meter = self.meters[neighbour]
-        whole_bytes = self.codec.body_bytes(self.size) + index_bytes * self.size
-        enough_bytes = min(whole_bytes, max(MEASURED_BODY_BYTES, self.codec.body_bytes(least) + index_bytes * least))
+        whole_bytes = codec.body_bytes(space.size) + index_bytes * space.size
+        enough_bytes = min(whole_bytes, max(MEASURED_BODY_BYTES, codec.body_bytes(least) + index_bytes * least))
         meter.least_bytes = max(MEASURING_BYTES, 2 * OVERHEAD_BYTES + enough_bytes)
         room_bytes = meter.room_bytes(self.instant_ns, self.horizon_ns, fill) - OVERHEAD_BYTES
         if room_bytes < enough_bytes:
             return 0
-        return min(self.size, self._fitting(room_bytes, index_bytes))
+        return min(space.size, _fitting(codec, room_bytes, index_bytes))
 
     def rate_bytes_per_s(self, neighbour: int) -> float | None:
         """The measured rate of the link to a neighbour; None before the first measurement, inf where nothing limits it."""
@@ -229,10 +276,25 @@ class Peer(Worker):
         if neighbour in self.mixing:
             self.meters[neighbour].patience = max(1.0, steps)
 
-    def new_ledger(self) -> Ledger:
-        """A ledger over all neighbours; the world asks it to forget a neighbour that is lost."""
-        self.ledger = Ledger(self.size, self.neighbours)
-        return self.ledger
+    def new_ledger(self, space: str = MODEL) -> Ledger:
+        """A ledger over all neighbours for one space; the world asks it to forget a neighbour that is lost.
+
+        Raises ValueError for a space of whole numbers: a debt is a sum of updates, rounded by codecs, and those are exact.
+        """
+        found = self.spaces.find(space)
+        if not found.floats:
+            raise ValueError(f"space {space!r} holds {found.dtype}, and ledgers are for float32; send its values whole")
+        self.ledgers[space] = Ledger(found.size, self.neighbours, space)
+        return self.ledgers[space]
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The model's ledger; None where there is none."""
+        return self.ledgers.get(MODEL)
+
+    @ledger.setter
+    def ledger(self, ledger: Ledger) -> None:
+        self.ledgers[MODEL] = ledger
 
     # ---- what a strategy awaits -----------------------------------------------------------------------------------
 
@@ -249,9 +311,10 @@ class Peer(Worker):
         self.notes[name] = float(value)
 
     async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
-        """Queue a message to a neighbour; returns its values as they will be read there (float32).
+        """Queue a message to a neighbour; returns its values as they will be read there (float32, or the dtype of its space).
 
-        Values that are not finite never leave: the message goes without elements, and what was given is returned.
+        Values that are not finite never leave: the message goes without elements, and what was given is returned.  Raises
+        ValueError for a space that was not declared, and for elements beyond its size.
         """
         self._count(CALLS_OF_A_SEND)
         parcel, read = self._parcel(payload, scalars)
@@ -277,15 +340,18 @@ class Peer(Worker):
         self._kept_mass = self.mass / (1 + len(self.targets))
         return await self.broadcast(Dense(self.weights), (self._kept_mass,))
 
-    async def pay(self, neighbour: int, pick: Pick, scalars: tuple[float, ...] = ()) -> Dense | Sparse:
-        """Send a neighbour a part of what the ledger owes it, and return it as it will be read there; what the codec's
+    async def pay(self, neighbour: int, pick: Pick, scalars: tuple[float, ...] = (), space: str = MODEL) -> Dense | Sparse:
+        """Send a neighbour a part of what the space's ledger owes it, and return it as it will be read there; what the codec's
         rounding loses stays owed."""
-        assert self.ledger is not None, "call new_ledger first"
-        payload = self.ledger.take(neighbour, pick)
+        ledger = self.ledgers.get(space)
+        assert ledger is not None, "call new_ledger first"
+        payload = ledger.take(neighbour, pick)
         read = await self.send(neighbour, payload, scalars)
         if not self.codec.lossless:
-            self.ledger.refund(neighbour, payload, read)
+            ledger.refund(neighbour, payload, read)
             payload.values = read
+        if self.members_change and space == MODEL:
+            self._note_paid(neighbour, payload)
         return payload
 
     async def sleep(self, duration_ns: int) -> None:
@@ -303,13 +369,13 @@ class Peer(Worker):
         """The next message in order of arrival, waiting for it; None when a neighbour was lost meanwhile, or when the
         deadline (emulated ns) has passed."""
         self._count()
-        before = len(self.neighbours)
+        before = self.departures
         while True:
             while self._inbox:
                 if (message := self._open(self._inbox.popleft())) is not None:
                     self._used(message)
                     return message
-            if len(self.neighbours) < before or not self.neighbours:
+            if self.departures > before or not self.neighbours:
                 return None
             if deadline_ns is not None and self.instant_ns >= deadline_ns:
                 return None
@@ -319,8 +385,8 @@ class Peer(Worker):
         """The next message of one neighbour, waiting for it; what others sent stays.  None where that neighbour is lost, or any
         other meanwhile."""
         self._count()
-        before = len(self.neighbours)
-        while source in self.mixing and len(self.neighbours) == before:
+        before = self.departures
+        while source in self.mixing and self.departures == before:
             place = next((place for place, parcel in enumerate(self._inbox) if parcel.source == source), None)
             if place is None:
                 await Receive()
@@ -343,11 +409,15 @@ class Peer(Worker):
                 messages.append(message)
         return messages
 
-    async def gather(self, step: int) -> list[Message]:
-        """One message of this step from each of its `sources` that still lives, in order of neighbour, waiting for them.
+    async def gather(self, step: int, space: str = MODEL) -> list[Message]:
+        """One message of this step and space from each of its `sources` that still lives, in order of neighbour, waiting for
+        them.
 
-        Earlier ones are dropped as too late, later ones stay for their own step.  One that is not as expected counts as
-        missing: nobody waits for another, and its sender's weight stays with this peer for the step.
+        A message bears the value that its sender's `step` had when it was sent, and `apply` adds one: so gather with the value
+        that this peer's own `step` had when it sent.
+
+        Earlier ones of the space are dropped as too late; later ones, and those of other spaces, stay.  One that is not as
+        expected counts as missing: nobody waits for another, and its sender's weight stays with this peer for the step.
         """
         self._count()
         found: dict[int, Message | None] = {}
@@ -357,11 +427,13 @@ class Peer(Worker):
             for _ in range(len(inbox)):
                 item = inbox.popleft()
                 message = item if isinstance(item, Message) else self._decoded(item)
-                if message is None or message.step < step:
+                if message is None:
                     continue
-                if message.step == step and message.source not in found:
+                if message.payload.space != space:
+                    inbox.append(message)
+                elif message.step == step and message.source not in found:
                     found[message.source] = message if self._fits(message) else None
-                else:
+                elif message.step >= step:
                     inbox.append(message)
             missing = [source for source in sources if source not in found and source in self.mixing]
             if not missing:
@@ -371,6 +443,18 @@ class Peer(Worker):
         for message in messages:
             self._used(message)
         return messages
+
+    async def leave(self, duration_ns: int | None = None) -> None:
+        """Ask to leave the fleet politely, and with a duration (emulated ns) to come back after it.
+
+        Answers at once: `running` turns false at this step, or a few steps later for a strategy that waits for others at each
+        step, and the peer is gone once its strategy has returned and all that it has sent has arrived.  A strategy that calls
+        this says so: `leaves = True` on its class.  Back, it runs anew.
+        """
+        self._count()
+        if not self.may_leave:
+            raise RuntimeError("this strategy leaves and does not say so: set leaves = True and membership on its class")
+        await Leave(duration_ns)
 
     # ---- what a strategy does with weights ------------------------------------------------------------------------
 
@@ -389,13 +473,14 @@ class Peer(Worker):
         """
         rows, weights = [own], [0.0]
         for message in models:
-            if not isinstance(message.payload, Dense) or len(message.payload.values) != self.size:
+            payload = message.payload
+            if not isinstance(payload, Dense) or payload.space != MODEL or len(payload.values) != self.size:
                 self.errors["range"] += 1
                 continue
             if self.mass is not None and not (len(message.scalars) == 1 and 0.0 < message.scalars[0] < inf):
                 self.errors["mass"] += 1
                 continue
-            rows.append(message.payload.values)
+            rows.append(payload.values)
             weights.append(self.weight(message) if self.mass is None else message.scalars[0])
         weights[0] = 1.0 - sum(weights) if self.mass is None else self._kept_mass
         if self.mass is not None:
@@ -409,17 +494,27 @@ class Peer(Worker):
             self.weights += mixed - own
 
     def blend(self, message: Message, weight: float) -> None:
-        """Move the elements that a message holds towards it: x <- x + weight (q - x) there, nothing elsewhere."""
+        """Move the elements that a message holds towards it: x <- x + weight (q - x) there, nothing elsewhere.
+
+        Raises ValueError for a message of another space than the model's.
+        """
         payload = message.payload
+        if payload.space != MODEL:
+            raise ValueError(f"the weights cannot be moved towards a message of space {payload.space!r}; use its values")
         if isinstance(payload, Dense):
             part = self.weights[payload.start : payload.stop]
             part *= np.float32(1.0 - weight)
             add_scaled(part, payload.values, weight)
         else:
-            part = self.weights[payload.indices]
-            self.weights[payload.indices] = part + np.float32(weight) * (payload.values - part)
+            where = payload.where()
+            part = self.weights[where]
+            self.weights[where] = part + np.float32(weight) * (payload.values - part)
 
     # ---- what a world does ----------------------------------------------------------------------------------------
+
+    def begin(self, strategy: Runs) -> Coroutine[Any, Any, None]:
+        """The coroutine whose effects a world carries out for this peer."""
+        return strategy.run(self)
 
     def deliver(self, arrival: Arrival | Message) -> None:
         """A world hands over a whole message: as it came off the wire, or decoded where nothing ever went over one."""
@@ -433,9 +528,100 @@ class Peer(Worker):
             return False
         self.neighbours = [other for other in self.neighbours if other != neighbour]
         del self.mixing[neighbour]
-        if self.ledger is not None:
-            self.ledger.forget(neighbour)
+        self.departures += 1
+        for ledger in self.ledgers.values():
+            ledger.forget(neighbour)
+        for known in (self.handed, self._taken, self._paid_last, self._unread):
+            known.pop(neighbour, None)
         return True
+
+    def admit(self, neighbour: int, weight: float, givers: Mapping[int, int] | None = None) -> None:
+        """A peer becomes a neighbour that counts W_ij = `weight`: messages to and from it are allowed from now on.
+
+        `givers` are the peers whose weights the neighbour has taken over, their mean, and the step of the newest message of
+        this peer that each had taken in by then (-1 = none): a ledger owes the neighbour what these weights lack, and nothing
+        that they hold.
+        """
+        if neighbour in self.mixing:
+            self.mixing[neighbour] = weight
+            return
+        self.neighbours = sorted((*self.neighbours, neighbour))
+        self.mixing[neighbour] = weight
+        self.staleness.setdefault(neighbour, Staleness())
+        self._most_calls += CALLS_OF_A_NEIGHBOUR
+        for space, ledger in self.ledgers.items():
+            if self.id not in ledger.paid:  # else one account stands for all
+                ledger.open(neighbour, self._held(neighbour, givers or {}) if space == MODEL else None)
+        self.handed.pop(neighbour, None)
+        self.renew_expected()
+
+    def hand_over(self, joiner: int) -> None:
+        """Set aside what a peer that joins asks for: the weights as they are now, and what they hold of whom."""
+        by_neighbour = self.ledger is not None and self.id not in self.ledger.paid
+        made = self.ledger.total.copy() if self.ledger is not None and by_neighbour else None
+        self.handed[joiner] = Handed(self.weights.copy(), self.step, made, dict(self._taken))
+
+    def _held(self, neighbour: int, givers: Mapping[int, int]) -> np.ndarray | None:
+        """What weights taken over from these peers hold of what this peer made: float64 [size]; None = all of it."""
+        assert self.ledger is not None
+        known = []
+        for giver, taken in givers.items():
+            if giver == self.id:
+                made = self.handed[neighbour].made if neighbour in self.handed else None
+                if made is not None:
+                    known.append(made)
+            elif giver in self.ledger.paid:
+                paid = self.ledger.paid[giver].copy()
+                for step, payload in self._paid_last.get(giver, ()):
+                    if step > taken:
+                        paid[payload.where()] -= payload.values
+                known.append(paid)
+        return np.asarray(np.mean(known, axis=0)) if known and len(known) == len(givers) else None
+
+    def _note_paid(self, neighbour: int, payload: Payload) -> None:
+        """Remember what was paid last, as much as MOST_UNREAD models."""
+        paid = self._paid_last.setdefault(neighbour, deque())
+        paid.append((self.step, payload))
+        self._unread[neighbour] = self._unread.get(neighbour, 0) + payload.count
+        while len(paid) > 1 and self._unread[neighbour] > MOST_UNREAD * self.size:
+            self._unread[neighbour] -= paid.popleft()[1].count
+
+    def depart(self) -> None:
+        """Be a member no longer: without neighbours and without messages that wait."""
+        self.member = False
+        self.neighbours, self.mixing = [], {}
+        self._inbox.clear()
+
+    def waiting_steps(self) -> list[tuple[int, int]]:
+        """Sender and step of the messages that wait to be taken, in order of arrival."""
+        found = []
+        for item in self._inbox:
+            message = item if isinstance(item, Message) else self._decoded(item)
+            if message is not None:
+                found.append((message.source, message.step))
+        return found
+
+    def leave_at(self, step: int | None) -> None:
+        """Let `running` end at a step, and `leaving` begin; None takes it back."""
+        self._leaves_at = step
+
+    def enter(self, step: int, mixing: Mapping[int, float], rounds: Rounds | None = None) -> None:
+        """Begin as a member at a step, with these neighbours and nothing that was owed, seen or heard before."""
+        self.first_step += step - self.step
+        self.step = step
+        self.neighbours = sorted(mixing)
+        self.mixing = dict(mixing)
+        for neighbour in self.neighbours:
+            self.staleness.setdefault(neighbour, Staleness())
+        self._most_calls = MOST_CALLS + CALLS_OF_A_NEIGHBOUR * len(self.neighbours)
+        self.rounds = rounds
+        self.stepper = self.optimizer.start(self.size)
+        self.ledgers.clear()
+        for known in (self.handed, self._taken, self._paid_last, self._unread):
+            known.clear()
+        self._leaves_at = None
+        self.member = True
+        self.renew_expected()
 
     def take_loss(self) -> float:
         """The mean training loss since the last call; nan where no step was made."""
@@ -458,11 +644,15 @@ class Peer(Worker):
         Where training has diverged nobody could use the values: the message says so by holding none, and those who wait for it
         need not wait on.
         """
+        number = self.spaces.number(payload.space)
+        space, codec = self.spaces.numbered(number)
+        if not payload.within(space.size):
+            raise ValueError(f"the payload has elements beyond those of space {space.name!r}, which has {space.size:,}")
         if payload.finite:
-            return encode(payload, self.codec, self.step, scalars)
+            return encode(payload, codec, self.step, scalars, number, self.codec_rng)
         self.errors[SENT_EMPTY] += 1
-        parcel, _ = encode(Dense(np.zeros(0, np.float32)), self.codec, self.step, scalars)
-        return parcel, payload.values
+        empty = Dense(np.zeros(0, np.float32), space=space.name)
+        return encode(empty, codec, self.step, scalars, number, self.codec_rng)[0], payload.values
 
     def _open(self, parcel: Arrival | Message) -> Message | None:
         """A message on its first use; what does not decode, is not as expected, or is from a lost neighbour is dropped."""
@@ -475,7 +665,7 @@ class Peer(Worker):
             return None
         try:
             head: Head = decode_head(parcel.head)
-            payload = decode(head, parcel.body, self.size)
+            payload = decode(head, parcel.body, self.spaces)
         except WireError as error:
             self.errors[error.kind] += 1
             return None
@@ -483,26 +673,30 @@ class Peer(Worker):
 
     def _fits(self, message: Message) -> bool:
         """Whether a message is as the strategy expects; else it is counted."""
-        word = misfit(message.source, message.payload, message.scalars, self.size, self.expected)
+        payload = message.payload
+        size = self.size if payload.space == MODEL else self.spaces.find(payload.space).size
+        word = misfit(message.source, payload, message.scalars, size, self.expected)
         if word:
             self.errors[word] += 1
         return not word
 
-    def _fitting(self, room_bytes: float, index_bytes: int) -> int:
-        """How many elements fit into so many bytes, each with its index."""
-        if not index_bytes or room_bytes <= 0 or room_bytes == inf:
-            return self.codec.elements(room_bytes)
-        count = self.codec.elements(room_bytes / (1 + index_bytes / (self.codec.body_bytes(4096) / 4096)))
-        while count and index_bytes * count + self.codec.body_bytes(count) > room_bytes:
-            count -= 1  # a codec's size is linear but for its blocks: a few at most
-        return count
-
     def _used(self, message: Message) -> None:
+        if self.members_change:
+            self._taken[message.source] = max(message.step, self._taken.get(message.source, -1))
         staleness = self.staleness[message.source]
         staleness.steps += max(0, self.step - message.step)
         staleness.messages += 1
 
 
-def message_limit_bytes(size: int) -> int:
-    """The largest body that a peer of a model of `size` elements ever sends: every element with its index, as float32."""
-    return 8 * size + 4_096
+def _nothing() -> None:
+    """Where all members stay, what is expected of them does too."""
+
+
+def _fitting(codec: Codec, room_bytes: float, index_bytes: int) -> int:
+    """How many elements fit into so many bytes, each with its index."""
+    if not index_bytes or room_bytes <= 0 or room_bytes == inf:
+        return codec.elements(room_bytes)
+    count = codec.elements(room_bytes / (1 + index_bytes / (codec.body_bytes(4096) / 4096)))
+    while count and index_bytes * count + codec.body_bytes(count) > room_bytes:
+        count -= 1  # a codec's size is linear but for its blocks: a few at most
+    return count

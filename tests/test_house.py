@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TRUNKS = ("peer", "topology", "netem")
 CONFIG = {"tasks", "terminal"}
-FLEET = {"config", "fleet", "kernel", "open_files", "scenario", "tasks"}
+FLEET = {"config", "fleet", "kernel", "membership", "open_files", "scenario", "tasks"}
 RESULTS = {"config", "results", "terminal"}
 ROOMS: dict[str, set[str]] = {
     "tasks": set(),
@@ -23,8 +24,9 @@ ROOMS: dict[str, set[str]] = {
     "config": CONFIG,
     "kernel": {"config"},
     "scenario": {"config"},
+    "membership": {"config", "scenario"},
     "fleet": FLEET,
-    "forecast": {"config", "fleet"},
+    "forecast": {"config", "fleet", "results"},
     "results": RESULTS,
     "live_view": {"results", "terminal"},
     "worlds": FLEET | {"results"},
@@ -33,8 +35,8 @@ ROOMS: dict[str, set[str]] = {
     "report": {"results"},
     "run": FLEET
     | {"exit_status", "forecast", "live_view", "report", "results", "worlds", "worlds.virtual", "worlds.processes"},
-    "sweep": FLEET | {"exit_status", "forecast", "report", "results", "worlds", "worlds.virtual"},
-    "study": FLEET | {"report", "results", "sweep"},
+    "sweep": FLEET | {"exit_status", "forecast", "report", "results", "run", "worlds", "worlds.virtual"},
+    "study": FLEET | {"exit_status", "report", "results", "sweep"},
     "probe": FLEET | {"report", "results", "worlds", "worlds.virtual", "worlds.processes"},
 }
 """Which rooms of `experiments` each of them may import; `cli`, the face of all, may import every one."""
@@ -159,3 +161,17 @@ def test_nothing_of_ours_goes_by_a_bare_name() -> None:
     """`import experiments` would find the user's own folder of that name."""
     bare = [found for found in IMPORTS if not found.own and found.target.split(".")[0] in (*TRUNKS, "experiments", "tests")]
     assert bare == []
+
+
+def test_no_room_knows_a_strategy_by_its_class() -> None:
+    """What a strategy is stands on its class: only the default of an experiment, and of the probe's, are named."""
+    named = set()
+    for module, path in MODULES.items():
+        if not module.startswith("experiments."):
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"getattr\((?:\w+\.)*strategy\b", text), module
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("grapevine.peer.strategies"):
+                named |= {(module, alias.name) for alias in node.names if alias.name not in ("Strategy", "AnyStrategy")}
+    assert named <= {("experiments.config.experiment", "DPSGD"), ("experiments.probe.probe", "Solo")}

@@ -31,7 +31,10 @@ def experiment_files() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "text"), experiment_files())
-def test_files_are_accepted(page: str, text: str, tmp_path: Path) -> None:
+def test_files_are_accepted(page: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = blocks(PAGES[1].read_text(encoding="utf-8"), "python")[0]
+    (tmp_path / "localsgd.py").write_text(strategy)  # the part of one's own that the pages name
+    monkeypatch.syspath_prepend(tmp_path)
     document = tomllib.loads(text)
     assert document
     whole = tomllib.loads(blocks(README, "toml")[0])
@@ -61,6 +64,15 @@ def test_python_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert result.summary["completed"]
     assert result.weights.shape == (34, 4810)
     assert "(34, 4810)" in capsys.readouterr().out
+
+
+def test_a_study_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = blocks((DOCS / "studies.md").read_text(encoding="utf-8"), "python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("grapevine.experiments.sweep.sweep._here", lambda sweep, jobs: True)  # so that runs need no processes
+    exec(compile(program, "studies.md", "exec"), {"__name__": "__main__"})
+    assert (tmp_path / "runs" / "three" / "report.html").is_file()
+    assert capsys.readouterr().out.count("d-psgd") == 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

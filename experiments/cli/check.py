@@ -54,13 +54,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
     told = forecast(fleet)
     mixing = {name: value for name, value in fleet.figures.as_dict().items() if value is not None and name != "max_degree"}
-    graph = {**topology.analyse(fleet.graph).as_dict(), "rule": mixing_rule(experiment), **mixing}
+    graph = {**topology.analyse(fleet.first_graph).as_dict(), "rule": mixing_rule(experiment), **mixing}
     if arguments.json:
         from grapevine.experiments.results.summary import clean
-        from grapevine.experiments.scenario import in_order
 
         links = [link._asdict() for link in told.links]
-        script = [{"time_s": event.at_ns / 1e9, "what": event.describe()} for event in in_order(experiment.events)]
+        script = [{"time_s": event.at_ns / 1e9, "what": event.describe()} for event in fleet.script]
         print(json.dumps(clean({"graph": graph, **asdict(told), "links": links, "script": script}), indent=2))
         return 0
     _print(fleet, told, graph)
@@ -93,12 +92,13 @@ def _check_sweep(arguments: argparse.Namespace, path: Path) -> int:
 def _print_sweep(sweep: Sweep, invalid: list[Invalid], seconds: float, warnings: list[str]) -> None:
     from rich.console import Console
 
+    from grapevine.experiments.results.numbers import plural
     from grapevine.experiments.sweep.eta import show_left
 
     console = Console(highlight=False, soft_wrap=True)
     runs, cells = len(sweep.points), len(sweep.cells)
-    trials = f", and {len(sweep.trials):,} trials before them" if sweep.trials else ""
-    console.print(f"{cells:,} combinations, {runs:,} runs{trials}", markup=False)
+    trials = f", and {plural(len(sweep.trials), 'trial')} before" if sweep.trials else ""
+    console.print(f"{plural(cells, 'combination')}, {plural(runs, 'run')}{trials}", markup=False)
     shorter = any(point.experiment.stop.accuracy for point in sweep.points)
     least = "; lists that widen take longer" if sweep.trials else ""
     less = "; less where an accuracy ends runs early" if shorter else ""
@@ -108,7 +108,7 @@ def _print_sweep(sweep: Sweep, invalid: list[Invalid], seconds: float, warnings:
         what = "stop the sweep; take them out, or write skip_invalid = true below [sweep] to leave them out"
         what = "are left out, as the file says" if sweep.options.skip_invalid else what
         count = sum(each.runs for each in invalid)
-        told = f"{len(invalid):,} combinations ({count:,} runs) cannot be built, and {what}:"
+        told = f"{plural(len(invalid), 'combination')} ({plural(count, 'run')}) cannot be built, and {what}:"
         console.print(told, style="bold red", markup=False)
         for each in invalid:
             console.print(f"  {each}", markup=False)
@@ -144,7 +144,7 @@ def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
 
 def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from grapevine.experiments.config.menus import name_of
-    from grapevine.experiments.results.numbers import figure
+    from grapevine.experiments.results.numbers import figure, peers_text
     from grapevine.netem.units import show_bytes, show_duration
 
     experiment = fleet.experiment
@@ -158,6 +158,10 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
     yield "mixing", (f"spectral gap {figure(graph['gap'])}, second eigenvalue {figure(graph['slem'])}, "
                      f"disagreement down to 1/1000 in {figure(graph['mixing_time'])} rounds")  # fmt: skip
     yield "model", f"{told.parameters:,} parameters, {show_bytes(told.model_bytes)} as {name_of(experiment.codec)}"
+    if fleet.spaces:
+        yield "spaces", ", ".join(f"{space.name} ({space.size:,} x {space.dtype})" for space in fleet.spaces)
+    for wrapper in experiment.wrappers:
+        yield "wrapper", f"{name_of(wrapper)} stands at {peers_text(wrapper.among(experiment.peers))}"
     samples = fleet.problem.samples
     yield "samples", f"{sum(samples):,} in all, {_span(min(samples), max(samples))} a peer"
     step = _span(show_duration(round(min(told.step_ns))), show_duration(round(max(told.step_ns))))
@@ -181,10 +185,9 @@ def _rounds(graph: dict[str, Any]) -> str:
 
 def _script(fleet: Fleet) -> Iterator[tuple[str, str]]:
     """What will happen, and when."""
-    from grapevine.experiments.scenario import in_order
     from grapevine.netem.units import show_duration
 
-    events = in_order(fleet.experiment.events)
+    events = fleet.script
     wide = max((len(show_duration(event.at_ns)) for event in events), default=0)
     for event in events:
         yield f"at {show_duration(event.at_ns):>{wide}}", event.describe()

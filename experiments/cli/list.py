@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
@@ -11,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from grapevine.experiments.cli.source import Commands, add_command
-from grapevine.experiments.config.errors import unknown_name
+from grapevine.experiments.config.errors import ConfigError, unknown_name
+from grapevine.experiments.config.overrides import is_reference
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,22 +24,27 @@ EXAMPLES = """\
   grapevine list                  every menu
   grapevine list strategies       one of them
   grapevine list experiment       the keys that belong to no menu: name, seed, peers, [stop], [record]
+  grapevine list mine:ChocoSGD    a part of your own, from mine.py in this folder or on PYTHONPATH
 """
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "list", execute, "list what an experiment can be made of, with all options", EXAMPLES)
-    parser.add_argument("menu", metavar="MENU", nargs="?", help="strategies, topologies, networks, ... (default: all)")
+    what = "strategies, topologies, networks, ..., or module:Class of a part of your own (default: all menus)"
+    parser.add_argument("menu", metavar="MENU", nargs="?", help=what)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print the menus."""
     from rich.console import Console
 
-    from grapevine.experiments.config.menus import EVENTS, MENUS
+    from grapevine.experiments.config.menus import LISTS, MENUS
 
-    menus = [*MENUS.values(), EVENTS]
+    if is_reference(arguments.menu):
+        _print_own(Console(highlight=False), arguments.menu)
+        return 0
+    menus = [*MENUS.values(), *LISTS.values()]
     by_name = {menu.plural: menu for menu in menus}
     wanted = by_name.get(arguments.menu) or MENUS.get(arguments.menu)
     if arguments.menu not in (None, "experiment") and wanted is None:
@@ -54,21 +61,38 @@ def execute(arguments: argparse.Namespace) -> int:
 def _print_experiment(console: Console) -> None:
     """What belongs to no menu."""
     from grapevine.experiments.config.experiment import PLAIN_TABLES, Experiment
-    from grapevine.experiments.config.menus import MENUS, options, summary
+    from grapevine.experiments.config.menus import LISTS, MENUS, options, summary
 
     _title(console, "experiment", "at the top of the file, above the first [table]")
-    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, "events"})))
+    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, *LISTS})))
     for key, table in PLAIN_TABLES.items():
         _rows(console, 2, [(Text(f"[{key}]", "bold"), Text(summary(table)))])
         _rows(console, 4, _told(options(table)))
     console.print()
 
 
+def _print_own(console: Console, reference: str) -> None:
+    """A user's own part: what it says about itself, and its options."""
+    from grapevine.experiments.config.menus import LISTS, MENUS
+    from grapevine.experiments.config.own_parts import load
+
+    menus = [menu for menu in (*MENUS.values(), *LISTS.values()) if menu.own]
+    bases = [base for menu in menus for base in menu.bases]
+    try:
+        part = load(reference, Path.cwd(), "", "part of an experiment", bases)
+    except ConfigError as error:
+        raise error.at("grapevine list") from None
+    menu = next(menu for menu in menus if issubclass(part, menu.bases))
+    table = f"[[{menu.plural}]]" if menu.plural in LISTS else f"[{menu.key}]"
+    _title(console, menu.key, f'name = "{reference}" in {table} of the file')
+    _print_parts(console, {reference: part})
+
+
 def _print_menu(console: Console, menu: Menu) -> None:
     """All parts of a menu, family by family."""
-    from grapevine.experiments.config.menus import summary
+    from grapevine.experiments.config.menus import LISTS, summary
 
-    _title(console, menu.plural, f"[{menu.key}] in the file" if menu.chooser == "name" else f"[[{menu.plural}]] in the file")
+    _title(console, menu.plural, f"[[{menu.plural}]] in the file" if menu.plural in LISTS else f"[{menu.key}] in the file")
     for base in menu.bases:
         if len(menu.bases) > 1:
             _rows(console, 1, [(Text(""), Text(summary(base), "italic"))])

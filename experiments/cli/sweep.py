@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from grapevine.experiments.cli.source import Commands, add_command, add_experiment, place, settings_of
 from grapevine.experiments.config import toml
-from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.exit_status import ExitStatus, worst
 from grapevine.experiments.terminal import printable
 
 if TYPE_CHECKING:
     from grapevine.experiments.sweep.cells import CellResult
     from grapevine.experiments.sweep.plan import Sweep
-    from grapevine.experiments.sweep.sweep import Attempt, SweepOutcome, SweepProgress
+    from grapevine.experiments.sweep.sweep import Attempt, SweepProgress
 
 EXAMPLES = """\
   grapevine sweep fill.toml --out runs/fill --jobs 2
@@ -50,82 +49,36 @@ def add(commands: Commands) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Build every run, then run what is not complete, write tables and report, and say which runs failed."""
-    from grapevine.experiments.sweep.cells import cell_rows, cells_of, trial_rows
+    from grapevine.experiments.study.conclude import buildable, conclude, repeated
     from grapevine.experiments.sweep.plan import read_sweep
     from grapevine.experiments.sweep.sweep import carry_out
-    from grapevine.experiments.sweep.table import rows_of, write_table
 
-    sweep = _checked(read_sweep(Path(arguments.file), settings_of(arguments)), arguments.file)
+    sweep = buildable(read_sweep(Path(arguments.file), settings_of(arguments)), arguments.file)
     out = arguments.out or Path("runs") / f"{Path(arguments.file).stem}-sweep"
     with _Progress(arguments.quiet) as progress:
         outcome = carry_out(sweep, out, arguments.jobs, watch=progress.update)
-    rows = rows_of(outcome.attempts, out)
-    files: list[Path] = []
-    swept = list(outcome.attempts[0].point.values)
-    table = *_columns(swept, rows), len(swept) + 1
-    said: list[str] = []
+    found = conclude(sweep, outcome, out, _command(arguments, out), toml.read_text(Path(arguments.file), arguments.file))
     status = outcome.status
-    try:
-        files = write_table(rows, out)
-        cells = cells_of(sweep, outcome, out)
-        if repeated(sweep):
-            files = [*write_table(cell_rows(sweep, cells), out, "cells"), *files]
-            table = *_cell_columns(sweep, cells), len(sweep.axes)
-        if sweep.tune:
-            files += write_table(trial_rows(sweep, cells, outcome.trials), out, "tuning")
-        pages, said = _write_page(arguments, sweep, cells, outcome, out)
-        files += pages
-    except ValueError as error:
-        print(printable(f"no report: {error}"), file=sys.stderr)
-    except OSError as error:  # the runs are done, and what came of them is told all the same
-        problem = f"tables and report could not be written: {error.strerror or error}"
+    if isinstance(found.trouble, OSError):  # the runs are done, and what came of them is told all the same
+        problem = f"tables and report could not be written: {found.trouble.strerror or found.trouble}"
         print(printable(f"grapevine sweep: {out}: {problem}; make room, and give the same command again"), file=sys.stderr)
         status = worst(status, ExitStatus.INCOMPLETE)
-    said += [f"left out, as the file says: {each}" for each in sweep.left_out]
-    _print(*table, said, [*outcome.trials, *outcome.attempts], files)
+    elif found.trouble:
+        print(printable(f"no report: {found.trouble}"), file=sys.stderr)
+    if found.cells and repeated(sweep):
+        table = *_cell_columns(sweep, found.cells), len(sweep.axes)
+    else:
+        swept = list(outcome.attempts[0].point.values)
+        table = *_columns(swept, found.rows), len(swept) + 1
+    _print(*table, found.said, [*outcome.trials, *outcome.attempts], found.files)
     return status
 
 
-def _checked(sweep: Sweep, file: str) -> Sweep:
-    """The sweep, less the combinations that cannot be built where its file says so; ConfigError that lists them elsewhere."""
-    from grapevine.experiments.sweep.forecast import invalid_cells, without
-
-    invalid = invalid_cells(sweep)
-    if not invalid or (sweep.options.skip_invalid and len(invalid) < len(sweep.cells)):
-        return without(sweep, invalid)
-    count = f"{len(invalid)} of {len(sweep.cells)} combinations cannot be built, and nothing was started"
-    listed = "".join(f"\n  {each}" for each in invalid.values())
-    cure = f"take them out, or write skip_invalid = true below [sweep] to leave them out:{listed}"
-    raise ConfigError(file, "sweep", problem=count, cure=cure if len(invalid) < len(sweep.cells) else f"mend the file:{listed}")
-
-
-def repeated(sweep: Sweep) -> bool:
-    """Whether cells are what is to be looked at: they have several runs each, or were tuned."""
-    return sweep.tune is not None or len(sweep.cells) < len(sweep.points)
-
-
-def _write_page(
-    arguments: argparse.Namespace, sweep: Sweep, cells: Sequence[CellResult], outcome: SweepOutcome, out: Path
-) -> tuple[list[Path], list[str]]:
-    """`report.html`: the cells where they are what is to be looked at, else all complete runs on top of each other.
-
-    The files, and what they say in words.
-    """
-    from grapevine.experiments.study.page import write_study
-    from grapevine.experiments.study.study import Study
-    from grapevine.experiments.sweep.table import write_comparison
-
-    if not repeated(sweep):
-        page = write_comparison(outcome.attempts, out)
-        return [page] if page else [], []
-    if not any(attempt.done for attempt in outcome.attempts):
-        return [], []
+def _command(arguments: argparse.Namespace, out: Path) -> str:
+    """The command line that makes the sweep again."""
     told = [part for setting in arguments.settings for part in ("--set", setting)]
     told += ["--world", arguments.world] if arguments.world else []
-    command = shlex.join(["grapevine", "sweep", arguments.file, *told, "--out", str(out)])
-    name = sweep.points[0].experiment.name
-    study = Study(name, sweep, cells, command, toml.read_text(Path(arguments.file), arguments.file))
-    return write_study(study, out / "report.html")
+    return shlex.join(["grapevine", "sweep", arguments.file, *told, "--out", str(out)])
 
 
 def _positive(text: str) -> int:

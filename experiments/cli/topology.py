@@ -6,11 +6,14 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grapevine.experiments.cli.source import Commands, add_command, place
 from grapevine.experiments.config.errors import ConfigError, config_error
-from grapevine.experiments.config.overrides import SOURCE, parse_settings
+from grapevine.experiments.config.overrides import SOURCE, look_beside, parse_settings
+
+if TYPE_CHECKING:
+    from grapevine.topology import TimeVarying, Topology
 
 EXAMPLES = """\
   grapevine topology ring -n 16
@@ -19,9 +22,9 @@ EXAMPLES = """\
   grapevine topology file -n 12 --set path=graph.graphml --mixing lazy --json
 """
 ELSEWHERE = {
-    "name": "write it behind the command: grapevine topology ring",
-    "n": "write -n 16",
-    "seed": "write --seed 1",
+    "name": "write it behind the command: grapevine topology {}",
+    "n": "write -n {}",
+    "seed": "write --seed {}",
 }
 """What --set does not set, and where it is said."""
 MOST_DIGITS = 19
@@ -55,18 +58,21 @@ def execute(arguments: argparse.Namespace) -> int:
         options["mixing"] = arguments.mixing
     for key, cure in ELSEWHERE.items():
         if key in options:
-            raise ConfigError(SOURCE, key, options[key], problem="is no option of a graph", cure=cure)
+            raise ConfigError(SOURCE, key, options[key], problem="is no option of a graph", cure=cure.format(options[key]))
     _refuse_beyond(arguments.n, arguments.seed)
     if arguments.name == "file" and not options.get("path"):
         cure = "say which: --set path=graph.graphml"
         raise ConfigError(key="topology.path", problem="is missing, since the graph comes from a file", cure=cure)
-    from grapevine import topology
+    from grapevine.experiments.config.menus import MENUS
+    from grapevine.topology import TimeVarying
 
+    named = look_beside({"topology": {"name": arguments.name, **options}}, Path())
+    chosen = MENUS["topology"].read(named["topology"])
     try:
-        if arguments.name in topology.schedule_menu():
-            figures, page = _schedule(arguments.name, arguments.n, arguments.seed, options)
+        if isinstance(chosen, TimeVarying):
+            figures, page = _schedule(chosen, arguments.n, arguments.seed)
         else:
-            figures, page = _graph(arguments.name, arguments.n, arguments.seed, options)
+            figures, page = _graph(chosen, arguments.n, arguments.seed, "mixing" in options)
         figures = {"name": arguments.name, **figures}
         if arguments.html is not None:
             arguments.html.parent.mkdir(parents=True, exist_ok=True)
@@ -92,26 +98,22 @@ def _refuse_beyond(peers: int, seed: int) -> None:
     read_field(types["seed"], seed, "--seed")
 
 
-def _graph(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
-    """A graph's figures, and what draws its page; a directed one is mixed uniformly where no rule for it was asked."""
-    from grapevine.experiments.config.menus import MENUS
+def _graph(chosen: Topology, peers: int, seed: int, mixed: bool) -> tuple[dict[str, Any], Callable[[str], str]]:
+    """A graph's figures, and what draws its page; a directed one is mixed uniformly unless it is `mixed` as asked for."""
     from grapevine.experiments.report.topology_page import topology_page
     from grapevine.topology import analyse
 
-    chosen: Any = MENUS["topology"].read({**options, "name": name})
     graph = chosen.build(peers, seed, directed=True)
-    rule = "uniform" if graph.is_directed() and "mixing" not in options else chosen.mixing
+    rule = "uniform" if graph.is_directed() and not mixed else chosen.mixing
     return analyse(graph, rule).as_dict(), lambda title: topology_page(title, graph, rule)
 
 
-def _schedule(name: str, peers: int, seed: int, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str], str]]:
+def _schedule(chosen: TimeVarying, peers: int, seed: int) -> tuple[dict[str, Any], Callable[[str], str]]:
     """A schedule's figures, and what draws its page."""
     from grapevine.experiments.config.bounds import refuse_matrices
-    from grapevine.experiments.config.menus import MENUS
     from grapevine.experiments.report.schedule_page import schedule_page
     from grapevine.topology import analyse
 
-    chosen: Any = MENUS["topology"].read({**options, "name": name})
     refuse_matrices(peers, "-n")
     schedule = chosen.plan(peers, seed)
     return analyse(schedule).as_dict(), lambda title: schedule_page(title, schedule)

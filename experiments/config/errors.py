@@ -29,7 +29,7 @@ class ConfigError(ValueError):
     def __str__(self) -> str:
         shown = "" if self.value is None else show_value(self.value)
         told = not shown or any(_quotes(self.problem, text) for text in (shown, repr(self.value), str(self.value)))
-        where = self.key if told else f"{self.key} = {shown}"
+        where = self.key if told else " = ".join(filter(None, (self.key, shown)))
         problem = self.problem if not self.cure or self.cure in self.problem else f"{self.problem}; {self.cure}"
         return printable(": ".join(part for part in (self.source, where, problem) if part))
 
@@ -72,10 +72,14 @@ def unknown_key(key: str, owner: str, known: Iterable[str], hint: str = "") -> C
 
 
 def nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
-    """The known name that `word` was most likely meant to be, if any is at least so much `alike` (1 = the same)."""
+    """The known name that `word` was most likely meant to be: one that it has the initials of ("lr" for learning_rate), or the
+    likest, if any is at least so much `alike` (1 = the same)."""
     plain = {_plain(name): name for name in known}
     if not _plain(word):
         return None
+    short = [name for spelled, name in plain.items() if "-" in spelled and _initials(spelled) == _plain(word)]
+    if len(short) == 1:
+        return short[0]
     found = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=alike)
     return plain[found[0]] if found else None
 
@@ -98,6 +102,11 @@ def show_value(value: Any) -> str:
 def _quotes(problem: str, text: str) -> bool:
     """Whether a problem tells a value already: "1" is not told by "at least 10"."""
     return bool(re.search(rf"(?<![\w.]){re.escape(text)}(?!\.?\w)", problem))
+
+
+def _initials(spelled: str) -> str:
+    """ "lr" of "learning-rate"."""
+    return "".join(part[:1] for part in spelled.split("-"))
 
 
 def _plain(word: str) -> str:

@@ -260,6 +260,34 @@ class KillEvent(Event, frozen=True, kw_only=True, tag="kill"):
         return f"peer {self.peer} is killed"
 
 
+class JoinEvent(Event, frozen=True, kw_only=True, tag="join"):
+    """A peer becomes a member: it gets neighbours by the topology's rule and takes weights over from one of them."""
+
+    peer: PeerNumber
+    """Which one; it is absent before, from the start on where nothing else is said of it."""
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return "membership", self.peer
+
+    def describe(self) -> str:
+        return f"peer {self.peer} joins"
+
+
+class LeaveEvent(Event, frozen=True, kw_only=True, tag="leave"):
+    """A peer leaves politely: it finishes its step and what it owes, says goodbye, and may join again."""
+
+    peer: PeerNumber
+    """Which one."""
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        return "membership", self.peer
+
+    def describe(self) -> str:
+        return f"peer {self.peer} leaves"
+
+
 def without_stale(events: Iterable[Event], now_ns: int) -> list[Event]:
     """Events in order of time, without those before `now_ns` in whose place another one has come by then."""
     kept: list[Event] = []
@@ -284,6 +312,8 @@ AnyEvent = (
     | SpeedEvent
     | PauseEvent
     | KillEvent
+    | JoinEvent
+    | LeaveEvent
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -13,8 +13,10 @@ from grapevine.experiments.config import toml
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_key
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.fields import expectation, fields_of, read_field, read_struct
-from grapevine.experiments.config.menus import EVENTS, FROM_PYTHON, MENUS, home_of, name_of
-from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, overlay
+from grapevine.experiments.config.membership import Always, Membership
+from grapevine.experiments.config.menus import FROM_PYTHON, LISTS, MENUS, Menu, home_of, name_of
+from grapevine.experiments.config.overrides import SOURCE, anchor, anchor_settings, concerns, look_beside, overlay
+from grapevine.experiments.config.own_parts import code_digest
 from grapevine.experiments.config.sections import AnyWorld, Processes, Record, Stop, Virtual, World
 from grapevine.experiments.tasks import Digits, Task
 from grapevine.experiments.tasks.partitions import Iid, Partition
@@ -23,6 +25,7 @@ from grapevine.peer.aggregators import Aggregator, Mean
 from grapevine.peer.codecs import Codec, Float32
 from grapevine.peer.optimizers import Optimizer, Sgd
 from grapevine.peer.strategies import DPSGD, Strategy
+from grapevine.peer.wrappers import Wrapper
 from grapevine.topology import Schedule, TimeVarying
 from grapevine.topology.graphs.base import Topology
 from grapevine.topology.graphs.menu import Ring
@@ -58,10 +61,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     codec: Codec = Float32()
     aggregator: Aggregator = Mean()
     optimizer: Optimizer = Sgd()
+    membership: Membership = Always()
     stop: Stop = Stop(steps=100)
     record: Record = Record()
     events: tuple[Event, ...] = ()
     """What happens while it runs, each entry an [[events]] with `at` and `do`; see `grapevine list events`."""
+    wrappers: tuple[Wrapper, ...] = ()
+    """What stands between peers' strategies and the world, each entry a [[wrappers]]; see `grapevine list wrappers`."""
 
     def __post_init__(self) -> None:
         peers = _peers_of(self.topology)
@@ -72,8 +78,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             if field.name in MENUS:
                 if not (field.name == "topology" and peers is not None):
                     msgspec.structs.force_setattr(self, field.name, MENUS[field.name].check(part))
-            elif field.name == "events":
-                msgspec.structs.force_setattr(self, "events", _events(part))
+            elif field.name in LISTS:
+                msgspec.structs.force_setattr(self, field.name, _listed(field.name, part))
             elif field.name not in PLAIN_TABLES:
                 read_field(field.type, part, field.name)
             elif not isinstance(part, PLAIN_TABLES[field.name]):
@@ -115,9 +121,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         settings: Mapping[str, Any] | None = None,
     ) -> Experiment:
         """The experiment that plain dictionaries, as TOML gives them, describe."""
-        settings = anchor_settings(settings or {}, Path())
+        settings, folder = anchor_settings(settings or {}, Path()), folder or Path()
         try:
-            return cls(**_parts(overlay(anchor(document, folder or Path()), settings, _defaults())))
+            return cls(**_parts(look_beside(overlay(anchor(document, folder), settings, _defaults()), folder)))
         except ConfigError as error:
             raise error.at(SOURCE if concerns(settings, error.key) else source) from None
 
@@ -133,14 +139,30 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         The text is read as TOML, or else taken as it is; empty text brings the default back. Another `table.name` takes
         the place of the whole table.
         """
-        table, _, field = key.partition(".")
-        given = {name: part for name in MENUS if MENUS[name].table(part := getattr(self, name)) is None}
-        if given.pop(table, None) is not None and field not in ("", "name"):
-            cure = f"change it there: experiment.replace({table}=...)"
-            raise ConfigError(key=key, problem=f"the {table} was given from Python", cure=cure)
-        document = {name: value for name, value in self.document().items() if name not in given}
         settings = anchor_settings({key: toml.parse_value(text, key=key)}, Path())
-        return Experiment(**_parts(overlay(document, settings, _defaults())), **given)
+        return Experiment(**_parts(look_beside(overlay(self.settings(), settings, _defaults()), Path())))
+
+    def settings(self) -> dict[str, Any]:
+        """As `document`, with a part that no file can hold as itself: in this process `from_document` gives an equal value."""
+        document = self.document()
+        for key, menu in MENUS.items():
+            document[key] = menu.table(getattr(self, key)) or getattr(self, key)
+        for key, menu in LISTS.items():
+            if key in document:
+                document[key] = [menu.table(part) or part for part in getattr(self, key)]
+        return document
+
+    def alike(self, keys: Iterable[str]) -> str:
+        """A text that is equal for two experiments of this process where they agree in all of these keys."""
+        return repr([_identity(value) for key, value in self.settings().items() if key in {*keys}])
+
+    def code(self) -> dict[str, str | None]:
+        """Of each part that is a user's own class a digest of its source; None where that is not known."""
+        own = {}
+        for key, menu, part in self._each_part():
+            if menu.own and isinstance(part, menu.bases) and type(part) not in menu.members.values():
+                own[f"{key} {menu.called(part)}" if key in LISTS else key] = code_digest(type(part))
+        return own
 
     def document(self) -> dict[str, Any]:
         """Every setting as plain dictionaries, defaults included; a part that no file can hold is named by its type."""
@@ -148,23 +170,52 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         for key in self.__struct_fields__:
             part = getattr(self, key)
             document[key] = _given(part) if key in PLAIN_TABLES else part
-            if key == "events":
-                document[key] = [_given(event) for event in part]
+            if key in LISTS:
+                document[key] = [LISTS[key].table(each) or _marker(each) for each in part]
             if key in MENUS:
-                marker = {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
-                document[key] = MENUS[key].table(part) or marker
-        return document if self.events else {key: part for key, part in document.items() if key != "events"}
+                document[key] = MENUS[key].table(part) or _marker(part)
+        return {key: part for key, part in document.items() if part or key not in LISTS}
 
     def to_toml(self) -> str:
         """Every setting as TOML, defaults included; read again it gives an equal value.
 
-        Parts given from Python are in no menu: the text names their types, says so, and cannot be read again.
+        A user's own part is named by its module and class, with the folder of the module.  A part that no other process can
+        read (`here_alone`) is described, and the text says so.
         """
-        given = [key for key, menu in MENUS.items() if menu.table(getattr(self, key)) is None]
-        comments = {key: ["Given from Python, and no file can hold it:", _on_one_line(getattr(self, key))] for key in given}
+        comments = {}
+        for key in (given := self.here_alone()):
+            alone = next(part for name, menu, part in self._each_part() if name == key and not menu.travels(part))
+            why = "Given from Python, and no file can hold it:"
+            why = "Defined in a script or notebook itself:" if (MENUS | LISTS)[key].table(alone) else why
+            comments[key] = [why, _on_one_line(alone)]
         if given:
             comments[""] = [f"This file cannot be read again: {', '.join(given)} came from Python."]
         return toml.dump(self.document(), comments)
+
+    def here_alone(self) -> list[str]:
+        """The keys of the parts that no other process can read: values that only Python can hold, and a user's own classes that
+        were defined in a script or notebook itself, or inside a function."""
+        return list(dict.fromkeys(key for key, menu, part in self._each_part() if not menu.travels(part)))
+
+    def _each_part(self) -> Iterator[tuple[str, Menu, Any]]:
+        """Every part with its key and menu; of a list of parts each."""
+        for key, menu in MENUS.items():
+            yield key, menu, getattr(self, key)
+        for key, menu in LISTS.items():
+            for part in getattr(self, key):
+                yield key, menu, part
+
+
+def _identity(value: Any) -> Any:
+    """A plain value as it is; of what no file can hold, which object it is."""
+    if isinstance(value, list | tuple):
+        return [_identity(part) for part in value]
+    return value if value is None or isinstance(value, bool | int | float | str | dict) else id(value)
+
+
+def _marker(part: Any) -> dict[str, str]:
+    """What stands in a document for a part that no file can hold."""
+    return {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
 
 
 def _peers_of(given: Any) -> int | None:
@@ -188,10 +239,12 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(key=key, problem="is for many runs, and this is one", cure=cure)
         if key not in fields:
             raise unknown_key(key, "an experiment", fields, home_of(key))
-        if key in MENUS:
+        if key == "topology" and _peers_of(value) is not None:
+            parts[key] = value
+        elif key in MENUS:
             parts[key] = MENUS[key].read(value)
-        elif key == "events":
-            parts[key] = _events(value)
+        elif key in LISTS:
+            parts[key] = _listed(key, value)
         elif key not in PLAIN_TABLES:
             parts[key] = read_field(fields[key].type, value, key)
         elif isinstance(value, Mapping):
@@ -202,16 +255,18 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
     return parts
 
 
-def _events(given: Any) -> tuple[Event, ...]:
-    """The events that a list holds, of tables or of values; in order of time, those of the same instant as they stand."""
+def _listed(key: str, given: Any) -> tuple[Any, ...]:
+    """The parts that a list holds, of tables or of values, as they stand."""
+    menu = LISTS[key]
     if not isinstance(given, list | tuple):
-        cure = 'write [[events]] and below it at = "30 s", do = "cut", ...; see `grapevine list events`'
-        raise ConfigError(key="events", value=given, problem=f"{show_value(given)} is no list", cure=cure)
-    events = []
+        example = 'at = "30 s", do = "cut"' if menu.chooser == "do" else f'name = "{next(iter(menu.members))}"'
+        cure = f"write [[{key}]] and below it {example}, ...; see `grapevine list {key}`"
+        raise ConfigError(key=key, value=given, problem=f"{show_value(given)} is no list", cure=cure)
+    parts = []
     for place, part in enumerate(given):
-        table = _given(part) if isinstance(part, Event) else part
-        events.append(EVENTS.read(table, f"events[{place}]"))
-    return tuple(events)
+        read = menu.check if isinstance(part, menu.bases) else menu.read
+        parts.append(read(part, f"{key}[{place}]"))
+    return tuple(parts)
 
 
 def _defaults() -> dict[str, dict[str, Any]]:

@@ -28,6 +28,7 @@ MOST_WHOLE, MOST, LEAST = 10**9, 1e12, 1e-12
 """The largest whole number, and the largest and the smallest other number but 0, where a field states no limits itself."""
 
 _LISTS = inspect.ListType | inspect.VarTupleType
+_NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*(%?)\s*", re.ASCII)
 _PATH = re.compile(r" - at `\$((?:\[\d+\])*)")
 
 
@@ -35,10 +36,18 @@ fields_of = functools.cache(msgspec.structs.fields)
 """The fields of a class, which msgspec reads from its annotations anew each time."""
 
 
-def read_struct(cls: type[S], table: Mapping[str, Any], key: str, owner: str, hint: Callable[[str], str] | None = None) -> S:
+def read_struct(
+    cls: type[S],
+    table: Mapping[str, Any],
+    key: str,
+    owner: str,
+    hint: Callable[[str], str] | None = None,
+    limits: bool = True,
+) -> S:
     """The `cls` that `table` describes; `key` is the table's place in the file, `owner` what a person calls its kind.
 
-    Raises ConfigError with the key of the field that is at fault; `hint` says where a key that is not known does belong.
+    Raises ConfigError with the key of the field that is at fault; `hint` says where a key that is not known does belong, and
+    `limits` is as in `read_field`.
     """
     fields = {field.encode_name: field for field in fields_of(cls)}
     for name in table:
@@ -48,7 +57,9 @@ def read_struct(cls: type[S], table: Mapping[str, Any], key: str, owner: str, hi
         if field.required and name not in table:
             cure = f"{owner} needs it: {expectation(field.type)}"
             raise ConfigError(key=_join(key, name), problem="is missing", cure=cure)
-    values = {fields[name].name: read_field(fields[name].type, value, _join(key, name)) for name, value in table.items()}
+    values = {
+        fields[name].name: read_field(fields[name].type, value, _join(key, name), limits) for name, value in table.items()
+    }
     try:
         return cls(**values)
     except ValueError as error:
@@ -71,7 +82,7 @@ def check_struct(part: msgspec.Struct, key: str) -> None:
             check_struct(value, place)
             continue
         try:
-            read_field(field.type, value.item() if isinstance(value, np.generic) else value, place, limits=False)
+            read_field(field.type, value.item() if isinstance(value, np.generic) else value, place, False)
         except TypeError:
             continue
 
@@ -79,7 +90,7 @@ def check_struct(part: msgspec.Struct, key: str) -> None:
 def read_field(type_: Any, value: Any, key: str, limits: bool = True) -> Any:
     """`value`, as TOML gave it, as a value of `type_`; raises ConfigError with what was expected.
 
-    With `limits` a number is also held against what any run could mean (MOST_WHOLE, MOST, LEAST).
+    A number must be finite, and with `limits` is held against what any run could mean (MOST_WHOLE, MOST, LEAST).
     """
     try:
         converted = msgspec.convert(value, type_)
@@ -123,18 +134,30 @@ def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key
             except ConfigError as inner:
                 return inner
     if any(isinstance(kind, inspect.CustomType) for kind, _ in _kinds(info)):
-        return ConfigError(key=key, problem="no file can hold this", cure="give it from Python")
-    return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=f"expected {_expected(info)}")
+        kinds = " or ".join(kind.cls.__name__ for kind, _ in _kinds(info) if isinstance(kind, inspect.CustomType))
+        return ConfigError(key=key, problem="no file can hold this", cure=f"give a {kinds} from Python")
+    cure = f"expected {_expected(info)}{_as_number(info, value)}"
+    return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=cure)
+
+
+def _as_number(info: inspect.Type, value: Any) -> str:
+    """What to write for text that is a number, or a percentage, where a number is expected; "" for anything else."""
+    number = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if number is None or not any(isinstance(kind, inspect.IntType | inspect.FloatType) for kind, _ in _kinds(info)):
+        return ""
+    if number.group(2):
+        return f"; a share is written without a sign: {float(number.group(1)) / 100:.12g}"
+    return f"; numbers stand without quotation marks: {number.group(1)}"
 
 
 def _check_text(info: inspect.Type, value: Any, key: str, limits: bool) -> None:
     """What a type cannot say: units are read, and numbers are finite."""
     kinds = _kinds(info)
-    if limits and isinstance(value, int | float) and not isinstance(value, bool):
-        _check_size(info, value, key)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_size(info, value, key, limits)
     if isinstance(value, list | tuple):
         for kind, _ in kinds:
-            if isinstance(kind, _LISTS) and not _all_ordinary(value, limits):
+            if isinstance(kind, _LISTS) and not _all_ordinary(value):
                 for place, part in enumerate(value):
                     _check_text(kind.item_type, part, f"{key}[{place}]", limits)
     if isinstance(value, str) and not any(isinstance(kind, inspect.LiteralType) and value in kind.values for kind, _ in kinds):
@@ -146,18 +169,20 @@ def _check_text(info: inspect.Type, value: Any, key: str, limits: bool) -> None:
                     raise config_error(error, key=key) from None
 
 
-def _all_ordinary(values: Sequence[Any], limits: bool) -> bool:
+def _all_ordinary(values: Sequence[Any]) -> bool:
     """Whether all are numbers of which `_check_text` refuses none: vectors of many thousand would take it seconds."""
     if not {int, float}.issuperset(map(type, values)):
         return False
-    return not limits or all(value == 0 or LEAST <= abs(value) <= MOST_WHOLE for value in values)
+    return all(value == 0 or LEAST <= abs(value) <= MOST_WHOLE for value in values)
 
 
-def _check_size(info: inspect.Type, value: float, key: str) -> None:
-    """No number of a file is beyond what any run could mean, also where its field states no limits of its own."""
+def _check_size(info: inspect.Type, value: float, key: str, limits: bool) -> None:
+    """No number is infinite; with `limits` none is beyond what any run could mean, also where its field states no bounds."""
     if not math.isfinite(value):
         cure = f"expected {_expected(info)}"
         raise ConfigError(key=key, value=value, problem=f"{value} is no number to work with", cure=cure)
+    if not limits:
+        return
     limited = any(getattr(kind, limit, None) is not None for kind, _ in _kinds(info) for limit in ("le", "lt"))
     most = abs(value) if limited else MOST_WHOLE if isinstance(value, int) else MOST
     if abs(value) > most or 0 < abs(value) < LEAST:

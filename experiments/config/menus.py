@@ -16,8 +16,11 @@ import msgspec
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_name
 from grapevine.experiments.config.events import AnyEvent
 from grapevine.experiments.config.fields import check_struct, expectation, read_struct
-from grapevine.experiments.config.overrides import anchor_table
+from grapevine.experiments.config.membership import AnyMembership
+from grapevine.experiments.config.overrides import FROM, anchor_table, is_reference
+from grapevine.experiments.config.own_parts import folder_of, load, reference_of, travels
 from grapevine.experiments.config.sections import AnyWorld
+from grapevine.experiments.config.wrappers import AnyWrapper
 from grapevine.experiments.tasks import AnyTask
 from grapevine.experiments.tasks.partitions import AnyPartition
 from grapevine.netem.devices.menu import AnyDevices
@@ -41,19 +44,28 @@ class Option(NamedTuple):
 
 
 class Menu:
-    """The parts that one table of an experiment file chooses from, by `name` (or what else `chooser` says)."""
+    """The parts that one table of an experiment file chooses from, by `name` (or what else `chooser` says).
 
-    def __init__(self, key: str, plural: str, union: Any, chooser: str = "name") -> None:
+    With `own` a user's own part may be named too, as "module:Class".
+    """
+
+    def __init__(self, key: str, plural: str, union: Any, chooser: str = "name", own: bool = True) -> None:
         self.key = key
         self.plural = plural
         self.chooser = chooser
+        self.own = own
         classes = get_args(union) or (union,)
         self.members: dict[str, type[msgspec.Struct]] = {name_of(cls): cls for cls in classes}
         self.bases = tuple(dict.fromkeys(_base(cls) for cls in classes))
 
     def read(self, table: Any, key: str = "") -> Any:
-        """The part that `table`, as TOML gave it, describes; raises ConfigError.  `key`: its place, if not the menu's."""
+        """The part that `table`, as TOML gave it, describes; raises ConfigError.  `key`: its place, if not the menu's.
+
+        A part itself, as a sweep from Python lays it over an experiment, is checked and returned.
+        """
         key, chooser = key or self.key, self.chooser
+        if isinstance(table, self.bases):
+            return self.check(table, key)
         if not isinstance(table, Mapping):
             meant = table if isinstance(table, str) and table in self.members else next(iter(self.members))
             cure = f'write {key}.{chooser} = "{meant}"'
@@ -66,32 +78,66 @@ class Menu:
             cure = f"give {key}=... in Python again, or choose one of: {', '.join(sorted(self.members))}"
             problem = f"this {key} was given from Python ({rest.get('type', 'unknown')}) and no file can hold it"
             raise ConfigError(key=key, problem=problem, cure=cure)
+        if self.own and is_reference(name):
+            folder = rest.pop(FROM, None)
+            if folder is not None and not isinstance(folder, str):
+                raise ConfigError(key=f"{key}.{FROM}", value=folder, problem="is no folder", cure='write text, such as "parts"')
+            cls = load(name, None if folder is None else Path(folder), f"{key}.{chooser}", self.key, self.bases)
+            return read_struct(cls, rest, key, name, self._home, cls in self.members.values())
         if not isinstance(name, str) or name not in self.members:
             raise unknown_name(f"{key}.{chooser}", name, self.key, self.members)
         return read_struct(self.members[name], rest, key, name, self._home)
 
-    def check(self, part: Any) -> Any:
+    def check(self, part: Any, key: str = "") -> Any:
         """The part as a file would give it (lists, paths), so that equal parts are equal; what no file can hold, as it is.
 
-        Raises ConfigError for what is no part of this family, and for fields out of their range.
+        `key` is as for `read`.  Raises ConfigError for what is no part of this family, and for fields out of their range.
         """
         if not isinstance(part, self.bases):
             raise self._foreign(part)
-        table = self.table(part)
-        if table is None:
-            check_struct(part, self.key)
+        fields = self._fields(part)
+        if fields is None or type(part) not in self.members.values():
+            check_struct(part, key or self.key)
+        if fields is None:
             return part
-        return self.read(anchor_table({name: value for name, value in table.items() if value is not None}, Path()))
+        table, limits = anchor_table(fields, Path()), type(part) in self.members.values()
+        return read_struct(type(part), table, key or self.key, self.called(part), self._home, limits)
+
+    def called(self, part: Any) -> str:
+        """What a file calls a part: its name in the menu, "module:Class" of a user's own, or else the name of its class."""
+        return name_of(part) if type(part) in self.members.values() else reference_of(type(part)) or type(part).__name__
 
     def table(self, part: Any) -> dict[str, Any] | None:
         """A part as a file would write it; None for one that no file can hold."""
-        if type(part) not in self.members.values():
+        fields = self._fields(part)
+        if fields is None:
+            return None
+        if type(part) in self.members.values():
+            return {self.chooser: name_of(part), **fields}
+        name = reference_of(type(part)) if self.own and isinstance(part, self.bases) else None
+        folder = folder_of(type(part))
+        return None if name is None else {self.chooser: name, **({FROM: str(folder)} if folder else {}), **fields}
+
+    def travels(self, part: Any) -> bool:
+        """Whether another process can read the part from a file: neither values that only Python can hold, nor a class of a
+        script or notebook itself."""
+        table = self.table(part)
+        return table is not None and (type(part) in self.members.values() or travels(table[self.chooser]))
+
+    def _fields(self, part: Any) -> dict[str, Any] | None:
+        """The fields of a part as a file would hold them, without those that are None; None where no file can hold them all."""
+        if not isinstance(part, msgspec.Struct):
             return None
         try:
-            plain: dict[str, Any] = msgspec.to_builtins(part)
-            return plain
-        except TypeError:  # it holds something that only Python can
+            whole: dict[str, Any] = msgspec.to_builtins(part)
+            tag = part.__struct_config__.tag_field
+            fields = {name: value for name, value in whole.items() if value is not None and name != tag}
+            if type(part) in self.members.values():
+                return fields
+            again = read_struct(type(part), fields, self.key, "", limits=False)
+        except (TypeError, ValueError, NameError):  # it holds something that only Python can
             return None
+        return fields if _alike(again, part) else None
 
     def _foreign(self, part: Any) -> ConfigError:
         """The error for what is no part of this family, with the nearest that is."""
@@ -108,6 +154,18 @@ class Menu:
         """Where a key that this part lacks does belong: to another of the menu, or elsewhere."""
         owners = [name for name, cls in self.members.items() if field in cls.__struct_fields__]
         return f"{field} belongs to {', '.join(owners)}" if owners else home_of(field)
+
+
+def _alike(read: Any, given: Any) -> bool:
+    """Whether what was read is what was given, in value and type; a list counts as a tuple, and a whole number as a float."""
+    if isinstance(given, msgspec.Struct):
+        names = given.__struct_fields__
+        return type(read) is type(given) and all(_alike(getattr(read, name), getattr(given, name)) for name in names)
+    if type(given) in (list, tuple):
+        return type(read) in (list, tuple) and len(read) == len(given) and all(map(_alike, read, given))
+    if type(given) is dict:
+        return type(read) is dict and read.keys() == given.keys() and all(_alike(read[key], given[key]) for key in given)
+    return (type(read) is type(given) or {type(read), type(given)} == {int, float}) and bool(read == given)
 
 
 FROM_PYTHON = "from-python"
@@ -174,7 +232,7 @@ def _base(cls: type[msgspec.Struct]) -> type[msgspec.Struct]:
 MENUS: dict[str, Menu] = {
     menu.key: menu
     for menu in (
-        Menu("world", "worlds", AnyWorld),
+        Menu("world", "worlds", AnyWorld, own=False),
         Menu("topology", "topologies", AnyTopology | AnySchedule),
         Menu("network", "networks", AnyNetwork),
         Menu("devices", "devices", AnyDevices),
@@ -184,9 +242,16 @@ MENUS: dict[str, Menu] = {
         Menu("codec", "codecs", AnyCodec),
         Menu("aggregator", "aggregators", AnyAggregator),
         Menu("optimizer", "optimizers", AnyOptimizer),
+        Menu("membership", "memberships", AnyMembership),
     )
 }
 """By the table of the file that chooses from it."""
 
-EVENTS = Menu("event", "events", AnyEvent, "do")
+EVENTS = Menu("event", "events", AnyEvent, "do", own=False)
 """What the entries of [[events]] choose from, by `do`."""
+
+WRAPPERS = Menu("wrapper", "wrappers", AnyWrapper)
+"""What the entries of [[wrappers]] choose from."""
+
+LISTS: dict[str, Menu] = {menu.plural: menu for menu in (EVENTS, WRAPPERS)}
+"""By the list of tables, [[events]] or [[wrappers]], each of whose entries chooses from it."""

@@ -13,6 +13,15 @@ from grapevine.experiments.config.errors import ConfigError
 SOURCE = "--set"
 """What an error is said to come from where a setting is at fault."""
 
+FROM = "from"
+"""The key of a table that says in which folder the module of its "module:Class" is looked for; no field of a part can have
+that name."""
+
+
+def is_reference(name: object) -> bool:
+    """Whether a name is meant as "module:Class", a part of the user's own, rather than as the name of a built-in one."""
+    return isinstance(name, str) and ":" in name
+
 
 def overlay(
     document: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
@@ -34,11 +43,15 @@ def overlay(
                 changed[key] = value
             continue
         inner = changed.get(table)
-        if not isinstance(inner, dict):
-            inner = changed[table] = dict(defaults.get(table, {}))
-        if field == "name" and inner.get("name") != value:
+        if field == "name" and not (isinstance(inner, dict) and inner.get("name") == value):
             changed[table] = {"name": value}
-        elif value == "":
+            continue
+        if inner is None or isinstance(inner, bool | int | float | str | list):
+            inner = changed[table] = dict(defaults.get(table, {}))
+        elif not isinstance(inner, dict):
+            cure = f"change it there: experiment.replace({table}=...)"
+            raise ConfigError(key=key, problem=f"the {table} was given from Python", cure=cure)
+        if value == "":
             inner.pop(field, None)
         else:
             inner[field] = value
@@ -63,23 +76,40 @@ def _as_utf8(text: str) -> str:
 
 
 def anchor(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The document with the `path` of every table made absolute, as seen from `folder`; nothing else is touched."""
-    return {key: anchor_table(value, folder) for key, value in document.items()}
+    """The document with the `path` and `from` of every table made absolute, as seen from `folder`; all else is as it was."""
+    return {key: _anchored(value, folder) for key, value in document.items()}
 
 
 def anchor_settings(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The same for settings, whose paths stand behind "table.path" or in a whole table."""
     return {
-        key: _absolute(value, folder) if key.endswith(".path") else anchor_table(value, folder)
+        key: _absolute(value, folder) if key.endswith((".path", f".{FROM}")) else _anchored(value, folder)
         for key, value in settings.items()
     }
 
 
 def anchor_table(table: Any, folder: Path) -> Any:
-    """A table with its `path`, if it has one, made absolute as seen from `folder`; any other value as it is."""
-    if not isinstance(table, Mapping) or "path" not in table:
+    """A table with its `path` and `from`, if it has them, made absolute as seen from `folder`; any other value as it is."""
+    if not isinstance(table, Mapping):
         return table
-    return {**table, "path": _absolute(table["path"], folder)}
+    return {key: _absolute(value, folder) if key in ("path", FROM) else value for key, value in table.items()}
+
+
+def look_beside(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The document in which every table that names a "module:Class", and no folder for it, is given `folder`."""
+
+    def beside(value: Any) -> Any:
+        own = isinstance(value, Mapping) and is_reference(value.get("name"))
+        return {FROM: str(folder.absolute()), **value} if own else value
+
+    return {
+        key: [beside(part) for part in value] if isinstance(value, list) else beside(value) for key, value in document.items()
+    }
+
+
+def _anchored(value: Any, folder: Path) -> Any:
+    """A table, or the tables of a list, with their paths made absolute."""
+    return [anchor_table(part, folder) for part in value] if isinstance(value, list) else anchor_table(value, folder)
 
 
 def concerns(settings: Mapping[str, Any], key: str) -> bool:

@@ -1,1 +1,1 @@
-"""The emulated network without training: what was asked of each link against what it delivers."""
+"""The probe: each link's measured rate and delay against the configured ones, without training."""

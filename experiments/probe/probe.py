@@ -1,10 +1,10 @@
-"""What the emulated network really delivers: asked against got, per link, measured by the peers' own sockets and threads.
+"""The probe: each link's rate and delay as asked and as measured, by the peers' own sockets and threads.
 
-A fleet of processes comes up with a strategy that only sends, several times over: small messages one by one (delay and
-jitter), large ones without a pause (rate), the same over all links at once (sharing), and, where loss or TCP's windows slow
+A fleet of processes is started several times with a strategy that only sends: small messages one by one (delay and
+jitter), large ones without a pause (rate), the same over all links at once (sharing), and, if loss or TCP's windows slow
 links, single messages of a usual size (transfers).  All but the sharing is measured in turns: the links of one turn share no
-peer and no cable, so each is alone.  Everything got is read off the real clock, so a host that is too slow shows.  What jitter,
-loss and TCP should come to is what virtual time says of the same messages: the same draws, no host.
+peer and no cable, so each is alone.  All measurements use the real clock, so they show a machine that is too slow.  The
+expected effect of jitter, loss and TCP comes from the same messages in virtual time, with the same random numbers.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ MESSAGE_ELEMENTS = 262_144
 TRANSFERS, TRANSFER_BYTES = 6, 65_536
 TRANSFER_PAUSE_NS = 100_000_000
 TRANSFERS_AT_MOST_S = 20.0
-ALONE_AT_MOST_S = 120.0  # for the turns of links measured alone; of a larger fleet some links are chosen
+ALONE_AT_MOST_S = 120.0  # for all turns of links measured alone; if they would take longer, some turns are chosen
 REST_NS = 200_000_000  # between two turns, and after the last message of a run
-LEAD_NS = 1_000_000_000  # before the first message: processes have just begun then
+LEAD_NS = 1_000_000_000  # before the first message, because the processes have just started
 
 Pair = tuple[int, int]
 
@@ -60,7 +60,7 @@ class Sending(msgspec.Struct, frozen=True):
 
 
 class Probing(Strategy, frozen=True, tag="probe"):
-    """Sends given messages at given instants, and notes for each neighbour the mean time (s) that its messages took."""
+    """Sends given messages at given instants, and notes for each neighbour the mean time (s) of its messages."""
 
     sendings: dict[int, list[Sending]]
     end_ns: int
@@ -79,14 +79,14 @@ class Probing(Strategy, frozen=True, tag="probe"):
 
 
 class Measured(NamedTuple):
-    """What one run found of each directed link: the receiver's figures, and the mean time of a message (s); nan = none sent."""
+    """One run's measurements of each link: the receiver's figures, and the mean time of a message (s); nan = none sent."""
 
     links: dict[Pair, Any]
     times_s: dict[Pair, float]
 
 
 class _Listening(Collector):
-    """Keeps what each receiver measured."""
+    """A collector that keeps each receiver's measurements."""
 
     def __init__(self, fleet: Fleet, recorder: Recorder) -> None:
         super().__init__(fleet, recorder, lambda status: None)
@@ -102,24 +102,24 @@ class _Listening(Collector):
 
 
 def probe(experiment: Experiment) -> list[dict[str, Any]]:
-    """Bring the experiment's network up without training and measure every directed link; of a large fleet some of them.
+    """Set up the experiment's network without training and measure every link; of a large fleet some links.
 
-    Returns one row a link, times in s and rates in bytes/s:
+    Returns one row for each link, times in s and rates in bytes/s:
     source, target;
-    alone: `rate_asked_bytes_per_s` (after loss, uplink and downlink; inf = unshaped), `rate_model_bytes_per_s` (what the pure
-    model makes of the same messages where a link varies, else as asked), `rate_got_bytes_per_s`, `rate_error` (relative to the
-    model; nan where unshaped);
-    `delay_asked_s`, `delay_got_s` (median), `delay_error_s` (from the median of the pure model, which is the delay asked where
+    alone: `rate_asked_bytes_per_s` (after loss, uplink and downlink; inf = unshaped), `rate_model_bytes_per_s` (of a link that
+    varies the rate of the same messages in virtual time, else as asked), `rate_got_bytes_per_s`, `rate_error` (relative to the
+    model; nan if unshaped);
+    `delay_asked_s`, `delay_got_s` (median), `delay_error_s` (relative to the model's median, which equals the delay asked if
     nothing varies), `delay_late_p99_s`, `jitter_asked_s`, and the quantiles `delay_model_s`, `delay_model_p05_s`, `..p95_s`,
     `..p99_s`, `delay_got_p05_s`, ...;
     all links at once: `share_asked_bytes_per_s` (max-min fair), `share_got_bytes_per_s`, `share_error`;
-    one message of `transfer_bytes` at a time, where loss or TCP slow the link: `transfer_model_s`, `transfer_got_s`,
-    `transfer_error`.  What does not apply is nan, and so is what is measured alone where a link had no turn.
-    Raises ConfigError as `build` does, and for the virtual world.
+    one message of `transfer_bytes` at a time, if loss or TCP slow the link: `transfer_model_s`, `transfer_got_s`,
+    `transfer_error`.  A figure that does not apply is nan, and so are the figures alone of a link without a turn.
+    Raises ConfigError like `build`, and for the virtual world.
     """
     if not isinstance(experiment.world, Processes):
         raise ConfigError(
-            key="world.name", value="virtual", problem="there is nothing to probe in virtual time: its links are exact",
+            key="world.name", value="virtual", problem="links in virtual time are exact, so there is no error to measure",
             cure='use world.name = "processes"',
         )  # fmt: skip
     quiet = experiment.replace(
@@ -153,15 +153,15 @@ def probe(experiment: Experiment) -> list[dict[str, Any]]:
     return rows
 
 
-# ---- who sends what, when -----------------------------------------------------------------------------------------------
+# ---- which messages are sent, and when -----------------------------------------------------------------------------------
 
 
 def _turns(fleet: Fleet) -> list[list[Pair]]:
-    """The links that are measured alone, turn after turn: in one turn no two of them have a peer or a cable in common.
+    """Return the links to measure alone, turn by turn: in one turn no two links have a peer or a cable in common.
 
-    So nothing else crosses a measured link's uplink, downlink, cables or reverse direction, on which acknowledgements travel.
-    First fit in order of source and target. Where all turns would take longer than ALONE_AT_MOST_S, turns at even distances
-    are chosen among them, and the links of the others are left out.
+    So no other message crosses a measured link's uplink, downlink, cables or reverse direction, on which acknowledgements
+    travel. First fit in order of source and target. If all turns would take longer than ALONE_AT_MOST_S, evenly spaced turns
+    are chosen, and the links of the others are left out.
     """
     cables: dict[Pair, list[str]] = {}
     for number, cable in enumerate(fleet.plan.cables):
@@ -185,7 +185,8 @@ def _turns(fleet: Fleet) -> list[list[Pair]]:
 
 
 def _in_turns(turns: list[list[Pair]], queues: dict[Pair, list[tuple[int, int]]], lasts_ns: dict[Pair, int]) -> Probing:
-    """What each link carries in its turn, as (time since the turn began, elements); a turn lasts as long as its longest."""
+    """Return the strategy that sends each link's `queues`, (time since its turn's start, elements); a turn lasts as long as
+    its slowest link."""
     sendings: dict[int, list[Sending]] = {}
     begins_ns = 0
     for turn in turns:
@@ -197,7 +198,7 @@ def _in_turns(turns: list[list[Pair]], queues: dict[Pair, list[tuple[int, int]]]
 
 
 def _pings(fleet: Fleet, turns: list[list[Pair]]) -> Probing:
-    """Small messages over one link after the other."""
+    """Return the strategy that sends small messages, turn by turn."""
     links = [link for turn in turns for link in turn]
     pings = [(number * PING_PAUSE_NS, PING_ELEMENTS) for number in range(PINGS)]
     lasts_ns = {link: PINGS * PING_PAUSE_NS + _slowest_ns(fleet, link) + REST_NS for link in links}
@@ -205,14 +206,14 @@ def _pings(fleet: Fleet, turns: list[list[Pair]]) -> Probing:
 
 
 def _bulk(fleet: Fleet, turns: list[list[Pair]]) -> Probing:
-    """Large messages without a pause over one link after the other, so many that each is busy for BULK_S."""
+    """Return the strategy that sends large messages without a pause, turn by turn, so that each link is busy for BULK_S."""
     rates = {link: _asked(fleet, *link) for turn in turns for link in turn}
     queues = {link: [(0, elements) for elements in _messages(_bulk_bytes(rate) // 4)] for link, rate in rates.items()}
     return _in_turns(turns, queues, {link: _bulk_ns(fleet, link, rate) for link, rate in rates.items()})
 
 
 def _all_at_once(fleet: Fleet, shares: dict[Pair, float]) -> Probing:
-    """The same over all links together; each peer's messages to its neighbours in turn."""
+    """Return the strategy that sends large messages over all links at once; each peer alternates between its neighbours."""
     sendings: dict[int, list[Sending]] = {}
     for peer, targets in _targets(fleet).items():
         sizes = {target: _bulk_bytes(shares[peer, target]) // 4 for target in targets}
@@ -227,15 +228,15 @@ def _bulk_bytes(rate: float) -> int:
 
 
 def _bulk_ns(fleet: Fleet, link: Pair, rate: float) -> int:
-    """How long a link is busy with them, with a rest."""
+    """Return the time for which a link is busy with the large messages, with a rest."""
     busy_ns = _bulk_bytes(rate) / rate * 1e9
-    if fleet.plan.links[link].varies:  # slower at times; twice, since what it draws may differ from turn to turn
+    if fleet.plan.links[link].varies:  # slower at times; doubled, because its random numbers may differ between turns
         busy_ns = max(busy_ns, 2 * fleet.plan.link(*link).send(LEAD_NS, _bulk_bytes(rate)).finish_ns)
     return int(busy_ns) + _slowest_ns(fleet, link) + REST_NS
 
 
 def _transfers(fleet: Fleet, turns: list[list[Pair]]) -> Probing:
-    """Single messages over those links that loss or TCP slow, each after the last has arrived; empty where there are none."""
+    """Return the strategy that sends single messages over links slowed by loss or TCP, each after the last has arrived."""
     plan, left_ns = fleet.plan, TRANSFERS_AT_MOST_S * 1e9
     chosen: list[list[Pair]] = []
     queues: dict[Pair, list[tuple[int, int]]] = {}
@@ -272,22 +273,22 @@ def _targets(fleet: Fleet) -> dict[int, list[int]]:
 
 
 def _slowest_ns(fleet: Fleet, link: Pair) -> int:
-    """How long after it has left the last message, and its acknowledgement, may be on their way."""
+    """Return the longest time of a message and its acknowledgement on their way, after the message has left."""
     return 2 * max(spec.delay_ns + 3 * spec.jitter_ns for spec in (fleet.plan.links[link], fleet.plan.links[link[::-1]]))
 
 
-# ---- what is asked ------------------------------------------------------------------------------------------------------
+# ---- asked rates --------------------------------------------------------------------------------------------------------
 
 
 def _asked(fleet: Fleet, source: int, target: int) -> float:
-    """What one flow alone can get on a link, bytes/s."""
+    """Return the rate of one flow alone on a link, bytes/s."""
     plan = fleet.plan
     cables = [cable.rate_bytes_per_s for cable in plan.cables if (source, target) in cable.links]
     return min(plan.links[source, target].effective_rate_bytes_per_s, plan.uplinks[source], plan.downlinks[target], *cables)
 
 
 def _shares(fleet: Fleet) -> dict[Pair, float]:
-    """What each link gets when all send at once: max-min fair over the lines that several share."""
+    """Return each link's rate when all links are busy, bytes/s: max-min fair over the shared segments."""
     limits, routes, _ = fleet.plan.shared()
     links = sorted(fleet.plan.links)
     caps = [fleet.plan.links[link].effective_rate_bytes_per_s for link in links]
@@ -295,7 +296,7 @@ def _shares(fleet: Fleet) -> dict[Pair, float]:
 
 
 def _apart(alone: dict[Pair, float], shares: dict[Pair, float]) -> bool:
-    """Whether sharing takes anything from any link."""
+    """Whether sharing makes any link slower."""
     return any(shares[link] < rate * (1 - 1e-6) for link, rate in alone.items())
 
 
@@ -319,8 +320,8 @@ def _measure(fleet: Fleet, strategy: Probing, real: bool = True) -> Measured:
                 raise KeyboardInterrupt
     times_s = {link: collector.times_s.get(link, math.nan) for link in fleet.plan.links}
     sent = {(peer, sending.target) for peer, sendings in strategy.sendings.items() for sending in sendings}
-    nothing = Incoming(-1, math.nan, math.nan, math.nan, math.nan)
-    return Measured({link: collector.got[link] if link in sent else nothing for link in fleet.plan.links}, times_s)
+    unmeasured = Incoming(-1, math.nan, math.nan, math.nan, math.nan)
+    return Measured({link: collector.got[link] if link in sent else unmeasured for link in fleet.plan.links}, times_s)
 
 
 # ---- one row ------------------------------------------------------------------------------------------------------------

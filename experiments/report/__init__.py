@@ -1,1 +1,1 @@
-"""HTML pages and terminal tables: how a run, several runs, a graph or a schedule are shown to a person."""
+"""HTML pages and terminal tables that show a run, several runs, a graph or a schedule."""

@@ -1,4 +1,4 @@
-"""Pictures of very many peers: what can still be seen where a line or a dot for each of them cannot."""
+"""Pictures of links for fleets with too many peers to draw each: regions, or a histogram."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BARS = 40
 
 
 def graph_of_many(run: Run, height: int = 440) -> Figure | None:
-    """The regions and the links between them, or, where there are no regions, how many links carried how much."""
+    """Return a picture of the regions and the bytes between them; without regions, a histogram of the bytes per link."""
     if not run.links:
         return None
     places = run.places()
@@ -27,15 +27,15 @@ def graph_of_many(run: Run, height: int = 440) -> Figure | None:
     return _regions(run, places, height)
 
 
-def told_of_many(run: Run) -> str:
-    """What `graph_of_many` shows, in words."""
+def caption_of_many(run: Run) -> str:
+    """Return the sentence that explains the picture of `graph_of_many`."""
     places = run.places()
     links = len({frozenset(link[:2]) for link in run.links})
     if places is None or len(set(places)) < 2:
-        return f"How many of the {links:,} links carried how much, both directions together."
+        return f"The number of links by the bytes that they carried, both directions together; {links:,} links in all."
     return (
-        f"A dot is a region with all of its peers, a line the sum of all links between two regions: {links:,} links in all. "
-        "Wide and dark: many bytes. Point at a line or a dot for its figures."
+        f"Each dot is a region with all its peers, each line the sum of all links between two regions; {links:,} links in all. "
+        "Wide, dark lines carried many bytes. Point at a line or a dot for its figures."
     )
 
 
@@ -55,16 +55,17 @@ def _regions(run: Run, places: list[str], height: int) -> Figure:
     most = max([*between.values(), 1])
     data = edges(between, most, at) if between else []
     if between:
-        middle = [at[a] + 0.42 * (at[b] - at[a]) for a, b in between]  # off the middle, where all lines of a circle cross
-        data.append(dots(middle, [_told(f"{names[a]} - {names[b]}", size, links[a, b]) for (a, b), size in between.items()]))
+        middle = [at[a] + 0.42 * (at[b] - at[a]) for a, b in between]  # off the middle, where lines across the circle cross
+        texts = [_hover_text(f"{names[a]} - {names[b]}", size, links[a, b]) for (a, b), size in between.items()]
+        data.append(dots(middle, texts))
         data.append(scale_bar(most))
-    own = [_told(f"within {name}", carried.get((i, i), 0), links.get((i, i), 0)) for i, name in enumerate(names)]
+    own = [_hover_text(f"within {name}", carried.get((i, i), 0), links.get((i, i), 0)) for i, name in enumerate(names)]
     data.append(_dots_of_regions(names, at, {name: places.count(name) for name in names}, own))
     return {"data": data, "layout": graph_frame(height)}
 
 
-def _told(what: str, size: int, links: int) -> str:
-    return f"<b>{escape(what)}</b>  {show_bytes(size)} over {count(links, 'directed link')}"
+def _hover_text(name: str, size: int, links: int) -> str:
+    return f"<b>{escape(name)}</b>  {show_bytes(size)} over {count(links, 'directed link')}"
 
 
 def _dots_of_regions(names: list[str], at: Mapping[int, np.ndarray], peers: Mapping[str, int], own: list[str]) -> Figure:

@@ -1,4 +1,4 @@
-"""The pictures of a report, as plain plotly figures: what was learnt over time, and what the links carried."""
+"""The pictures of a report, as plain plotly figures: metrics over time, and measured against asked rates and delays."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from grapevine.netem.units import show_rate
 
 Figure = dict[str, Any]
 Point = tuple[LinkFigures, float, float, float]
-"""A link: what was asked of it, what was got, and up to what it could rightly have been."""
+"""A link with three values in one unit: asked, measured, and the largest value that it can reach when others are idle."""
 COLOURS = ("#2c6fbb", "#d9722e", "#2e9a72", "#b8437f", "#7a5cc0", "#9a7b1f", "#3aa3bd", "#6d7480")
 INK, FAINT, GRID, LOST = "#22303c", "#71808e", "#e6eaee", "#c0392b"
 MOST_PEERS, MOST_POINTS, MOST_NAMED = 64, 400, 8
 CROWD = 200
-"""Peers beyond which quantiles are drawn, no lines of single peers."""
+"""Number of peers above which quantiles are drawn instead of one line per peer."""
 MOST_DOTS = 3000
-"""Links drawn in one picture of asked against measured."""
+"""The most links drawn in one picture of measured against asked values."""
 
 
 def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: str, kind: str = "") -> Figure | None:
-    """A metric over emulated time: every peer thin and the mean thick, or, for several runs, means in their bands.
+    """Return a picture of a metric over emulated time, or None if nothing was measured.
 
-    Of more than `CROWD` peers the quantiles are drawn: lowest, 5 %, median, 95 %, highest.
-    `metric` is measured at each peer, `fleet` of all of them together; `kind`: "share" for 0 to 1, "bytes", "log" for a
-    logarithmic axis. None when nothing was measured.
+    One run: a thin line for each peer and a thick one for the mean; above `CROWD` peers the quantiles (lowest, 5 %, median,
+    95 %, highest). Several runs: the means, with bands from the lowest to the highest peer. `metric` names the metric of
+    each peer, `fleet` that of the whole fleet; `kind`: "share" for 0 to 1, "bytes", "log" for a logarithmic axis.
     """
     data: list[Figure] = []
     shown: list[np.ndarray] = []
@@ -54,7 +54,7 @@ def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: st
     shapes, layout["annotations"] = drawn(runs)
     layout["shapes"] = [*shapes, *(_losses(runs[0]) if alone else [])]
     layout["yaxis"] |= _scale(values, kind)
-    if layout["yaxis"].get("type") == "log":  # where there is no 0
+    if layout["yaxis"].get("type") == "log":  # a logarithmic axis has no 0
         for line in data:
             line["y"] = [value if value is not None and value > 0 else None for value in line["y"]]
     layout["showlegend"] &= metric is not None or not alone
@@ -62,49 +62,49 @@ def curves(runs: Sequence[Run], metric: str | None, fleet: str | None, title: st
 
 
 def rates(runs: Sequence[Run]) -> Figure | None:
-    """Measured rate of every shaped link against its fair share, with a bar to what it gets alone.
+    """Return a picture of the measured rate of every shaped link against its fair share; None if no rate was measured.
 
-    None when there is no such link with a measurement.
+    A bar reaches from the fair share to the rate that the link has when no other link uses its segments.
     """
 
     def pick(run: Run, link: LinkFigures) -> tuple[float, float, float]:
         fair, alone = run.shares[link[:2]]
         return fair, link.rate_measured_bytes_per_s, alone
 
-    return _asked_got(runs, "rate", "Mbit/s", pick, 8e-6)
+    return _asked_measured(runs, "rate", "Mbit/s", pick, 8e-6)
 
 
 def delays(runs: Sequence[Run]) -> Figure | None:
-    """Measured against asked delay of every link; None when nothing was measured."""
+    """Return a picture of the measured against the asked delay of every link; None if no delay was measured."""
 
     def pick(_run: Run, link: LinkFigures) -> tuple[float, float, float]:
         return link.delay_asked_s, link.delay_measured_s, link.delay_asked_s
 
-    return _asked_got(runs, "one-way delay", "ms", pick, 1e3)
+    return _asked_measured(runs, "one-way delay", "ms", pick, 1e3)
 
 
 def shares_lines(runs: Sequence[Run]) -> bool:
-    """Whether any link gets more alone than while others share its lines."""
+    """Return whether any link shares a segment with other links, so that it has a higher rate when they are idle."""
     return any(share.alone_bytes_per_s > share.fair_bytes_per_s for run in runs for share in run.shares.values())
 
 
 def unshaped(runs: Sequence[Run]) -> str:
-    """In words: the links that have no rate of their own, and what was measured on them; "" when there are none."""
+    """Return a sentence on the links without a rate limit and their measured rate; "" if there are none."""
     links = [link for run in runs for link in run.links if run.shares[link[:2]].alone_bytes_per_s == math.inf]
     if not links:
         return ""
     known = [link.rate_measured_bytes_per_s for link in links if math.isfinite(link.rate_measured_bytes_per_s)]
-    got = f": they were measured at {show_rate(median(known))} (median)" if known else ""
-    return f"{count(len(links), 'directed link')} had no rate asked for (unshaped){got}."
+    measured = f"; measured: {show_rate(median(known))} (median)" if known else ""
+    return f"{count(len(links), 'directed link')} had no rate limit (unshaped){measured}."
 
 
 def crowded(runs: Sequence[Run]) -> bool:
-    """Whether one run has too many peers for a line each."""
+    """Return whether there is one run only and it has more than `CROWD` peers."""
     return len(runs) == 1 and int(runs[0].result.summary["peers"] or 0) > CROWD
 
 
 def _quantiles(run: Run, metric: str, peers: Mapping[int, Line]) -> list[Figure]:
-    """Between which values all peers are, and nine tenths of them, and the one in the middle."""
+    """Return bands that hold all peers and nine tenths of them, and the line of the median."""
     if len(peers) < 2:
         return []
     time_s, stacked = run.stack(metric)
@@ -131,7 +131,7 @@ def _thin(run: Run, _metric: str, peers: Mapping[int, Line]) -> list[Figure]:
     data = []
     for peer in chosen:
         name = f"peer {peer}" + (f", {escape(places[peer])}" if peer < len(places) else "")
-        first = peer == chosen[0]  # one entry stands for all of them
+        first = peer == chosen[0]  # one legend entry for all peers
         data.append(_line(peers[peer], name, colour, 1.0, showlegend=False, legendgroup="peers"))
         if first:
             data.append(
@@ -141,7 +141,7 @@ def _thin(run: Run, _metric: str, peers: Mapping[int, Line]) -> list[Figure]:
 
 
 def _band(run: Run, metric: str | None) -> list[Figure]:
-    """From the lowest to the highest peer."""
+    """Return a band from the lowest to the highest peer."""
     if metric is None or len(run.peers(metric)) < 2:
         return []
     time_s, stacked = run.stack(metric)
@@ -158,13 +158,13 @@ def _line(line: Line, name: str, colour: str, width: float, dash: str = "solid",
     if len(time_s) > MOST_POINTS:
         chosen = np.linspace(0, len(time_s) - 1, MOST_POINTS).astype(int)
         time_s, values = time_s[chosen], values[chosen]
-    mode = "lines" if len(time_s) > 1 else "lines+markers"  # one measurement is no line
+    mode = "lines" if len(time_s) > 1 else "lines+markers"  # a single measurement needs a marker to be visible
     drawn = {"color": colour, "width": width, "dash": dash}
     return {"type": "scatter", "mode": mode, "x": short(time_s), "y": short(values), "name": escape(name), "line": drawn} | more
 
 
 def _losses(run: Run) -> list[Figure]:
-    """An upright dotted line where a peer was lost."""
+    """Return a vertical dotted line at each time at which a peer was lost."""
     times = [event.get("time_s") for event in run.result.events if event.get("kind") == "lost"]
     line = {"color": LOST, "width": 1, "dash": "dot"}
     return [
@@ -186,7 +186,7 @@ def _scale(values: np.ndarray, kind: str) -> Figure:
 
 
 def log_axis(low: float, high: float) -> Figure:
-    """A logarithmic axis from low to high, its ticks written out in full: 0.5, 1, 2, 5, 10."""
+    """Return a logarithmic axis from low to high, with ticks as plain numbers: 0.5, 1, 2, 5, 10."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     apart = max(1, (last - first) // 8)
     digits = (1,) if last - first > 4 else (1, 3) if last - first > 2 else (1, 2, 5) if high > 10 * low else (1, 2, 3, 4, 5, 7)
@@ -196,18 +196,18 @@ def log_axis(low: float, high: float) -> Figure:
     return {"type": "log", "range": [math.log10(low), math.log10(high)], "tickvals": ticks, "ticktext": text}
 
 
-def _asked_got(
+def _asked_measured(
     runs: Sequence[Run], what: str, unit: str, pick: Callable[[Run, LinkFigures], tuple[float, float, float]], scale: float
 ) -> Figure | None:
-    """`pick` answers with what was asked, what was got, and up to what it could rightly have been."""
+    """Return a picture of measured against asked values; `pick` returns the three values of a `Point` of a link."""
     data: list[Figure] = []
     every: list[float] = []
     for run in runs:
         picked = [(link, pick(run, link)) for link in run.links]
         points = [
-            (link, asked * scale, got * scale, most * scale)
-            for link, (asked, got, most) in picked
-            if math.isfinite(asked + got + most)
+            (link, asked * scale, measured * scale, most * scale)
+            for link, (asked, measured, most) in picked
+            if math.isfinite(asked + measured + most)
         ]
         if what == "rate":
             points = [point for point in points if point[1] > 0 and point[2] > 0]
@@ -242,7 +242,8 @@ def _asked_got(
     logarithmic = what == "rate"
     ends = [min(every) / 1.5, max(every) * 1.5] if logarithmic else [0.0, max(every) * 1.08 or 1.0]
     line = {"color": FAINT, "width": 1, "dash": "dash"}
-    equal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "as asked", "line": line, "hoverinfo": "skip"}
+    equal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "measured = asked", "line": line}
+    equal["hoverinfo"] = "skip"
     layout = frame(f"asked {what} ({unit})", f"measured {what} ({unit})", named=len(runs))
     axis = log_axis(*ends) if logarithmic else {"range": ends}
     layout["xaxis"] |= axis
@@ -250,17 +251,17 @@ def _asked_got(
     return {"data": [equal, *data], "layout": layout}
 
 
-def some_told(runs: Sequence[Run]) -> str:
-    """That not every link is drawn, where that is so."""
+def sample_note(runs: Sequence[Run]) -> str:
+    """Return a sentence that only some links are drawn; "" if all are."""
     most = max((len(run.links) for run in runs), default=0)
-    return f"Of {most:,} links {MOST_DOTS:,} are drawn, those furthest off among them. " if most > MOST_DOTS else ""
+    return f"Of {most:,} links {MOST_DOTS:,} are drawn, among them those with the largest errors. " if most > MOST_DOTS else ""
 
 
 def _some(points: list[Point]) -> list[Point]:
-    """Of very many links a third that are furthest off and an even choice of the others, in their order."""
+    """Return at most `MOST_DOTS` points in their order: a third with the largest errors, and an even choice of the others."""
     if len(points) <= MOST_DOTS:
         return points
-    off = np.array([max(asked - got, got - most, 0.0) for _, asked, got, most in points])
+    off = np.array([max(asked - measured, measured - most, 0.0) for _, asked, measured, most in points])
     chosen = set(np.argsort(-off, kind="stable")[: MOST_DOTS // 3].tolist())
     others = [at for at in range(len(points)) if at not in chosen]
     chosen |= {others[at] for at in np.linspace(0, len(others) - 1, MOST_DOTS - len(chosen)).astype(int).tolist()}
@@ -268,7 +269,7 @@ def _some(points: list[Point]) -> list[Point]:
 
 
 def frame(x: str, y: str, height: int = 360, named: int = 1) -> Figure:
-    """What all pictures have in common; `x` and `y` name the axes, `named` runs stand in the legend."""
+    """Return the layout that all pictures share; `x` and `y` name the axes, `named` is the number of runs in the legend."""
     legend = named <= MOST_NAMED
     axis = {
         "gridcolor": GRID,
@@ -301,10 +302,10 @@ def _alpha(colour: str, alpha: float) -> str:
 
 
 def short(values: Iterable[float]) -> list[float | None]:
-    """Five figures are more than a screen shows; what is not finite is a gap."""
+    """Round values to five significant digits; a value that is not finite becomes None, a gap in the line."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def count(number: int, what: str) -> str:
+def count(number: int, noun: str) -> str:
     """(3, "peer") -> "3 peers"."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,4 +1,4 @@
-"""The drawn graph of a report: peers as dots, links as lines that are the wider and darker the more they carried."""
+"""The graph of a run's report: peers as dots, links as lines, wider and darker the more bytes they carried."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_LABELLED, MOST_LINKS = 24, 600
 
 
 def graph(run: Run, height: int = 600) -> Figure | None:
-    """The links as drawn lines, the wider and darker the more bytes both directions carried; peers as dots, by region."""
+    """Return a picture of the graph: links wider and darker the more bytes both directions carried, peers by region."""
     if not run.links:
         return None
     pairs = busiest(run)
@@ -30,23 +30,23 @@ def graph(run: Run, height: int = 600) -> Figure | None:
     at = _positions(pairs, int(run.result.summary["peers"] or 0))
     data = edges(carried, most, at)
     middle = {pair: (at[pair[0]] + at[pair[1]]) / 2 for pair in pairs}
-    data.append(dots(middle.values(), ["<br>".join(_told(run, link) for link in links) for links in pairs.values()]))
+    data.append(dots(middle.values(), ["<br>".join(_hover_text(run, link) for link in links) for links in pairs.values()]))
     data.append(scale_bar(most))
     data += _nodes(run, at)
     return {"data": data, "layout": graph_frame(height)}
 
 
 def graph_frame(height: int) -> Figure:
-    """What drawn graphs have in common: no axes."""
+    """Return the layout that drawn graphs share: no axes."""
     bare = {"visible": False, "fixedrange": True}
     layout = frame("", "", height=height) | {"xaxis": dict(bare), "yaxis": {**bare, "scaleanchor": "x"}}
     layout["legend"] = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0.5, "xanchor": "center"}
-    layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 40}
+    layout["margin"] = {"l": 60, "r": 10, "t": 10, "b": 40}  # the names of the outermost regions need room
     return layout
 
 
 def busiest(run: Run) -> dict[tuple[int, int], list[LinkFigures]]:
-    """Both directions of every link; of very many links those that carried most, since no eye can follow more."""
+    """Return both directions of every link; of more than `MOST_LINKS` links those that carried the most bytes."""
     pairs: dict[tuple[int, int], list[LinkFigures]] = {}
     for link in run.links:
         pairs.setdefault((min(link[:2]), max(link[:2])), []).append(link)
@@ -55,7 +55,7 @@ def busiest(run: Run) -> dict[tuple[int, int], list[LinkFigures]]:
 
 
 def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.ndarray]:
-    """Where each peer stands in the drawing: the same for the same graph."""
+    """Return the place of each peer in the drawing, the same for the same graph."""
     drawn = nx.Graph()
     drawn.add_nodes_from(range(peers))
     drawn.add_edges_from(sorted(pairs))
@@ -66,7 +66,7 @@ def _positions(pairs: Iterable[tuple[int, int]], peers: int) -> dict[int, np.nda
 
 
 def edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np.ndarray]) -> list[Figure]:
-    """One trace per shade, so that thousands of links are drawn as quickly as ten."""
+    """Return the lines of the links, one trace per shade: thousands of links are then drawn as fast as ten."""
     shades: dict[int, list[tuple[int, int]]] = {}
     for pair, size in carried.items():
         shades.setdefault(math.ceil(size / most * len(RAMP)), []).append(pair)
@@ -91,8 +91,8 @@ def edges(carried: Mapping[tuple[int, int], int], most: int, at: Mapping[int, np
     return data
 
 
-def _told(run: Run, link: LinkFigures) -> str:
-    """What the pointer reads on a link, one direction."""
+def _hover_text(run: Run, link: LinkFigures) -> str:
+    """Return the text that appears at the pointer for one direction of a link."""
     fair, alone = (_or_unknown(rate, show_rate) for rate in run.shares[link[:2]])
     asked = alone if fair == alone else f"{fair} (a fair share) to {alone} (alone)"
     rate = f"{_or_unknown(link.rate_measured_bytes_per_s, show_rate)} of {asked}"
@@ -102,7 +102,7 @@ def _told(run: Run, link: LinkFigures) -> str:
 
 
 def dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
-    """What the pointer can touch in the middle of each link."""
+    """Return an invisible dot in the middle of each link, which shows its text at the pointer."""
     x, y = np.array(list(places)).T
     return {
         "type": "scatter",
@@ -117,12 +117,13 @@ def dots(places: Iterable[np.ndarray], texts: Sequence[str]) -> Figure:
 
 
 def scale_bar(most: int) -> Figure:
-    """Which shade stands for how many bytes."""
+    """Return the legend of the shades, in bytes."""
     ticks = [most * share for share in (0, 0.25, 0.5, 0.75, 1)]
     bar = {
         "title": {"text": "bytes, both directions", "side": "right"},
         "tickvals": ticks,
         "ticktext": [show_bytes(t) for t in ticks],
+        "x": 1.1,
         "thickness": 10,
         "len": 0.6,
         "outlinewidth": 0,
@@ -141,7 +142,7 @@ def scale_bar(most: int) -> Figure:
 
 
 def _nodes(run: Run, at: Mapping[int, np.ndarray]) -> list[Figure]:
-    """The peers: a colour (and, beyond seven, a shape) for each region, hollow where lost."""
+    """Return the dots of the peers: a colour (and, above seven, a shape) for each region, hollow for a lost peer."""
     places = run.places() or [""] * (max(at) + 1)
     lost = set(run.result.summary["peers_lost"] or [])
     groups: dict[str, list[int]] = {}
@@ -178,20 +179,28 @@ def _group(
 
 
 def _labels(at: Mapping[int, np.ndarray], places: Sequence[str]) -> Figure:
-    """The regions written below their peers."""
+    """Return the names of the regions, written beside their peers on the side away from the middle."""
     x, y = np.array([at[peer] for peer in sorted(at)]).T
+    middle = np.mean(list(at.values()), axis=0)
     return {
         "type": "scatter",
         "mode": "markers+text",
         "x": short(x),
         "y": short(y),
         "text": [escape(places[peer]) for peer in sorted(at)],
-        "textposition": "bottom center",
+        "textposition": [_side(*(at[peer] - middle)) for peer in sorted(at)],
+        "cliponaxis": False,
         "textfont": {"color": INK, "size": 11, "shadow": ", ".join(["0 0 3px #fff"] * 4)},
         "marker": {"size": 26, "opacity": 0},
         "showlegend": False,
         "hoverinfo": "skip",
     }
+
+
+def _side(x: float, y: float) -> str:
+    if abs(x) > 2 * abs(y):
+        return "middle right" if x > 0 else "middle left"
+    return "top center" if y > 0 else "bottom center"
 
 
 def _or_unknown(value: float, show: Callable[[float], str]) -> str:

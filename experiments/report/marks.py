@@ -1,4 +1,4 @@
-"""What was done to a fleet while it ran, as a report shows it: marks in the curves, and a sentence."""
+"""Events of the experiment file and pokes, as a report shows them: marks in the curves, and a sentence."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any
 from grapevine.experiments.report.runs import Run
 from grapevine.experiments.results.numbers import figure
 
-KINDS = ("script", "poke")
-"""The kinds of events that tell of it."""
+KINDS = ("script", "poke", "join", "leave")
+"""The kinds of lines in `events.jsonl` that become marks."""
+ASKED = (" joins", " leaves")
+"""The ends of a script's or a poke's text after which an event "join" or "leave" follows, which becomes the mark instead."""
 COLOUR = "#8a6d1d"
 MOST_NAMED, LONGEST = 12, 34
-"""Marks that bear their names, and how long these may be: more would cover the curves."""
+"""The most marks that are drawn with their text, and its largest length: more text covers the curves."""
 
 Mark = tuple[float, str]
-"""When, and what."""
+"""Time in seconds and text of an event."""
 
 
 def marks(runs: Sequence[Run]) -> list[Mark]:
-    """What was done to one run; to several runs, what was done to all of them at the same time."""
-    each = [
-        Counter((float(event["time_s"]), str(event.get("text", ""))) for event in run.result.events if _told(event))
-        for run in runs
-    ]
+    """Return the events of one run; for several runs the events that all of them have at the same time."""
+    each = [Counter((float(event["time_s"]), _text(event)) for event in run.result.events if _is_mark(event)) for run in runs]
     common = each[0]
     for other in each[1:]:
         common &= other
@@ -33,7 +32,7 @@ def marks(runs: Sequence[Run]) -> list[Mark]:
 
 
 def drawn(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Plotly's shapes and annotations: an upright dashed line for each instant, with what happened."""
+    """Return plotly's shapes and annotations: a vertical dashed line at each instant, with the text of its events."""
     at: dict[float, list[str]] = {}
     for time_s, text in marks(runs):
         at.setdefault(time_s, []).append(text)
@@ -45,26 +44,35 @@ def drawn(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any
     return shapes, names if len(names) <= MOST_NAMED else []
 
 
-def marks_told(runs: Sequence[Run]) -> str:
-    """What the marks are; "" where there are none."""
-    return " Dashed, upright: something was done to the fleet (see Events)." if marks(runs) else ""
+def marks_note(runs: Sequence[Run]) -> str:
+    """Return the sentence that explains the marks; "" if there are none."""
+    return " Vertical dashed lines: events that changed the fleet (see Events)." if marks(runs) else ""
 
 
 def story(run: Run) -> str:
-    """How much was done to the fleet, and from when till when; "" where nothing was."""
-    counts = Counter(str(event["kind"]) for event in run.result.events if _told(event))
+    """Return a sentence with the number of events and pokes and their times; "" if there were none."""
+    counts = Counter(str(event["kind"]) for event in run.result.events if _is_mark(event))
     if not counts:
         return ""
-    script = f"{counts['script']} {'event' if counts['script'] == 1 else 'events'} of its script" if counts["script"] else ""
+    script = f"{counts['script']} {'event' if counts['script'] == 1 else 'events'} of its file" if counts["script"] else ""
     poke = f"{counts['poke']} {'poke' if counts['poke'] == 1 else 'pokes'}" if counts["poke"] else ""
+    joined = f"{counts['join']} {'peer' if counts['join'] == 1 else 'peers'} that joined" if counts["join"] else ""
+    left = f"{counts['leave']} {'peer' if counts['leave'] == 1 else 'peers'} that left" if counts["leave"] else ""
     done = marks([run])
     times = f"at {figure(done[0][0], 's')} ({done[0][1]})"
     if len(done) > 1:
         times = f"from {figure(done[0][0], 's')} ({done[0][1]}) to {figure(done[-1][0], 's')} ({done[-1][1]})"
-    return f"While it ran, {' and '.join(part for part in (script, poke) if part)} changed the fleet, {times}. "
+    return f"During the run, {' and '.join(part for part in (script, poke, joined, left) if part)} changed the fleet, {times}. "
 
 
-def _told(event: Mapping[str, Any]) -> bool:
+def _text(event: Mapping[str, Any]) -> str:
+    words = {"join": "joins", "leave": "leaves"}.get(str(event["kind"]))
+    return f"peer {event.get('peer')} {words}" if words else str(event.get("text", ""))
+
+
+def _is_mark(event: Mapping[str, Any]) -> bool:
+    if event.get("kind") in ("script", "poke") and str(event.get("text", "")).endswith(ASKED):
+        return False
     return event.get("kind") in KINDS and isinstance(event.get("time_s"), int | float)
 
 

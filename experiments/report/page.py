@@ -1,4 +1,4 @@
-"""One page that tells a stranger what came of a run, or how several compare; it needs no network to be read."""
+"""The report of one run, or of several runs side by side: one HTML page that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from grapevine.experiments.report.crowd import graph_of_many, told_of_many
+from grapevine.experiments.report.crowd import caption_of_many, graph_of_many
 from grapevine.experiments.report.figures import (
     COLOURS,
     MOST_NAMED,
@@ -18,25 +18,34 @@ from grapevine.experiments.report.figures import (
     curves,
     delays,
     rates,
+    sample_note,
     shares_lines,
-    some_told,
     unshaped,
 )
 from grapevine.experiments.report.graph import MOST_LINKS, graph
 from grapevine.experiments.report.html import section, write_page
-from grapevine.experiments.report.marks import marks_told
+from grapevine.experiments.report.marks import marks_note
 from grapevine.experiments.report.runs import Run
-from grapevine.experiments.report.tables import cards, configuration, events, key_figures, machine, told, warnings, what_differs
+from grapevine.experiments.report.tables import (
+    cards,
+    configuration,
+    differing_settings,
+    events,
+    key_figures,
+    machine,
+    summary_paragraph,
+    warnings,
+)
 from grapevine.experiments.results.result import Result
 
 MOST_GRAPHS = 6
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Write one self-contained HTML page to `out`: one folder is told at length, several are laid on top of each other.
+    """Write one self-contained HTML page to `out`: the full report of one run folder, or several runs in common pictures.
 
-    Raises ValueError, naming the file and the cure, for a folder that is no run or is damaged, and for a page that
-    cannot be written.
+    Raises ValueError, naming the file and the cure, for a folder that is not a run or is damaged, and if the page cannot
+    be written.
     """
     if not folders:
         raise ValueError("nothing to report on: give at least one run folder")
@@ -48,8 +57,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 
 def _styles(results: Sequence[Result]) -> list[tuple[str, str]]:
-    """A colour and a dash for each; runs that differ in nothing but their world share a colour: in virtual time dotted."""
-    alike = [_but_for_the_world(result) for result in results]
+    """Return a colour and a dash for each run; runs that differ only in their world share a colour, virtual ones dotted."""
+    alike = [_without_world(result) for result in results]
     worlds = {(key, result.summary.get("world")) for key, result in zip(alike, results, strict=True)}
     if len(set(alike)) == len(alike) or len(worlds) < len(alike):
         styles = itertools.cycle((colour, dash) for dash in ("solid", "dash", "dot") for colour in COLOURS)
@@ -63,8 +72,8 @@ def _styles(results: Sequence[Result]) -> list[tuple[str, str]]:
     return drawn
 
 
-def _but_for_the_world(result: Result) -> bytes:
-    """The whole description of a run without its world, and without its name, which may tell it."""
+def _without_world(result: Result) -> bytes:
+    """Return the configuration of a run without its world, and without its name, which may contain the world."""
     try:
         described = result.experiment_document
     except ValueError:
@@ -73,12 +82,12 @@ def _but_for_the_world(result: Result) -> bytes:
 
 
 def _page(runs: Sequence[Run]) -> tuple[str, str, dict[str, Figure]]:
-    """Title, content and pictures."""
+    """Return title, content and pictures."""
     figures: dict[str, Figure] = {}
     names = {str(run.result.summary.get("name")) for run in runs}
     title = f"{names.pop()}: {len(runs)} runs compared" if len(names) == 1 else f"{len(runs)} runs compared"
     title = runs[0].label if len(runs) == 1 else title
-    head = told(runs[0]) + cards(runs[0].result.summary) if len(runs) == 1 else key_figures(runs)
+    head = summary_paragraph(runs[0]) + cards(runs[0].result.summary) if len(runs) == 1 else key_figures(runs)
     drawn = [*_curve_sections(runs, figures), *_link_sections(runs, figures)]
     tables = [events(runs), configuration(runs), machine(runs)]
     content = "\n".join([head, warnings(runs), '<div class="grid">', *drawn, "</div>", *tables])
@@ -88,32 +97,32 @@ def _page(runs: Sequence[Run]) -> tuple[str, str, dict[str, Figure]]:
 def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[str]:
     alone = len(runs) == 1
     lines = "Lines are means over the peers" + (
-        ", bands reach from the lowest to the highest peer." if len(runs) <= MOST_NAMED else "."
+        "; bands reach from the lowest to the highest peer." if len(runs) <= MOST_NAMED else "."
     )
     if alone:
         crowd = len(runs[0].peers("loss"))
-        lines = "One thin line a peer; the thick line is their mean."
+        lines = "Each thin line is a peer; the thick line is the mean of the peers."
         lines += f" Of {crowd:,} peers {MOST_PEERS} are drawn." if crowd > MOST_PEERS else ""
         if crowded(runs):
             lines = "The pale band holds all peers, the darker one nine tenths of them; the thick line is their mean."
-        lines += " Dotted, upright: a peer was lost." if runs[0].result.summary["peers_lost"] else ""
-    lines += marks_told(runs)
+        lines += " Vertical dotted lines: a peer was lost." if runs[0].result.summary["peers_lost"] else ""
+    lines += marks_note(runs)
     sections = [
         (
             "Accuracy",
-            f"Of each peer's own model, on the test set. {lines}",
+            f"Accuracy of each peer's own model on the test set. {lines}",
             curves(runs, "accuracy", "accuracy_mean", "test accuracy", "share"),
             "This task has no accuracy, or none was measured.",
         ),
         (
             "Test loss",
-            f"Of each peer's own model; the lower the better. {lines}",
+            f"Loss of each peer's own model on the test set; lower is better. {lines}",
             curves(runs, "loss", "loss_mean", "test loss"),
             "No test loss was measured.",
         ),
         (
             "Training loss",
-            "On each peer's own share of the data: the mean since the record before.",
+            "Loss on each peer's own training data, mean since the record before.",
             curves(runs, "train_loss", None, "training loss"),
             "No training loss was measured.",
         ),
@@ -121,20 +130,19 @@ def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable
             "Consensus distance",
             "How far apart the models are: the mean squared distance of a peer's weights from the average model.",
             curves(runs, None, "consensus_distance", "consensus distance", "log"),
-            "It was not measured.",
+            "No consensus distance was measured.",
         ),
         (
             "Bytes sent",
-            "By all peers together since the start, acknowledgements and headers included.",
+            "Bytes that all peers together have sent since the start, acknowledgements and headers included.",
             curves(runs, None, "bytes_sent", "bytes sent", "bytes"),
             "Nothing was sent.",
         ),
         (
             "Staleness",
-            "How many steps old a neighbour's contribution is when it is used: the mean over each peer's links since the "
-            "record before.",
+            "Age of a neighbour's contribution when it is used, in steps: mean over each peer's links since the record before.",
             curves(runs, "staleness_steps", None, "staleness (steps)"),
-            "Nothing was received, so nothing was stale.",
+            "No contribution was received, so there is no staleness.",
         ),
     ]
     for title, text, drawn, otherwise in sections:
@@ -143,22 +151,25 @@ def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable
 
 def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[str]:
     free = unshaped(runs)
-    dots = "A dot is one directed link; on the dashed line it was measured as it was asked for. "
-    dots += some_told(runs)
-    shared = (
-        "Where links share an uplink, a downlink or a cable, the dot stands at a fair share, an equal part of that line among "
-        "the links that carried messages; the bar reaches to what the link gets alone, and the dashed line may cross it "
-        "anywhere. "
+    dots = (
+        "Each dot is one direction of a link: asked is the value in the experiment's network, measured the value that the "
+        "peers observed. On the dashed line both are equal. "
     )
-    text = f"{dots}{shared if shares_lines(runs) else ''}What is measured is what the peers themselves see. {free}"
+    dots += sample_note(runs)
+    shared = (
+        "If links share an uplink, a downlink or a cable, the asked rate is a range: the dot is at the fair share, an equal "
+        "part for each link that carried messages, and the bar reaches to the rate when the other links are idle. A measured "
+        "rate in this range is correct. "
+    )
+    text = f"{dots}{shared if shares_lines(runs) else ''}{free}"
     yield section("Link rates", text, rates(runs), free or "No rate was measured.", figures)
     yield section("Link delays", dots, delays(runs), "No delay was measured.", figures)
-    text = "Wide and dark: many bytes. Point at the middle of a link for its traffic, rate and delay in each direction."
+    text = "Wide, dark links carried many bytes. Point at the middle of a link for its traffic, rate and delay per direction."
     for run in runs[:MOST_GRAPHS]:
         title = "Bytes on each link" + (f": {run.label}" if len(runs) > 1 else "")
         if crowded([run]):
             drawn = graph_of_many(run)
-            yield section(title, told_of_many(run), drawn, "No link carried anything.", figures, wide=len(runs) == 1)
+            yield section(title, caption_of_many(run), drawn, "No link carried anything.", figures, wide=len(runs) == 1)
             continue
         links = len({frozenset(link[:2]) for link in run.links})
         more = f" The {MOST_LINKS} busiest of {links:,} links are drawn." if links > MOST_LINKS else ""
@@ -169,11 +180,11 @@ def _link_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable[
 
 
 def _labels(results: Sequence[Result]) -> list[str]:
-    """The runs' names; where all are the same, as in a sweep, what differs; where two are, with their folders."""
+    """Return a label for each run: its name; if all names are equal, the settings that differ; if some are, with the folder."""
     names = [str(result.summary.get("name") or result.folder.name) for result in results]
     if len(set(names)) == len(names):
         return names
-    if len(set(names)) == 1 and (short := what_differs(results)):
+    if len(set(names)) == 1 and (short := differing_settings(results)):
         return short
-    told_apart = [f"{name} ({result.folder.name})" for name, result in zip(names, results, strict=True)]
-    return [long if names.count(name) > 1 else name for name, long in zip(names, told_apart, strict=True)]
+    with_folder = [f"{name} ({result.folder.name})" for name, result in zip(names, results, strict=True)]
+    return [long if names.count(name) > 1 else name for name, long in zip(names, with_folder, strict=True)]

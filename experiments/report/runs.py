@@ -1,4 +1,4 @@
-"""The runs of a report, read from their folders and sorted into lines."""
+"""The runs of a report, read from their folders, with one line per metric and peer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRID_POINTS = 200
 INTERVALS = ("train_loss", "staleness_steps")
 """Metrics that are means over the time since the record before."""
 SHORT = 0.5
-"""A last interval of less than this share of those before tells of hardly anything."""
+"""Drop the last value of such a metric if its interval is shorter than this share of the mean interval before it."""
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 Line = tuple[np.ndarray, np.ndarray]
@@ -25,23 +25,23 @@ Line = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Run:
-    """One run as its pictures need it."""
+    """One run with the data that its pictures need."""
 
     label: str
     colour: str
     dash: str
-    """How its lines are drawn, for when there are more runs than colours."""
+    """The dash style of its lines, which distinguishes runs if there are more runs than colours."""
     result: Result
     series: Mapping[str, Mapping[int, Line]]
-    """For each metric and peer (-1: the fleet) what was measured, in order of time."""
+    """The measurements of each metric and peer (-1: the fleet), in order of time."""
     links: Sequence[LinkFigures]
     shares: Mapping[tuple[int, int], Share]
-    """The rates that each link may rightly have."""
+    """The range of rates that each link may have."""
     _stacks: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, result: Result, label: str, colour: str, dash: str = "solid") -> Run:
-        """Everything that is drawn of one run folder; ValueError where something is missing or damaged."""
+        """Read everything that is drawn from one run folder; raises ValueError if a file is missing or damaged."""
         missing = [key for key in KEYS if key not in result.summary]
         if missing:
             path = result.folder / "summary.json"
@@ -52,11 +52,11 @@ class Run:
         return cls(label, colour, dash, result, _series(result), links, SharedLines.read(result.manifest).shares(links))
 
     def peers(self, metric: str) -> dict[int, Line]:
-        """The lines of the single peers."""
+        """Return the lines of the single peers."""
         return {peer: line for peer, line in self.series.get(metric, {}).items() if peer >= 0}
 
     def mean(self, metric: str, fleet: str | None) -> Line | None:
-        """The fleet's own measurement where there is one, else the mean over the peers."""
+        """Return the fleet's own measurement if there is one, else the mean over the peers."""
         own = self.series.get(fleet, {}).get(-1) if fleet else None
         if own is not None or not self.peers(metric):
             return own
@@ -64,9 +64,10 @@ class Run:
         return time_s, over_peers(np.nanmean, stacked)
 
     def stack(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Every peer's line on common times: [times], [peers, times].
+        """Return every peer's line on common times: [times], [peers, times].
 
-        A peer counts from its first measurement on, with its last one to the end, unless it was lost: nan from there.
+        Values are nan before a peer's first measurement. Its last value holds to the end, or, if it was lost, to its loss;
+        from there on they are nan.
         """
         if metric in self._stacks:
             return self._stacks[metric]
@@ -82,7 +83,7 @@ class Run:
         return self._stacks[metric]
 
     def places(self) -> list[str] | None:
-        """The region of each peer, where the network has regions."""
+        """Return the region of each peer, or None if the network has no regions."""
         places = self.result.manifest.get("places")
         return [str(place) for place in places] if isinstance(places, list) else None
 
@@ -103,7 +104,7 @@ def _series(result: Result) -> dict[str, dict[int, Line]]:
 
 
 def _whole_intervals(line: Line) -> Line:
-    """Without the last value where its interval was cut short: the mean of a few steps would put a hook on the curve."""
+    """Drop the last value if its interval was cut short: the mean of a few steps puts a misleading hook on the curve."""
     time_s, values = line
     before = len(time_s) - 2
     if before < 1 or time_s[-1] - time_s[-2] >= SHORT * (time_s[-2] - time_s[0]) / before:
@@ -112,14 +113,14 @@ def _whole_intervals(line: Line) -> Line:
 
 
 def quantiles_over(stacked: np.ndarray) -> np.ndarray:
-    """`QUANTILES` of each column of [peers, times], nan left out; every column has a value that is not nan."""
+    """Return `QUANTILES` of each column of [peers, times], without nan; every column must have a value that is not nan."""
     ordered = np.sort(stacked, axis=0)  # nan comes last
     last = np.count_nonzero(~np.isnan(ordered), axis=0) - 1
     return np.stack([ordered[np.rint(share * last).astype(int), np.arange(len(last))] for share in QUANTILES])
 
 
 def over_peers(reduce: Callable[..., np.ndarray], stacked: np.ndarray) -> np.ndarray:
-    """Reduced over the peers that have a value; nan where none has."""
+    """Apply `reduce` to each column, over the peers that have a value; nan if none has."""
     known = np.isfinite(stacked).any(axis=0)
     result = np.full(stacked.shape[1], np.nan)
     result[known] = reduce(np.where(np.isfinite(stacked), stacked, np.nan)[:, known], axis=0)

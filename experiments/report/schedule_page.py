@@ -1,4 +1,4 @@
-"""A schedule's page: its rounds played one after the other, how disagreement fades, its spectrum and its figures."""
+"""A schedule's page: its rounds as an animation, the decay of disagreement, eigenvalues and figures."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from grapevine.experiments.report.topology_page import BLUE, GREY, ORANGE, ROUND
 from grapevine.topology.analysis.schedule_figures import SEEN, STARTS, ScheduleFigures, simulated_rounds
 from grapevine.topology.schedules.rounds import Schedule
 
-MOST_SHOWN = 32  # rounds that are drawn
+MOST_SHOWN = 32  # the most rounds that are drawn
 MOST_ROUNDS = 400
 
 
 def schedule_page(title: str, schedule: Schedule) -> str:
-    """One self-contained HTML page about a schedule, to be written to a file and opened.
+    """Return one self-contained HTML page about a schedule, to be written to a file and opened.
 
-    Its rounds play one after the other, up to 32 of them, with each peer coloured by what it holds of a random start; below,
-    the decay of disagreement as predicted and as simulated, the eigenvalues of a period (or of a round in the mean), and a
-    table of figures. The page loads nothing from elsewhere, and is the same whenever it is made from the same schedule.
+    It holds an animation of up to 32 rounds, with each peer coloured by its value from a random start; the decay of
+    disagreement as predicted and as simulated; the eigenvalues of a period (or of the mean round); and a table of figures.
+    The page loads nothing from the network; equal schedules give equal pages.
     """
     figures = ScheduleFigures(schedule)
     spectrum, note = _spectrum(schedule)
     charts = [
-        ("Who talks to whom, round by round", ROUNDS_NOTE, _rounds(schedule)),
-        ("How disagreement fades", DECAY_NOTE, _decay(schedule, figures)),
-        ("Its eigenvalues", note, eigenvalues(spectrum, None)),
+        ("The links of each round", ROUNDS_NOTE, _rounds(schedule)),
+        ("How disagreement shrinks", DECAY_NOTE, _decay(schedule, figures)),
+        ("Eigenvalues", note, eigenvalues(spectrum, None)),
     ]
     return page(title, _intro(schedule, figures), _rows(figures), charts)
 
@@ -77,7 +77,7 @@ def _rounds(schedule: Schedule) -> go.Figure:
 
 
 def _drawn(schedule: Schedule, t: int, place: dict[Any, Any], values: np.ndarray) -> list[go.Scatter]:
-    """The links of a round, their heads where they go one way, and the peers with what they hold before it."""
+    """Return the links of a round, arrow heads if links go one way, and the peers coloured by their values before it."""
     graph = schedule.graph(t)
     xs: list[float | None] = []
     ys: list[float | None] = []
@@ -85,7 +85,7 @@ def _drawn(schedule: Schedule, t: int, place: dict[Any, Any], values: np.ndarray
         xs += [place[source][0], place[target][0], None]
         ys += [place[source][1], place[target][1], None]
     arrows = list(graph.edges) if schedule.directed else []
-    # a head stands well before its end, so that peers do not cover it
+    # the head is drawn before the end of the arrow, where the peer's dot does not cover it
     heads = [0.2 * np.asarray(place[source]) + 0.8 * np.asarray(place[target]) for source, target in arrows]
     angles = [_bearing(place[source], place[target]) for source, target in arrows]
     labels = [f"peer {i}: {values[i]:.4g}, sends to {len(schedule.targets(t, i))}" for i in range(schedule.n)]
@@ -120,7 +120,7 @@ def _drawn(schedule: Schedule, t: int, place: dict[Any, Any], values: np.ndarray
 
 
 def _bearing(source: Any, target: Any) -> float:
-    """The direction of an arrow, clockwise from upwards, in degrees."""
+    """Return the direction of an arrow in degrees, clockwise from upwards."""
     return math.degrees(math.atan2(float(target[0] - source[0]), float(target[1] - source[1])))
 
 
@@ -130,11 +130,11 @@ def _decay(schedule: Schedule, figures: ScheduleFigures) -> go.Figure:
     simulated = simulated_rounds(schedule, rounds)
     if figures.finite_time is not None:
         predicted = np.where(np.arange(rounds + 1) < figures.finite_time, 1.0, ROUND_OFF / 10)
-        told = f"predicted: exact agreement after {figures.finite_time}"
+        label = f"predicted: exact agreement after {figures.finite_time} rounds"
     else:
         predicted = figures.slem ** np.arange(rounds + 1, dtype=np.float64)
-        told = f"predicted: {figures.slem:.4g} to the power of the round"
-    return fading([(told, predicted, {"color": ORANGE, "dash": "dash"}), (_simulated(), simulated, {"color": BLUE})])
+        label = f"predicted: {figures.slem:.4g} to the power of the round"
+    return fading([(label, predicted, {"color": ORANGE, "dash": "dash"}), (_simulated(), simulated, {"color": BLUE})])
 
 
 def _simulated() -> str:
@@ -142,63 +142,64 @@ def _simulated() -> str:
 
 
 def _spectrum(schedule: Schedule) -> tuple[np.ndarray, str]:
-    """Eigenvalues by falling modulus, and whose they are."""
+    """Return eigenvalues by falling modulus, and the sentence that explains them."""
     matrix = np.eye(schedule.n)
     if schedule.period is None:
         matrix = np.mean([schedule.matrix(t) for t in range(SEEN)], axis=0)
-        note = f"Of the mean of the first {SEEN} rounds' mixing matrices. " + EIGENVALUE_NOTE
+        note = f"The eigenvalues of the mean mixing matrix of the first {SEEN} rounds. " + EIGENVALUE_NOTE
     else:
         for t in range(schedule.period):
             matrix = schedule.matrix(t) @ matrix
-        note = "Of the product of a whole period's mixing matrices. " + EIGENVALUE_NOTE
+        note = "The eigenvalues of the product of the mixing matrices of a whole period. " + EIGENVALUE_NOTE
     values = np.linalg.eigvalsh(matrix) if np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-12) else np.linalg.eigvals(matrix)
     return values[np.argsort(-np.abs(values), kind="stable")], note
 
 
 def _intro(schedule: Schedule, figures: ScheduleFigures) -> str:
-    turns = "its rounds never repeat" if schedule.period is None else f"its rounds repeat after {schedule.period}"
+    period = "its rounds never repeat" if schedule.period is None else f"its rounds repeat after {schedule.period}"
     if figures.finite_time is not None:
-        fade = f"all agree exactly after {figures.finite_time}"
+        fade = f"all peers agree exactly after {figures.finite_time}"
     elif math.isfinite(figures.mixing_time(1e-3)):
-        fade = f"disagreement shrinks a thousandfold in about {figures.mixing_time(1e-3)} rounds"
+        fade = f"disagreement shrinks to a thousandth in about {figures.mixing_time(1e-3)} rounds"
     else:
-        fade = "disagreement never fades"
-    return f"{schedule.n} peers talk by the schedule <em>{escape(schedule.name)}</em>: {turns}, and {fade}."
+        fade = "disagreement never vanishes"
+    name = f"<em>{escape(schedule.name)}</em>"
+    return f"{schedule.n} peers exchange models by the schedule {name}: {period}, and {fade}."
 
 
 def _rows(figures: ScheduleFigures) -> list[tuple[str, Any, str]]:
     figure = figures.as_dict()
     finite = figures.finite_time
     return [
-        ("Peers", figures.nodes, "who take part"),
-        ("Period", "endless" if figures.period is None else figures.period, "rounds after which they repeat"),
-        ("Most neighbours", figures.max_degree, "peers that one peer sends to in a round, at most"),
-        ("Messages", figures.messages_per_round, "of all peers in a round, in the mean"),
-        ("Exact after", "never" if finite is None else finite, "rounds until all agree, whatever they started from"),
-        ("SLEM", figures.slem, "disagreement left after one round, in the long run and in the mean"),
+        ("Peers", figures.nodes, "nodes of the graphs"),
+        ("Period", "endless" if figures.period is None else figures.period, "rounds after which the rounds repeat"),
+        ("Most neighbours", figures.max_degree, "largest number of peers that one peer sends to in a round"),
+        ("Messages", figures.messages_per_round, "sent by all peers together in a round, mean over the rounds"),
+        ("Exact after", "never" if finite is None else finite, "rounds until all peers agree exactly, from any start"),
+        ("SLEM", figures.slem, "mean factor that multiplies disagreement in one round, in the long run"),
         ("Spectral gap", figures.gap, "1 - SLEM: larger is faster"),
         ("Mixing time", figures.mixing_time(1e-3), "rounds until a thousandth of the disagreement is left"),
-        ("Contraction", show(figures.contraction), "of the expected squared disagreement in a random round, by formula"),
-        ("Effective neighbours", show(figure["effective_neighbours"]), "with how many peers one averages in about ten rounds"),
+        ("Contraction", show(figures.contraction), "share of the expected squared disagreement that a random round leaves"),
+        ("Effective neighbours", show(figure["effective_neighbours"]), "peers with which one averages in about ten rounds"),
         ("Directed", figures.directed, "whether links go one way"),
         (
             "Doubly stochastic",
             figures.doubly_stochastic,
-            "whether averaging is fair in every round: no negative weights, no drift",
+            "no round has a negative weight or changes the mean of the models",
         ),
-        ("Mean preserved", figures.mean_preserved, "whether averaging leaves the fleet's mean where it is"),
+        ("Mean preserved", figures.mean_preserved, "whether averaging keeps the mean of the models"),
     ]
 
 
 ROUNDS_NOTE = (
-    "Play, or move the slider: every line is a link that is used in the round, an arrow one that goes that way alone. Colours "
-    "show what peers hold of random starting values before the round; they turn grey as all come to agree."
+    "Press play or move the slider. Each line is a link used in the round; an arrow is a link used in this direction only. "
+    "Peers start with random values; colours show their values before the round and turn grey as the peers agree."
 )
 DECAY_NOTE = (
-    "Peers start with different random values and replace them, round after round, by the weighted average of their own and of "
-    "those they hear. The dashed line is what theory tells for the long run."
+    "Peers start with different random values; in each round every peer replaces its value by a weighted average of its own "
+    "and those it receives. The dashed line is the prediction for the long run."
 )
 EIGENVALUE_NOTE = (
-    "The largest, 1, stands for what all peers have in common; every other for one way to disagree, and the factor by which "
-    "that way shrinks."
+    "The largest, 1, belongs to the mean of all peers. Each other eigenvalue belongs to one pattern of disagreement and is the "
+    "factor that multiplies it."
 )

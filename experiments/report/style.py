@@ -1,4 +1,4 @@
-"""How a report looks: the page around its content."""
+"""The page around a report's content: HTML head, styles and script."""
 
 from string import Template
 
@@ -31,7 +31,7 @@ h3 { margin: 12px 0 2px; font-size: 13px; color: var(--accent); }
 .told { max-width: 78ch; font-size: 16px; margin: 0 0 18px; }
 .card { background: #fff; border: 1px solid var(--line); border-radius: 8px;
   padding: 16px 18px; min-width: 0; }
-main > .card { margin-top: 16px; }
+main > .card, .card + .grid { margin-top: 16px; }
 .grid { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 16px; }
 .wide { grid-column: 1 / -1; }
 .how, .nothing, .note { color: var(--faint); font-size: 13px; margin: 2px 0 6px; }

@@ -1,4 +1,4 @@
-"""What a report tells in words and tables."""
+"""The paragraphs and tables of a report."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MOST_DIFFERENCES, LONGEST_LABEL = 4, 60
 GRAVE = ("lost", "fault", "warning")
 
 
-def told(run: Run) -> str:
-    """The outcome in a paragraph."""
+def summary_paragraph(run: Run) -> str:
+    """Return the outcome of a run as a paragraph of HTML."""
     summary, config = run.result.summary, _config(run)
     each = ", one process each," if summary["world"] == "processes" else " in virtual time"
     task, network = _name(config.get("task")), _name(config.get("network"))
-    over = ", over a network without any shaping" if network == "unshaped" else f", over an emulated network ({network})"
+    over = ", over an unshaped network" if network == "unshaped" else f", over an emulated network ({network})"
     text = (
         f"{count(summary['peers'] or 0, 'peer')}{each} trained{f' on {task}' if task else ''} with the strategy "
         f"{summary['strategy']}, linked as a graph ({summary['topology']}){over if network else ''}, with no server. "
     )
     if summary["reason"] == "running":
-        text += "The run had not ended when this page was written, or it was killed: the page shows how far it came. "
+        text += "The run had not ended when this page was written, or it was killed: the page shows its records so far. "
     else:
         text += f"The run {'is complete' if summary['completed'] else 'ended early'}: {summary['reason']}. "
     if summary["emulated_s"] is not None:
@@ -40,22 +40,24 @@ def told(run: Run) -> str:
         )
     if summary["accuracy_mean"] is not None:
         text += (
-            f"A peer's model classifies {percent(summary['accuracy_mean'])} of the test set correctly on average; the worst "
+            f"On average a peer's model classifies {percent(summary['accuracy_mean'])} of the test set correctly; the worst "
             f"{percent(summary['accuracy_min'])}, the best {percent(summary['accuracy_max'])}. "
         )
         reached = [(level, time_s) for level, time_s in summary["time_to_accuracy_s"].items() if time_s is not None]
-        text += f"The mean reached {100 * float(reached[-1][0]):.0f} % after {figure(reached[-1][1], 's')}. " if reached else ""
+        level = f"{100 * float(reached[-1][0]):.0f} %" if reached else ""
+        text += f"The mean accuracy reached {level} after {figure(reached[-1][1], 's')}. " if reached else ""
     if summary["bytes_sent"] is not None:
-        text += f"In all the peers sent {show_bytes(summary['bytes_sent'])}. "
+        text += f"All peers together sent {show_bytes(summary['bytes_sent'])}. "
     text += story(run)
     lost = summary["peers_lost"]
     if lost:
-        text += f"{peers_text(lost).capitalize()} {'was' if len(lost) == 1 else 'were'} lost on the way; the others went on. "
+        were = "was" if len(lost) == 1 else "were"
+        text += f"{peers_text(lost).capitalize()} {were} lost during the run; the others continued. "
     return f'<p class="told">{escape(text)}</p>'
 
 
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What is told of every run: title, value, small print."""
+    """Return the key figures of a run: title, value, remark."""
     value = summary.get
     spread = f"peers {percent(value('accuracy_min'))[:-2]} to {percent(value('accuracy_max'))}"
     sent, stale = value("bytes_sent"), value("staleness_steps_mean")
@@ -63,7 +65,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("mean accuracy", percent(value("accuracy_mean")), spread if value("accuracy_mean") is not None else ""),
         ("accuracy, mean model", percent(value("accuracy_of_mean")), ""),
-        ("validation accuracy", percent(value("validation_accuracy_mean")), "what stops a run"),
+        ("validation accuracy", percent(value("validation_accuracy_mean")), "used by the stop rule"),
         ("mean test loss", figure(value("loss_mean")), ""),
         ("time to 90 %", figure(ninety, "s" if ninety is not None else ""), "emulated"),
         ("emulated time", figure(value("emulated_s"), "s"), f"wall clock {figure(value('wall_s'), 's')}"),
@@ -78,7 +80,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def cards(summary: Mapping[str, Any]) -> str:
-    """The key figures, large; what is not known is left out."""
+    """Return the key figures of one run in large print; unknown figures are left out."""
     shown = "".join(
         f'<div class="figure"><b>{escape(value)}</b><span>{escape(title)}</span><small>{escape(small)}</small></div>'
         for title, value, small in _figures(summary)
@@ -88,7 +90,7 @@ def cards(summary: Mapping[str, Any]) -> str:
 
 
 def key_figures(runs: Sequence[Run]) -> str:
-    """The same as a table: a row a run."""
+    """Return the key figures of several runs as a table, one row per run."""
     columns = list(zip(*(_figures(run.result.summary) for run in runs), strict=True))
     known = [at for at, column in enumerate(columns) if any(value != "-" for _, value, _ in column)]
     titles = [columns[at][0][0] for at in known]
@@ -107,17 +109,17 @@ def key_figures(runs: Sequence[Run]) -> str:
 
 
 def warnings(runs: Sequence[Run]) -> str:
-    """What the figures leave in doubt."""
+    """Return the runs' warnings as HTML; "" if there are none."""
     texts = [(run.label, text) for run in runs for text in run.result.summary.get("warnings") or ()]
     items = "".join(f"<li>{escape(text if len(runs) == 1 else f'{label}: {text}')}</li>" for label, text in texts)
     return f'<div class="warnings"><b>Before you trust these figures</b><ul>{items}</ul></div>' if texts else ""
 
 
 def events(runs: Sequence[Run]) -> str:
-    """What happened, in order; of several runs only what went wrong."""
-    told = [(run, event) for run in runs for event in run.result.events if len(runs) == 1 or event.get("kind") in GRAVE]
-    rows = [_event(event, run.label if len(runs) > 1 else "") for run, event in told[:MOST_EVENTS]]
-    hidden = len(told) - MOST_EVENTS
+    """Return a table of the events in order; of several runs only the failures."""
+    listed = [(run, event) for run in runs for event in run.result.events if len(runs) == 1 or event.get("kind") in GRAVE]
+    rows = [_event(event, run.label if len(runs) > 1 else "") for run, event in listed[:MOST_EVENTS]]
+    hidden = len(listed) - MOST_EVENTS
     note = f'<p class="note">{hidden:,} more are in events.jsonl.</p>' if hidden > 0 else ""
     head = ("run", "emulated time", "event", "") if len(runs) > 1 else ("emulated time", "event", "")
     table = f'<table class="events"><tr>{"".join(f"<th>{title}</th>" for title in head)}</tr>{"".join(rows)}</table>'
@@ -137,8 +139,8 @@ def _event(event: Mapping[str, Any], label: str) -> str:
     return f"<tr{grave}>{first}<td>{time}</td><td>{escape(kind.replace('_', ' '))}</td>{_cell(what)}</tr>"
 
 
-def what_differs(results: Sequence[Result]) -> list[str] | None:
-    """Runs told apart by the settings in which they differ: "fill 0.5, seed 1"; None where these are many, or none."""
+def differing_settings(results: Sequence[Result]) -> list[str] | None:
+    """Return the settings in which the runs differ, one label per run: "fill 0.5, seed 1"; None if these are many, or none."""
     flat = [_flat(result.experiment_document) for result in results]
     keys = [key for key in dict.fromkeys(key for part in flat for key in part) if len({part.get(key) for part in flat}) > 1]
     keys = [key for key in keys if key != ("", "name")]
@@ -159,18 +161,18 @@ def _title(group: str, key: str) -> str:
 
 
 def configuration(runs: Sequence[Run]) -> str:
-    """The experiment files."""
-    text = "The whole experiment, every default filled in (experiment.toml)."
+    """Return the section with the experiment's configuration."""
+    text = "The whole experiment, with all default values (experiment.toml)."
     return _settings("Configuration", text, runs, [_config(run) for run in runs])
 
 
 def machine(runs: Sequence[Run]) -> str:
-    """The manifests, less what the pictures tell."""
+    """Return the section with the runs' manifests, without values that the pictures show."""
     hidden = ("places", "run_folder")
     facts = [{key: value for key, value in run.result.manifest.items() if key not in hidden} for run in runs]
     for fact in facts:
         fact |= _readable(fact.pop("machine", None) or {})
-    return _settings("Machine", "What it ran on, and how it was started (manifest.json).", runs, facts)
+    return _settings("Machine", "The machine, the software versions and the start command (manifest.json).", runs, facts)
 
 
 def _readable(machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def _readable(machine: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(title: str, text: str, runs: Sequence[Run], parts: Sequence[Mapping[str, Any]]) -> str:
-    """Key and value, in groups; for several runs what differs, a column each, and the rest behind a fold."""
+    """Return keys and values in groups; for several runs a table of those that differ, and the others folded away."""
     flat = [_flat(part) for part in parts]
     rows = {key: [part.get(key, "-") for part in flat] for key in dict.fromkeys(key for part in flat for key in part)}
     head = f'<section class="card"><h2>{title}</h2><p class="how">{escape(text)}</p>'
@@ -214,7 +216,7 @@ def _cell(text: str) -> str:
 
 
 def _flat(part: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """(group, key) -> text; what is deeper than one table is joined with dots."""
+    """Return (group, key) -> text; keys of nested tables are joined with dots."""
     part = {key: _numbered(value) for key, value in part.items()}
     flat: dict[tuple[str, str], str] = {("", key): _plain(value) for key, value in part.items() if not isinstance(value, dict)}
 
@@ -232,7 +234,7 @@ def _flat(part: Mapping[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def _numbered(value: Any) -> Any:
-    """A list of tables, such as [[events]], as a table: number -> what it says."""
+    """Return a list of tables, such as [[events]], as one table: number -> text."""
     if not (isinstance(value, list) and value and all(isinstance(part, dict) for part in value)):
         return value
     return {

@@ -1,4 +1,4 @@
-"""Tables of figures for a terminal: a column is as wide as what stands in it, and no number is ever broken in two."""
+"""Tables of figures for a terminal: columns are as wide as their content, and no number is ever broken."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 GAP = 2
 WIDEST_WORD = 26
-"""Columns of words are cut here, since their ends can be read elsewhere."""
+"""The largest width of a column of words, in characters; longer words are cut."""
 
 
 def print_columns(console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> int:
-    """Print the columns that fit the terminal, from the left; returns how many did not.
+    """Print the columns that fit the terminal, from the left; return the number of columns that do not fit.
 
     `titles` may have several lines, such as "sent\\nMB"; the first `words` columns are text, the others numbers.
     """
@@ -40,7 +40,7 @@ def print_columns(console: Console, titles: Sequence[str], rows: Sequence[Sequen
 
 
 def one_unit(values: Sequence[float | None], units: Sequence[tuple[str, float]]) -> tuple[str, float]:
-    """The largest of the units, listed from small to large, in which the middle one of the values is 1 or more."""
+    """Return the largest unit, of units listed from small to large, in which the median of the values is 1 or more."""
     known = sorted(abs(value) for value in values if value is not None and math.isfinite(value) and value)
     middle = known[(len(known) - 1) // 2] if known else 0.0
     fitting = [unit for unit in units if middle >= unit[1]]
@@ -48,7 +48,7 @@ def one_unit(values: Sequence[float | None], units: Sequence[tuple[str, float]])
 
 
 def in_unit(value: float | None, scale: float, digits: int = 4) -> str:
-    """A figure in a unit, plain and short; unknown -> "-", infinite -> "none"."""
+    """Return a figure in a unit as short text; unknown -> "-", infinite -> "none"."""
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value):

@@ -1,4 +1,4 @@
-"""A graph's page: drawn, with its spectrum, the decay of disagreement and a table of figures."""
+"""A graph's page: its drawing, the decay of disagreement, the spectrum and a table of figures."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from grapevine.topology.graphs.given import peer_order
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#9aa5b1"  # told apart with any colour vision
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#9aa5b1"  # distinguishable with any colour vision
 STARTS = 16
 MOST_ROUNDS = 1000
 ROUND_OFF = 1e-16
 
 
 def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
-    """One self-contained HTML page about a graph under a mixing rule, to be written to a file and opened.
+    """Return one self-contained HTML page about a graph under a mixing rule, to be written to a file and opened.
 
-    It holds the graph as drawn, the eigenvalues of its mixing matrix, the decay of disagreement as predicted (SLEM^t)
-    and as simulated (x <- W x), and a table of figures, each with its meaning. The page loads nothing from elsewhere,
-    and is the same whenever it is made from the same graph. Above 1500 peers nothing is drawn, and in place of the
-    eigenvalues stands how they are spread, estimated; where W is not symmetrizable that is left out too.
+    It holds a drawing of the graph, the eigenvalues of its mixing matrix, the decay of disagreement as predicted (SLEM^t)
+    and as simulated (x <- W x), and a table of figures with their meanings. The page loads nothing from the network; equal
+    graphs give equal pages. Above 1500 peers there is no drawing, and an estimated histogram replaces the eigenvalues; if W
+    is not symmetrizable, the histogram is left out too.
 
     Raises ValueError as `analyse` and `mixing_matrix` do.
     """
     figures = analyse(graph, rule)
-    charts = [("How disagreement fades", DECAY_NOTE, _decay(figures))]
+    charts = [("How disagreement shrinks", DECAY_NOTE, _decay(figures))]
     if figures.nodes <= DENSE:
-        charts.insert(0, ("Who talks to whom", GRAPH_NOTE, _drawing(graph)))
+        charts.insert(0, ("The graph", GRAPH_NOTE, _drawing(graph)))
         charts.append(("The spectrum of the mixing matrix", SPECTRUM_NOTE, eigenvalues(figures.spectrum, figures.slem)))
     elif (density := figures.spectral_density()) is not None:
         drawn = _density(density[0], density[1], figures.slem)
@@ -47,7 +47,7 @@ def topology_page(title: str, graph: nx.Graph, rule: str = "metropolis") -> str:
 
 
 def page(title: str, intro: str, rows: list[tuple[str, Any, str]], charts: list[tuple[str, str, go.Figure]]) -> str:
-    """A self-contained page: a title and notes in words, an introduction in HTML, figures with meanings, and charts."""
+    """Return a self-contained page: title, introduction in HTML, rows (name, figure, meaning), charts (title, note, chart)."""
     cells = "".join(f"<tr><th>{name}</th><td>{show(value)}</td><td>{note}</td></tr>" for name, value, note in rows)
     figures: dict[str, Figure] = {}
     sections = [section(name, note, _plain(chart), "", figures, wide=True) for name, note, chart in charts]
@@ -56,7 +56,7 @@ def page(title: str, intro: str, rows: list[tuple[str, Any, str]], charts: list[
 
 
 def simulated_decay(matrix: np.ndarray | csr_array, rounds: int) -> np.ndarray:
-    """Disagreement after 0..rounds rounds of x <- W x, float64 [rounds + 1], as a share of that at the start.
+    """Return the disagreement after 0..rounds rounds of x <- W x, float64 [rounds + 1], as a share of that at the start.
 
     Disagreement is the root mean square distance of the peers from their mean, over a fixed set of random starts.
     """
@@ -125,10 +125,10 @@ def _decay(figures: Figures) -> go.Figure:
 
 
 def fading(lines: list[tuple[str, np.ndarray, dict[str, Any]]]) -> go.Figure:
-    """A chart of disagreement over rounds, on a logarithmic scale: (name, float64 [rounds + 1], style) each."""
+    """Return a chart of disagreement over rounds on a logarithmic scale; each line is (name, float64 [rounds + 1], style)."""
     chart = go.Figure()
     for name, values, style in lines:
-        seen = np.r_[True, values[:-1] > ROUND_OFF]  # once all agree but for round-off there is no more to see
+        seen = np.r_[True, values[:-1] > ROUND_OFF]  # below this only round-off is left
         left = np.maximum(values[seen], ROUND_OFF)
         chart.add_scatter(
             x=np.arange(len(values))[seen],
@@ -143,7 +143,7 @@ def fading(lines: list[tuple[str, np.ndarray, dict[str, Any]]]) -> go.Figure:
 
 
 def eigenvalues(spectrum: np.ndarray, slem: float | None) -> go.Figure:
-    """A chart of eigenvalues in their order, or in the plane where some are complex; with the SLEM marked, if given."""
+    """Return a chart of eigenvalues in their order, or in the plane if some are complex; the SLEM is marked if given."""
     if np.iscomplexobj(spectrum) and np.abs(spectrum.imag).max() > 1e-9:
         return _in_the_plane(spectrum, slem)
     values = np.real(spectrum)
@@ -174,7 +174,7 @@ def eigenvalues(spectrum: np.ndarray, slem: float | None) -> go.Figure:
 
 
 def _density(edges: np.ndarray, shares: np.ndarray, slem: float) -> go.Figure:
-    """A chart of how many eigenvalues lie where: the ends of the bins [bins + 1], and the share of all in each [bins]."""
+    """Return a histogram of eigenvalues, from the ends of the bins [bins + 1] and the share of all in each [bins]."""
     chart = go.Figure()
     chart.add_bar(
         x=(edges[:-1] + edges[1:]) / 2,
@@ -213,16 +213,16 @@ def _in_the_plane(spectrum: np.ndarray, slem: float | None) -> go.Figure:
 
 
 def _plain(chart: go.Figure) -> Figure:
-    """A chart as plain values."""
+    """Return a chart as plain values."""
     chart.update_layout(template="plotly_white", margin={"l": 60, "r": 20, "t": 30, "b": 50})
     plain: Figure = json.loads(chart.to_json())
     return plain
 
 
 def places(graph: nx.Graph) -> dict[Any, Any]:
-    """Where each node is drawn: a circle for rings and near-complete graphs, else by the pull of the edges."""
+    """Return the place of each node: on a circle for rings and near-complete graphs, else by a force-directed layout."""
     n = len(graph)
-    plain = nx.Graph()  # edge weights would bend the picture
+    plain = nx.Graph()  # without edge weights, which would distort the layout
     plain.add_nodes_from(peer_order(graph))
     plain.add_edges_from((source, target) for source, target in graph.edges if source != target)
     degrees = [degree for _, degree in plain.degree]
@@ -243,50 +243,50 @@ def _label(i: int, node: Any, attributes: dict[str, Any], degree: int) -> str:
     return f"peer {i}{named}: {_count(degree, 'neighbour')}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _intro(figures: Figures) -> str:
     rounds = figures.mixing_time(1e-3)
-    fade = f"disagreement shrinks a thousandfold in {rounds} round{'' if rounds == 1 else 's'}"
+    fade = f"disagreement shrinks to a thousandth in {rounds} round{'' if rounds == 1 else 's'}"
     if not math.isfinite(rounds):
-        fade = "disagreement never fades: the graph is not connected, or a part of it only swaps its models to and fro"
+        fade = "disagreement never vanishes: the graph is not connected, or some peers only exchange their models in turn"
     return (
-        f"{_count(figures.nodes, 'peer')}, {_count(figures.edges or 0, 'link')}. When every peer averages with its neighbours "
-        f"once a round, by the rule <em>{escape(str(figures.rule))}</em>, {fade}."
+        f"{_count(figures.nodes, 'peer')}, {_count(figures.edges or 0, 'link')}. If every peer averages its model with its "
+        f"neighbours' in each round, with weights by the rule <em>{escape(str(figures.rule))}</em>, {fade}."
     )
 
 
 def _rows(figures: Figures) -> list[tuple[str, Any, str]]:
     return [
         ("Peers", figures.nodes, "nodes of the graph"),
-        ("Links", figures.edges, "pairs that talk to each other"),
+        ("Links", figures.edges, "pairs of peers that exchange models"),
         (
             "Neighbours",
             f"{figures.min_degree} to {figures.max_degree}" if figures.min_degree != figures.max_degree else figures.max_degree,
-            f"of one peer, fewest to most; {show(figures.mean_degree)} in the mean: each is a message a round",
+            f"of one peer (mean {show(figures.mean_degree)}); a peer sends each of them one message per round",
         ),
         ("Diameter", figures.diameter, "hops between the two peers farthest apart"),
-        ("Mean distance", figures.average_shortest_path, "hops between two peers, in the mean"),
-        ("Node connectivity", figures.node_connectivity, "peers that must leave before the rest falls apart"),
-        ("Edge connectivity", figures.edge_connectivity, "links that must break before the fleet falls apart"),
-        ("SLEM", figures.slem, "disagreement left after one round, in the long run: 0 is instant agreement, 1 none ever"),
+        ("Mean distance", figures.average_shortest_path, "hops between two peers, mean over all pairs"),
+        ("Node connectivity", figures.node_connectivity, "smallest number of peers whose loss disconnects the others"),
+        ("Edge connectivity", figures.edge_connectivity, "smallest number of links whose loss disconnects the fleet"),
+        ("SLEM", figures.slem, "second largest eigenvalue modulus of W: disagreement left by a round in the long run"),
         ("Spectral gap", figures.gap, "1 - SLEM: larger is faster"),
         ("Mixing time", figures.mixing_time(1e-3), "rounds until a thousandth of the disagreement is left"),
-        ("Effective neighbours", figures.effective_neighbours(0.9), "with how many peers one averages in about ten rounds"),
-        ("Algebraic connectivity", figures.algebraic_connectivity, "second eigenvalue of the Laplacian: 0 where disconnected"),
-        ("Kirchhoff index", figures.kirchhoff, "sum of the resistances between all pairs: lower is better joined"),
+        ("Effective neighbours", figures.effective_neighbours(0.9), "peers with which one averages in about ten rounds"),
+        ("Algebraic connectivity", figures.algebraic_connectivity, "second eigenvalue of the Laplacian: 0 if disconnected"),
+        ("Kirchhoff index", figures.kirchhoff, "sum of the resistances between all pairs: lower is better connected"),
         (
             "Doubly stochastic",
             figures.doubly_stochastic,
-            "whether averaging is fair: no negative weights, no drift of the mean",
+            "no weight is negative, and averaging keeps the mean of the models",
         ),
     ]
 
 
 def show(value: Any) -> str:
-    """A figure as people read it, in HTML."""
+    """Return a figure as HTML text."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -296,18 +296,18 @@ def show(value: Any) -> str:
     return escape(str(value))
 
 
-GRAPH_NOTE = "Every dot is a peer, every line a link that both of its ends use. Hover over a peer for its neighbours."
+GRAPH_NOTE = "Each dot is a peer, each line a link. Point at a peer for the number of its neighbours."
 DECAY_NOTE = (
-    "Peers start with different random values and replace them, round after round, by a weighted average of their own and "
-    "their neighbours'. The dashed line is the slowest that the theory allows in the long run, the second largest "
-    "eigenvalue modulus (SLEM) to the power of the round; the simulation starts faster and ends parallel to it."
+    "Peers start with different random values; in each round every peer replaces its value by a weighted average of its own "
+    "and its neighbours' values. The dashed line is the slowest decay that theory allows in the long run: the second largest "
+    "eigenvalue modulus (SLEM) to the power of the round. The simulation decays faster at first, then parallel to it."
 )
 SPECTRUM_NOTE = (
-    "The mixing matrix W holds the weights of that average. Its largest eigenvalue, 1, stands for what all peers have in "
-    "common; every other stands for one way to disagree, and is the factor by which that way shrinks in a round. The one "
-    "farthest from 0 is the slowest to fade."
+    "The mixing matrix W holds the weights of that average. Its largest eigenvalue, 1, belongs to the mean of all peers. Each "
+    "other eigenvalue belongs to one pattern of disagreement and is the factor that multiplies it in a round. The pattern "
+    "whose eigenvalue is farthest from 0 shrinks most slowly."
 )
 DENSITY_NOTE = (
-    "There are too many here to find them all: the bars are an estimate of how many lie where (stochastic Lanczos "
-    "quadrature), and the dashed lines are the second largest modulus, found exactly."
+    "This graph has too many eigenvalues to compute them all: the bars are an estimated histogram (stochastic Lanczos "
+    "quadrature); the dashed lines are the second largest modulus, computed exactly."
 )

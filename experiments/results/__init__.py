@@ -1,1 +1,1 @@
-"""What a run leaves behind: the recorder that writes the run folder, and what is computed from its files."""
+"""Results of a run: the recorder, which writes the run folder, and figures computed from its files."""

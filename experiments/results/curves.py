@@ -1,4 +1,4 @@
-"""What a run recorded of its whole fleet, record by record."""
+"""Curves of a run: the figures of its whole fleet, record by record."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ LAST = 0.2
 
 
 class Reached(NamedTuple):
-    """Where on an axis a level was reached, and how exactly that is known."""
+    """The place on an axis at which a level was reached, and its uncertainty."""
 
     value: float
-    """At the first record at which the mean was at the level or above."""
+    """The place of the first record at which the mean was at the level or above."""
     grain: float
-    """How much later that is than the record before: somewhere in between it was reached.  0 at the first record of all."""
+    """Distance to the previous record: the level was reached between the two.  0 at the first record of all."""
 
 
 def first_reached(line: Sequence[tuple[float, float]], level: float) -> Reached | None:
-    """Where a line of (place on an axis, mean), record by record, first is at `level` or above; None where it never is.
+    """Return where a line of (place on an axis, mean), record by record, first is at `level` or above; None if it never is.
 
-    The only definition of "time to an accuracy" there is: of tables, pages, tuning, studies of connectivity and `summary.json`.
+    Tables, pages, tuning, studies of connectivity and `summary.json` all use this definition of "time to an accuracy".
     """
     before: float | None = None
     for place, mean in line:
@@ -37,7 +37,7 @@ def first_reached(line: Sequence[tuple[float, float]], level: float) -> Reached 
 
 
 def over_time(result: Result, name: str) -> list[tuple[float, float]]:
-    """(emulated seconds, value) of a figure of the whole fleet, record by record."""
+    """Return (emulated seconds, value) of a figure of the whole fleet, record by record."""
     import pyarrow.compute as pc
 
     table = result.table("metrics.parquet")
@@ -46,28 +46,28 @@ def over_time(result: Result, name: str) -> list[tuple[float, float]]:
 
 
 class Curve(NamedTuple):
-    """What was measured of the fleet in one run, record by record: float64 arrays of equal length."""
+    """The fleet's figures in one run, record by record: float64 arrays of equal length."""
 
     steps: np.ndarray
     """Mean over the peers."""
     time_s: np.ndarray
     bytes: np.ndarray
     accuracy: np.ndarray
-    """Mean over the peers; nan for a task that has none."""
+    """Mean over the peers; nan for a task without accuracy."""
     consensus: np.ndarray
 
     def reached(self, level: float, over: str) -> Reached | None:
-        """Where on the axis `over` the accuracy is `level` or more at the first record; None if never."""
+        """Return the place on the axis `over` of the first record whose accuracy is at least `level`; None if there is none."""
         return first_reached(list(zip(getattr(self, over).tolist(), self.accuracy.tolist(), strict=True)), level)
 
     def settled(self, values: np.ndarray) -> float:
-        """The mean of one value a record over the last fifth of the steps."""
+        """Return the mean of `values`, one for each record, over the last fifth of the steps."""
         late = self.steps >= (1.0 - LAST) * self.steps[-1]
         return float(values[late].mean())
 
 
 def curve_of(result: Result) -> Curve:
-    """What a run recorded of its fleet, in order of time; without records of length 0."""
+    """Return the fleet's figures of a run in order of time, without records that lack the consensus distance."""
     import pyarrow.compute as pc
 
     table = result.table("metrics.parquet")

@@ -1,4 +1,4 @@
-"""Between which rates a link may rightly be measured where it shares an uplink, a downlink or a cable with others."""
+"""The range of correct measured rates of a link that shares an uplink, a downlink or a cable with other links."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ Pair = tuple[int, int]
 
 
 class Share(NamedTuple):
-    """Rates of one directed link, bytes/s; nan = nothing was asked of it, inf = unshaped."""
+    """The range of rates of one link, bytes/s; nan = no configured rate, inf = unshaped."""
 
     fair_bytes_per_s: float
-    """The rate asked, or less: an equal part, among the links that carried messages, of the tightest line that it crosses.
-    Max-min fair sharing never gives a busy link less, whoever else sends."""
+    """The lower of the configured rate and the least equal part, among the links that carried messages, of a segment that
+    the link crosses. Max-min fair sharing never gives a busy link less, whichever links are busy."""
     alone_bytes_per_s: float
-    """What it gets while nobody else sends: the rate asked, or that of the slowest line that it crosses."""
+    """The link's rate while no other link is busy: the lower of its configured rate and the slowest segment that it crosses."""
 
 
 class SharedLines(msgspec.Struct, frozen=True):
-    """What the links of a fleet share, bytes/s; None = no limit."""
+    """The segments that the links of a fleet share, bytes/s; None = no limit."""
 
     uplinks: Sequence[float | None] = ()
-    """Of each peer when it sends; empty = nobody shares."""
+    """Rate of each peer's uplink; empty = no limits."""
     downlinks: Sequence[float | None] = ()
-    """Of each peer when it receives."""
+    """Rate of each peer's downlink; empty = no limits."""
     cables: Sequence[Cable] = ()
-    """Further lines that some links share."""
+    """Further segments that some links share."""
 
     @classmethod
     def of(cls, plan: NetworkPlan) -> SharedLines:
-        """Those of a network."""
+        """Return the shared segments of a network."""
         return cls(_or_none(plan.uplinks), _or_none(plan.downlinks), plan.cables)
 
     @classmethod
     def read(cls, manifest: Mapping[str, Any]) -> SharedLines:
-        """Those of a run's manifest; none where it is older than them.  Raises ValueError where they are damaged."""
+        """Return the shared segments in a run's manifest; none if the manifest lacks them.  Raises ValueError if damaged."""
         try:
             return msgspec.convert(manifest.get("shared_lines") or {}, cls)
         except msgspec.ValidationError as error:
-            raise ValueError(f"manifest.json: shared_lines are damaged ({error}); copy it anew, or run it again") from None
+            raise ValueError(f"manifest.json: shared_lines are damaged ({error}); copy it again, or run it again") from None
 
     def shares(self, links: Sequence[LinkFigures]) -> dict[Pair, Share]:
-        """The rates that each link may rightly have had in a run that carried these figures."""
+        """Return the range of correct rates of each link, in a run with these figures."""
         busy = [link for link in links if link.messages]
         out, into = Counter(link.source for link in busy), Counter(link.target for link in busy)
         carried = {link[:2] for link in busy}
-        lines: dict[Pair, list[tuple[float, int]]] = {}
+        segments: dict[Pair, list[tuple[float, int]]] = {}
         for cable in self.cables:
             among = len(carried.intersection(cable.links))
             for pair in cable.links:
-                lines.setdefault(pair, []).append((cable.rate_bytes_per_s, among))
+                segments.setdefault(pair, []).append((cable.rate_bytes_per_s, among))
         found = {}
         for link in links:
             ends = (_at(self.uplinks, link.source), out[link.source]), (_at(self.downlinks, link.target), into[link.target])
-            crossed, asked = [*ends, *lines.get(link[:2], ())], link.rate_asked_bytes_per_s
+            crossed, asked = [*ends, *segments.get(link[:2], ())], link.rate_asked_bytes_per_s
             found[link[:2]] = Share(
                 min([asked, *(rate / max(among, 1) for rate, among in crossed)]), min([asked, *(rate for rate, _ in crossed)])
             )
@@ -69,7 +69,7 @@ class SharedLines(msgspec.Struct, frozen=True):
 
 
 def _or_none(rates: Sequence[float]) -> list[float | None]:
-    """Without infinities, which JSON cannot hold; empty where there is nothing else."""
+    """Replace infinities, which JSON cannot hold, by None; return an empty list if all are infinite."""
     return [rate if math.isfinite(rate) else None for rate in rates] if any(map(math.isfinite, rates)) else []
 
 

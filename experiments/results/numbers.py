@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: percentages, figures of at most four digits, lists of peers."""
+"""Numbers as text: percentages, figures of at most four digits, lists of peers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ MOST_NAMED = 12
 
 
 def percent(share: float | None) -> str:
-    """0.912 -> '91.2 %'; unknown -> '-'."""
+    """Return a share as a percentage: 0.912 -> '91.2 %'; unknown -> '-'."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def figure(value: float | None, unit: str = "") -> str:
-    """A number in at most four figures, with thousands set apart; unknown -> '-'."""
+    """Return a number with at most four digits, or with separated thousands; unknown -> '-'."""
     if value is None:
         return "-"
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{text} {unit}".rstrip()
 
 
+def plural(count: int, noun: str) -> str:
+    """ "1 run", "1,200 runs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def peers_text(peers: Sequence[int]) -> str:
-    """[3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; none -> 'none'; very many are counted."""
+    """Return a list of peers as text: [3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; [] -> 'none'; above 12 the count."""
     if len(peers) > MOST_NAMED:
         return f"{len(peers):,} peers ({', '.join(map(str, peers[:3]))}, ...)"
     names = [str(peer) for peer in peers]

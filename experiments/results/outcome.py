@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,56 +14,64 @@ from grapevine.netem import Cable
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, as plain values; what was never measured is left out (or nan) and becomes null in the summary."""
+    """How a run ended, as plain values; figures without a measurement are empty or nan, and null in the summary."""
 
     completed: bool
     reason: str
     emulated_s: float
     wall_s: float
     steps: Sequence[int]
-    """Steps that each peer made."""
+    """Number of steps of each peer."""
     bytes_sent: int
     messages_sent: int
     weights: np.ndarray
-    """The last weights known of each peer, float32 [peers, size]; of a lost peer those of its last record."""
+    """The last known weights of each peer, float32 [peers, size]; of a lost peer those of its last record."""
     accuracy: Sequence[float] = ()
     """Test accuracy of each peer's last weights, 0 to 1; nan = not evaluated."""
     loss: Sequence[float] = ()
     """Test loss of each peer's last weights."""
     validation_accuracy: Sequence[float] = ()
-    """The same on the validation set."""
+    """Validation accuracy of each peer's last weights, 0 to 1; nan = not evaluated."""
     validation_loss: Sequence[float] = ()
-    """The same on the validation set."""
+    """Validation loss of each peer's last weights."""
     accuracy_of_mean: float = math.nan
     """Test accuracy of the mean of all peers' weights."""
     accuracy_history: Sequence[tuple[float, float]] = ()
-    """(emulated seconds, mean test accuracy of the fleet), record by record in order of time; nan = could not be scored."""
+    """(emulated seconds, mean test accuracy of the fleet), record by record in order of time; nan = not scored."""
     validation_accuracy_of_mean: float = math.nan
     """Validation accuracy of the mean of all peers' weights."""
     validation_accuracy_history: Sequence[tuple[float, float]] = ()
-    """The same on the validation set."""
+    """(emulated seconds, mean validation accuracy of the fleet), likewise."""
     staleness_steps_mean: float = math.nan
     lateness_ms: Sequence[float] = ()
-    """How late things happened on the wall clock, in milliseconds: one value an occurrence, or a peer's 99th percentile."""
+    """How far the real clock was behind the emulated one, in real ms: one value an occurrence, or a peer's 99th percentile."""
     peers_lost: Sequence[int] = ()
     peers_lost_unasked: Sequence[int] = ()
-    """Those of them that the experiment's script did not end."""
+    """The lost peers that no event of the experiment killed."""
+    peers_absent: Sequence[int] = ()
+    """The peers that were not members at the end and were not lost: they had left, or never joined."""
+    members: Sequence[tuple[float, int]] = ()
+    """(emulated seconds, number of members from then on); empty = all peers, all the time."""
     records_unscored: int = 0
-    """Records that have no scores: their weights could not be kept until there was time to score them."""
+    """Number of records without scores: their weights could not be kept until there was time to score them."""
     links: Sequence[LinkFigures] = ()
     uplinks: Sequence[float] = ()
-    """What all links of each peer share when it sends, bytes/s (infinite = nothing); empty = nobody shares."""
+    """Rate of each peer's uplink, bytes/s (infinite = no limit); empty = no limits."""
     downlinks: Sequence[float] = ()
-    """The same when it receives."""
+    """Rate of each peer's downlink, likewise."""
     cables: Sequence[Cable] = ()
-    """Further lines that some links share."""
+    """Further segments that some links share."""
     loss_initial: float | None = None
-    """Mean test loss of the peers at the first record, before they trained; None = not scored, nan = no number even then."""
+    """Mean test loss of the peers at the first record, before they trained; None = not scored, nan = the loss was nan."""
+    wrapped: Sequence[int] = ()
+    """The peers with a wrapper."""
+    altered: Mapping[str, int] = field(default_factory=dict)
+    """Counts of the wrappers' changes over all peers, such as "drop: sends dropped" -> 12."""
     warnings: Sequence[str] = ()
 
 
 def consensus_distance(weights: np.ndarray) -> float:
-    """(1/n) sum_i |x_i - mean x|^2 of the rows of `weights` [n, size]: 0 when all agree; nan when there are no rows."""
+    """Return (1/n) sum_i |x_i - mean x|^2 of the rows of `weights` [n, size]: 0 if all are equal; nan without rows."""
     if weights.size == 0:
         return math.nan
     mean = weights.mean(axis=0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The run folder, written as the run goes, so that it can be read after any ending."""
+"""The recorder, which writes the run folder during the run, so that it can be read after any end."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     import pyarrow
 
 Draw = Callable[[Sequence[Path], Path], None]
-"""Draws one page, the second argument, of the run folders in the first."""
+"""Draws one page from run folders: draw(folders, page)."""
 
 FLEET = -1
-"""The `peer` of a row that speaks of the fleet."""
+"""The `peer` of a row about the whole fleet."""
 
 FILES = ("experiment.toml", "metrics.parquet", "links.parquet", "events.jsonl", "summary.json", "report.html", "weights.npy")
 FORMAT = 1
@@ -43,29 +43,29 @@ PACKAGES = ("grapevine", "numpy", "torch", "networkx", "scikit-learn", "pyzmq", 
 
 SPARE = ".spare"
 SPARE_BYTES = 32_768
-"""What a folder keeps free for its last words: the summary and the events of the end, given back when they are written."""
+"""Disk space reserved for the summary and the last events, and freed when these are written."""
 
 FLUSH_PAUSE_S = 1.0
 FLUSH_SHARE = 0.04
-"""At most this share of the wall clock goes into writing the tables anew."""
+"""At most this share of the real time is spent on rewriting the tables."""
 
 
 class Recorder:
     """Writes one run's folder.
 
-    The folder is made, or, where it holds an earlier run, taken over; a folder with anything else in it is refused
-    (ValueError). `experiment.toml`, `manifest.json` and a `summary.json` that says "running" lie there from the start;
-    events are written at once, the tables at every `flush`, each file in one piece. Used as a context manager, it ends
-    the folder properly even where `finish` was never reached. `draw(folders, page)` draws `report.html` of the finished folder;
-    without it there is none.
+    A new folder is created, and the files of an earlier run in `folder` are replaced; a folder with other files is refused
+    (ValueError). `experiment.toml`, `manifest.json` and a `summary.json` with the reason "running" are there from the start;
+    events are written at once, the tables at every `flush`, each file atomically. Used as a context manager, it completes
+    the folder also if `finish` was not called. `draw(folders, page)` draws `report.html` of the finished folder; None = no
+    report.
 
-    A disk that fills up never raises in the middle of a run: `failure` then says what happened, `on_failure` (to be set) is
-    called once, and what is finished still holds a true summary and the weights, for which `weights_bytes` and a few kB more
-    are set aside at the start. All is written by way of a descriptor of the folder, so one that is moved meanwhile is
-    completed where it lies then; in place of one that is removed another is made beside it. `folder` is where it is in the end.
+    A full disk raises no exception during a run: `failure` then has the reason, `on_failure` (set by the caller) is called
+    once, and the finished folder still holds a true summary and the weights, for which `weights_bytes` and a few kB more
+    are reserved at the start. All files are written through a descriptor of the folder, so a folder that is moved during the
+    run is completed at its new place; if it is removed, a new one is made beside it. `folder` is the final path.
 
     Kinds of events that the report understands: "lost" and "fault" (with `peer`), "join", "warning" (with `text`);
-    any other kind is shown as it is.
+    any other kind is shown unchanged.
     """
 
     def __init__(
@@ -85,25 +85,25 @@ class Recorder:
         self._lock = _claim(folder)
         self._unlock = weakref.finalize(self, os.close, self._lock)
         self.inside = Path(f"/proc/self/fd/{self._lock}")
-        """A path of the folder that holds wherever it is moved, until the run is finished."""
+        """A path of the folder that stays valid if the folder is moved, until the run is finished."""
         try:
             _reserve(self.inside / SPARE, SPARE_BYTES)
             self._begin()
         except OSError:
             _clear(self.inside, "manifest.json", *FILES)
             raise
-        with self._whatever_the_disk("the weights have no room"):
+        with self._note_failure("the disk has no space for the weights"):
             _reserve(_part(self.inside / "weights.npy"), weights_bytes)
 
     def _begin(self) -> None:
-        """Write what lies there from the start."""
+        """Write the files that are there from the start."""
         self._write_json("manifest.json", self._manifest)
         _replace(self.inside / "experiment.toml", self._experiment_toml.encode("utf-8", "surrogateescape"))
         self._write_json("summary.json", unfinished(self._experiment_toml, "running"))
         self._events = open(self.inside / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - open as long as the run
 
     def metric(self, time_s: float, peer: int, step: int, name: str, value: float) -> None:
-        """One measurement at an emulated time; `peer` -1 is the fleet."""
+        """Add one measurement at an emulated time; `peer` -1 is the fleet."""
         self._metrics.rows.append((float(time_s), int(peer), int(step), name, float(value)))
 
     def link(  # noqa: PLR0913 - one argument a column
@@ -119,43 +119,43 @@ class Recorder:
         delay_measured_s: float,
         staleness_steps: float,
     ) -> None:
-        """One directed link over one record interval: its traffic in that interval, and its rate (unshaped: inf) and delay."""
+        """Add one link's figures of one record interval: its traffic in it, and its rate (unshaped: inf) and delay."""
         asked_measured = (rate_asked_bytes_per_s, rate_measured_bytes_per_s, delay_asked_s, delay_measured_s, staleness_steps)
         row = (float(time_s), int(source), int(target), int(bytes), int(messages), *map(float, asked_measured))
         self._links.rows.append(row)
 
     def event(self, time_s: float, kind: str, **fields: Any) -> None:
-        """Something happened: one line of `events.jsonl`, on disk when this returns."""
-        if not self._events.closed:  # a straggler's word after the end is not worth a crash
+        """Write one line of `events.jsonl`, on disk when this returns."""
+        if not self._events.closed:  # an event that arrives after the end is dropped
             line = msgspec.json.encode(clean({"time_s": time_s, "kind": kind, **fields})) + b"\n"
-            with self._whatever_the_disk("the events cannot be written"):
+            with self._note_failure("the events cannot be written"):
                 written = self._events.write(line)
-                if written < len(line):  # the disk is full: no half line stays, since others may follow
+                if written < len(line):  # the disk is full: remove the partial line, because others may follow
                     os.ftruncate(self._events.fileno(), os.fstat(self._events.fileno()).st_size - written)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def flush(self, force: bool = False) -> None:
-        """Write both tables anew, unless that was done so recently that it would cost the run more than a few percent."""
+        """Rewrite both tables, if the last time is so long ago that this costs the run at most a few percent, or if `force`."""
         began_s = time.monotonic()
         if began_s < self._flush_from_s and not force:
             return
         for table in (self._metrics, self._links):
-            with self._whatever_the_disk("the tables cannot be written"):
+            with self._note_failure("the tables cannot be written"):
                 table.write(self.inside)
         ended_s = time.monotonic()
         self._flush_from_s = ended_s + max(FLUSH_PAUSE_S, (ended_s - began_s) / FLUSH_SHARE)
 
     def link_figures(self) -> list[LinkFigures]:
-        """What every link carried and measured so far: for the summary."""
+        """Return each link's traffic and measurements so far, for the summary."""
         table = self._links.table()
         return link_figures({name: numbers(table[name]) for name in LINK_COLUMNS})
 
     def finish(self, summary: Mapping[str, Any], weights: np.ndarray | None = None) -> None:
         """Complete the folder: the tables, `weights.npy` (float32 [peers, size]), `summary.json` and `report.html`.
 
-        May be called once (ValueError). A report that cannot be drawn is a warning among the events, not an error; a run
-        whose folder could not be written is not complete, and its summary says so. Raises OSError where not even that can
-        be written.
+        A second call raises ValueError. A report that cannot be drawn becomes a warning among the events, not an error; a run
+        whose folder could not be written gets a summary with `completed` false and the reason. Raises OSError if that summary
+        cannot be written either.
         """
         if self.finished:
             raise ValueError(f"{self.folder}: this run is finished already; a new run needs a new Recorder")
@@ -186,7 +186,7 @@ class Recorder:
         self.finish(unfinished(self._experiment_toml, reason))
 
     def _follow(self) -> str:
-        """Find the folder where it lies by now, or make another one; what has become of it, "" where it is where it was."""
+        """Find the folder if it was moved, or make a new one if it was removed; return a warning if it was moved, else ""."""
         with suppress(OSError):
             if os.path.samestat(self.folder.stat(), os.fstat(self._lock)):
                 return ""
@@ -198,40 +198,40 @@ class Recorder:
         self._events.close()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.inside = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}-saved-", dir=self.folder.parent))
-        self.failure = f"{self.folder}: was removed while the run went on; what was still known is in {self.inside}"
+        self.failure = f"{self.folder}: was removed while the run went on; the remaining results are in {self.inside}"
         self.folder = self.inside
         self._begin()
         self.event(0.0, "note", text=self.failure)
         return ""
 
     @contextmanager
-    def _whatever_the_disk(self, what: str) -> Iterator[None]:
-        """Where something cannot be written, as on a full disk: note it for the summary, and ask for the end of the run."""
+    def _note_failure(self, problem: str) -> Iterator[None]:
+        """If writing fails inside this context, as on a full disk, note it in `failure` and request the end of the run."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - what the tables' library raises is its own affair
+        except Exception as error:  # noqa: BLE001 - pyarrow raises exceptions of many kinds
             if self.failure or self._concluded:
                 return
             why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
             why = "out of memory" if isinstance(error, MemoryError) and not str(error) else why
-            self.failure = f"{self.folder}: {what}: {why}"
+            self.failure = f"{self.folder}: {problem}: {why}"
             self.on_failure()
 
     def _save(self, weights: np.ndarray | None) -> None:
-        """Write `weights.npy` into the room that was set aside for it."""
+        """Write `weights.npy` into the reserved disk space."""
         if weights is None:
             return
         rows = np.ascontiguousarray(weights, dtype=np.float32)
-        with self._whatever_the_disk("the weights cannot be written"), _whole(self.inside / "weights.npy") as part:
+        with self._note_failure("the weights cannot be written"), _whole(self.inside / "weights.npy") as part:
             mode = "r+b" if part.exists() else "wb"
             with open(part, mode) as file:
                 np.save(file, rows, allow_pickle=False)
                 file.truncate()
 
     def _conclude(self, summary: Mapping[str, Any]) -> dict[str, Any]:
-        """Write `summary.json`: what `summary` says, or in short that the folder could not be written."""
+        """Write `summary.json`: `summary`, or after a failure the same or a short one with the failure as the reason."""
         if not self.failure:
-            with self._whatever_the_disk("the summary cannot be written"):
+            with self._note_failure("the summary cannot be written"):
                 self._write_json("summary.json", summary)
                 return dict(summary)
         ended = {"completed": False, "reason": self.failure}
@@ -244,7 +244,7 @@ class Recorder:
     def _report(self, draw: Draw, summary: Mapping[str, Any]) -> None:
         try:
             draw([self.folder], self.folder / "report.html")
-        except Exception as error:  # noqa: BLE001 - a page that cannot be drawn never spoils a run
+        except Exception as error:  # noqa: BLE001 - a page that cannot be drawn does not make a run incomplete
             text = f"no report: {error}; `grapevine report {self.folder}` tries again"
             self.event(summary.get("emulated_s") or 0.0, "warning", text=text)
 
@@ -253,13 +253,13 @@ class Recorder:
 
 
 def default_folder(name: str) -> Path:
-    """`runs/<name>-<UTC time>`: where a run goes that was not told where to go."""
+    """Return `runs/<name>-<UTC time>`, the folder of a run without an `out` option."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
     return Path("runs") / f"{plain}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def describe_machine() -> dict[str, Any]:
-    """What it runs on, for the manifest: host, processors, memory, system, and the versions of everything that matters."""
+    """Return a description of this machine for the manifest: host, processors, memory, system, and versions of packages."""
     return {
         "host": socket.gethostname(),
         "processor": _processor(),
@@ -273,7 +273,7 @@ def describe_machine() -> dict[str, Any]:
 
 @functools.cache
 def _version(package: str) -> str | None:
-    """The version that is installed, if any; to read it takes longer than a short run."""
+    """Return the installed version of a package, if any; cached, because reading it takes longer than a short run."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -281,7 +281,7 @@ def _version(package: str) -> str | None:
 
 
 class _Table:
-    """Rows that come one by one and are written as one parquet file."""
+    """Rows that are added one by one and written as one parquet file."""
 
     def __init__(self, file: str) -> None:
         self.rows: list[tuple[Any, ...]] = []
@@ -306,7 +306,7 @@ class _Table:
 
 
 def _arrow(column: Sequence[Any], kind: str) -> pyarrow.Array:
-    """A column as arrow has it, of its own bytes: `pyarrow.array` would load pandas, which takes longer than a short run."""
+    """Return a column as an arrow array, made from buffers: `pyarrow.array` would load pandas, which is slow."""
     import pyarrow
 
     buffers: list[Any]
@@ -319,9 +319,9 @@ def _arrow(column: Sequence[Any], kind: str) -> pyarrow.Array:
 
 
 def _claim(folder: Path) -> int:
-    """Make the folder, or clear it of an earlier run; nothing that a run did not write is ever removed.
+    """Make the folder, or remove the files of an earlier run from it; no other file is ever removed.
 
-    The answer is a file descriptor that locks it: no other run takes the folder until it is closed, or this process ends.
+    Returns a file descriptor that locks the folder against other runs until it is closed or this process ends.
     """
     try:
         if folder.is_file():
@@ -336,7 +336,7 @@ def _claim(folder: Path) -> int:
         if any(folder.iterdir()) and not _is_run(folder):
             os.close(lock)
             cure = "give another --out, or empty it"
-            raise ValueError(f"{folder}: the folder is not empty and what it holds is no earlier run; {cure}")
+            raise ValueError(f"{folder}: the folder is not empty and does not hold an earlier run; {cure}")
         for file in FILES:
             (folder / file).unlink(missing_ok=True)
         _clear(folder)
@@ -359,7 +359,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """All or nothing: write to the path given; whoever opens `path` finds the old content or the new."""
+    """Give a temporary path to write to, and move it to `path` at the end, so that `path` has the old content or the new."""
     try:
         yield _part(path)
         _part(path).replace(path)
@@ -370,14 +370,14 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _reserve(path: Path, size_bytes: int) -> None:
-    """Take so much of the disk for a file that is written later."""
+    """Reserve disk space for a file that is written later."""
     if size_bytes:
         with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size_bytes)
 
 
 def _clear(folder: Path, *files: str) -> None:
-    """Take away what only a run that goes on needs: files half written, and the room set aside; and these files."""
+    """Remove the temporary files and the reserved space of a run, and `files`."""
     for path in (folder / SPARE, *(_part(folder / file) for file in (*FILES, "manifest.json")), *map(folder.joinpath, files)):
         with suppress(OSError):
             path.unlink(missing_ok=True)

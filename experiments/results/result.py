@@ -1,4 +1,4 @@
-"""What a run left behind: its folder, read back."""
+"""The result of a run, read from its folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-AGAIN = "copy it anew, or run it again"
+AGAIN = "copy it again, or run it again"
 
 __all__ = ["COLUMNS", "LINK_COLUMNS", "METRIC_COLUMNS", "LinkFigures", "Result", "link_figures", "median", "schema"]
 
@@ -37,8 +37,8 @@ __all__ = ["COLUMNS", "LINK_COLUMNS", "METRIC_COLUMNS", "LinkFigures", "Result",
 class Result:
     """A run folder: `.summary` (dict), `.metrics` and `.links` (pandas), `.weights` (float32 [peers, size]), and the rest.
 
-    Everything but the summary is read when first asked for, so that a run that is still going can be looked at too.
-    Raises ValueError, with the cure, for whatever is missing or damaged.
+    All but the summary is read at its first use, so that a running run can be read too.
+    Raises ValueError with the cure if a file is missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,32 +48,32 @@ class Result:
             state = f"has no {' and no '.join(missing)}" if folder.is_dir() else "is no folder"
             cure = "give a folder written by `grapevine run --out`"
             if (folder / "table.csv").is_file():
-                cure = "it is a sweep's: the same `grapevine sweep` again draws its report anew; or give the runs in it"
+                cure = "it is a sweep's: the same `grapevine sweep` again redraws its report; or give the runs in it"
             raise ValueError(f"{folder}: {state}, so it is no run; {cure}")
         self.summary: dict[str, Any] = self._json("summary.json", Summary)
 
     def __repr__(self) -> str:
-        """What ran, how it ended and where it lies, on one line."""
-        told = self.summary
-        state = "done" if told.get("completed") else "not complete"
-        reached = told.get("accuracy_mean")
+        """Describe the run, its end and its folder on one line."""
+        found = self.summary
+        state = "done" if found.get("completed") else "not complete"
+        reached = found.get("accuracy_mean")
         accuracy = "" if reached is None else f", accuracy {reached:.1%}"
-        parts = f"{told.get('strategy')} on {told.get('topology')}, {told.get('peers')} peers, {told.get('world')} world"
-        return printable(f"<Result {told.get('name')}: {state} ({told.get('reason')}){accuracy}; {parts}; {self.folder}>")
+        parts = f"{found.get('strategy')} on {found.get('topology')}, {found.get('peers')} peers, {found.get('world')} world"
+        return printable(f"<Result {found.get('name')}: {state} ({found.get('reason')}){accuracy}; {parts}; {self.folder}>")
 
     @classmethod
     def read(cls, folder: str | Path) -> Result:
-        """The run in `folder`."""
+        """Return the run in `folder`."""
         return cls(Path(folder))
 
     @cached_property
     def metrics(self) -> pandas.DataFrame:
-        """time_s, peer (-1: the fleet), step, name, value: one row per measurement."""
+        """One row for each measurement: time_s, peer (-1: the fleet), step, name, value."""
         return self.table("metrics.parquet").to_pandas()
 
     @cached_property
     def links(self) -> pandas.DataFrame:
-        """One row per directed link and record interval: its traffic, and its rate and delay as asked and as measured."""
+        """One row for each link and record interval: its traffic, and its configured and measured rate and delay."""
         return self.table("links.parquet").to_pandas()
 
     @cached_property
@@ -81,7 +81,7 @@ class Result:
         """The final weights, float32 [peers, size]."""
         path = self.folder / "weights.npy"
         if not path.is_file():
-            raise ValueError(f"{path}: missing, since the run did not come to its end ({self.summary['reason']}); run it again")
+            raise ValueError(f"{path}: missing, because the run did not reach its end ({self.summary['reason']}); run it again")
         try:
             weights: np.ndarray = np.load(path, allow_pickle=False)
             return weights
@@ -90,7 +90,7 @@ class Result:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Where and with what it ran."""
+        """The run's command, start, machine, versions and sizes."""
         found = self._json("manifest.json", Manifest)
         places, peers = found.get("places"), self.summary.get("peers")
         if places is not None and peers is not None and len(places) != peers:
@@ -99,7 +99,7 @@ class Result:
 
     @cached_property
     def experiment_toml(self) -> str:
-        """The experiment, every default filled in."""
+        """The experiment as TOML, with every default filled in."""
         path = self.folder / "experiment.toml"
         try:
             return toml.read_text(path, str(path))
@@ -108,7 +108,7 @@ class Result:
 
     @cached_property
     def experiment_document(self) -> dict[str, Any]:
-        """The same as plain dictionaries."""
+        """The experiment as plain dictionaries."""
         path = self.folder / "experiment.toml"
         try:
             return toml.parse(self.experiment_toml, str(path))
@@ -117,7 +117,7 @@ class Result:
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
-        """What happened: time_s, kind, and what belongs to it. A last line cut off by a crash is passed over."""
+        """The run's events: time_s, kind, and the kind's own fields. A last line cut off by a crash is skipped."""
         path = self.folder / "events.jsonl"
         lines = path.read_bytes().splitlines() if path.is_file() else []
         events: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ class Result:
         return events
 
     def table(self, file: str) -> pyarrow.Table:
-        """`metrics.parquet` or `links.parquet` as an arrow table; empty where a run ended before it first wrote it."""
+        """Return `metrics.parquet` or `links.parquet` as an arrow table; empty if the run ended before the first write."""
         path = self.folder / file
         if not path.is_file():
             if self.summary.get("completed"):
@@ -143,13 +143,13 @@ class Result:
             raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
 
     def check(self) -> None:
-        """Read all that a report or a table would read; ValueError, as ever, where something is missing or damaged."""
+        """Read all files that a report or a table reads; raises ValueError if one is missing or damaged."""
         _ = self.manifest, self.experiment_document, self.events
         for file in COLUMNS:
             self.table(file)
 
     def columns(self, file: str) -> dict[str, np.ndarray]:
-        """The columns of the same that hold numbers, as numpy arrays."""
+        """Return the numeric columns of `metrics.parquet` or `links.parquet` as numpy arrays."""
         table = self.table(file)
         return {name: numbers(table[name]) for name, kind in COLUMNS[file].items() if kind != "string"}
 
@@ -162,7 +162,7 @@ class Result:
 
 
 class LinkFigures(NamedTuple):
-    """What one directed link was asked to be and was measured to be over a run; unknown is nan, unshaped is inf."""
+    """Traffic, and configured and measured rate and delay of one link over a run; nan = unknown, inf = unshaped."""
 
     source: int
     target: int
@@ -175,12 +175,12 @@ class LinkFigures(NamedTuple):
 
     @property
     def delay_error_s(self) -> float:
-        """measured - asked, in seconds; nan where one of them is unknown."""
+        """The measured less the configured delay, s; nan if one of them is unknown."""
         return self.delay_measured_s - self.delay_asked_s
 
 
 def link_figures(columns: Mapping[str, np.ndarray]) -> list[LinkFigures]:
-    """One entry per directed link out of the columns of `links.parquet`: sums of the traffic, medians of the rest."""
+    """Return one entry for each link from the columns of `links.parquet`: sums of the traffic, medians of the rest."""
     if len(columns["source"]) == 0:
         return []
     wide = int(columns["target"].max()) + 1
@@ -194,8 +194,8 @@ def link_figures(columns: Mapping[str, np.ndarray]) -> list[LinkFigures]:
 
 
 def _medians(values: np.ndarray, group: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The median of each group, nan left out; `starts` says where each group begins once sorted."""
-    values = values[np.lexsort((values, group))]  # nan comes last within its group
+    """Return the median of each group without nan; `starts` holds the place of each group's start after sorting."""
+    values = values[np.lexsort((values, group))]  # nan is last within its group
     known = np.add.reduceat(~np.isnan(values), starts, dtype=np.int64)
     lower, upper = values[starts + np.maximum(known - 1, 0) // 2], values[starts + known // 2]
     with np.errstate(invalid="ignore"):
@@ -203,7 +203,7 @@ def _medians(values: np.ndarray, group: np.ndarray, starts: np.ndarray) -> np.nd
 
 
 def median(values: Sequence[float] | np.ndarray) -> float:
-    """The median of what is not nan; nan when nothing is left."""
+    """Return the median of the values that are not nan; nan if there is none."""
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     return float(np.median(known)) if len(known) else math.nan

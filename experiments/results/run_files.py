@@ -1,6 +1,6 @@
-"""What the files of a run folder may hold: whoever reads a folder comes through here, and meets nothing unexpected.
+"""The allowed content of a run folder's files; all code that reads a folder checks it here.
 
-All checks raise ValueError that says what is wrong, without the file's name and the cure, which `Result` adds.
+All checks raise ValueError that names the mistake, without the file's name and the cure, which `Result` adds.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ COLUMNS = {"metrics.parquet": METRIC_COLUMNS, "links.parquet": LINK_COLUMNS}
 
 MOST_PEERS = 100_000
 MOST = 1e307
-"""The largest number that a figure may be: a little less than what floats hold, so that axes can end above it."""
+"""The largest figure: a little below the largest float, so that axes can end above it."""
 MOST_TIME = 1e12
-"""Seconds that any time may be: thousands of times the longest run."""
+"""The largest time, s: thousands of times the longest run."""
 MOST_COUNT = 10**15
-"""What a row may count: a petabyte, so that sums over rows have room."""
+"""The largest count in a row: a petabyte, so that sums over rows do not overflow."""
 
 _LEAST: dict[str, float] = {"peer": -1, "value": -MOST, "delay_measured_s": -MOST_TIME}
-"""The least that a column may hold, where that is not 0."""
+"""The least value of a column, if it is not 0."""
 _MOST: dict[str, float] = {
     "time_s": MOST_TIME, "bytes": MOST_COUNT, "messages": MOST_COUNT, "step": MOST_COUNT,
     "delay_asked_s": MOST_TIME, "delay_measured_s": MOST_TIME,
@@ -50,7 +50,7 @@ Time = Annotated[float, Meta(ge=0, le=MOST_TIME)]
 
 
 class Summary(msgspec.Struct):
-    """The keys of `summary.json` that somebody counts on; None is what is not known."""
+    """The keys of `summary.json` that the code reads; None = unknown."""
 
     name: str | None = None
     world: str | None = None
@@ -83,6 +83,8 @@ class Summary(msgspec.Struct):
     records_unscored: Count | None = None
     peers_lost: list[Peer] | None = None
     peers_lost_unasked: list[Peer] | None = None
+    peers_absent: list[Peer] | None = None
+    members: list[tuple[Time, Count]] | None = None
     time_to_accuracy_s: dict[str, Time | None] = {}
     time_to_validation_accuracy_s: dict[str, Time | None] = {}
     warnings: list[str] | None = None
@@ -90,21 +92,21 @@ class Summary(msgspec.Struct):
     def __post_init__(self) -> None:
         for level in (*self.time_to_accuracy_s, *self.time_to_validation_accuracy_s):
             if not 0 <= float(level) <= 1:
-                raise ValueError(f"{level} is no share of samples")
+                raise ValueError(f"{level} is not a share of samples, 0 to 1")
         for peer in (*(self.peers_lost or ()), *(self.peers_lost_unasked or ())):
             if self.peers is not None and peer >= self.peers:
-                raise ValueError(f"peer {peer} was lost, of {self.peers}")
+                raise ValueError(f"the lost peer {peer} is not among the {self.peers} peers")
 
 
 class SharedCable(msgspec.Struct):
-    """A line that some links share."""
+    """A cable that some links share."""
 
     rate_bytes_per_s: Size
     links: list[tuple[Peer, Peer]]
 
 
 class Shared(msgspec.Struct):
-    """What links share, as `experiments.results.fair_shares` has it."""
+    """Shared segments, in the form of `experiments.results.fair_shares.SharedLines`."""
 
     uplinks: list[Size | None] = []
     downlinks: list[Size | None] = []
@@ -112,15 +114,16 @@ class Shared(msgspec.Struct):
 
 
 class Manifest(msgspec.Struct):
-    """The same of `manifest.json`."""
+    """The keys of `manifest.json` that the code reads."""
 
     places: list[str] | None = None
     shared_lines: Shared | None = None
     machine: dict[str, Any] | None = None
+    code: dict[str, str | None] | None = None
 
 
 class Event(msgspec.Struct):
-    """The same of a line of `events.jsonl`."""
+    """The keys of a line of `events.jsonl` that the code reads."""
 
     kind: str = ""
     time_s: Annotated[float, Meta(ge=-MOST_TIME, le=MOST_TIME)] | None = None
@@ -128,7 +131,7 @@ class Event(msgspec.Struct):
 
 
 def document(content: bytes, kind: type[Any]) -> dict[str, Any]:
-    """The JSON object that bytes hold, whole; the keys that `kind` names hold what it says, and no number is beyond `MOST`."""
+    """Return the whole JSON object in `content`, after a check that it fits `kind` and that no number exceeds `MOST`."""
     try:
         found = msgspec.json.decode(content, type=dict[str, Any])
         msgspec.convert(found, kind)
@@ -138,12 +141,12 @@ def document(content: bytes, kind: type[Any]) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
     for key, value in found.items():
         if isinstance(value, int | float) and abs(value) > MOST:
-            raise ValueError(f"{key} is beyond all bounds")
+            raise ValueError(f"{key} is larger than {MOST:g}")
     return found
 
 
 def table(content: Any, file: str, peers: int | None) -> pyarrow.Table:
-    """The rows of `metrics.parquet` or `links.parquet` in an open file, as `COLUMNS` has them; `peers`: None = not known."""
+    """Return the rows of `metrics.parquet` or `links.parquet` from an open file, with `COLUMNS`; `peers`: None = unknown."""
     import pyarrow
     import pyarrow.parquet
 
@@ -160,22 +163,22 @@ def table(content: Any, file: str, peers: int | None) -> pyarrow.Table:
 
 
 def numbers(column: pyarrow.ChunkedArray) -> np.ndarray:
-    """A column of numbers, none of them null, as a numpy array: `column.to_numpy` would load pandas, which takes a while."""
+    """Return a column of numbers without nulls as a numpy array; `column.to_numpy` would load pandas, which is slow."""
     return np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks] or [np.empty(0)])
 
 
 def _refuse_beyond(name: str, values: np.ndarray, peers: int | None) -> None:
-    """Numbers that a column may not hold; where it may hold what is not known, nan and infinity pass."""
+    """Raise ValueError if a column holds a number out of its bounds; columns in `_UNKNOWN` may hold nan and infinity."""
     if name in _UNKNOWN:
         values = values[np.isfinite(values) if name == "value" else ~(np.isnan(values) | (values == np.inf))]
     least, most = _LEAST.get(name, 0), _MOST.get(name, MOST)
     most = (peers or MOST_PEERS) - 1 if name in _PEERS else most
     if not ((values >= least) & (values <= most)).all():
-        raise ValueError(f"the column {name} holds what is not from {least:g} to {most:g}")
+        raise ValueError(f"the column {name} holds values that are not from {least:g} to {most:g}")
 
 
 def schema(file: str) -> pyarrow.Schema:
-    """The columns of `metrics.parquet` or `links.parquet`, as arrow has them."""
+    """Return the columns of `metrics.parquet` or `links.parquet` as an arrow schema."""
     import pyarrow
 
     return pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in COLUMNS[file].items()])

@@ -1,4 +1,4 @@
-"""What a run came to, in one flat dictionary: how it ended, how well it learnt, what it sent, how true the emulation was."""
+"""The summary of a run, one flat dictionary: its end, its accuracy, its traffic, and the emulation's errors."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ KEYS = (
     "lateness_p99_ms", "digest", "time_to_accuracy_s", "validation_accuracy_mean", "validation_accuracy_of_mean",
     "validation_loss_mean", "time_to_validation_accuracy_s", "record_every_s",
 )  # fmt: skip
-"""The keys that every summary has, whatever became of the run; what is not known is None."""
+"""The keys that every summary has, after any end of the run; None = unknown."""
 
 LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9", "0.95")
-"""The mean accuracies whose first times are noted."""
+"""The mean accuracies for which the summary holds the first time."""
 
 
 def summarise(  # noqa: PLR0913 - one keyword a key of the summary
@@ -46,12 +46,13 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
     record_every_s: float = math.nan,
     machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything worth telling about a run in one dictionary that JSON can hold (nan and infinity become None).
+    """Return the summary of a run as a dictionary that JSON can hold (nan and infinity become None).
 
-    Accuracy, loss and consensus distance are those of the peers that were not lost. `digest` is given in the virtual
-    world alone: nothing in the world of processes is the same twice.
+    Accuracy, loss and consensus distance are those of the peers that are members at the end. `members` holds the number of
+    members, each with the emulated second from which it holds; `peers_absent` the peers that are not members at the end and
+    were not lost. `digest` is given in the virtual world alone: runs in the world of processes are never exactly equal.
     """
-    kept = [peer for peer in range(peers) if peer not in set(outcome.peers_lost)]
+    kept = [peer for peer in range(peers) if peer not in {*outcome.peers_lost, *outcome.peers_absent}]
     accuracy = _of(outcome.accuracy, kept)
     weights = outcome.weights[[peer for peer in kept if peer < len(outcome.weights)]]
     diverged = [peer for peer, row in zip(kept, weights, strict=False) if not np.isfinite(row).all()]
@@ -73,7 +74,9 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
         "staleness_steps_mean": outcome.staleness_steps_mean, "spectral_gap": spectral_gap,
         "peers_lost": sorted(int(peer) for peer in outcome.peers_lost),
         "peers_lost_unasked": sorted(int(peer) for peer in outcome.peers_lost_unasked),
-        "records_unscored": outcome.records_unscored,
+        "peers_absent": sorted(int(peer) for peer in outcome.peers_absent),
+        "members": [list(entry) for entry in outcome.members] or [[0.0, peers]],
+        "records_unscored": outcome.records_unscored, "wrapped": list(outcome.wrapped), "altered": dict(outcome.altered),
         "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
         **fidelity(outcome), "network_backend": network_backend,
         "record_every_s": record_every_s, "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
@@ -81,7 +84,7 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
         "digest": digest(outcome) if world == "virtual" else None,
     }  # fmt: skip
     if network_backend == "kernel":
-        summary["delay_error_median_ms"] = math.nan  # what waits in the kernel's queues cannot be told from what travels
+        summary["delay_error_median_ms"] = math.nan  # delays include the kernel's queues
     summary["warnings"] = [*outcome.warnings, *warnings_about(summary, outcome, peers_text(diverged) if diverged else "")]
     if machine is not None:
         summary["machine"] = dict(machine)
@@ -89,7 +92,7 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
 
 
 def unfinished(experiment_toml: str, reason: str) -> dict[str, Any]:
-    """The summary of a run that has none yet: every key is there, and what the experiment's own file tells is filled in."""
+    """Return the summary of a run that has not finished: every key, with the values that the experiment's file gives."""
     try:
         experiment = tomllib.loads(experiment_toml)
     except tomllib.TOMLDecodeError:
@@ -99,15 +102,15 @@ def unfinished(experiment_toml: str, reason: str) -> dict[str, Any]:
         part = experiment.get(table)
         known[table] = part.get("name") if isinstance(part, dict) else part
     return {**dict.fromkeys(KEYS), **clean(known), "completed": False, "reason": reason, "peers_lost": [],
-            "peers_lost_unasked": [], "time_to_accuracy_s": dict.fromkeys(LEVELS),
+            "peers_lost_unasked": [], "peers_absent": [], "members": [], "time_to_accuracy_s": dict.fromkeys(LEVELS),
             "time_to_validation_accuracy_s": dict.fromkeys(LEVELS), "warnings": []}  # fmt: skip
 
 
 def time_to_accuracy_s(history: Iterable[tuple[float, float]]) -> dict[str, float | None]:
-    """For each of `LEVELS` the time of the first record at which the fleet's mean accuracy was that high or higher.
+    """Return for each of `LEVELS` the time of the first record at which the fleet's mean accuracy was at least that level.
 
-    `history` is (seconds, mean accuracy) in order of time. None where no record was, and where an earlier record has no score
-    (nan): the level may have been reached there already.
+    `history` is (seconds, mean accuracy) in order of time. The time is None if no record reached the level, or if an earlier
+    record has no score (nan), because it may have reached the level already.
     """
     first: dict[str, float | None] = dict.fromkeys(LEVELS)
     for time_s, accuracy in history:
@@ -120,18 +123,20 @@ def time_to_accuracy_s(history: Iterable[tuple[float, float]]) -> dict[str, floa
 
 
 def digest(outcome: Outcome) -> str:
-    """sha256 (hexadecimal) of all that an equal seed must reproduce: the weights and every figure but the wall clock's."""
+    """Return the sha256 (hexadecimal) of all that an equal seed must reproduce: weights, and figures without real time."""
     sha = hashlib.sha256(np.ascontiguousarray(outcome.weights, dtype="<f4").data)
-    told = [outcome.emulated_s, outcome.steps, outcome.bytes_sent, outcome.messages_sent, outcome.accuracy, outcome.loss,
+    figures = [outcome.emulated_s, outcome.steps, outcome.bytes_sent, outcome.messages_sent, outcome.accuracy, outcome.loss,
             outcome.accuracy_of_mean, outcome.accuracy_history, outcome.validation_accuracy, outcome.validation_loss,
             outcome.validation_accuracy_of_mean, outcome.validation_accuracy_history, outcome.staleness_steps_mean,
             outcome.peers_lost, outcome.links]  # fmt: skip
-    sha.update(msgspec.json.encode(clean(told)))
+    if outcome.members:
+        figures += [outcome.members, outcome.peers_absent]
+    sha.update(msgspec.json.encode(clean(figures)))
     return sha.hexdigest()
 
 
 def clean(value: Any) -> Any:
-    """`value` as JSON can hold it: numpy and tuples made plain, nan and infinity None, what is foreign its text."""
+    """Return `value` as JSON can hold it: numpy arrays and tuples as lists, nan and infinity as None, other objects as text."""
     if isinstance(value, Mapping):
         return {str(key): clean(part) for key, part in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -144,7 +149,7 @@ def clean(value: Any) -> Any:
 
 
 def _as_text(text: str) -> str:
-    """Bytes that another locale could not read, such as those of a path, as the UTF-8 that they are; else as "?"."""
+    """Return `text` with its undecoded bytes, such as those of a path, decoded as UTF-8; other bytes become "?"."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

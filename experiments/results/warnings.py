@@ -21,7 +21,7 @@ FAR_ABOVE = 10.0
 CHANCE = 0.05
 """Call an accuracy chance when it exceeds the untrained model's by no more than this."""
 CAUSES = "the learning rate is too high (lower optimizer.learning_rate), or a peer sent values that spoil others"
-"""What makes training diverge."""
+"""Likely causes of a diverged training, with the cure."""
 LEARNT = 0.2
 """Call an accuracy learnt when it exceeds the untrained model's by at least this."""
 
@@ -31,12 +31,12 @@ def warnings_about(summary: Mapping[str, Any], outcome: Outcome, diverged: str) 
     stretch = f"raise world.dilation from {summary['dilation']:g} to {_dilation(summary):g}, or use fewer peers"
     if outcome.loss_initial is not None and not math.isfinite(outcome.loss_initial):
         yield (
-            f"the test loss was {outcome.loss_initial} before the first step already: data or model give it at the initial "
-            "weights, and no learning rate mends that; look for nan and infinity in the task's data, model and loss"
+            f"the test loss was {outcome.loss_initial} before the first step already, so the learning rate is not the cause: "
+            "look for nan and infinity in the task's data, model and loss"
         )
     elif diverged:
         yield f"training diverged: the weights of {diverged} are not finite; {CAUSES}"
-    elif why := _astray(summary, outcome):
+    elif why := _divergence(summary, outcome):
         yield f"training diverged: {why}; {CAUSES}"
     if (summary["lateness_p99_ms"] or 0) > LATE_MS:
         yield f"this machine fell behind the emulated clock by {summary['lateness_p99_ms']:.1f} ms (99th percentile): {stretch}"
@@ -51,16 +51,16 @@ def warnings_about(summary: Mapping[str, Any], outcome: Outcome, diverged: str) 
 
 
 def _dilation(summary: Mapping[str, Any]) -> float:
-    """The dilation to advise: the present one times a power of two (2 or more) that ends the warning about lateness."""
+    """Return the dilation to advise: the present one times the power of two (2 or more) that ends the warning."""
     late = max((summary["lateness_p99_ms"] or 0) / LATE_MS, (summary["delay_error_median_ms"] or 0) / DELAY_ERROR_MS)
     return float(summary["dilation"] * 2 ** max(1, math.ceil(math.log2(max(late, 1.0)))))
 
 
 def fidelity(outcome: Outcome) -> dict[str, Any]:
-    """How far the links were from what was asked: the worst rate, the median delay.
+    """Return the errors of the links' measured rates (median and worst) and delays (median).
 
-    Where nothing was asked there is no error.  A link that shares an uplink, a downlink or a cable may get anything between
-    its fair share and all of it.
+    Unshaped links have no error.  The rate of a link that shares an uplink, a downlink or a cable has no error between its
+    fair share and its rate alone.
     """
     errors = {link[:2]: error for link, error in _rate_errors(outcome) if math.isfinite(error)}
     worst = max(errors, key=lambda ends: abs(errors[ends]), default=None)
@@ -73,12 +73,12 @@ def fidelity(outcome: Outcome) -> dict[str, Any]:
 
 
 def shaped(link: LinkFigures) -> bool:
-    """Whether anything was asked of a link: a rate or a delay."""
+    """Whether a link has a configured rate or delay."""
     return math.isfinite(link.rate_asked_bytes_per_s) or link.delay_asked_s > 0
 
 
 def _rate_errors(outcome: Outcome) -> Iterable[tuple[LinkFigures, float]]:
-    """The relative error of every link's rate, 0 between the least and the most it can get."""
+    """Yield every link with the relative error of its rate: 0 between its fair share and its rate alone."""
     shares = SharedLines(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
     for link in outcome.links:
         (least, most), got = shares[link[:2]], link.rate_measured_bytes_per_s
@@ -87,7 +87,7 @@ def _rate_errors(outcome: Outcome) -> Iterable[tuple[LinkFigures, float]]:
 
 
 def _rate(summary: Mapping[str, Any], outcome: Outcome, stretch: str) -> Iterable[str]:
-    """The link that was measured furthest from its rate; `stretch` is the cure in real time, "" where time is exact."""
+    """Yield a warning about the link with the largest rate error; `stretch` is the cure in real time, "" in virtual time."""
     if (summary["rate_error_worst"] or 0) <= RATE_ERROR:
         return
     source, target = summary["rate_error_worst_link"]
@@ -95,16 +95,16 @@ def _rate(summary: Mapping[str, Any], outcome: Outcome, stretch: str) -> Iterabl
     shares = SharedLines(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
     got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(shares[source, target].alone_bytes_per_s)
     if error < 0 and not stretch:
-        return  # virtual links are exact: where less came through, less was sent, or jitter hid it
+        return  # virtual links are exact: a low rate means that little was sent, or comes from jitter
     why = stretch
     if error > 0:
-        why = "jitter, or too few bytes at a time, mislead what peers measure, and a strategy that trusts it sends too much"
+        why = "jitter or small messages make peers measure too high a rate, and a strategy that relies on it sends too much"
     yield f"link {source} -> {target} was measured at {got} where {asked} was asked ({100 * error:+.0f} %): {why}"
 
 
-def _astray(summary: Mapping[str, Any], outcome: Outcome) -> str:
-    """In words why this run ended worse than it began; "" where it did not."""
-    kept = [peer for peer in range(len(outcome.loss)) if peer not in set(outcome.peers_lost)]
+def _divergence(summary: Mapping[str, Any], outcome: Outcome) -> str:
+    """Return in words why a run counts as diverged; "" if it does not."""
+    kept = [peer for peer in range(len(outcome.loss)) if peer not in {*outcome.peers_lost, *outcome.peers_absent}]
     broken = [peer for peer in kept if math.isinf(outcome.loss[peer]) or _unscorable(outcome, peer)]
     if broken:
         return f"the test loss of {len(broken)} of {len(kept)} peers is not finite"
@@ -113,13 +113,13 @@ def _astray(summary: Mapping[str, Any], outcome: Outcome) -> str:
     known = [share for _, share in outcome.accuracy_history if math.isfinite(share)]
     chance = math.isfinite(accuracy) and bool(known) and accuracy <= known[0] + CHANCE
     if loss > FAR_ABOVE * first_loss > 0 or (chance and loss > 2 * first_loss > 0):
-        return f"the test loss went from {first_loss:.4g} to {loss:.4g}"
+        return f"the test loss rose from {first_loss:.4g} to {loss:.4g}"
     if chance and max(known) > known[0] + LEARNT:
         return f"the accuracy had been {100 * max(known):.0f} % and fell back to chance ({100 * accuracy:.0f} %)"
     return ""
 
 
 def _unscorable(outcome: Outcome, peer: int) -> bool:
-    """Whether a model could be run but its loss is no number."""
+    """Whether a model has an accuracy but its loss is nan."""
     scored = peer < len(outcome.accuracy) and not math.isnan(outcome.accuracy[peer])
     return scored and math.isnan(outcome.loss[peer])

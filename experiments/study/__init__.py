@@ -1,1 +1,1 @@
-"""The page of a sweep: its cells with intervals, differences between them, and convergence against connectivity."""
+"""The page of a sweep: cells with intervals, differences between them, and convergence against connectivity."""

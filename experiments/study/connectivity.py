@@ -1,4 +1,4 @@
-"""How fast a fleet learns against how well its graph connects it: what a sweep over topologies measured, next to theory."""
+"""Convergence against connectivity: the results of a sweep over topologies, with the figures of the graphs and theory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from grapevine.experiments.sweep.tune import plain
 from grapevine.experiments.tasks import Quadratic
 from grapevine.peer.aggregators import Mean
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.strategies import DPSGD
 
 DECAY = 0.9
-"""Of the effective neighbours: a model remembers about the last 1 / (1 - decay) = 10 rounds."""
+"""The decay of the effective neighbours: a model remembers about the last 1 / (1 - decay) = 10 rounds."""
 FEWEST_GRAPHS = 5
 LEVELS = tuple(round(0.05 * number, 2) for number in range(19, 3, -1))
 REACHED_BY = 0.75
-"""The level whose time is told is one that this share of the graphs reaches in every run."""
+"""The reported level is the highest accuracy that at least this share of the graphs reaches in every run."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,12 @@ class Place:
     experiments: tuple[Experiment, ...]
     gap: float
     neighbours: float
-    """Effective neighbours at `DECAY`; nan where weights make the walk grow."""
+    """Effective neighbours at `DECAY`; nan if the weights make the walk grow."""
     degree: float
-    """Models that a peer sends in a round, in the mean."""
+    """Mean number of models that a peer sends in a round."""
 
     def reached(self, level: float, over: str) -> Estimate | None:
-        """Mean and interval over the runs of where they reach a level; None unless all do."""
+        """Return mean and interval, over the runs, of the steps, time or bytes to a level; None unless all runs reach it."""
         every = [curve.reached(level, over) for curve in self.curves]
         found = [each for each in every if each is not None]
         if len(found) < len(every):
@@ -56,7 +55,7 @@ class Place:
 
     @cached_property
     def consensus(self) -> Estimate:
-        """Of the last fifth of the steps."""
+        """The mean consensus distance over the last fifth of the steps."""
         found = estimate([curve.settled(curve.consensus) for curve in self.curves])
         assert found is not None
         return found
@@ -64,41 +63,41 @@ class Place:
 
 @dataclass(frozen=True)
 class Panel:
-    """All graphs on all networks, with as many peers and the same data."""
+    """All graphs on all networks, with the same number of peers and the same data."""
 
     name: str
-    """What its peers and data are, in words; "" where nothing else is varied."""
+    """The values of the other axes, in words; "" if nothing else is varied."""
     values: tuple[str, ...]
     places: tuple[Place, ...]
     level: float | None
-    """The accuracy whose time is told; None for a task without accuracy."""
+    """The accuracy whose time is reported; None for a task without accuracy."""
     gradients: Gradients | None
-    """Measured at the end of the runs of `reference`; None where the theory does not apply."""
+    """Measured at the end of the runs of `reference`; None if the theory does not apply."""
     reference: str
-    """The graph with the largest gap, and of those the one with the most effective neighbours."""
+    """The graph with the largest gap; among equals the one with the most effective neighbours."""
     predicted: Mapping[str, float] = field(default_factory=dict)
-    """Of each graph the consensus distance over the last fifth of the steps, mean over the seeds."""
+    """The predicted consensus distance of each graph over the last fifth of the steps, mean over the seeds."""
 
     def on(self, network: str) -> list[Place]:
-        """The places of one network, in the order of the sweep."""
+        """Return the places of one network, in the order of the sweep."""
         return [place for place in self.places if place.network == network]
 
 
 @dataclass(frozen=True)
 class Connectivity:
-    """A sweep over topologies."""
+    """The results of a sweep over topologies."""
 
     graphs: tuple[str, ...]
     networks: tuple[str, ...]
     panels: tuple[Panel, ...]
     why_unpredicted: str
-    """Why nothing is predicted, in words; "" where it is."""
+    """The reason why nothing is predicted, in words; "" if something is."""
 
 
 def read_connectivity(sweep: Sweep, cells: Sequence[CellResult]) -> Connectivity | None:
-    """What a sweep over five topologies or more found, next to what their figures let expect; None for any other sweep.
+    """Return the results and predictions of a sweep over five topologies or more; None for any other sweep.
 
-    Raises ValueError where a run folder is damaged.
+    Raises ValueError if a run folder is damaged.
     """
     graph_axes = _axes_of(sweep, "topology")
     network_axes = [axis for axis in _axes_of(sweep, "network") if axis not in graph_axes]
@@ -124,7 +123,7 @@ def read_connectivity(sweep: Sweep, cells: Sequence[CellResult]) -> Connectivity
 
 
 class _Theory:
-    """The figures of graphs, each worked out once."""
+    """The figures and predictions of graphs, each computed once."""
 
     def __init__(self) -> None:
         self._fleets: dict[str, Fleet] = {}
@@ -132,8 +131,9 @@ class _Theory:
         self._predicted: dict[tuple[str, Gradients], np.ndarray] = {}
 
     def place(self, graph: str, network: str, panel: tuple[str, ...], cell: CellResult) -> Place | None:
-        """A cell with the figures of its graph; None for one without a complete run that was recorded twice or more."""
-        found = [(Experiment.parse(result.experiment_toml), curve_of(result)) for result in cell.results]
+        """Return a cell with the figures of its graph; None if it has no complete run with at least two records."""
+        done = [attempt.point.experiment for attempt in cell.attempts if attempt.done]
+        found = [(experiment, curve_of(result)) for experiment, result in zip(done, cell.results, strict=True)]
         runs = [(experiment, curve) for experiment, curve in found if len(curve.steps) > 1]
         if not runs:
             return None
@@ -148,7 +148,7 @@ class _Theory:
         return self._fleets[key]
 
     def figures(self, experiment: Experiment) -> tuple[float, float, float]:
-        """Gap, effective neighbours and degree. A schedule without a period is judged by its law: the same for all seeds."""
+        """Return gap, effective neighbours and degree of the experiment's graph."""
         key = _same_graph(experiment)
         if key not in self._figures:
             figures = self.fleet(experiment).figures
@@ -160,14 +160,13 @@ class _Theory:
         return self._figures[key]
 
     def predicted(self, experiment: Experiment, gradients: Gradients, steps: int) -> np.ndarray:
-        """The consensus distance after 0, 1, ... steps, float64 [steps + 1]."""
+        """Return the predicted consensus distance after 0, 1, ... steps, float64 [steps + 1]."""
         key = f"{_same_graph(experiment)} {experiment.optimizer} {experiment.strategy} {steps}", gradients
         if key not in self._predicted:
             fleet = self.fleet(experiment)
-            strategy, optimizer = experiment.strategy, experiment.optimizer
-            assert isinstance(strategy, DPSGD)
+            optimizer = experiment.optimizer
             assert isinstance(optimizer, Sgd)
-            rate, adapt_first = optimizer.learning_rate, strategy.order == "adapt-then-combine"
+            rate, adapt_first = optimizer.learning_rate, experiment.strategy.gossip == "adapt-then-combine"
             noise_pull = gradients.pull if isinstance(experiment.task, Quadratic) else 0.0
             found = gains(fleet.rounds or fleet.mixing, steps, rate, gradients.pull, noise_pull, adapt_first)
             self._predicted[key] = predicted(found, gradients, rate)
@@ -182,7 +181,7 @@ def _panel(values: tuple[str, ...], axes: Sequence[str], places: Sequence[Place]
     gradients = _gradients(best)
     expected: dict[str, float] = {}
     for place in places:
-        if place.graph not in expected:  # on any network: rounds do not depend on it
+        if place.graph not in expected:  # once for all networks: rounds do not depend on the network
             pairs = zip(place.curves, place.experiments, strict=True)
             expected[place.graph] = float(np.mean([_expected(curve, each, gradients, theory) for curve, each in pairs]))
     return Panel(name, values, tuple(places), _level(places), gradients, best.graph, expected)
@@ -194,7 +193,7 @@ def _expected(curve: Curve, experiment: Experiment, gradients: Gradients, theory
 
 
 def _gradients(reference: Place) -> Gradients:
-    """The mean over the seeds of the three numbers at the end of the reference's runs."""
+    """Return noise, difference and pull at the end of the reference's runs, mean over the seeds."""
     found = []
     for experiment, result in zip(reference.experiments, reference.cell.results, strict=False):
         problem = experiment.task.problem(experiment.peers, experiment.partition, experiment.seed)
@@ -203,7 +202,7 @@ def _gradients(reference: Place) -> Gradients:
 
 
 def _level(places: Sequence[Place]) -> float | None:
-    """The target of the sweep, if most graphs reach it in every run on the first network, else the highest level they do."""
+    """Return the sweep's target, or the highest level below it that most graphs reach in every run on the first network."""
     first = [place for place in places if place.network == places[0].network]
     if not all(np.isfinite(curve.accuracy).all() for place in first for curve in place.curves):
         return None
@@ -215,30 +214,29 @@ def _level(places: Sequence[Place]) -> float | None:
 
 
 def _unpredictable(experiment: Experiment) -> str:
-    """Why the linear theory says nothing of an experiment; "" where it does."""
-    if not isinstance(experiment.strategy, DPSGD):
-        return "the strategy is not d-psgd, whose models are averaged in rounds"
+    """Return the reason why the linear theory does not apply to an experiment; "" if it does."""
+    if experiment.strategy.gossip == "none":
+        return "the strategy does not average whole models in rounds, as d-psgd does"
     if not isinstance(experiment.optimizer, Sgd) or experiment.optimizer.momentum:
         return "the optimizer is not plain sgd"
     if not isinstance(experiment.aggregator, Mean):
-        return "the aggregator is no mean"
+        return "the aggregator is not the mean"
     if getattr(experiment.topology, "mixing", "") == "push-sum":
         return "push-sum averages by mass"
     return ""
 
 
 def _same_graph(experiment: Experiment) -> str:
-    """Experiments that agree in this have the same graph and the same mixing."""
-    document = experiment.document()
+    """Return a key that is equal for experiments with the same graph and the same mixing."""
     after = getattr(experiment.topology, "laid_after", "nothing")
     if getattr(experiment.topology, "mixing", "") == "sinkhorn":
         after = "network"
     keys = ["topology", "peers", "seed", *({"data": ["task", "partition"], "network": ["network"]}.get(after, []))]
-    return repr([document[key] for key in keys])
+    return experiment.alike(keys)
 
 
 def _axes_of(sweep: Sweep, part: str) -> list[str]:
-    """The axes along which a part of the experiment changes while all others stay."""
+    """Return the axes along which one part of the experiment changes while the other axes are fixed."""
     found = []
     for axis in sweep.axes:
         groups: dict[tuple[str, ...], list[object]] = {}

@@ -1,4 +1,4 @@
-"""The pictures of a sweep over topologies: curves of every topology, dots of theory against measurement."""
+"""The pictures of a sweep over topologies: curves of every topology, and dots of measured against predicted values."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from grapevine.experiments.study.ranks import Measure
 from grapevine.topology import Schedule, TimeVarying
 
 RAMP = ("#7f1d1d", "#d9722e", "#b59a1f", "#2e9a72", "#2c6fbb", "#3b2a78")
-"""From few effective neighbours to many."""
+"""Colours of the topologies, from few effective neighbours to many."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
-"""Of networks."""
+"""Shapes of the dots, one for each network."""
 POINTS = 80
 WIDE = 8.0
-"""Values that differ by this factor are drawn on a logarithmic axis."""
+"""Values that differ by this factor or more are drawn on a logarithmic axis."""
 LEGEND_PX = 190
 
 Key = dict[str, tuple[str, bool]]
-"""Of each topology its colour and whether it changes from round to round, from few effective neighbours to many."""
+"""Colour of each topology, and whether it changes from round to round; ordered from few effective neighbours to many."""
 
 
 def key_of(study: Connectivity) -> Key:
-    """How the topologies of a study are drawn."""
+    """Return the colours and line styles of the topologies of a study."""
     places = {place.graph: place for panel in study.panels for place in panel.places}
     known = {graph: np.nan_to_num(place.neighbours, nan=-1.0) for graph, place in places.items()}
     order = sorted(known, key=lambda graph: (known[graph], study.graphs.index(graph)))
@@ -38,7 +38,7 @@ def key_of(study: Connectivity) -> Key:
 
 
 def curves(study: Connectivity, panel: Panel, what: str, key: Key) -> Figure | None:
-    """Accuracy or consensus distance, a line a topology: over steps, bytes, and the time on each network, by buttons."""
+    """Return a picture of accuracy or consensus distance, one line per topology; buttons choose steps, time or bytes."""
     first = study.networks[0]
     times = [(network, f", {network}" if network else "") for network in study.networks]
     views = [
@@ -73,7 +73,10 @@ def curves(study: Connectivity, panel: Panel, what: str, key: Key) -> Figure | N
 
 
 def scatter(study: Connectivity, panel: Panel, measure: Measure, key: Key, level: str) -> Figure | None:
-    """Time, steps or bytes to the target, by buttons, against a figure of the topology: a dot a topology, a shape a network."""
+    """Return a picture of time, steps or bytes (by buttons) to the target against a figure of the topology.
+
+    Each dot is a topology; each network has a shape.
+    """
     first = study.networks[0]
     views = [("time_s", "s", f"time to {level} (s)", "time"), ("steps", "steps", f"steps to {level}", "steps")]
     views.append(("bytes", "B", f"bytes to {level}", "bytes"))
@@ -85,8 +88,8 @@ def scatter(study: Connectivity, panel: Panel, measure: Measure, key: Key, level
         for place, network in enumerate(study.networks if over == "time_s" else [first]):
             dots = _reached(panel, network, measure, over)
             ends += [end for _, _, mean, half in dots for end in (max(mean - half, 0.1 * mean), mean + half)]
-            told = f"{measure.title} %{{x:.3g}}, {level} after %{{y:.4s}} {unit}"
-            drawn = [_dots(dots, SYMBOLS[place % len(SYMBOLS)], key, network, told)] if dots else []
+            text = f"{measure.title} %{{x:.3g}}, {level} after %{{y:.4s}} {unit}"
+            drawn = [_dots(dots, SYMBOLS[place % len(SYMBOLS)], key, network, text)] if dots else []
             drawn += [_shape(SYMBOLS[place % len(SYMBOLS)], network)] if dots and network and over == "time_s" else []
             data += [trace | {"visible": number == 0} for trace in drawn]
             owner += [number] * len(drawn)
@@ -107,7 +110,7 @@ def scatter(study: Connectivity, panel: Panel, measure: Measure, key: Key, level
 
 
 def prediction(study: Connectivity, panel: Panel, key: Key) -> Figure | None:
-    """Measured against predicted consensus distance, a dot a topology, on the first network."""
+    """Return a picture of measured against predicted consensus distance on the first network; each dot is a topology."""
     dots = [
         (place, panel.predicted[place.graph], place.consensus.mean, place.consensus.half or 0.0)
         for place in panel.on(study.networks[0])
@@ -126,7 +129,7 @@ def prediction(study: Connectivity, panel: Panel, key: Key) -> Figure | None:
     return {"data": [equal, _dots(dots, SYMBOLS[0], key, "", "predicted %{x:.3g}, measured %{y:.3g}")], "layout": layout}
 
 
-def _dots(dots: Sequence[tuple[Place, float, float, float]], symbol: str, key: Key, network: str, told: str) -> Figure:
+def _dots(dots: Sequence[tuple[Place, float, float, float]], symbol: str, key: Key, network: str, hover: str) -> Figure:
     means, halves = [mean for _, _, mean, _ in dots], [half for *_, half in dots]
     error = {
         "type": "data", "symmetric": False, "thickness": 1, "width": 2, "color": "#9aa6b1",
@@ -138,12 +141,12 @@ def _dots(dots: Sequence[tuple[Place, float, float, float]], symbol: str, key: K
         "legendgroup": network, "showlegend": False,
         "marker": {"color": [key[place.graph][0] for place, *_ in dots], "symbol": symbol, "size": 10,
                    "line": {"color": "white", "width": 0.8}},
-        "hovertemplate": f"%{{text}}<br>{told}<extra></extra>",
+        "hovertemplate": f"%{{text}}<br>{hover}<extra></extra>",
     }  # fmt: skip
 
 
 def _reached(panel: Panel, network: str, measure: Measure, over: str) -> list[tuple[Place, float, float, float]]:
-    """Of each topology whose runs all reach the target: the measure, the mean, how far off it may be."""
+    """Return (place, measure, mean, half of the interval) for each topology whose runs all reach the target."""
     dots = []
     for place in panel.on(network):
         found = place.reached(panel.level, over) if panel.level is not None else None
@@ -154,14 +157,14 @@ def _reached(panel: Panel, network: str, measure: Measure, over: str) -> list[tu
 
 
 def _shape(symbol: str, network: str) -> Figure:
-    """A network's entry in the legend: its shape, in no topology's colour."""
+    """Return a network's entry in the legend: its shape, in grey."""
     marker = {"color": FAINT, "symbol": symbol, "size": 10}
     bare: Figure = {"type": "scatter", "mode": "markers", "x": [None], "y": [None]}
     return bare | {"name": network, "legendgroup": network, "marker": marker}
 
 
 def _mean(place: Place, over: str, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over the runs on common places of the axis, as far as all runs go."""
+    """Return the mean over the runs at common values of the axis, over the range that all runs have."""
     lines = [(getattr(curve, over), getattr(curve, what)) for curve in place.curves]
     lines = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in lines]
     if any(len(x) < 2 for x, _ in lines):
@@ -174,12 +177,12 @@ def _mean(place: Place, over: str, what: str) -> tuple[np.ndarray, np.ndarray]:
         grid = np.linspace(first, last, POINTS)
     values = np.stack([np.interp(grid, x, y) for x, y in lines]).mean(axis=0)
     if what == "consensus":
-        values = np.where(values > 0, values, np.nan)  # all models are equal before the first step
+        values = np.where(values > 0, values, np.nan)  # 0 before the first step, when all models are equal
     return grid, values
 
 
 def _buttons(views: Sequence[tuple[str, str, Figure, str]], owner: Sequence[int]) -> Figure:
-    """A button a view: (title of the axis, which axis, how it is scaled, label); `owner` says to which view a line belongs."""
+    """Return one button per view (axis title, axis, scale, label); `owner` holds the view of each line."""
     buttons = []
     for number, (title, axis, scale, label) in enumerate(views):
         seen = {"visible": [own == number for own in owner]}
@@ -192,7 +195,7 @@ def _buttons(views: Sequence[tuple[str, str, Figure, str]], owner: Sequence[int]
 
 
 def _axis(values: Sequence[float]) -> Figure:
-    """Logarithmic where values differ much, else from 0."""
+    """Return a logarithmic axis if the values differ by the factor `WIDE` or more, else a linear one from 0."""
     if not values:
         return {}
     low, high = min(values), max(values)
@@ -211,7 +214,7 @@ def _log(values: Sequence[float | None]) -> Figure:
 
 
 def _mixed(share: float) -> str:
-    """A colour of the ramp, from 0 to 1."""
+    """Return the colour at a share, 0 to 1, of the ramp."""
     at = share * (len(RAMP) - 1)
     i = min(int(at), len(RAMP) - 2)
     one, other = (np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) for colour in RAMP[i : i + 2])

@@ -1,4 +1,4 @@
-"""Which figure puts things into the right order: rank correlation with an interval."""
+"""Rank correlation with an interval: how well one figure predicts the order of another."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 QUANTILE = 1.959963984540054
-"""Of the normal distribution, for intervals of 95 %."""
+"""The 97.5 % quantile of the normal distribution, for intervals of 95 %."""
 FEWEST = 5
-"""Pairs below which there is no interval worth giving."""
+"""The smallest number of pairs for which an interval is given."""
 
 
 class Correlation(NamedTuple):
@@ -25,7 +25,7 @@ class Correlation(NamedTuple):
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's rank correlation of pairs; equals share their mean rank, infinities come last; nan where one is constant."""
+    """Return Spearman's rank correlation of pairs; equal values share their mean rank; nan if one side is constant."""
     if len(set(one)) < 2 or len(set(other)) < 2:
         return math.nan
     from scipy.stats import spearmanr
@@ -34,11 +34,11 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def correlation(one: Sequence[float], other: Sequence[float]) -> Correlation:
-    """The rank correlation of pairs with its interval; of pairs with a nan nothing is made.
+    """Return the rank correlation of pairs with its interval; pairs with a nan are left out.
 
     The interval is that of Bonett and Wright (Psychometrika 65, 2000): atanh(rho) +- 1.96 sqrt((1 + rho^2 / 2) / (n - 3)).
-    A perfect order has no finite atanh: there it is that of the order with one pair of neighbours exchanged, the nearest to
-    it. nan where there are fewer than 5 pairs.
+    A perfect order has no finite atanh: its interval is that of the most similar order, with one pair of neighbours
+    exchanged. The interval is nan for fewer than 5 pairs.
     """
     pairs = [(x, y) for x, y in zip(one, other, strict=True) if not math.isnan(x) and not math.isnan(y)]
     rho, n = spearman([x for x, _ in pairs], [y for _, y in pairs]), len(pairs)
@@ -51,10 +51,10 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> Correlation:
 
 
 def jackknife(labels: Sequence[str], statistic: Callable[[set[str]], float]) -> tuple[float, float]:
-    """A statistic of the things with these labels, and half of its 95 % interval by leaving out one after the other.
+    """Return a statistic of all labels, and half of its 95 % interval by leaving out one label after the other.
 
-    `statistic` is given the labels that are left in. The half is t(k - 1) times Tukey's jackknife error for k labels (Efron
-    and Tibshirani 1993, chapter 11); nan for fewer than 5.
+    `statistic` takes the set of labels that are kept. The half is t(k - 1) times Tukey's jackknife error for k labels (Efron
+    and Tibshirani 1993, chapter 11); nan for fewer than 5 labels.
     """
     whole = statistic(set(labels))
     k = len(labels)

@@ -1,4 +1,4 @@
-"""What the cells of a study differ by, seed by seed: each row against a baseline, or against the best of its place."""
+"""Paired differences between the cells of a study: each row against a baseline, or against the best row of its place."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep.cells import CellResult, Estimate, Measure, interval
 
-COMPARED = ("time_to_target_s", "accuracy_mean", "loss_mean")
+TIME = "time_to_target_s"
+COMPARED = (TIME, "accuracy_mean", "loss_mean")
 HIGHER_IS_BETTER = ("accuracy_mean",)
 BETTER, WORSE, UNDECIDED, MISSING = "better", "worse", "undecided", "not comparable"
 
 
 class Difference(NamedTuple):
-    """One row less the row it is compared with, in one place."""
+    """The difference of a row and its reference row, in one place (panel and column)."""
 
     panel: tuple[str, ...]
     column: str
@@ -23,28 +24,32 @@ class Difference(NamedTuple):
     against: str
     measure: Measure
     found: Estimate | None
-    """Over the seeds that both have; None where a run of one of them does not have the figure."""
+    """The mean over the seeds that both rows have; None if a run of one of them does not have the figure."""
+    lacking: tuple[str, ...] = ()
+    """For a time to the target: the rows of the two with a run that never reached it."""
 
     @property
     def verdict(self) -> str:
-        """Whether the row is better or worse than the other: only where the 95 % interval, and what a time is known to, leave
-        out 0."""
+        """Better or worse if the difference exceeds its 95 % interval and the time between two records, else undecided.
+
+        For a time to the target that one of the rows never reached: the names of those rows.
+        """
         if self.found is None:
-            return MISSING
+            return f"not reached by {' and '.join(self.lacking)}" if self.lacking else MISSING
         if self.found.half is None or abs(self.found.mean) <= max(self.found.half, self.found.grain):
             return UNDECIDED
         return BETTER if (self.found.mean > 0) == (self.measure.key in HIGHER_IS_BETTER) else WORSE
 
     def shown(self) -> str:
-        """ "+3.2 ± 1.1 (n = 3)"."""
+        """Return the difference as text: "+3.2 ± 1.1 (n = 3)"; without a difference, the reason."""
         if self.found is None:
-            return "-"
+            return self.verdict if self.lacking else "-"
         sign = "+" if self.found.mean > 0 else ""
         return f"{sign}{interval(self.found, self.measure.scale)} (n = {self.found.n})"
 
 
 def differences(study: Study, shown: Sequence[Measure]) -> list[Difference]:
-    """Every row of every place against the baseline of the sweep, or against the best row of the place where it names none."""
+    """Return the differences of every row, in every place, from the sweep's baseline or else from the best row of the place."""
     found = []
     for measure in shown:
         if measure.key not in COMPARED:
@@ -55,16 +60,20 @@ def differences(study: Study, shown: Sequence[Measure]) -> list[Difference]:
                 against = study.sweep.options.baseline or _best(cells, measure)
                 if against not in cells:
                     continue
-                found += [
-                    Difference(panel, column, row, against, measure, cells[against].ahead_of(cell, measure.key))
-                    for row, cell in cells.items()
-                    if row != against
-                ]
+                found += [_difference(panel, column, row, against, measure, cells) for row in cells if row != against]
     return found
 
 
+def _difference(
+    panel: tuple[str, ...], column: str, row: str, against: str, measure: Measure, cells: dict[str, CellResult]
+) -> Difference:
+    found = cells[against].ahead_of(cells[row], measure.key)
+    lacking = tuple(name for name in (against, row) if any(TIME not in run for run in cells[name].runs))
+    return Difference(panel, column, row, against, measure, found, lacking if measure.key == TIME and found is None else ())
+
+
 def _best(cells: dict[str, CellResult], measure: Measure) -> str:
-    """The row of the best mean, of those all of whose runs have the figure; "" where there is none."""
+    """Return the row with the best mean, among rows whose runs all have the figure; "" if there is none."""
     means = {
         row: found.mean
         for row, cell in cells.items()
@@ -75,7 +84,7 @@ def _best(cells: dict[str, CellResult], measure: Measure) -> str:
 
 
 def difference_rows(study: Study, found: Sequence[Difference]) -> list[dict[str, Any]]:
-    """One row a difference, for `differences.csv`."""
+    """Return one row per difference, for `differences.csv`."""
     return [
         {
             "measure": each.measure.key, "place": study.called(each.panel, each.column),
@@ -88,25 +97,27 @@ def difference_rows(study: Study, found: Sequence[Difference]) -> list[dict[str,
 
 
 def counted(study: Study, found: Sequence[Difference]) -> list[str]:
-    """In how many places each row is better or worse than the baseline, in words; of the best of each place how often it is
-    ahead of every other row."""
-    said = []
+    """Return sentences: in how many places each row is better or worse than the baseline, or else in how many places the best
+    row is better than all others."""
+    sentences = []
     for measure in dict.fromkeys(each.measure for each in found):
         own = [each for each in found if each.measure == measure]
         if study.sweep.options.baseline:
             for row in dict.fromkeys(each.row for each in own):
                 verdicts = [each.verdict for each in own if each.row == row]
-                told = ", ".join(f"{kind} in {verdicts.count(kind)}" for kind in (BETTER, WORSE, UNDECIDED, MISSING))
+                kinds = dict.fromkeys((BETTER, WORSE, UNDECIDED, *sorted(verdicts)))
+                counts = ", ".join(f"{kind} in {verdicts.count(kind)}" for kind in kinds)
                 against = study.sweep.options.baseline
-                said.append(f"{measure.title}: {row} against {against}: {told} of {_places(len(verdicts))}.")
+                sentences.append(f"{measure.title}: {row} against {against}: {counts} of {_places(len(verdicts))}.")
             continue
-        places: dict[tuple[Any, ...], list[str]] = {}
+        places: dict[tuple[Any, ...], list[bool]] = {}
         for each in own:
-            places.setdefault((each.panel, each.column, each.against), []).append(each.verdict)
-        clear = sum(all(verdict in (WORSE, MISSING) for verdict in verdicts) for verdicts in places.values())
+            behind = each.found is None or each.verdict == WORSE
+            places.setdefault((each.panel, each.column, each.against), []).append(behind)
+        clear = sum(map(all, places.values()))
         count = f"{clear} of {_places(len(places))}"
-        said.append(f"{measure.title}: the best row is ahead of every other, seed by seed, in {count}.")
-    return [text[:1].upper() + text[1:] for text in said]
+        sentences.append(f"{measure.title}: the best row is ahead of every other, seed by seed, in {count}.")
+    return [text[:1].upper() + text[1:] for text in sentences]
 
 
 def _places(number: int) -> str:
@@ -114,15 +125,15 @@ def _places(number: int) -> str:
 
 
 def differences_section(study: Study, found: Sequence[Difference]) -> str:
-    """A table a measure and panel; "" where nothing can be compared."""
+    """Return the section with the sentences and one table per measure and panel; "" if nothing can be compared."""
     if not found:
         return ""
     baseline = study.sweep.options.baseline
-    against = f"{baseline!r}, as the file says" if baseline else "the best row of each column"
+    against = f"the baseline {baseline!r}" if baseline else "the best row of its column"
     text = (
-        f"Each row less {against}, seed by seed: the mean over the seeds that both have ± half of its 95 % interval "
-        "(Student's t), and their number n. In bold where the interval leaves out 0; of rows that are all alike one in twenty "
-        "would do so by luck. "
+        f"Each row minus {against}, seed by seed: the mean over the n seeds that both rows have ± half of its 95 % interval "
+        "(Student's t). A place is one column of one table. Bold: the interval does not contain 0; by chance this happens for "
+        "one in twenty rows without a true difference. "
     )
     tables = []
     for measure in dict.fromkeys(each.measure for each in found):

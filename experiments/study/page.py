@@ -1,4 +1,4 @@
-"""One page for a whole sweep: cells with their intervals as tables, bars and curves, and how each was tuned."""
+"""One page for a whole sweep: cells with their intervals as tables, dots and curves, and the tuning of each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from grapevine.experiments.report.figures import COLOURS, Figure, frame
 from grapevine.experiments.report.html import section, write_page
+from grapevine.experiments.results.numbers import plural
 from grapevine.experiments.study.connectivity import read_connectivity
 from grapevine.experiments.study.connectivity_page import conclusions, connectivity_sections
 from grapevine.experiments.study.differences import counted, difference_rows, differences, differences_section
@@ -30,22 +31,22 @@ SYMBOLS = ("circle", "square", "diamond")
 
 
 def write_study(study: Study, out: Path) -> tuple[list[Path], list[str]]:
-    """Write the page to `out`, and tables of what else was worked out beside it; the files, and what they say in words.
+    """Write the page to `out`, and tables of differences and connectivity beside it; return the files and the conclusions.
 
-    Raises ValueError where a run folder is damaged, or the page cannot be written.
+    Raises ValueError if a run folder is damaged, and if the page cannot be written.
     """
     figures: dict[str, Figure] = {}
     shown = measures(study.cells, study.sweep.target)
     connectivity = read_connectivity(study.sweep, study.cells)
-    parts = [_told(study, connectivity is None), _doubts(study)]
-    files, said = [out], list[str]()
+    parts = [_intro(study, connectivity is None), _warnings(study)]
+    files, sentences = [out], list[str]()
     if connectivity is not None:
         found = verdicts(connectivity)
-        said = conclusions(connectivity, found)
+        sentences = conclusions(connectivity, found)
         files += write_table(connectivity_rows(connectivity), out.parent, "connectivity")
         parts += connectivity_sections(connectivity, found, study.command, figures)
     if compared := differences(study, shown):
-        said += counted(study, compared)
+        sentences += counted(study, compared)
         files += write_table(difference_rows(study, compared), out.parent, "differences")
         parts.append(differences_section(study, compared))
     for panel in study.panels:
@@ -54,30 +55,31 @@ def write_study(study: Study, out: Path) -> tuple[list[Path], list[str]]:
             parts += ['<div class="grid">', *_pictures(study, panel, shown, figures), "</div>"]
     parts += [tuning(study), _runs(study, out.parent), _file(study)]
     write_page(out, study.name, "\n".join(parts), figures)
-    return files, said
+    return files, sentences
 
 
-def _told(study: Study, drawn: bool) -> str:
+def _intro(study: Study, drawn: bool) -> str:
     sweep, cells = study.sweep, study.cells
     counts = sorted({len(cell.attempts) for cell in cells})
     each = " to ".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
-    text = f"{len(cells):,} combinations of {', '.join(map(short_name, sweep.axes)) or 'nothing but seeds'}, {each} "
-    text += "run with a seed of its own each. " if each == "1" else "runs each, which differ in the seed alone. "
+    axes = ", ".join(map(short_name, sweep.axes))
+    text = f"{plural(len(cells), 'combination')} of {axes}, " if axes else "One combination, "
+    text += "one run each. " if each == "1" else f"{each} runs each, which differ in the seed only. "
     if max(counts) > 1:
-        text += "Figures are means over these runs ± half of the 95 % interval (Student's t)"
-        text += "; so are the dots' whiskers and the curves' bands. " if drawn else ". "
+        text += "Figures are means over these runs ± half of the 95 % interval (Student's t). "
+        text += "The dots' whiskers and the curves' bands show the same intervals. " if drawn else ""
     if sweep.tune:
         text += (
-            f"Every combination was tuned by the same {len(sweep.tune.candidates)} trials ({tuned_names(sweep)}: "
-            f"{trials_told(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which is none of the measured ones. The best "
-            f"reaches a mean validation accuracy of {100 * sweep.target:g} % first; where none does, it is the one of the "
-            f"highest validation accuracy at the end. Where it lies at an end of its list, the list goes on by its own ratio, "
-            f"by {MOST_WIDENED} values at most; the same rule for all. {_budget(study)} "
+            f"Every combination was tuned with the same {len(sweep.tune.candidates)} trials ({tuned_names(sweep)}: "
+            f"{trials_told(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which no measured run uses. The best trial is "
+            f"the first to reach a mean validation accuracy of {100 * sweep.target:g} %; if none reaches it, the one with the "
+            f"highest validation accuracy at the end. If the best value is at an end of its list, the list is continued by "
+            f"its own ratio, by at most {MOST_WIDENED} values. {_budget(study)} "
         )
     return f'<p class="told">{escape(text)}</p><p class="note">Made by <code>{escape(study.command)}</code></p>'
 
 
-def _doubts(study: Study) -> str:
+def _warnings(study: Study) -> str:
     warnings = []
     at_an_end: list[str] = []
     for cell in study.cells:
@@ -86,17 +88,17 @@ def _doubts(study: Study) -> str:
         if missing:
             warnings.append(f"{label}: {len(missing)} of {len(cell.attempts)} runs are missing ({missing[0].reason})")
         for attempt in cell.damaged:
-            whole = f"means are over the other {len(cell.runs)} of {len(cell.attempts)}" if cell.runs else "there is no other"
-            cure = "the same sweep again runs it anew"
-            warnings.append(f"{attempt.point.name} is left out, and {whole}: it {attempt.reason}; {cure}")
-        warnings += _warned(label, cell)
+            others = f"means are over the other {len(cell.runs)} of {len(cell.attempts)}" if cell.runs else "there is no other"
+            cure = "the same sweep repeats this run"
+            warnings.append(f"{attempt.point.name} is left out, and {others}: it {attempt.reason}; {cure}")
+        warnings += _warnings_of_runs(label, cell)
         if (failed := cell.scores.count(None)) and cell.tuned:
             warnings.append(f"{label}: {failed} of {len(cell.scores)} trials were not completed")
         if study.sweep.tune and (ends := study.sweep.tune.at_an_end(cell.tuned, cell.tried)):
             at_an_end.append(f"{label} ({', '.join(plain(cell.tuned[key]) for key in ends)})")
     if at_an_end:
         places = f"{len(at_an_end)} of {len(study.cells)} combinations"
-        text = f"In {places} what was tuned is best at the end of its list, and it could not be widened further: "
+        text = f"In {places} the best tuned value is at the end of its list, and the list could not be widened further: "
         warnings.append(text + "; ".join(at_an_end))
     if lacking := no_solo(study.sweep):
         warnings.append(lacking[:1].upper() + lacking[1:])
@@ -105,42 +107,44 @@ def _doubts(study: Study) -> str:
     return f'<div class="warnings"><b>Before you trust these figures</b><ul>{items}</ul></div>' if warnings else ""
 
 
-def _warned(label: str, cell: CellResult) -> list[str]:
-    """The warnings of a cell's runs, each once, with how many runs have it."""
-    told = Counter(_without_figures(text) for result in cell.results for text in result.summary.get("warnings") or ())
-    return [f"{label}: {number} of {len(cell.runs)} runs: {text}" for text, number in told.items()]
+def _warnings_of_runs(label: str, cell: CellResult) -> list[str]:
+    """Return the warnings of a cell's runs, each once, with the number of runs that have it."""
+    counts = Counter(_without_figures(text) for result in cell.results for text in result.summary.get("warnings") or ())
+    return [f"{label}: {number} of {len(cell.runs)} runs: {text}" for text, number in counts.items()]
 
 
 def _without_figures(warning: str) -> str:
-    """What a warning is about: warnings of several runs differ in the figures that follow."""
+    """Return the first part of a warning; the figures that follow differ from run to run."""
     return re.split(r"[:;]", warning, maxsplit=1)[0]
 
 
 def _budget(study: Study) -> str:
-    """How many trials the cells had."""
+    """Return a sentence with the number of trials per cell."""
     counts = sorted({len(cell.scores) for cell in study.cells})
     span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"So each had {span} trials." if counts else ""
+    return f"Each combination had {span} trials." if counts else ""
 
 
 def _pictures(study: Study, panel: tuple[str, ...], shown: Sequence[Measure], figures: dict[str, Figure]) -> Iterable[str]:
     where = study.called(panel)
     for measure in shown:
         if measure.key in DRAWN:
-            text = (
-                f"Means and 95 % intervals. {'No dot: not all runs reach it. ' if 'time' in measure.key else ''}{study.command}"
-            )
+            text = "Means and 95 % intervals. "
+            text += "A row without a dot has a run that never reached the target. " if "time" in measure.key else ""
+            text += f"Command: {study.command}"
             title = measure.title[0].upper() + measure.title[1:] + (f": {where}" if where else "")
-            yield section(title, text, _dots(study, panel, measure), "No run came to it.", figures, wide=len(study.columns) > 1)
+            yield section(
+                title, text, _dots(study, panel, measure), "No run has a value.", figures, wide=len(study.columns) > 1
+            )
     for column in study.columns:
         if (drawn := _curves(study, panel, column)) is not None:
             title = "Accuracy over time" + (f": {called}" if (called := study.called(panel, column)) else "")
-            text = f"Test accuracy, mean over the peers and over the runs; bands are 95 % intervals. {study.command}"
+            text = f"Test accuracy, mean over the peers and over the runs; bands are 95 % intervals. Command: {study.command}"
             yield section(title, text, drawn, "", figures)
 
 
 def _dots(study: Study, panel: tuple[str, ...], measure: Measure) -> Figure | None:
-    """A dot a cell with its interval, on an axis that fits them; whiskers end where no value can be."""
+    """Return a picture with a dot and interval per cell; the whiskers stop at the largest and smallest possible value."""
     data: list[Figure] = []
     most = 100.0 if measure.key == "accuracy_mean" else np.inf
     for number, row in enumerate(study.rows):
@@ -203,7 +207,5 @@ def _runs(study: Study, folder: Path) -> str:
 
 
 def _file(study: Study) -> str:
-    pre = f"<pre>{escape(study.text)}</pre>"
-    return (
-        f'<section class="card"><h2>The file</h2><details><summary>{escape(study.command)}</summary>{pre}</details></section>'
-    )
+    fold = f"<details><summary>{escape(study.command)}</summary><pre>{escape(study.text)}</pre></details>"
+    return f'<section class="card"><h2>The experiment file</h2>{fold}</section>'

@@ -1,4 +1,4 @@
-"""Which figure of a graph tells best how a fleet does on it: rank correlations over the graphs of a study."""
+"""Which figure of a graph best predicts a fleet's results on it: rank correlations over the graphs of a study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grapevine.experiments.sweep.cells import Estimate
 
 
 class Measure(NamedTuple):
-    """A figure that is known before a run."""
+    """A figure of a graph that is known before a run."""
 
     key: str
     title: str
@@ -23,7 +23,7 @@ class Measure(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Something that a run shows; the less of it the better."""
+    """A result of a run; lower is better."""
 
     title: str
     network: str
@@ -31,23 +31,23 @@ class Outcome(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """How well each measure orders the graphs by an outcome."""
+    """How well each measure predicts the order of the graphs by an outcome."""
 
     outcome: Outcome
     single: Mapping[tuple[tuple[str, ...], str], Correlation]
-    """By panel and measure."""
+    """The correlation of each panel and measure."""
     overall: Mapping[str, Correlation]
-    """By measure: of one panel its correlation; of several their mean, with an interval over the graphs."""
+    """The correlation of each measure: of the only panel, or the mean over the panels with an interval over the graphs."""
     best: Measure | None
     second: Measure | None
     panels: int
-    """That have this outcome."""
+    """The number of panels that have this outcome."""
     lead: tuple[float, float]
-    """By how much the best is ahead of the second, in the size of the mean correlation, and half of its interval."""
+    """The difference in size of the mean correlations of the best and the second measure, and half of its interval."""
 
     @property
     def clear(self) -> bool:
-        """Whether the lead's interval leaves out 0."""
+        """Whether the interval of the lead does not contain 0."""
         return self.lead[0] > self.lead[1]
 
 
@@ -61,12 +61,12 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class _Case:
-    """An outcome and a measure of all graphs in all panels."""
+    """The values of an outcome and a measure, for all graphs in all panels."""
 
     outcome: Outcome
     measure: Measure
     pairs: Mapping[tuple[str, ...], Mapping[str, tuple[float, float]]]
-    """By panel and graph."""
+    """(measure, outcome) of each panel and graph."""
 
     @classmethod
     def of(cls, study: Connectivity, outcome: Outcome, measure: Measure) -> _Case:
@@ -77,7 +77,7 @@ class _Case:
         return cls(outcome, measure, pairs)
 
     def mean(self, graphs: set[str]) -> float:
-        """Of the rank correlations of the panels, over these graphs."""
+        """Return the mean over the panels of the rank correlation over these graphs."""
         found = [
             spearman(*zip(*chosen, strict=True))
             for pairs in self.pairs.values()
@@ -88,12 +88,12 @@ class _Case:
 
 
 def verdicts(study: Connectivity) -> list[Verdict]:
-    """Of every outcome which measure orders the graphs best."""
+    """Return a verdict for every outcome: which measure best predicts the order of the graphs."""
     return [_verdict(study, outcome) for outcome in outcomes(study)]
 
 
 def outcomes(study: Connectivity) -> list[Outcome]:
-    """What is ordered: steps, bytes and consensus distance on the first network, and the time on each."""
+    """Return the outcomes of a study: steps, bytes and consensus distance on the first network, and the time on each."""
     first = study.networks[0]
     found = [Outcome("consensus distance", first, lambda panel, place: place.consensus.mean)]
     if any(panel.level is None for panel in study.panels):
@@ -106,15 +106,15 @@ def outcomes(study: Connectivity) -> list[Outcome]:
 
 
 def reached(panel: Panel, place: Place, over: str) -> float:
-    """Where a graph's runs reach the panel's level, in the mean; infinite where not all of them do."""
+    """Return the mean steps, time or bytes after which a graph's runs reach the panel's level; infinite unless all do."""
     found = place.reached(panel.level, over) if panel.level is not None else None
     return math.inf if found is None else found.mean
 
 
 def connectivity_rows(study: Connectivity) -> list[dict[str, Any]]:
-    """One row a topology, network and panel: the figures of the graph, what was predicted, and what was measured.
+    """Return one row per topology, network and panel: the figures of the graph, the predictions and the measurements.
 
-    `NAME.half` is half of the 95 % interval over the runs; None where there is none, or where not all runs reach the target.
+    `NAME.half` is half of the 95 % interval over the runs; None if there is none, or if not all runs reach the target.
     """
     rows = []
     for panel in study.panels:
@@ -154,7 +154,7 @@ def _verdict(study: Connectivity, outcome: Outcome) -> Verdict:
 
 
 def _overall(study: Connectivity, case: _Case, single: Mapping[tuple[tuple[str, ...], str], Correlation]) -> Correlation:
-    """Of one panel what is told of it anyway, so that one correlation has one interval; of several their mean."""
+    """Return the correlation of the only panel, with its own interval, or the mean over several with a jackknife interval."""
     panels = [values for values, pairs in case.pairs.items() if pairs]
     if len(panels) == 1:
         return single[panels[0], case.measure.key]
@@ -163,14 +163,15 @@ def _overall(study: Connectivity, case: _Case, single: Mapping[tuple[tuple[str, 
 
 
 def _lost(pair: tuple[float, float]) -> bool:
-    """Whether a target was never reached: that has its rank, the last."""
+    """Return whether the target was never reached; such a pair is kept, with the last rank."""
     return math.isinf(pair[1]) and not math.isnan(pair[0])
 
 
 def accuracy_of_prediction(study: Connectivity) -> tuple[float, float] | None:
-    """Of predicted over measured consensus distance: the median, and the typical factor by which single ones are off that.
+    """Return the median of predicted / measured consensus distance, and the typical factor between a single ratio and it.
 
-    Over all graphs and panels on the first network; the factor is e to the root mean square of the logarithms.
+    Taken over all graphs and panels on the first network; the factor is e to the root mean square of the logarithms. None
+    if nothing is predicted.
     """
     ratios = [
         panel.predicted[place.graph] / place.consensus.mean

@@ -1,4 +1,4 @@
-"""A sweep that was carried out, laid out for its page: rows, columns and panels of cells."""
+"""A completed sweep arranged for its page: rows, columns and panels of cells."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from grapevine.experiments.sweep.tune import plain
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep that was carried out, as its page tells it."""
+    """A completed sweep with the data of its page."""
 
     name: str
     sweep: Sweep
     cells: Sequence[CellResult]
     command: str
-    """What makes it."""
+    """The command that makes the page."""
     text: str
-    """The file."""
+    """The text of the experiment file."""
 
     @property
     def rows(self) -> list[str]:
-        """What the first axis was, in order; one row where there is none."""
+        """The values of the first axis, in order; one empty value if there is no axis."""
         return self._places(0)
 
     @property
     def columns(self) -> list[str]:
-        """What the second axis was."""
+        """The values of the second axis, in order; one empty value if there is none."""
         return self._places(1)
 
     @property
     def panels(self) -> list[tuple[str, ...]]:
-        """What further axes were: a table each."""
+        """The combinations of values of all further axes; each has its own table."""
         return list(dict.fromkeys(self._rest(cell) for cell in self.cells))
 
     def at(self, panel: tuple[str, ...], row: str, column: str) -> CellResult | None:
-        """One cell; None where a sweep of several parts leaves it out."""
+        """Return one cell; None if a sweep of several parts does not have it."""
         found = (c for c in self.cells if self._rest(c) == panel and self._of(c, 0) == row and self._of(c, 1) == column)
         return next(found, None)
 
     def called(self, panel: tuple[str, ...], column: str = "") -> str:
-        """A panel, or one column of it, in words."""
+        """Return the name of a panel, or of one column of it: axes with their values."""
         axes = [*self.sweep.axes[2:], *(self.sweep.axes[1:2] if column else [])]
         places = [*panel, *([column] if column else [])]
         return ", ".join(f"{short_name(axis)} {place}" for axis, place in zip(axes, places, strict=True))

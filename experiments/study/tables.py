@@ -1,4 +1,4 @@
-"""The tables of a study's page: what its cells came to, and how each was tuned."""
+"""The tables of a study's page: the results of its cells, and the tuning of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grapevine.experiments.sweep.tune import Score, best, plain, trials_told
 
 
 def table(study: Study, panel: tuple[str, ...], shown: Sequence[Measure]) -> str:
-    """Rows by the first axis; columns by the second, or, where there is none, by what was measured."""
+    """Return a table with rows by the first axis; columns by the second axis or, if there is none, by measure."""
     if study.columns != [""]:
         return _tables(study, panel, shown)
     tune = study.sweep.tune
@@ -28,7 +28,7 @@ def table(study: Study, panel: tuple[str, ...], shown: Sequence[Measure]) -> str
 
 
 def _tables(study: Study, panel: tuple[str, ...], shown: Sequence[Measure]) -> str:
-    """A table a figure, the first in sight and the others folded away: rows by the first axis, columns by the second."""
+    """Return one table per measure, the first unfolded and the others folded: rows by the first axis, columns by the second."""
     tables = []
     for measure in shown:
         cells = [[study.at(panel, row, column) for column in study.columns] for row in study.rows]
@@ -64,7 +64,7 @@ def _tuned(study: Study, cell: CellResult | None) -> str:
 
 
 def _with_unit(text: str, measure: Measure) -> str:
-    """A figure that says what it is: "0.70 ± 0.25 s", "1 of 3 in time"; marks stay last."""
+    """Return a figure with its unit: "0.70 ± 0.25 s", "1 of 3 in time"; footnote marks come last."""
     unit = measure.unit if measure.unit in ("s", "%", "ms") else ""
     if " of " in text:
         unit = "in time"
@@ -76,7 +76,7 @@ def _with_unit(text: str, measure: Measure) -> str:
 
 
 def tuning(study: Study) -> str:
-    """All trials of all cells; "" where nothing is tuned."""
+    """Return a table of all trials of all cells; "" if nothing is tuned."""
     tune = study.sweep.tune
     if tune is None:
         return ""
@@ -91,8 +91,8 @@ def tuning(study: Study) -> str:
         texts = [*listed, f"<td>{more or '-'}</td>"]
         label = ", ".join(plain(value) for value in cell.values.values())
         lines.append(f"<tr><th>{escape(label)}</th>{''.join(texts)}</tr>")
-    text = f"Each trial: the time to a validation accuracy of {100 * study.sweep.target:g} %, or else the validation accuracy "
-    text += "that it came to at the end (of a task without accuracy, the loss). In bold: chosen. "
+    text = f"For each trial: the time to a validation accuracy of {100 * study.sweep.target:g} %; if it was not reached, the "
+    text += "validation accuracy at the end (for a task without accuracy, the loss). Bold: the chosen trial. "
     return (
         f'<section class="card"><h2>Tuning: {escape(tuned_names(study.sweep))}</h2><p class="how">{escape(text)}'
         f"<code>{escape(study.command)}</code></p><details><summary>All trials</summary>"
@@ -109,10 +109,10 @@ def _scored(score: Score | None, chosen: bool) -> str:
 
 
 def titled(measure: Measure) -> str:
-    """A figure with its unit: "accuracy (%)"."""
+    """Return a measure's title with its unit: "accuracy (%)"."""
     return f"{measure.title} ({measure.unit})" if measure.unit else measure.title
 
 
 def tuned_names(sweep: Sweep) -> str:
-    """What is tuned: "learning rate, fill"."""
+    """Return the names of the tuned keys: "learning rate, fill"."""
     return ", ".join(map(short_name, sweep.tune.candidates[0])) if sweep.tune else ""

@@ -1,26 +1,26 @@
-"""How far apart d-psgd keeps its models, from the mixing matrices and three numbers about the gradients.
+"""Predict the consensus distance of d-psgd from the mixing matrices and three numbers about the gradients.
 
-Each peer's gradient is taken to be that of the fleet at the average model, plus a difference of its own that stays, plus noise
-that is new at every step. Then the distances Delta of the models from their mean follow a linear recursion, which for
-x <- W x - eta g (combine then adapt) reads
+The model: each peer's gradient is the fleet's gradient at the average model, plus a constant difference of its own, plus
+noise that is new at every step. The distances Delta of the models from their mean then follow a linear recursion; for
+x <- W x - eta g (combine then adapt) it is
 
     Delta(t+1) = W Delta(t) - eta (difference + pull Delta + noise)
 
 and the expected consensus distance is eta^2 (sigma^2 N(t) + zeta^2 Z(t)): sigma^2 is the noise's squared length, zeta^2 that of
-the differences (means over the peers), N and Z depend on the mixing alone. For a symmetric W that stays, with eigenvalues l_k
-beside the 1 of the mean, they end at
+the differences (means over the peers); N and Z depend on the mixing only. For a constant symmetric W, with eigenvalues l_k
+besides the 1 of the mean, they converge to
 
     N = 1/n sum_k 1 / (1 - l_k^2)              Z = 1/(n-1) sum_k 1 / (1 - l_k + eta pull)^2
 
-Both are exact for `quadratic`, whose pull is 1, with 1 - (l_k - eta pull)^2 below the line of N. Elsewhere `pull` says how
-strongly a peer's own data pull it back, the further it is from the mean, to where its own loss is lowest; there noise is
-taken to feel none, since it points everywhere and most directions are flat.
+Both are exact for `quadratic`, whose pull is 1, with 1 - (l_k - eta pull)^2 as the denominator of N. For other tasks `pull` is
+the strength, per distance from the mean model, with which a peer's own data pull its model towards its own minimum; the noise
+is assumed to feel no pull, since it has all directions and most directions are flat.
 
 The recursion for the noise is that of Xiao, Boyd and Kim, "Distributed average consensus with least-mean-square deviation"
 (2007), which has n N as the steady-state deviation; with adapt then combine N is (1/n_W - 1/n) / (1 - decay) for the
 effective neighbours n_W of Vogels, Hendrikx and Jaggi 2022 (arXiv 2206.03093) at decay (1 - eta pull)^2. The differences'
-fixed point is that of D-PSGD on quadratics. Departures: differences are taken to lie on the peers at random; in combine then
-adapt their pull is taken at the new model, which has the same fixed point and cannot overshoot.
+fixed point is that of D-PSGD on quadratics. Departures: the differences are assumed to be assigned to the peers at random; in
+combine then adapt their pull is taken at the new model, which has the same fixed point and cannot overshoot.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 DRAWS = 32
-"""Minibatches of each peer that the statistics are taken from."""
+"""Number of minibatches of each peer from which the statistics are computed."""
 SYMMETRIC = 1e-12
 
 
 class Gains(NamedTuple):
-    """What the mixing makes of gradients that differ: the consensus distance over eta^2 and their squared length."""
+    """The consensus distance per eta^2 and per squared length of the noise (N) and of the differences (Z)."""
 
     noise: np.ndarray
     """N after 0, 1, ..., steps steps, float64 [steps + 1]."""
     difference: np.ndarray
-    """Z after as many."""
+    """Z after 0, 1, ..., steps steps, float64 [steps + 1]."""
 
 
 class Gradients(NamedTuple):
-    """What the peers' gradients have in them beside the fleet's own, as squared lengths, means over the peers."""
+    """Noise and differences of the peers' gradients as squared lengths, and the pull; means over the peers."""
 
     noise: float
-    """sigma^2: of a minibatch's gradient about that of all the peer's data."""
+    """sigma^2: squared distance of a minibatch's gradient from the gradient of all the peer's data."""
     difference: float
-    """zeta^2: of the peers' gradients about their mean, at the same model."""
+    """zeta^2: squared distance of the peers' gradients from their mean, at the same model."""
     pull: float
-    """By how much a peer's gradient grows with its distance from the mean model, along that distance; 0 or more."""
+    """Growth of a peer's gradient per distance from the mean model, along that distance; 0 or more."""
 
 
 def gains(
@@ -69,9 +69,9 @@ def gains(
     noise_pull: float = 0.0,
     adapt_first: bool = False,
 ) -> Gains:
-    """The gains of d-psgd over so many steps from equal models, for W [n, n], or a schedule whose rounds are the steps.
+    """Return the gains of d-psgd over `steps` steps from equal models, for W [n, n] or a schedule with one round per step.
 
-    `rate` is the learning rate eta; `adapt_first` tells "adapt-then-combine" from "combine-then-adapt".
+    `rate` is the learning rate eta; `adapt_first` is true for "adapt-then-combine", false for "combine-then-adapt".
     """
     if isinstance(mixing, Schedule) and mixing.period == 1:
         mixing = mixing.matrix(0)
@@ -81,15 +81,15 @@ def gains(
 
 
 def predicted(found: Gains, gradients: Gradients, rate: float) -> np.ndarray:
-    """The expected consensus distance after 0, 1, ... steps, float64 [steps + 1]."""
+    """Return the expected consensus distance after 0, 1, ... steps, float64 [steps + 1]."""
     return rate**2 * (gradients.noise * found.noise + gradients.difference * found.difference)
 
 
 def measured_gradients(problem: Problem, weights: np.ndarray, batch_size: int, seed: int = 0) -> Gradients:
-    """The three numbers at the models float32 [peers, size] of a fleet, from 32 minibatches of each peer.
+    """Measure noise, difference and pull at the models of a fleet, float32 [peers, size], from 32 minibatches per peer.
 
-    Noise and differences are those at the average model; the pull compares each peer's gradient there with that at its own
-    model, on the same minibatches.
+    Noise and differences are measured at the average model; the pull compares each peer's gradient there with the one at
+    its own model, on the same minibatches.
     """
     average = weights.mean(axis=0, dtype=np.float64).astype(np.float32)
     peers, size = weights.shape
@@ -107,7 +107,7 @@ def measured_gradients(problem: Problem, weights: np.ndarray, batch_size: int, s
         within[peer] = (squares - float(here[peer] @ here[peer])) * DRAWS / (DRAWS - 1)
     noise = float(within.mean())
     apart = here - here.mean(axis=0)
-    difference = float((apart**2).sum()) / peers - noise / DRAWS * (peers - 1) / peers  # what the draws alone would show
+    difference = float((apart**2).sum()) / peers - noise / DRAWS * (peers - 1) / peers  # less the part caused by sampling
     grown, distance = there - here, weights - average
     grown -= grown.mean(axis=0)
     length = float((distance**2).sum())
@@ -116,7 +116,7 @@ def measured_gradients(problem: Problem, weights: np.ndarray, batch_size: int, s
 
 
 def _of_spectrum(mixing: np.ndarray, steps: int, rate: float, pull: float, noise_pull: float, adapt_first: bool) -> Gains:
-    """Each eigenvector goes its own way."""
+    """Return the gains for a constant symmetric W, with one recursion per eigenvalue."""
     n = len(mixing)
     values = np.linalg.eigvalsh(mixing)
     kept = np.delete(values, np.argmin(np.abs(values - 1.0)))
@@ -137,7 +137,7 @@ def _of_spectrum(mixing: np.ndarray, steps: int, rate: float, pull: float, noise
 def _of_rounds(
     mixing: np.ndarray | Schedule, steps: int, rate: float, pull: float, noise_pull: float, adapt_first: bool
 ) -> Gains:
-    """The whole covariance, and the whole response to differences that stay, [n, n] each, round by round."""
+    """Return the gains for any rounds: the covariance of the noise and the response to the differences, [n, n], per round."""
     round_of = _rounds(mixing)
     n = mixing.n if isinstance(mixing, Schedule) else len(mixing)
     apart = np.eye(n) - 1.0 / n
@@ -159,7 +159,7 @@ def _of_rounds(
 
 
 def _rounds(mixing: np.ndarray | Schedule) -> Callable[[int], csr_array]:
-    """The sparse matrix of each round; those of a schedule that repeats are made once."""
+    """Return the function from a round to its sparse matrix; the matrices of a periodic schedule are made once."""
     from scipy.sparse import csr_array
 
     if not isinstance(mixing, Schedule):
@@ -173,5 +173,5 @@ def _rounds(mixing: np.ndarray | Schedule) -> Callable[[int], csr_array]:
 
 
 def _apart(values: np.ndarray) -> np.ndarray:
-    """Each column less its mean."""
+    """Return the values with the mean of each column subtracted."""
     return np.asarray(values - values.mean(axis=0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import msgspec
 
 from grapevine.experiments.config.errors import ConfigError, show_value
 from grapevine.experiments.config.experiment import Experiment
+from grapevine.experiments.config.menus import LISTS, MENUS, name_of
 
 LABEL = "label"
 SEED = "seed"
@@ -126,9 +127,17 @@ def too_many(runs: int, source: str, key: str) -> ConfigError:
 
 def _axis(name: str, given: Any, source: str) -> Axis:
     values = read_list(f"sweep.{name}", given, source)
+    if name in MENUS and any(isinstance(value, str) for value in values):
+        bare = all(isinstance(value, str) for value in values)
+        cure = f'write "{name}.name" = {show_value(values)}' if bare else 'write {name = "..."} for each that is a name alone'
+        word = next(show_value(value) for value in values if isinstance(value, str))
+        raise ConfigError(source, f"sweep.{name}", problem=f"{word} is no table", cure=cure)
     labelled = [isinstance(value, Mapping) and LABEL in value for value in values]
     if not any(labelled):
-        return Axis(name, tuple(Choice(value, {name: value}) for value in values))
+        shown = _labels(values) if name in MENUS or name in LISTS else values
+        return Axis(
+            name, tuple(Choice(*pair) for pair in zip(shown, ({name: _laid(name, value)} for value in values), strict=True))
+        )
     where = f"sweep.{name}"
     if not all(labelled):
         bare = values[labelled.index(False)]
@@ -144,6 +153,42 @@ def _axis(name: str, given: Any, source: str) -> Axis:
     return Axis(name, choices)
 
 
+def _labels(values: Sequence[Any]) -> list[Any]:
+    """What tables call each of several values of a part: one from Python by its name, with its fields where names are alike."""
+    names = [value if _is_plain(value) and not isinstance(value, list) else _called(value) for value in values]
+    for place, value in enumerate(values):
+        if isinstance(value, msgspec.Struct) and names.count(_called(value)) > 1:
+            names[place] = f"{_called(value)} ({_differing(value)})" if _differing(value) else _called(value)
+    return [
+        f"{name} {names[: place + 1].count(name)}" if isinstance(name, str) and names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _called(part: Any) -> str:
+    """The name of a part, or those of a list of parts; a graph or schedule from Python by its own, where it has one."""
+    if isinstance(part, list | tuple):
+        return " and ".join(each["name"] if isinstance(each, Mapping) else _called(each) for each in part) or "none"
+    return name_of(part) if isinstance(part, msgspec.Struct) else getattr(part, "name", "") or type(part).__name__.lower()
+
+
+def _differing(part: msgspec.Struct) -> str:
+    """The fields of a part that are not as by default, in words."""
+    fields = [field for field in msgspec.structs.fields(type(part)) if getattr(part, field.name) != field.default]
+    return ", ".join(f"{field.encode_name} = {show_value(getattr(part, field.name))}" for field in fields)
+
+
+def _laid(key: str, value: Any) -> Any:
+    """A value as a file would write it; a part that no file can hold as it is."""
+    if key in LISTS and isinstance(value, list | tuple):
+        return [part if _is_plain(part) else LISTS[key].table(part) or part for part in value]
+    return value if _is_plain(value) or key not in MENUS else MENUS[key].table(value) or value
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | list | Mapping)
+
+
 def _named(value: Mapping[str, Any], where: str, source: str) -> Choice:
     label = value[LABEL]
     if not isinstance(label, str) or not label.strip():
@@ -156,7 +201,7 @@ def _named(value: Mapping[str, Any], where: str, source: str) -> Choice:
     if SEED in settings:
         cure = "vary it as a list of its own: seed = [1, 2, 3]"
         raise ConfigError(source, where, problem=f"{show_value(label)} sets the seed", cure=cure)
-    return Choice(label, _dotted(settings))
+    return Choice(label, {key: _laid(key, part) for key, part in _dotted(settings).items()})
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from grapevine.experiments.tasks import Problem
 from grapevine.experiments.tasks.base import HeldOut
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.threads import one_thread
-from grapevine.peer.strategies import Solo
+from grapevine.peer.strategies import Strategy
 
 TRIED_STEPS = 100
 """Steps, of all peers together, that are carried out in virtual time to learn how fast this machine is; 3 of each at least."""
@@ -78,7 +78,7 @@ def without(sweep: Sweep, invalid: Mapping[int, Invalid]) -> Sweep:
 def no_solo(sweep: Sweep) -> str:
     """In words, that strategies are compared and none of them is `solo`; "" where that is not so."""
     strategies = {type(cell.points[0].experiment.strategy) for cell in sweep.cells}
-    if len(strategies) < 2 or Solo in strategies:
+    if len(strategies) < 2 or any(strategy.shares == "nothing" for strategy in strategies):
         return ""
     return (
         'strategies are compared, and none of them is "solo": without it nobody can tell what exchanging anything brings; '
@@ -90,7 +90,9 @@ class Timing:
     """Estimates the real time of runs from a few steps of some of them, carried out in virtual time on this machine."""
 
     def __init__(self) -> None:
-        self._seconds: dict[tuple[int, str], tuple[float, float]] = {}  # (peers, strategy) -> of a peer-step, of a score
+        self._seconds: dict[
+            tuple[int, type[Strategy]], tuple[float, float]
+        ] = {}  # (peers, strategy) -> of a peer-step, of a score
 
     def run_s(self, fleet: Fleet) -> float:
         """About how many real seconds a run takes, its start included, if no accuracy stops it before."""
@@ -105,7 +107,7 @@ class Timing:
 
     def _of(self, fleet: Fleet) -> tuple[float, float]:
         experiment = fleet.experiment
-        key = experiment.peers, str(type(experiment.strategy).__struct_config__.tag)
+        key = experiment.peers, type(experiment.strategy)
         if key not in self._seconds and len(self._seconds) < MOST_TRIED:
             _step_s(fleet, 1)  # what is made at the first use does not count
             steps = max(3, TRIED_STEPS // experiment.peers)
@@ -156,8 +158,7 @@ class _Builder:
 
     def build(self, experiment: Experiment, fleets: list[Fleet]) -> None:
         """Build it, unless one like it was built before; the first fleet of a list is kept there."""
-        document = experiment.document()
-        key = repr({part: value for part, value in document.items() if part not in ("name", "optimizer", "record")})
+        key = experiment.alike({*experiment.__struct_fields__} - {"name", "optimizer", "record"})
         if key in self._built:
             return
         fleet = build(experiment, make_problem=self.problem)
@@ -166,10 +167,9 @@ class _Builder:
             fleets.append(fleet)
 
     def problem(self, experiment: Experiment) -> Problem:
-        document = experiment.document()
         strategy = experiment.strategy
         needs = strategy.hubs, strategy.held_out_share, strategy.probe_samples, sorted(strategy.asked)
-        key = repr([document[part] for part in ("task", "partition", "peers", "seed")] + [needs])
+        key = f"{experiment.alike(('task', 'partition', 'peers', 'seed'))} {needs}"
         if key not in self._problems:
             if len(self._problems) >= 64:  # data of many shapes: those of long ago will hardly come again
                 del self._problems[next(iter(self._problems))]

@@ -100,14 +100,19 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
     `settings` ("table.key" -> value) are laid over the file, the swept values over these, what is tuned over all. Raises
     ConfigError where one of the runs could not be, so that nothing starts then.
     """
-    source = str(path)
-    document = toml.read_document(path, source)
+    return plan_sweep(toml.read_document(path, str(path)), str(path), path.parent, settings or {})
+
+
+def plan_sweep(given: Mapping[str, Any], source: str, folder: Path, settings: Mapping[str, Any]) -> Sweep:
+    """The same for a document, of which `source` is what errors call it and `folder` where its paths begin; parts of it and
+    of its lists may be values from Python."""
+    document = dict(given)
     blocks, options = read_blocks(document.pop("sweep", None), source)
     _refuse_too_many(blocks, 0, source)
     tune = read_tune(document.pop("tune", None), {key for axes in blocks for key in _keys(axes)}, source)
     _refuse_too_many(blocks, len(tune.candidates) if tune else 0, source)
     combinations = [combination for axes in blocks for combination in _combinations(axes)]
-    reader = _Reader(path, document, settings or {})
+    reader = _Reader(document, source, folder, settings)
     points: dict[tuple[tuple[str, str], ...], list[tuple[Point, dict[str, Any]]]] = {}
     names = _names([_shown(combination) for combination in combinations], source)
     for name, combination in zip(names, combinations, strict=True):
@@ -126,21 +131,22 @@ def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
 
 
 class _Reader:
-    """Turns settings into experiments of one file."""
+    """Turns settings into experiments of one document."""
 
-    def __init__(self, path: Path, document: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, document: Mapping[str, Any], source: str, folder: Path, settings: Mapping[str, Any]) -> None:
         self.document = document
+        self.source = source
+        self.folder = folder
         self.settings = anchor_settings(settings, Path())
 
     def read(self, laid: Mapping[str, Any], tried: Mapping[str, Any]) -> Experiment:
-        """The file with what is swept on top, and what is tuned on that; an error says which table brought it in."""
-        chosen = anchor_settings({**laid, **tried}, self.path.parent)
+        """The document with what is swept on top, and what is tuned on that; an error says which table brought it in."""
+        chosen = anchor_settings({**laid, **tried}, self.folder)
         try:
-            return Experiment.from_document(self.document, str(self.path), self.path.parent, {**self.settings, **chosen})
+            return Experiment.from_document(self.document, self.source, self.folder, {**self.settings, **chosen})
         except ConfigError as error:
             if error.source == SOURCE and concerns(chosen, error.key):
-                error.source = f"{self.path}: [{'tune' if concerns(tried, error.key) else 'sweep'}]"
+                error.source = f"{self.source}: [{'tune' if concerns(tried, error.key) else 'sweep'}]"
             raise
 
 

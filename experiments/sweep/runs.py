@@ -8,16 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from grapevine.experiments.config.experiment import Experiment
+from grapevine.experiments.config.fields import read_struct
+from grapevine.experiments.config.overrides import FROM, is_reference
+from grapevine.experiments.config.own_parts import reference_of
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.result import Result
+from grapevine.experiments.run import run_experiment
 from grapevine.experiments.sweep.eta import left_s
 from grapevine.experiments.sweep.plan import Point
 from grapevine.experiments.worlds.interrupt import signal_name
@@ -83,9 +89,12 @@ def _ending(folder: Path, experiment: Experiment) -> ExitStatus:
     """How the run of exactly this experiment ended that a folder holds; INCOMPLETE where it holds none."""
     try:
         result = Result.read(folder)
-        if not result.summary.get("completed") or Experiment.parse(result.experiment_toml) != experiment:
+        if not result.summary.get("completed") or not _is_of(result, experiment):
             return ExitStatus.INCOMPLETE
         result.check()
+        code, before = experiment.code(), result.manifest.get("code") or {}
+        if code != before or None in code.values():  # a part of the user's own is no longer the same, or may not be
+            return ExitStatus.INCOMPLETE
     except (ValueError, OSError):
         return ExitStatus.INCOMPLETE
     unasked = result.summary.get("peers_lost_unasked")
@@ -94,27 +103,118 @@ def _ending(folder: Path, experiment: Experiment) -> ExitStatus:
     return ExitStatus.LOST if unasked else ExitStatus.DONE
 
 
-class Floor:
-    """The runs that wait, the runs that go, and what became of the others."""
+def _is_of(result: Result, experiment: Experiment) -> bool:
+    """Whether a run was of exactly this experiment.  Raises ValueError where its folder is damaged.
 
-    def __init__(
-        self, points: Sequence[Point], out: Path, jobs: int, command: Command, later: Sequence[Point], phase: str
-    ) -> None:
+    No module is imported for that: a folder may come from anybody, and the experiment itself has the classes.
+    """
+    before = dict(result.experiment_document)
+    for key, value in before.items():
+        if isinstance(value, list):
+            now = [*getattr(experiment, key, ()), *[None] * len(value)]
+            before[key] = [_known_part(table, part) for table, part in zip(value, now, strict=False)]
+        else:
+            before[key] = _known_part(value, getattr(experiment, key, None))
+    return Experiment.from_document(before) == experiment
+
+
+def _known_part(table: Any, now: Any) -> Any:
+    """The part of a user's own that a table describes, if its class is that of the part `now`; else a table that names no part.
+    What names no class is answered as it is."""
+    if not isinstance(table, dict) or not is_reference(table.get("name")):
+        return table
+    if table["name"] != reference_of(type(now)):
+        return {}
+    fields = {name: value for name, value in table.items() if name not in ("name", FROM)}
+    return read_struct(type(now), fields, "", table["name"], limits=False)
+
+
+class _Floor:
+    """The runs that wait, and what became of those that are over: what is complete already is skipped."""
+
+    def __init__(self, points: Sequence[Point], out: Path, later: Sequence[Point], phase: str) -> None:
         self.runs = len(points)
         self.phase = phase
         self.later = later
         self.out = out
-        self.jobs = jobs
-        self.command = command
         self.attempts: dict[str, Attempt] = {}
-        self.running: dict[str, tuple[Point, subprocess.Popen[bytes], float]] = {}
         self.waiting: deque[Point] = deque()
+        self.on_interrupt: Callable[[], None] = lambda: None
+        """Called where a run that was carried out in this process took an interrupt for itself."""
         for point in points:
             if is_complete(out / point.name, point.experiment):
                 wall_s = Result.read(out / point.name).summary.get("wall_s") or 0.0
                 self.attempts[point.name] = Attempt(point, "skipped", "complete already", wall_s)
             else:
                 self.waiting.append(point)
+
+    def _progress(self, running: Sequence[tuple[Point, float]], jobs: int) -> SweepProgress:
+        """How far all is, where these runs began at those times (s, monotonic)."""
+        done = [(attempt.point.experiment.peers, attempt.wall_s) for attempt in self.attempts.values() if attempt.done]
+        spent = [(point.experiment.peers, time.monotonic() - began_s) for point, began_s in running]
+        waiting = [point.experiment.peers for point in (*self.waiting, *self.later)]
+        left = left_s(done, waiting, spent, jobs)
+        going = tuple(point for point, _ in running)
+        return SweepProgress(self.runs, tuple(self.attempts.values()), going, left, len(self.later), self.phase)
+
+    def _write_input(self, point: Point) -> Path:
+        file = self.out / "inputs" / f"{point.name}.toml"
+        file.write_text(point.experiment.to_toml(), encoding="utf-8")
+        return file
+
+
+class HereFloor(_Floor):
+    """Runs that are carried out in this process, one after the other."""
+
+    def __init__(self, points: Sequence[Point], out: Path, later: Sequence[Point], phase: str) -> None:
+        super().__init__(points, out, later, phase)
+        self.next: Point | None = None
+
+    def step(self) -> bool:
+        """Carry out the run that was announced by the last step, and announce the next; False when nothing is left."""
+        if self.next is not None:
+            self.attempts[self.next.name] = self._carry_out(self.next)
+        self.next = self.waiting.popleft() if self.waiting else None
+        return self.next is not None
+
+    def progress(self) -> SweepProgress:
+        return self._progress([(self.next, time.monotonic())] if self.next else [], 1)
+
+    def stop(self) -> None:
+        """Nothing goes on beside this."""
+
+    def _carry_out(self, point: Point) -> Attempt:
+        began_s = time.monotonic()
+        try:
+            self._write_input(point)
+            result, status = run_experiment(point.experiment, self.out / point.name, quiet=True)
+        except Exception as error:  # noqa: BLE001 - a user's own part may raise anything while it is put together
+            told = str(error) if isinstance(error, ValueError) else traceback.format_exception_only(error)[-1].strip()
+            return Attempt(point, "failed", told)
+        except KeyboardInterrupt:
+            self.on_interrupt()
+            return Attempt(point, "interrupted", "interrupted")
+        wall_s = time.monotonic() - began_s
+        if status is ExitStatus.DONE:
+            return Attempt(point, "completed", "", wall_s)
+        if status is ExitStatus.LOST:
+            return Attempt(point, LOST_PEERS, _losses(result), wall_s)
+        if status is ExitStatus.INTERRUPTED:
+            self.on_interrupt()
+            return Attempt(point, "interrupted", "interrupted", wall_s)
+        return Attempt(point, "failed", str(result.summary.get("reason")), wall_s)
+
+
+class Floor(_Floor):
+    """Runs that are carried out by processes of their own, several at a time."""
+
+    def __init__(
+        self, points: Sequence[Point], out: Path, jobs: int, command: Command, later: Sequence[Point], phase: str
+    ) -> None:
+        super().__init__(points, out, later, phase)
+        self.jobs = jobs
+        self.command = command
+        self.running: dict[str, tuple[Point, subprocess.Popen[bytes], float]] = {}
 
     def step(self) -> bool:
         """Note which runs have ended, start as many as there is room for; False when nothing is left."""
@@ -131,12 +231,7 @@ class Floor:
         return bool(self.running)
 
     def progress(self) -> SweepProgress:
-        done = [(attempt.point.experiment.peers, attempt.wall_s) for attempt in self.attempts.values() if attempt.done]
-        running = [(point.experiment.peers, time.monotonic() - began_s) for point, _, began_s in self.running.values()]
-        waiting = [point.experiment.peers for point in (*self.waiting, *self.later)]
-        going = tuple(point for point, _, _ in self.running.values())
-        left = left_s(done, waiting, running, self.jobs)
-        return SweepProgress(self.runs, tuple(self.attempts.values()), going, left, len(self.later), self.phase)
+        return self._progress([(point, began_s) for point, _, began_s in self.running.values()], self.jobs)
 
     def stop(self) -> None:
         """End what still runs: asked first, so that run folders become complete, and killed when that takes too long."""
@@ -157,9 +252,7 @@ class Floor:
         self.running.clear()
 
     def _start(self, point: Point) -> None:
-        file = self.out / "inputs" / f"{point.name}.toml"
-        file.write_text(point.experiment.to_toml(), encoding="utf-8")
-        command = list(self.command(file, self.out / point.name))
+        command = list(self.command(self._write_input(point), self.out / point.name))
         with open(self._log(point), "wb") as log:
             child = subprocess.Popen(
                 command,

@@ -12,11 +12,11 @@ from grapevine.experiments.config.errors import ConfigError, config_error
 from grapevine.experiments.exit_status import ExitStatus, worst
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.sweep.plan import Cell, Point, Sweep
-from grapevine.experiments.sweep.runs import Attempt, Command, Floor, SweepProgress, grapevine_run, is_complete
+from grapevine.experiments.sweep.runs import Attempt, Command, Floor, HereFloor, SweepProgress, grapevine_run, is_complete
 from grapevine.experiments.sweep.tune import Score, best, score_of
 from grapevine.experiments.worlds.interrupt import Interrupt
 
-__all__ = ["Attempt", "SweepOutcome", "SweepProgress", "carry_out", "is_complete", "run_sweep"]
+__all__ = ["Attempt", "SweepOutcome", "SweepProgress", "carry_out", "carry_out_trials", "is_complete", "run_sweep"]
 
 TUNING = "tuning"
 """The folder of the trials, inside the sweep's."""
@@ -43,10 +43,15 @@ def carry_out(
     sweep: Sweep,
     out: Path,
     jobs: int = 1,
-    command: Command = grapevine_run,
+    command: Command | None = grapevine_run,
     watch: Callable[[SweepProgress], None] = lambda progress: None,
 ) -> SweepOutcome:
-    """Tune what is to be tuned (under `out/tuning`), then run what is measured (under `out`), as `run_sweep` does."""
+    """Tune what is to be tuned (under `out/tuning`), then run what is measured (under `out`), as `run_sweep` does.
+
+    A sweep with parts that no other process can read is carried out in this one, one run after the other; ConfigError where
+    `jobs` asks for more.
+    """
+    command = None if _here(sweep, jobs) else command
     _claim(out)
     tuning = _Tuning(sweep, out / TUNING)
     tuning.carry_out(jobs, command, watch)
@@ -66,6 +71,33 @@ def carry_out(
     return SweepOutcome([measured[point.name] for point in points], trials, tuning.scores, status, tuning.cells)
 
 
+def carry_out_trials(
+    sweep: Sweep, out: Path, jobs: int = 1, watch: Callable[[SweepProgress], None] = lambda progress: None
+) -> SweepOutcome:
+    """Only tune, under the folder `out`; nothing is measured."""
+    tuning = _Tuning(sweep, out)
+    tuning.carry_out(jobs, None if _here(sweep, jobs) else grapevine_run, watch)
+    trials = [tuning.outcomes[trial.name] for cell in tuning.cells for trial in cell.trials]
+    idle = [Attempt(point, "not run") for point in sweep.points]
+    return SweepOutcome(idle, trials, tuning.scores, tuning.status, tuning.cells)
+
+
+def _here(sweep: Sweep, jobs: int) -> bool:
+    """Whether the runs have to be carried out in this process, since no other could read them."""
+    alone = [(key, point.experiment) for point in [*sweep.points, *sweep.trials] for key in point.experiment.here_alone()]
+    if alone and jobs > 1:
+        key, experiment = alone[0]
+        given = getattr(experiment, key)
+        cls = type(given[0] if isinstance(given, tuple) else given)
+        what = f"the {key} {cls.__module__}.{cls.__qualname__}"
+        problem = f"{jobs} runs at a time need processes of their own, which cannot have {what}"
+        cure = (
+            "define its class at the top level of a module (such as mine.py) and import it, or leave jobs = 1: then all runs "
+        )
+        raise ConfigError(key="jobs", value=jobs, problem=problem, cure=f"{cure}are carried out in this process")
+    return bool(alone)
+
+
 class _Tuning:
     """The trials of a sweep: those of the file, then those by which lists are widened whose best value lies at an end."""
 
@@ -77,7 +109,7 @@ class _Tuning:
         self.scores: list[list[Score | None]] = [[] for _ in sweep.cells]
         self.status = ExitStatus.DONE
 
-    def carry_out(self, jobs: int, command: Command, watch: Callable[[SweepProgress], None]) -> None:
+    def carry_out(self, jobs: int, command: Command | None, watch: Callable[[SweepProgress], None]) -> None:
         """Run all trials; widen and run on, until each best lies inside what was tried, or nothing wider is allowed."""
         trials, phase = self.sweep.trials, "tuning"
         while trials:
@@ -120,7 +152,7 @@ def run_sweep(
     points: Sequence[Point],
     out: Path,
     jobs: int = 1,
-    command: Command = grapevine_run,
+    command: Command | None = grapevine_run,
     watch: Callable[[SweepProgress], None] = lambda progress: None,
     later: Sequence[Point] = (),
     phase: str = "",
@@ -129,12 +161,15 @@ def run_sweep(
 
     Each point has `out/NAME` (its run folder), `out/inputs/NAME.toml` and `out/logs/NAME.log`. `watch` is told whenever
     something changes, and every so often in between; it is told of the `later` runs too. Ctrl-C ends the runs that are going
-    and leaves what is done.
+    and leaves what is done. Without a `command` the runs are carried out in this process, one after the other.
     Returns what became of each point, in their order, and the worst exit status of all.
     """
     _claim(out)
-    floor = Floor(points, out, jobs, command, later, phase)
+    floor: Floor | HereFloor = HereFloor(points, out, later, phase)
+    if command is not None:
+        floor = Floor(points, out, jobs, command, later, phase)
     with Interrupt() as interrupt:
+        floor.on_interrupt = interrupt.ask
         try:
             while floor.step() and not interrupt.requested:
                 watch(floor.progress())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,13 @@ class Collector:
         self.lateness_ms: list[float] = []
         self.staleness = [(0, 0)] * peers
         self.errors: dict[int, dict[str, int]] = {}
+        self.altered: dict[int, dict[str, int]] = {}  # by peers' wrappers
         self.lost: list[int] = []
         self.lost_unasked: list[int] = []  # those of them that the experiment's script did not end
         self.finished: set[int] = set()
+        self.absent: set[int] = set()  # peers that are no members now, but may be again
+        self.members_over_time: list[tuple[float, int]] = []  # emulated seconds, members from then on
+        self.first_steps = [0] * peers
         self.warnings: list[str] = []
         self.emulated_s = 0.0
         self.phase = "starting"
@@ -71,13 +75,16 @@ class Collector:
         """One peer at one record instant; once all living peers have reported it: the snapshot to score."""
         peer, time_s = report.peer, report.time_ns / 1e9
         self.steps[peer] = report.step
-        if not self._stepped and all(step or other in self.lost for other, step in enumerate(self.steps)):
+        self.first_steps[peer] = report.first_step
+        if not self._stepped and all(step or self._gone(other) for other, step in enumerate(self.steps)):
             self._stepped = True
             self.event("first_step", text="by now every peer has made its first step")
         if not math.isnan(report.train_loss):
             self.train_loss[peer] = report.train_loss
         self.staleness[peer] = report.staleness_sum, report.staleness_count
         self.errors[peer] = report.errors
+        if report.altered:
+            self.altered[peer] = report.altered
         self.emulated_s = max(self.emulated_s, time_s)
         if len(self.lateness_ms) < LATENESS_KEPT:
             self.lateness_ms.extend(report.lateness_ms)
@@ -122,7 +129,7 @@ class Collector:
         del self._open[index]
         self._write_links(reports)
         self.recorder.flush()
-        peers = sorted(peer for peer in reports if peer not in self.lost)
+        peers = sorted(peer for peer, report in reports.items() if report.member and peer not in self.lost)
         time_ns = max(report.time_ns for report in reports.values())
         return Evaluate(index, time_ns, peers) if peers else None
 
@@ -177,8 +184,35 @@ class Collector:
         if not asked:
             self.lost_unasked.append(peer)
         self.event("lost", peer=peer, text=why, **fields)
+        if self.members_over_time:
+            self._note_members()
         tasks = [self.complete(index) for index in sorted(self._open)]
         return [task for task in tasks if task is not None]
+
+    def begin_members(self, first: Collection[int]) -> None:
+        """Members will change: these are the first."""
+        self.absent = set(range(self.fleet.experiment.peers)) - set(first)
+        self.members_over_time = [(0.0, len(first))]
+
+    def join(self, peer: int, givers: Sequence[int], step: int) -> None:
+        """A peer is a member from now on, with the weights of these peers."""
+        self.absent.discard(peer)
+        whose = f"the weights of {peers_text(sorted(givers))}" if givers else "its own weights"
+        self._note_members()
+        self.event("join", peer=peer, text=f"peer {peer} is a member from step {step} on, with {whose}", step=step)
+
+    def leave(self, peer: int) -> None:
+        """A peer has said goodbye: it is not lost."""
+        self.absent.add(peer)
+        self._note_members()
+        self.event("leave", peer=peer, text=f"peer {peer} has left")
+
+    def _note_members(self) -> None:
+        count = self.fleet.experiment.peers - len(self.absent | set(self.lost))
+        self.members_over_time.append((max(self.emulated_s, self.clock_s()), count))
+
+    def _gone(self, peer: int) -> bool:
+        return peer in self.lost or peer in self.absent
 
     def event(self, kind: str, **fields: Any) -> None:
         """A line in the events of the run."""
@@ -235,7 +269,7 @@ class Collector:
             reason=reason,
             emulated_s=self.emulated_s,
             wall_s=wall_s,
-            steps=self.steps,
+            steps=[step - first for step, first in zip(self.steps, self.first_steps, strict=True)],
             bytes_sent=self.bytes_sent,
             messages_sent=self.messages_sent,
             weights=weights,
@@ -248,12 +282,16 @@ class Collector:
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
             peers_lost_unasked=sorted(self.lost_unasked),
+            peers_absent=sorted(self.absent - set(self.lost)),
+            members=self.members_over_time,
             records_unscored=self.left_out,
             links=[self._as_asked(link) for link in self.recorder.link_figures()],
             uplinks=self.fleet.plan.uplinks,
             downlinks=self.fleet.plan.downlinks,
             cables=self.fleet.plan.cables,
             loss_initial=self.loss_initial,
+            wrapped=self.fleet.wrapped,
+            altered=dict(sorted(sum(map(Counter, self.altered.values()), Counter()).items())),
             warnings=self.warnings,
         )
 

@@ -1,6 +1,6 @@
-"""A polite end: Ctrl-C, a terminal that closes and a termination request set a flag, and whoever runs ends in good order.
+"""Interrupts: Ctrl-C, a closed terminal and a termination request set a flag, on which a world ends its run in good order.
 
-What does not look at the flag in time, such as a strategy that never comes back, is broken off.
+Code that does not read the flag in time, such as a strategy that never returns, is ended by KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 1.0
-"""How long what may be broken off has for an end in good order."""
+"""The time after the first signal until `breaking_off` raises KeyboardInterrupt."""
 
 
 class Interrupt:
-    """While entered, those signals set `requested`; outside the main thread of the process it does nothing."""
+    """A context in which `SIGNALS` set `requested`; outside the main thread of the process it has no effect."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -28,7 +28,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -38,12 +38,12 @@ class Interrupt:
         self._before = {}
 
     def ask(self) -> None:
-        """Ask for the end from within the program."""
+        """Request the end from within the program."""
         self.requested = True
 
     @contextmanager
     def breaking_off(self) -> Iterator[None]:
-        """What runs inside is ended by KeyboardInterrupt where a second signal comes, or `GRACE_S` after the first."""
+        """Raise KeyboardInterrupt inside this context at a second signal, or `GRACE_S` after the first."""
         self._breakable = True
         if self.requested:
             self._arm()
@@ -53,10 +53,10 @@ class Interrupt:
             self._breakable = False
             self._disarm()
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again, self.requested = self.requested, True
         if self._breakable:
-            self._arm()  # again too: a bare `except:` may swallow the first
+            self._arm()  # at a second signal too: a bare `except:` may swallow the first KeyboardInterrupt
             if again:
                 raise KeyboardInterrupt
 
@@ -75,8 +75,8 @@ class Interrupt:
 
 
 def signal_name(number: int) -> str:
-    """SIGKILL for 9; a number where the signal has no name."""
+    """Return a signal's name, such as SIGKILL for 9, or its number if it has no name."""
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"signal {number}"  # one of the real-time signals, which have no names of their own
+        return f"signal {number}"  # a real-time signal, which has no name

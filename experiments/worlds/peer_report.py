@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from grapevine.experiments.fleet import mixing_rule
-from grapevine.peer.carrier import LinkCount
-from grapevine.peer.peer import Peer
+from grapevine.peer.counts import LinkCount
+from grapevine.peer.membership import Row, Rows
+from grapevine.peer.peer import CODEC_STREAM, Peer, Staleness
+from grapevine.peer.wrappers.wrapped import WrappedPeer
+from grapevine.topology import TimeVarying
+from grapevine.topology.schedules.living import OverLiving
 
 if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
 
 FINAL = -1
 """The index of the report that a peer makes when it has ended."""
+NOTHING = (0, 0)
 LATENESS_SAMPLES = 256  # of one report: enough for a 99th percentile, little enough for a pipe
 
 
@@ -61,6 +67,12 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     errors: dict[str, int]
     notes: dict[str, float] = {}
     """What the strategy has noted last, by name."""
+    altered: dict[str, int] = {}
+    """What the peer's wrappers have changed since the start."""
+    member: bool = True
+    """Whether the peer is a member at that instant; else its weights are not scored."""
+    first_step: int = 0
+    """How many of its steps were made before it became a member, or while it was none: by others."""
 
 
 class Reporter:
@@ -73,9 +85,9 @@ class Reporter:
         self.peer = peer
         self.sent = sent
         self.received = received
-        self._staleness = dict.fromkeys(received, (0, 0))
-        self._sent = dict.fromkeys(sent, (0, 0))
-        self._spread = dict.fromkeys(received, (0, 0))
+        self._staleness: dict[int, tuple[int, int]] = {}  # by neighbour, at the last report: steps, messages
+        self._sent: dict[int, tuple[int, int]] = {}  # bytes, messages
+        self._spread: dict[int, tuple[int, int]] = {}  # bytes, ns
 
     def report(self, index: int, now_ns: int, lateness_ns: list[int], errors: Counter[str]) -> Report:
         """Everything since the last report."""
@@ -95,18 +107,22 @@ class Reporter:
             sum(each.messages for each in stale),
             dict(errors.copy() + peer.errors),
             dict(peer.notes),
+            dict(peer.altered) if isinstance(peer, WrappedPeer) else {},
+            peer.member,
+            peer.first_step,
         )
 
     def _told(self, neighbour: int) -> bool:
-        """Whether to tell of a link: where rounds may use any of thousands, only of one that has carried something."""
-        if self.peer.rounds is None:
+        """Whether to tell of a link: where rounds or members change and may use any of thousands, only of one that has carried
+        something."""
+        if self.peer.rounds is None and not self.peer.members_change:
             return True
-        return self.sent[neighbour].bytes > self._sent[neighbour][0] or bool(self.received[neighbour].delays_ns)
+        return self.sent[neighbour].bytes > self._sent.get(neighbour, NOTHING)[0] or bool(self.received[neighbour].delays_ns)
 
     def _outgoing(self, neighbour: int) -> Outgoing:
         count = self.sent[neighbour]
-        now = count.bytes, count.messages
-        bytes_sent, sent = now[0] - self._sent[neighbour][0], now[1] - self._sent[neighbour][1]
+        now, before = (count.bytes, count.messages), self._sent.get(neighbour, NOTHING)
+        bytes_sent, sent = now[0] - before[0], now[1] - before[1]
         self._sent[neighbour] = now
         meter = self.peer.meters.get(neighbour)
         rate = meter.rate_bytes_per_s if meter is not None else None
@@ -115,11 +131,11 @@ class Reporter:
     def _incoming(self, neighbour: int) -> Incoming:
         count, staleness = self.received[neighbour], self.peer.staleness[neighbour]
         delays_ns, count.delays_ns = sorted(count.delays_ns), []
-        spread = count.spread_bytes, count.spread_ns
-        spread_bytes, spread_ns = spread[0] - self._spread[neighbour][0], spread[1] - self._spread[neighbour][1]
+        spread, before = (count.spread_bytes, count.spread_ns), self._spread.get(neighbour, NOTHING)
+        spread_bytes, spread_ns = spread[0] - before[0], spread[1] - before[1]
         self._spread[neighbour] = spread
         rate = spread_bytes / spread_ns * 1e9 if spread_ns else float("nan")
-        steps, used = self._staleness[neighbour]
+        steps, used = self._staleness.get(neighbour, NOTHING)
         self._staleness[neighbour] = staleness.steps, staleness.messages
         used = staleness.messages - used
         stale = (staleness.steps - steps) / used if used else float("nan")
@@ -144,7 +160,8 @@ def batch_generator(seed: int, peer: int) -> np.random.Generator:
 def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
     """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
     experiment = fleet.experiment
-    peer = Peer(
+    wrappers = [(place, each) for place, each in enumerate(experiment.wrappers) if each.stands_at(identity)]
+    peer = (WrappedPeer if wrappers else Peer)(
         identity,
         experiment.peers,
         fleet.mixing_of(identity),
@@ -160,8 +177,27 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
         mixing_rule(experiment) == "push-sum",
         fleet.problem.layout,
         fleet.problem.held_out[identity],
+        fleet.spaces,
+        np.random.default_rng([experiment.seed, CODEC_STREAM, identity]),
     )
+    if isinstance(peer, WrappedPeer):
+        peer.wear(wrappers, experiment.seed)
+    if fleet.membership is not None:
+        peer.members_change = True
+        for neighbour in fleet.graph.neighbors(identity):
+            peer.staleness.setdefault(neighbour, Staleness())
+        peer.member = identity in fleet.membership.first
+        peer.rounds = rounds_over(fleet.membership.schedule, experiment.seed, fleet.membership.first)
+        if experiment.strategy.membership == "by-step":
+            peer.rounds = Rows(peer, peer.rounds or Row(peer.mixing.copy()))
     peer.asks = experiment.strategy.asked
     peer.outputs, peer.probe_samples = fleet.problem.outputs, fleet.problem.probe
     peer.expected = experiment.strategy.expects(peer)
     return peer
+
+
+def rounds_over(schedule: TimeVarying | None, seed: int, living: Sequence[int]) -> OverLiving | None:
+    """The rounds of a schedule that is laid over the living; None where there is one graph for all rounds."""
+    if schedule is None:
+        return None
+    return OverLiving(schedule.plan(max(len(living), schedule.smallest), seed), living)

@@ -1,4 +1,4 @@
-"""How models are scored: the loss and accuracy of each peer and of their mean, on the test set and on the validation set."""
+"""Scores of models: the loss and accuracy of each peer and of their mean, on the test set and on the validation set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grapevine.experiments.results.outcome import consensus_distance
 
 
 class Evaluate(msgspec.Struct, array_like=True, tag=True, frozen=True):
-    """Score the snapshot with this index."""
+    """An order to score the snapshot with this index."""
 
     index: int
     time_ns: int
@@ -19,7 +19,7 @@ class Evaluate(msgspec.Struct, array_like=True, tag=True, frozen=True):
 
 
 class Score(msgspec.Struct, array_like=True, tag=True, frozen=True):
-    """The scores of one snapshot on the test set and on the validation set; lists go with `peers`."""
+    """The scores of one snapshot on the test set and on the validation set; lists are in the order of `peers`."""
 
     index: int
     time_ns: int
@@ -34,7 +34,7 @@ class Score(msgspec.Struct, array_like=True, tag=True, frozen=True):
 
 
 def score(problem: Any, weights: np.ndarray, task: Evaluate) -> Score:
-    """The scores of several peers' weights (float32 [k, size]) and of their mean, on the test and the validation set."""
+    """Score several peers' weights (float32 [k, size]) and their mean, on the test and the validation set."""
     mean = weights.mean(axis=0, dtype=np.float64).astype(np.float32)
     models = np.concatenate([weights, mean[None]])
     losses, accuracies = problem.evaluate(models, "test")

@@ -1,4 +1,4 @@
-"""What a strategy that raised is told to have done: the exception, and the line of the strategy's own file it came from."""
+"""A strategy's exception in one line: the exception, and the place in the strategy's own file that raised it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LONGEST = 300
 
 
 def told_fault(text: str, strategy: Any) -> str:
-    """A traceback in one line: "KeyError: 'x' (mine.py, line 12, in run)".
+    """Return a traceback in one line: "KeyError: 'x' (mine.py, line 12, in run)".
 
-    The line is the innermost one of the file that the strategy, or a strategy that it builds on, was written in; of another
-    file where none of them had a part in it.
+    The place is the innermost one in a file of the strategy or of a class that it inherits from; without such a place, the
+    innermost one of all.
     """
     last = text.rpartition(_BEGIN)[2].rstrip()
-    said = [line for line in last.splitlines() if line and not line.startswith(" ")]
-    exception = (said[0] if said else last.strip())[:_LONGEST]
+    unindented = [line for line in last.splitlines() if line and not line.startswith(" ")]
+    exception = (unindented[0] if unindented else last.strip())[:_LONGEST]
     frames = _FRAME.findall(last)
     if not frames:
         return exception
@@ -29,7 +29,7 @@ def told_fault(text: str, strategy: Any) -> str:
 
 
 def _files(strategy: Any) -> set[str]:
-    """Where the methods of a strategy and of its ancestors were written."""
+    """Return the files that define the methods of a strategy and of its base classes."""
     methods = [method for cls in type(strategy).__mro__ for method in vars(cls).values()]
     return {method.__code__.co_filename for method in methods if hasattr(method, "__code__")}
 

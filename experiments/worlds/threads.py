@@ -1,4 +1,4 @@
-"""One thread for whatever computes: sums of floating-point numbers depend on how they were shared out among threads."""
+"""Computation in one thread, because sums of floating-point numbers depend on their division among threads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 _BLAS = ("scipy_openblas{}64_", "scipy_openblas{}", "openblas{}64_", "openblas{}", "mkl{}")
-"""What a BLAS calls its two functions, `_get_num_threads` and `_set_num_threads` (MKL: `_get_max_threads`)."""
+"""Patterns of the names of a BLAS's `_get_num_threads` and `_set_num_threads` (MKL: `_get_max_threads`)."""
 
 
 @contextmanager
 def one_thread(modules: Iterable[str] = ()) -> Iterator[None]:
-    """Within, numpy's BLAS and torch compute in one thread; before that the `modules` are imported, which may load them.
+    """Import `modules`, which may load numpy's BLAS and torch, then let both compute in one thread inside this context.
 
-    Without it the digest of a virtual run would depend on the number of cores: OpenBLAS cuts a product of 512 x 961 and
-    961 x 960 numbers in other places for two threads than for one, torch a convolution.
+    Without it the digest of a virtual run would depend on the number of cores: with two threads OpenBLAS divides a product
+    of 512 x 961 and 961 x 960 numbers in other places than with one, and torch a convolution.
     """
     for module in modules:
         importlib.import_module(module)
@@ -34,7 +34,7 @@ def one_thread(modules: Iterable[str] = ()) -> Iterator[None]:
 
 
 def _switches() -> Iterator[tuple[int, Callable[[int], object]]]:
-    """The present number of threads of each that is loaded, and what sets it."""
+    """Yield the number of threads of each loaded library, and the function that sets it."""
     if (torch := sys.modules.get("torch")) is not None:
         yield torch.get_num_threads(), torch.set_num_threads
     for path in _loaded("blas", "mkl_rt"):
@@ -57,7 +57,7 @@ _LOOK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t
 
 
 def _loaded(*parts: str) -> list[str]:
-    """The shared libraries of this process with one of these in their names."""
+    """Return the paths of this process's shared libraries whose names contain one of `parts`."""
     paths: list[str] = []
 
     def look(library: Any, _size_bytes: int, _data: Any) -> int:

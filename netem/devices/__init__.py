@@ -1,1 +1,1 @@
-"""Devices: how long a peer's training steps take."""
+"""Devices: the duration of a peer's training steps."""

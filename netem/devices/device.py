@@ -1,4 +1,4 @@
-"""What a device is: how long one peer's training steps take."""
+"""A device: the duration of one peer's training steps."""
 
 import math
 
@@ -6,24 +6,24 @@ import msgspec
 
 
 class Device(msgspec.Struct, frozen=True):
-    """How long one peer's training steps take."""
+    """The speed of one peer's training steps."""
 
     samples_per_s: float = math.inf
-    """Samples a second; infinite = as fast as this machine is."""
+    """Samples a second; infinite = as fast as this machine."""
     overhead_ns: int = 0
     """Fixed cost of a step, ns."""
 
     def step_ns(self, batch_size: int, now_ns: int = 0, step: int | None = None) -> int:
-        """How long a step over `batch_size` samples takes that begins at `now_ns`; 0 = as fast as this machine is.
+        """Return the duration of a step over `batch_size` samples that begins at `now_ns`, ns; 0 = as fast as this machine.
 
-        `step` is its number, for devices that draw luck for each; None = an average one.
+        `step` is the step's number, for devices that draw a random number for each step; None = an average step.
         """
         return self.overhead_ns + round(batch_size * 1e9 / self.samples_per_s)
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """Which devices the peers are."""
+    """The devices of the peers."""
 
     def plan(self, peers: int, seed: int = 0) -> list[Device]:
-        """The device of each of `peers` peers, in their order; `seed` (0 or more) is for what they draw."""
+        """Return the devices of peers 0 to `peers` - 1; devices draw their random numbers from `seed`, 0 or more."""
         raise NotImplementedError

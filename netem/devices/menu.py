@@ -1,4 +1,4 @@
-"""How fast each peer computes: a step takes a fixed overhead and a time for each sample."""
+"""The menu of devices: a step takes a fixed overhead and a time for each sample."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from grapevine.netem.units import Duration, Speed, duration_ns, read, speed_samp
 
 
 class HostDevices(Devices, frozen=True, kw_only=True, tag="host"):
-    """As fast as this machine: nothing is emulated."""
+    """Every peer as fast as this machine: no emulation."""
 
     def plan(self, peers: int, seed: int = 0) -> list[Device]:
         return [Device()] * peers

@@ -1,1 +1,1 @@
-"""The kernel backend: the same networks carried by the Linux kernel's own shaping."""
+"""The kernel backend: the same networks, shaped by the Linux kernel."""

@@ -1,7 +1,7 @@
-"""Networks that the Linux kernel carries, brought up and taken down again; what a machine lacks for them.
+"""Set-up and removal of networks that the Linux kernel carries, and a check of the machine's requirements.
 
-The names of a run's namespaces tell whose they are, `gv-<process>-<its start>-<number>-p3`, so that what a killed launcher left
-can be recognised and removed; nothing else is touched, and nothing outside these namespaces is ever set up.
+The names of a run's namespaces hold their owner, `gv-<process>-<its start>-<number>-p3`, so that namespaces of a killed
+launcher can be recognised and removed. No other namespace is removed, and nothing outside these namespaces is changed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from grapevine.netem.kernel.plan import FORWARD, Command, commands, namespaces, 
 from grapevine.netem.networks.plan import NetworkPlan
 
 NAMES = Path("/run/netns")
-"""Where `ip netns` keeps its names."""
+"""The folder in which `ip netns` keeps its names."""
 _NAME = re.compile(r"(gv-(\d+)-(\d+)-\d+)-(?:hub|trial|p\d+)")
 _CLONE_NEWNET = 0x40000000
-_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))  # what sudo and cron leave out
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))  # folders that sudo and cron leave out
 _RUNS = itertools.count()
 _TRIALS = (
     ("veth", "ip", "link add eth0 type veth peer name eth1", "virtual Ethernet cards (kernel module veth)"),
@@ -41,13 +41,13 @@ _TRIALS = (
 
 
 class NamespaceError(Exception):
-    """The kernel refused a command: which, and in what words."""
+    """The kernel refused a command; the message holds the command and the kernel's words."""
 
 
 class Namespaces:
-    """A plan's network, up while entered, with every peer in the namespace `name(peer)`.
+    """A context in which a plan's network is up, with every peer in the namespace `name(peer)`.
 
-    Raises NamespaceError, with nothing left behind, where the kernel refuses a command.
+    Raises NamespaceError if the kernel refuses a command, after it has removed all namespaces again.
     """
 
     def __init__(self, plan: NetworkPlan, dilation: float = 1.0) -> None:
@@ -56,7 +56,7 @@ class Namespaces:
         self.commands = commands(plan, self.prefix, dilation)
 
     def name(self, peer: int) -> str:
-        """A peer's namespace, to be given to `enter`."""
+        """Return the name of a peer's namespace, for `enter`."""
         return f"{self.prefix}-p{peer}"
 
     def __enter__(self) -> Namespaces:
@@ -71,19 +71,19 @@ class Namespaces:
         self.undo()
 
     def undo(self) -> None:
-        """Take it down; what is gone already does not matter."""
+        """Remove the network's namespaces; those that are already gone are skipped."""
         remove([name for name in namespaces(self.plan, self.prefix) if (NAMES / name).exists()])
 
 
 def new_prefix() -> str:
-    """What the names of one more network of this process begin with."""
+    """Return a new prefix for the namespaces of one network of this process."""
     return f"gv-{os.getpid()}-{started(os.getpid())}-{next(_RUNS)}"
 
 
 def enter(name: str) -> None:
-    """Move the calling thread, and all that it starts from now on, into a namespace; sockets that are open stay where they are.
+    """Move the calling thread, and all that it starts from now on, into a namespace; open sockets stay in the old one.
 
-    Raises OSError without root, and where there is no such namespace.
+    Raises OSError without root, or if there is no such namespace.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with (NAMES / name).open("rb") as file:
@@ -93,7 +93,7 @@ def enter(name: str) -> None:
 
 
 def apply(steps: Sequence[Command]) -> None:
-    """Carry out commands in order, those of one tool and namespace by one process. Raises NamespaceError."""
+    """Run commands in order; one process runs successive commands of one tool and namespace. Raises NamespaceError."""
     for (tool, namespace), group in itertools.groupby(steps, lambda step: (step.tool, step.namespace)):
         lines = list(group)
         if tool in ("ip", "tc"):
@@ -108,12 +108,12 @@ def apply(steps: Sequence[Command]) -> None:
 
 
 def congestion_control() -> str:
-    """What this machine's TCP goes by, in new namespaces too: "cubic", "bbr", ..."""
+    """Return the congestion control of this machine's TCP, which new namespaces use too: "cubic", "bbr", ..."""
     return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
 
 
 def leftovers() -> dict[str, list[str]]:
-    """The namespaces of launchers that no longer run, by the prefix of their run."""
+    """Return the namespaces of launchers that no longer run, by the prefix of their run."""
     found: dict[str, list[str]] = {}
     for path in sorted(NAMES.iterdir()) if NAMES.is_dir() else ():
         match = _NAME.fullmatch(path.name)
@@ -132,27 +132,27 @@ def remove(names: Sequence[str]) -> None:
 
 
 def missing(plan: NetworkPlan) -> tuple[str, str] | None:
-    """What this machine lacks for the network of a plan, and the cure; None = nothing.
+    """Return the first thing that this machine lacks for a plan's network, and the cure; None = it lacks nothing.
 
-    It is tried out, in a namespace that is removed again.
+    The function tries the needed commands in a namespace, which it removes again.
     """
     if not sys.platform.startswith("linux"):
-        return "namespaces are Linux's", 'use backend = "userspace"'
+        return "namespaces exist on Linux only", 'use backend = "userspace"'
     absent = [tool for tool in ("ip", "tc") if shutil.which(tool, path=_PATH) is None]
     if absent:
-        return f"there is no program {' and no program '.join(absent)} here", "install it: apt install iproute2"
+        return f"this machine has no program {' and no program '.join(absent)}", "install it: apt install iproute2"
     if os.geteuid() != 0:
         return "only root may make namespaces", 'run it as root (sudo), or use backend = "userspace"'
-    return _tried(needs_netem(plan))
+    return _first_refusal(needs_netem(plan))
 
 
-def _tried(asked: str) -> tuple[str, str] | None:
-    """What the kernel refuses of all that is needed."""
+def _first_refusal(asked: str) -> tuple[str, str] | None:
+    """Try each needed command; return the first that the kernel refuses, and the cure."""
     name = f"{new_prefix()}-trial"
     try:
         apply([Command("ip", "", f"netns add {name}")])
     except NamespaceError as error:
-        return f"this system lets root make no namespaces: {error}", 'use backend = "userspace", or give it CAP_SYS_ADMIN'
+        return f"root cannot make namespaces on this system: {error}", 'use backend = "userspace", or give it CAP_SYS_ADMIN'
     try:
         for kind, tool, words, purpose in _TRIALS:
             if kind == "netem" and not asked:
@@ -162,8 +162,8 @@ def _tried(asked: str) -> tuple[str, str] | None:
             except NamespaceError as error:
                 cure = 'use a kernel that has it, or backend = "userspace"'
                 if kind == "netem":
-                    cure += ", or ask for rates alone (no delay, jitter or loss)"
-                return f"this kernel lacks what it takes for {purpose.format(asked=asked)}: {error}", cure
+                    cure += ", or set rates alone (no delay, jitter or loss)"
+                return f"this kernel does not support {purpose.format(asked=asked)}: {error}", cure
     finally:
         with contextlib.suppress(NamespaceError):
             remove([name])
@@ -171,7 +171,7 @@ def _tried(asked: str) -> tuple[str, str] | None:
 
 
 def _run(arguments: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    """One command, out of reach of the terminal's interrupt: a network is brought up whole or not at all."""
+    """Run one command in its own session, so that the terminal's interrupt cannot leave a network half set up."""
     return subprocess.run(
         arguments, input=text, capture_output=True, text=True, check=False, start_new_session=True,
         env={**os.environ, "PATH": _PATH, "LC_ALL": "C"},
@@ -184,12 +184,12 @@ def _refuse_failure(done: subprocess.CompletedProcess[str], command: Command) ->
 
 
 def _words(stderr: str) -> str:
-    """What a tool says, on one line, without where in its input it was."""
+    """Return a tool's error text on one line, without the line that gives the place in its input."""
     return " ".join(line.strip() for line in stderr.splitlines() if not line.startswith("Command failed")).rstrip(".")
 
 
 def started(process: int) -> str:
-    """When a process was started, in ticks since the machine was; "" where there is none (a zombie is none)."""
+    """Return a process's start, in ticks since the machine's start; "" if there is no such process, or it is a zombie."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:

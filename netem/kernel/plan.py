@@ -1,13 +1,13 @@
-"""A network as the Linux kernel carries it: the exact `ip` and `tc` commands, and what these cannot say.
+"""The `ip` and `tc` commands for a network that the Linux kernel carries, and a check for options that tc lacks.
 
-Every peer gets a network namespace of its own, and all are joined by a hub that routes. What a peer sends passes tc twice:
+Every peer has its own network namespace, and a hub routes between them. A peer's packets pass tc twice:
 
-- in its own namespace an htb class a neighbour holds the link's rate, under one parent that holds the uplink;
-- in the hub, on the way to the receiver, an htb class a sender shares the downlink, and a netem below it delays and loses.
+- in the sender's namespace: one htb class for each neighbour limits the link's rate, under one parent for the uplink;
+- in the hub, before the receiver: one htb class for each sender shares the downlink, and a netem below it delays and loses.
 
-So loss lies beyond the sender's own queue, where its TCP notices it as it would on a real network, and the rate comes before
-the delay. A rate counts the bytes of IP packets, as that of a line with `tcp` does; tc counts Ethernet's headers too, and is
-told 1514 / 1500 of the rate: exact for full packets, which are nearly all.
+So packets are lost after the sender's own queue, where its TCP notices the loss as on a real network, and the rate applies
+before the delay. A rate counts the bytes of IP packets, like the rate of a link with `tcp`; tc counts Ethernet's headers too,
+so the commands give it 1514 / 1500 of the rate: exact for full packets, which nearly all are.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from grapevine.netem.networks.plan import LinkSpec, NetworkPlan
 
 HUB_ADDRESS = "10.88.255.254"
 FORWARD = "sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'"
-"""What makes the hub a router."""
+"""The command that makes the hub a router."""
 MOST_PEERS = 65_000  # addresses in 10.88.0.0/16, and classes of one tc queue, which have 16 bits
 _FRAME_BYTES = PACKET_BYTES + 14  # with Ethernet's header
 _PARENT = "1:1"
-_BURST_NS = 1_000_000  # what a class may send at once after a pause: a timer that is late by less costs nothing
-_SEGMENT_NS = 50_000  # how long one buffer of several packets may take on its link
+_BURST_NS = 1_000_000  # a class may send this at once after a pause: a timer that is late by less costs no rate
+_SEGMENT_NS = 50_000  # the longest time that one buffer of several packets may take on its link
 _MOST_SEGMENTS = 44  # 64 KB
 _QUEUE_NS = 50_000_000  # before a downlink, where the round trip is shorter
-_NO_RATE = 12.5e9  # bytes/s, for what asks for no rate but needs a class: 100 Gbit/s
+_NO_RATE = 12.5e9  # bytes/s, for a class of a link without a rate: 100 Gbit/s
 
 
 class Command(NamedTuple):
-    """One command; as text it is what a person would type."""
+    """One command; `str()` gives the shell command."""
 
     tool: str
     """`ip`, `tc`, or `ip netns exec`."""
     namespace: str
-    """Where; "" = where the launcher is."""
+    """The namespace in which it runs; "" = the launcher's."""
     words: str
 
     def __str__(self) -> str:
@@ -51,39 +51,39 @@ class Command(NamedTuple):
 
 
 def commands(plan: NetworkPlan, prefix: str, dilation: float = 1.0) -> list[Command]:
-    """What brings the network of a plan up, in order, in namespaces whose names begin with `prefix`.
+    """Return the commands that set up a plan's network, in order, in namespaces whose names begin with `prefix`.
 
-    With a `dilation` above 1 rates are so much lower and delays so much longer. Raises ValueError, as `refuse` does.
+    `dilation` divides rates and multiplies delays. Raises ValueError like `refuse`.
     """
     refuse(plan)
     peers = range(len(plan.uplinks))
-    told = [Command("ip", "", f"netns add {name}") for name in namespaces(plan, prefix)]
-    told += _hub(prefix)
+    steps = [Command("ip", "", f"netns add {name}") for name in namespaces(plan, prefix)]
+    steps += _hub(prefix)
     for peer in peers:
-        told += _wire(plan, prefix, peer, dilation)
+        steps += _wire(plan, prefix, peer, dilation)
     for peer in peers:
-        told += _sending(plan, namespace(prefix, peer), peer, dilation)
-        told += _receiving(plan, namespace(prefix, None), peer, dilation)
-    return told
+        steps += _sending(plan, namespace(prefix, peer), peer, dilation)
+        steps += _receiving(plan, namespace(prefix, None), peer, dilation)
+    return steps
 
 
 def namespace(prefix: str, peer: int | None) -> str:
-    """The name of a peer's namespace; None = of the hub's."""
+    """Return the name of a peer's namespace; None = the hub's."""
     return f"{prefix}-hub" if peer is None else f"{prefix}-p{peer}"
 
 
 def namespaces(plan: NetworkPlan, prefix: str) -> list[str]:
-    """All namespaces of a network."""
+    """Return the names of all namespaces of a network."""
     return [namespace(prefix, None), *(namespace(prefix, peer) for peer in range(len(plan.uplinks)))]
 
 
 def address(peer: int) -> str:
-    """Where a peer is found, from within any namespace of its network."""
+    """Return a peer's IP address, valid in every namespace of its network."""
     return f"10.88.{(peer + 1) >> 8}.{(peer + 1) & 255}"
 
 
 def carried_by_kernel(plan: NetworkPlan) -> NetworkPlan:
-    """The same network, for whose links userspace does nothing. Raises ValueError, as `refuse` does."""
+    """Return the same network with every link left to the kernel. Raises ValueError like `refuse`."""
     refuse(plan)
     known: dict[LinkSpec, LinkSpec] = {}
     for spec in plan.links.values():
@@ -93,19 +93,19 @@ def carried_by_kernel(plan: NetworkPlan) -> NetworkPlan:
 
 
 def needs_netem(plan: NetworkPlan) -> str:
-    """What of the network takes sch_netem, in words such as "delay and loss"; "" = nothing does."""
+    """Return the options of the network that need sch_netem, such as "delay and loss"; "" = none."""
     asked = [name for name in ("delay", "jitter", "loss") if any(_asks(spec, name) for spec in plan.links.values())]
     return " and ".join(asked)
 
 
 def refuse(plan: NetworkPlan) -> None:
-    """Raises ValueError where the kernel has no words for what was asked."""
+    """Raise ValueError if tc cannot express the network."""
     if len(plan.uplinks) > MOST_PEERS:
-        raise ValueError(f"{len(plan.uplinks)} peers are more than the {MOST_PEERS} that it has addresses for")
+        raise ValueError(f"it has addresses for {MOST_PEERS} peers, fewer than {len(plan.uplinks)}; use fewer peers")
     if plan.cables:
-        raise ValueError('each of its links has a way of its own, and cables are shared; use backend = "userspace"')
+        raise ValueError('it cannot let links share cables; use backend = "userspace"')
     if plan.up_profiles or plan.down_profiles:
-        raise ValueError('tc holds uplinks and downlinks as they are, and these change over time; use backend = "userspace"')
+        raise ValueError('tc cannot change uplinks and downlinks over time; use backend = "userspace"')
     for (source, target), spec in plan.links.items():
         why = _beyond(spec)
         if why:
@@ -113,14 +113,14 @@ def refuse(plan: NetworkPlan) -> None:
 
 
 def _beyond(spec: LinkSpec) -> str:
-    """What tc cannot do of a link, and what to use instead."""
+    """Return the option of a link that tc lacks, with the cure; "" = none."""
     instead = 'use backend = "userspace"'
     if spec.profile_law is not None or spec.profile is not None or spec.changes:
-        return f'tc holds a link as it is, and this one changes over time; {instead}, or a network that stays ("uniform")'
+        return f'tc cannot change a link over time; {instead}, or a network of steady links ("uniform")'
     if spec.tcp != "none":
-        return f"the kernel sends with its own TCP, so there is none to model; leave tcp out, or {instead}"
+        return f"the kernel uses its own TCP, not a model; leave tcp out, or {instead}"
     if spec.jitter_correlation:
-        return f"netem draws jitter anew for each packet, whatever correlation it is given; leave it out, or {instead}"
+        return f"netem ignores its jitter correlation; leave jitter_correlation out, or {instead}"
     return ""
 
 
@@ -141,7 +141,7 @@ def _hub(prefix: str) -> list[Command]:
 
 
 def _wire(plan: NetworkPlan, prefix: str, peer: int, dilation: float) -> list[Command]:
-    """A pair of virtual Ethernet cards between a peer and the hub, and the ways to both."""
+    """Return the commands for a pair of virtual Ethernet cards between a peer and the hub, and the routes to both."""
     own, hub, card = namespace(prefix, peer), namespace(prefix, None), f"p{peer}"
     segments = _segments(plan, peer, dilation)
     return [
@@ -156,12 +156,12 @@ def _wire(plan: NetworkPlan, prefix: str, peer: int, dilation: float) -> list[Co
 
 
 def _segments(plan: NetworkPlan, peer: int, dilation: float) -> int:
-    """How many packets TCP may hand over as one: few enough to be sent in no time, and one where any may be lost."""
+    """Return how many packets TCP may hand over as one buffer: at most 50 us of the slowest link; 1 if a link loses packets."""
     specs = {target: plan.links[peer, target] for target in _neighbours(plan, peer)}
     if any(spec.loss for spec in specs.values()):
         return 1
-    lines = [spec.rate_bytes_per_s for spec in specs.values()] + [plan.downlinks[target] for target in specs]
-    slowest = min([plan.uplinks[peer], *lines]) / dilation
+    rates = [spec.rate_bytes_per_s for spec in specs.values()] + [plan.downlinks[target] for target in specs]
+    slowest = min([plan.uplinks[peer], *rates]) / dilation
     return int(max(1.0, min(slowest * _SEGMENT_NS / 1e9 / PACKET_BYTES, _MOST_SEGMENTS)))
 
 
@@ -169,7 +169,7 @@ def _segments(plan: NetworkPlan, peer: int, dilation: float) -> int:
 
 
 def _sending(plan: NetworkPlan, name: str, peer: int, dilation: float) -> Iterator[Command]:
-    """The rates of a peer's links, and the uplink above them."""
+    """Return the commands for the rates of a peer's links and for the uplink that they share."""
     links = _neighbours(plan, peer)
     uplink = plan.uplinks[peer] / dilation
     rates = {target: plan.links[peer, target].rate_bytes_per_s / dilation for target in links}
@@ -184,7 +184,7 @@ def _sending(plan: NetworkPlan, name: str, peer: int, dilation: float) -> Iterat
 
 
 def _receiving(plan: NetworkPlan, name: str, peer: int, dilation: float) -> Iterator[Command]:
-    """What becomes of packets on their way to a peer: delay, jitter and loss of each link, and the downlink above them."""
+    """Return the commands for packets to a peer: delay, jitter and loss of each link, and the downlink that they share."""
     links = _neighbours(plan, peer)
     card, downlink = f"p{peer}", plan.downlinks[peer] / dilation
     specs = {source: plan.links[source, peer] for source in links}
@@ -207,28 +207,28 @@ def _receiving(plan: NetworkPlan, name: str, peer: int, dilation: float) -> Iter
 
 
 def _root(name: str, card: str, shared: float) -> Iterator[Command]:
-    """htb at the head of a card, with one class over all others where they share a rate."""
+    """Return the commands for a card's htb, with one class over all others if they share a rate."""
     yield Command("tc", name, f"qdisc add dev {card} root handle 1: htb")
     if math.isfinite(shared):
         yield Command("tc", name, f"class add dev {card} parent 1: classid {_PARENT} {_htb(shared, shared)}")
 
 
 def _leaf(name: str, card: str, other: int, match: str, rate: float, ceil: float, shared: bool) -> Iterator[Command]:
-    """The class of all that goes to, or comes from, one other peer."""
+    """Return the commands for the class of packets to, or from, one other peer."""
     above, own = _PARENT if shared else "1:", f"1:{_minor(other)}"
     yield Command("tc", name, f"class add dev {card} parent {above} classid {own} {_htb(rate, ceil)}")
     yield Command("tc", name, f"filter add dev {card} parent 1: protocol ip prio 1 u32 match ip {match} flowid {own}")
 
 
 def _htb(rate: float, ceil: float) -> str:
-    """A class that is sure of `rate` and may borrow up to `ceil`, both bytes/s; equal shares of what is left over."""
+    """Return a class with `rate` guaranteed and borrowing up to `ceil`, both bytes/s; classes share the rest equally."""
     bursts = (max(_FRAME_BYTES, round(each * _BURST_NS / 1e9)) for each in (rate, ceil))
     burst, cburst = bursts
     return f"htb rate {_bits(rate)} ceil {_bits(ceil)} burst {burst} cburst {cburst} quantum {_FRAME_BYTES}"
 
 
 def _netem(spec: LinkSpec, downlink: float, dilation: float) -> str:
-    """Delay, jitter and loss; `rate` is beyond any link's, and is there because with it netem keeps packets in order."""
+    """Return netem's options: delay, jitter, loss, and a `rate` above any link's, with which netem keeps packets in order."""
     words = [f"limit {_packets(spec, downlink, dilation)}"]
     if spec.delay_ns or spec.jitter_ns:
         words.append(f"delay {_us(spec.delay_ns * dilation)}")
@@ -245,7 +245,7 @@ def _netem(spec: LinkSpec, downlink: float, dilation: float) -> str:
 
 
 def _packets(spec: LinkSpec, downlink: float, dilation: float) -> int:
-    """Room for what is under way, twice over (acknowledgements are small), and for a queue before the downlink."""
+    """Return netem's limit in packets: twice those under way (acknowledgements are small), and a queue before the downlink."""
     rate = min(spec.rate_bytes_per_s / dilation, downlink, _NO_RATE / 10)
     under_way_ns = (spec.delay_ns + 4 * spec.jitter_ns) * dilation
     queue_ns = max(2 * spec.delay_ns * dilation, _QUEUE_NS)
@@ -257,12 +257,12 @@ def _neighbours(plan: NetworkPlan, peer: int) -> list[int]:
 
 
 def _minor(peer: int) -> str:
-    """The class of a peer, as tc writes it: 1 is the parent's."""
+    """Return the number of a peer's class in tc's hexadecimal; 1 is the parent's."""
     return f"{peer + 2:x}"
 
 
 def _bits(rate_bytes_per_s: float) -> str:
-    """A rate of IP packets, as tc counts it."""
+    """Return a rate of IP packets in tc's units, which count Ethernet's headers too."""
     if rate_bytes_per_s >= _NO_RATE:
         return "100gbit"
     return f"{round(rate_bytes_per_s * 8 * _FRAME_BYTES / PACKET_BYTES)}bit"

@@ -1,7 +1,7 @@
-"""What somebody does to a line or a device while the fleet runs: slower, longer, cut, healed; at known instants.
+"""Alterations of links and devices during a run: slower, longer delay, cut, healed; at known instants.
 
-A line that is altered keeps its own profile and its own luck; what is done to it comes on top, in steps of time. Where the
-instants are known beforehand every transfer is exact: bytes leave at the rate in force, also when it changes under way.
+An altered link keeps its own profile and its own random numbers; the alterations apply on top, in steps of time. Where the
+instants are known beforehand every transfer is exact: bytes leave at the rate in force, also if it changes during the transfer.
 """
 
 import math
@@ -13,35 +13,35 @@ from grapevine.netem.devices.device import Device
 from grapevine.netem.links.profile import Profile, Steady, Step
 
 FAR_NS = 2**61
-"""When something happens that never will."""
+"""The time of an event that never happens, ns."""
 
 
 class Condition(NamedTuple):
-    """What is done to a line."""
+    """The alteration of a link that is in force."""
 
     rate_factor: float = 1.0
     rate_bytes_per_s: float | None = None
-    """In place of the line's own rate; the factor does not touch it."""
+    """Replaces the link's own rate; `rate_factor` does not multiply it. None = the link's own rate."""
     delay_factor: float = 1.0
     delay_more_ns: int = 0
     loss: float | None = None
-    """In place of the line's own."""
+    """Replaces the link's own loss; None = the link's own."""
     up: bool = True
-    """Whether it carries anything: while it does not nothing is lost, and all waits."""
+    """Whether the link carries bytes. While it does not, bytes wait and none is lost."""
 
 
 PLAIN = Condition()
 
 
 class Change(NamedTuple):
-    """From when on a condition holds, until the next change."""
+    """A condition and the instant from which it holds, until the next change."""
 
     at_ns: int
     condition: Condition
 
 
 def cut_for_good_ns(changes: Sequence[Change]) -> int | None:
-    """From when on a link with these changes carries nothing any more; None where it does in the end."""
+    """Return the instant from which a link with these changes never carries bytes again; None if it is not cut at the end."""
     since_ns = None
     for change in reversed(changes):
         if change.condition.up:
@@ -51,7 +51,7 @@ def cut_for_good_ns(changes: Sequence[Change]) -> int | None:
 
 
 def without_open_end(changes: Sequence[Change]) -> list[Change]:
-    """The same, except that a link that is never healed is not cut at last."""
+    """Return the same changes without the last cut, if the link is never healed after it."""
     since_ns = cut_for_good_ns(changes)
     if since_ns is None:
         return list(changes)
@@ -61,11 +61,11 @@ def without_open_end(changes: Sequence[Change]) -> list[Change]:
 
 
 class Altered:
-    """A line under changing conditions; `line` is what it is by itself.
+    """A link's profile under changing conditions; `line` is the profile without alterations.
 
-    `changes` are in order of time, which is the link's: a link that is `ahead_ns` within its profile has them there.
-    `cap(rate, delay, loss)` is what delay and loss leave of a rate, where the line's own rate does not allow for them yet.
-    A line that is cut for good carries what is given to it at `FAR_NS`.
+    `changes` are in order of time, on the link's clock; `ahead_ns` is the place of the link's time 0 within the profile.
+    `cap(rate, delay, loss)` returns the rate that delay and loss leave; None if the rates in `line` already allow for them.
+    Bytes that are offered after the last cut, which is never healed, leave at `FAR_NS`.
     """
 
     __slots__ = ("_ahead_ns", "_cap", "_conditions", "_starts_ns", "line")
@@ -83,39 +83,39 @@ class Altered:
         self.become(changes)
 
     def become(self, changes: Sequence[Change]) -> None:
-        """Have these changes from now on, in place of all those before."""
+        """Replace all changes by these."""
         self._starts_ns = [change.at_ns + self._ahead_ns for change in changes]
         self._conditions = [PLAIN, *(change.condition for change in changes)]
 
     @property
     def mean_rate_bytes_per_s(self) -> float:
-        """The line's own; for whoever plans with it."""
+        """The mean rate of `line`, bytes/s, for estimates; of a steady one its altered rate at time 0."""
         return self.rate_at(self._ahead_ns) if isinstance(self.line, Steady) else self.line.mean_rate_bytes_per_s
 
     def rate_at(self, now_ns: float) -> float:
-        """Bytes a second; during a cut those that it would carry."""
+        """Return the rate, bytes/s; during a cut the rate without the cut."""
         own_ns, condition = self._own_ns(now_ns), self._holds(now_ns)[0]
         step = self.line.holds(own_ns)[0]._replace(rate_bytes_per_s=self.line.rate_at(own_ns))
         return self._rate(step, condition._replace(up=True))
 
     def delay_at(self, now_ns: float) -> int:
-        """One way, ns."""
+        """Return the one-way delay, ns."""
         return _delay(self.line.delay_at(self._own_ns(now_ns)), self._holds(now_ns)[0])
 
     def loss_at(self, now_ns: float) -> float:
-        """Share of packets lost."""
+        """Return the share of packets lost."""
         loss = self._holds(now_ns)[0].loss
         return self.line.loss_at(self._own_ns(now_ns)) if loss is None else loss
 
     def holds(self, now_ns: float) -> tuple[Step, float]:
-        """What the line is like, and until when; infinity = for ever."""
+        """Return the altered step in force and the instant at which it ends, ns; infinity = it never ends."""
         (step, until_ns), (condition, changes_ns) = self.line.holds(now_ns), self._holds(now_ns)
         loss = step.loss if condition.loss is None else condition.loss
         altered = Step(step.lasts_ns, self._rate(step, condition), _delay(step.delay_ns, condition), loss)
         return altered, min(until_ns, changes_ns)
 
     def finish(self, start_ns: float, size_bytes: float) -> float:
-        """When the last of so many bytes has left, if the first begins at `start_ns`."""
+        """Return the instant at which the last of `size_bytes` has left, if the first begins at `start_ns`."""
         now_ns, left = start_ns, size_bytes
         while left > 0:
             condition, changes_ns = self._holds(now_ns)
@@ -140,7 +140,7 @@ class Altered:
         return now_ns
 
     def _own_ns(self, now_ns: float) -> float:
-        """When to look at the line itself: one that changes for ever is not drawn to the end of all time."""
+        """Return the instant at which to read `line`, below `FAR_NS`: an endless profile draws all steps up to there."""
         return now_ns if now_ns < FAR_NS else self._starts_ns[-1]
 
     def _holds(self, now_ns: float) -> tuple[Condition, float]:
@@ -163,15 +163,15 @@ def _delay(delay_ns: int, condition: Condition) -> int:
 
 
 class Tempo(NamedTuple):
-    """From when on a device has a share of its speed, until the next."""
+    """A factor of a device's speed and the instant from which it holds, until the next."""
 
     at_ns: int
     factor: float
-    """0 = it pauses."""
+    """0 = the device pauses."""
 
 
 class AlteredDevice(Device, frozen=True):
-    """A device that is slowed, hastened or paused at known instants: what a step takes by itself passes at that tempo."""
+    """A device that is slowed, hastened or paused at known instants: a step's own time passes at the tempo in force."""
 
     device: Device = Device()
     tempos: tuple[Tempo, ...] = ()
@@ -180,7 +180,7 @@ class AlteredDevice(Device, frozen=True):
     def step_ns(self, batch_size: int, now_ns: int = 0, step: int | None = None) -> int:
         own_ns = self.device.step_ns(batch_size, now_ns, step)
         if step is None and now_ns == 0:
-            return own_ns  # whoever plans asks so
+            return own_ns  # the nominal duration, for estimates
         time_ns, left_ns, factor = float(now_ns), float(own_ns), 1.0
         for tempo in self.tempos:
             if tempo.at_ns > time_ns:

@@ -1,6 +1,6 @@
-"""How large a window and how fast a pace: the congestion controls of netem.links.tcp, told how each round went.
+"""The congestion controls of netem.links.tcp: window and pace of the next round, from the result of each round.
 
-Windows are in segments. The rules and their sources stand in netem/links/tcp.py.
+Windows are in segments. The rules and their sources are in netem/links/tcp.py.
 """
 
 import math
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 FIRST_WINDOW = 10
 TIMEOUT_NS = 200_000_000
-"""What the retransmission timeout lies above the smoothed round trip, at least."""
+"""The least difference between the retransmission timeout and the smoothed round trip."""
 DUPLICATES = 3
-"""Segments after a lost one whose acknowledgements tell of it."""
+"""The sender notices a loss when this many segments after the lost one are acknowledged."""
 ROUNDING = 1e-6
-"""Of a segment: windows that are so near to a whole number are whole."""
+"""A window that is nearer to a whole number than this counts as whole; in segments."""
 
 _BETA = 0.7
 _CUBIC = 0.4
 _FRIENDLY = 8 / 15
-_EXPLORING = 20.0  # acknowledgements for one segment more, at most, before the first loss
+_EXPLORING = 20.0  # before the first loss: at most this many acknowledgements add one segment
 _HYSTART_WINDOW = 16
 _HYSTART_SPACING_NS = 2_000_000
 _HIGH_GAIN = 2.885
@@ -28,29 +28,29 @@ _PHASES = 8  # round trips from one probe to the next
 
 
 class Round(NamedTuple):
-    """What a congestion control learns at the end of a round."""
+    """The result of one round, for the congestion control; sizes in segments."""
 
     start_ns: float
     end_ns: float
     sent: float
     before: float
-    """What the round before had sent, where this one followed it at once; else 0."""
+    """Segments that the previous round sent, if this round followed it at once; else 0."""
     full: bool
-    """The window was used up."""
+    """Whether the window was used up."""
     lost: int
     clean: float
-    """What was sent before the first segment whose loss is news; all of it where there is none."""
+    """Segments sent before the first loss that shrinks the window (`news`); all segments if there is none."""
     noticed: float
-    """What was sent before the sender noticed the losses of the round before."""
+    """Segments sent before the sender noticed the losses of the previous round."""
     news: bool
-    """Whether a segment was lost that was sent after the sender had noticed the losses of the round before."""
+    """Whether a segment was lost that was sent after the sender had noticed the losses of the previous round."""
     rtt_ns: float
     per_s: float
-    """What the line carries, segments a second."""
+    """The link's rate, segments a second."""
     pipe: float
-    """BDP and queue: what is beyond is lost."""
+    """BDP and queue; segments beyond them are lost."""
     sent_per_s: float
-    """The pace at which it was sent."""
+    """The pace of this round, segments a second."""
 
 
 class Cubic:
@@ -63,12 +63,12 @@ class Cubic:
         self.spare = 0.0  # sent beyond the window, before a loss was noticed
         self._threshold = math.inf
         self._top = 0.0  # w_max
-        self._epoch_ns: float | None = None  # since when it has grown without loss
+        self._epoch_ns: float | None = None  # start of the growth since the last loss
         self._origin = self._wait_s = self._friendly = 0.0
         self._found = False  # HyStart has ended a slow start
 
     def ended(self, past: Round) -> None:
-        """A round is over."""
+        """Take the result of a round; set the window of the next."""
         self.spare = 0.0
         if past.news:
             ahead = past.clean * (2 if self.window < self._threshold else 1)
@@ -85,7 +85,7 @@ class Cubic:
             self._avoid(past)
 
     def idled(self, gap_ns: float, pause_ns: float, timeout_ns: float) -> None:
-        """Nothing was sent for `gap_ns`; for `pause_ns` of these nothing was outstanding either."""
+        """Take an idle time: no segment was sent for `gap_ns`, and none was outstanding for `pause_ns` of that time."""
         self.spare = 0.0
         if self._epoch_ns is not None:
             self._epoch_ns += pause_ns
@@ -126,7 +126,7 @@ class Cubic:
             self._wait_s = ((self._origin - window) / _CUBIC) ** (1 / 3)
         age_s = (past.end_ns - self._epoch_ns + past.rtt_ns) / 1e9 - self._wait_s
         target = self._origin + math.copysign(math.floor(_CUBIC * abs(age_s) ** 3), age_s)
-        every = window // (target - window) if target > window else 100.0 * window  # acknowledgements for one segment more
+        every = window // (target - window) if target > window else 100.0 * window  # acknowledgements that add one segment
         if not self._top:
             every = min(every, _EXPLORING)
         self._friendly += _FRIENDLY * acknowledged / window
@@ -144,31 +144,31 @@ class Bbr:
         self.spare = 0.0
         self.pace_per_s = _HIGH_GAIN * FIRST_WINDOW / max(rtt_ns, 1.0) * 1e9
         self._best_per_s = 0.0  # the delivery rate seen so far
-        self._level_per_s = 0.0  # from which it has yet to grow
+        self._level_per_s = 0.0  # the rate at its last growth by a quarter
         self._stalls = 0
         self._filled = False
         self._kept = 0.0  # the window before a loss
-        self._flow_ns = 0.0  # how long it took to send the last round
-        self._phase = 1  # of probing for more
+        self._flow_ns = 0.0  # the time that sending the last round took
+        self._phase = 1  # of the probes for a higher rate
 
     def ended(self, past: Round) -> None:
-        """A round is over."""
+        """Take the result of a round; set the window of the next."""
         flow_ns = past.sent / past.sent_per_s * 1e9
         span_ns = past.rtt_ns + max(0.0, flow_ns - (self._flow_ns if past.before else 0.0))
-        if flow_ns >= past.rtt_ns:  # what was sent since the first acknowledgement came
+        if flow_ns >= past.rtt_ns:  # acknowledgements came in while the round was being sent
             span_ns = flow_ns
         self._flow_ns = flow_ns
         before_per_s = self._best_per_s
         self._best_per_s = max(before_per_s, min(past.sent / span_ns * 1e9, past.per_s))
         if past.full and not self._filled:
-            self._look_for_the_top()
+            self._check_filled()
         bdp = self._best_per_s * past.rtt_ns / 1e9
         if self._filled:
             self._phase = (self._phase + 1) % _PHASES
             self.pace_per_s = self._best_per_s * (_MARGIN if self._phase else _PROBE_GAIN)
             self.window = min(max(self.window, self._kept) + past.sent, 2 * bdp + _HEADROOM)
             return
-        # acknowledgements of this round come in during the next, and with them the rate
+        # acknowledgements of this round, which show its rate, come in during the next round: so the mean of both rates
         self.pace_per_s = max(self.pace_per_s, _HIGH_GAIN * (before_per_s + self._best_per_s) / 2)
         if past.lost:
             self._kept = max(self._kept, self.window)
@@ -179,9 +179,9 @@ class Bbr:
         self.window = max(self.window, min(self.window + past.sent, _HIGH_GAIN * bdp + _HEADROOM))
 
     def idled(self, gap_ns: float, pause_ns: float, timeout_ns: float) -> None:
-        """Idle time changes nothing."""
+        """Idle time has no effect."""
 
-    def _look_for_the_top(self) -> None:
+    def _check_filled(self) -> None:
         if self._best_per_s >= 1.25 * self._level_per_s:
             self._level_per_s = self._best_per_s
             self._stalls = 0

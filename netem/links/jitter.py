@@ -1,4 +1,4 @@
-"""How late or early messages are on a link: laws of jitter, which may remember the message before."""
+"""Laws of jitter: how late or early each message of a link is, optionally correlated with the previous message."""
 
 import math
 from typing import Literal
@@ -13,11 +13,11 @@ _DEVIATION = math.sqrt(_SHAPE / (_SHAPE - 2)) / (_SHAPE - 1)
 
 
 class Jitter:
-    """Draws how late messages are, in ns; negative = early.
+    """Draws the lateness of each message, ns; negative = early.
 
     `width_ns` is the half width of the uniform law (as in tc-netem) and the standard deviation of the normal and the
     Pareto law (shape 3, shifted to mean 0: never earlier than 0.577 widths, late without bound). `correlation` in [0, 1)
-    is that of a message with the one before it: an AR(1) process of normal numbers, z = c z' + sqrt(1 - c^2) e, which keeps
+    is that of a message with the previous one: an AR(1) process of normal numbers, z = c z' + sqrt(1 - c^2) e, which keeps
     its deviation (tc-netem's c z' + (1 - c) e shrinks it), put through the law's distribution function. So the law is
     exact at any correlation, while the correlation of the uniform and the Pareto numbers comes out a little less than `c`
     (6 / pi asin(c / 2) for the uniform: 0.48 for 0.5).
@@ -37,7 +37,7 @@ class Jitter:
         self._z = float(rng.standard_normal()) if correlation else 0.0
 
     def draw(self) -> int:
-        """How late the next message is."""
+        """Return the lateness of the next message, ns."""
         if self._law == "uniform" and not self.correlation:
             return int(self._rng.random() * (2 * self.width_ns + 1)) - self.width_ns
         z = float(self._rng.standard_normal())

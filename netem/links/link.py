@@ -1,12 +1,13 @@
-"""One direction of one edge: told the time and a size, it answers when the bytes leave and arrive.
+"""One direction of one edge: given a time and a size, it returns when the bytes leave and arrive.
 
-A link serves one chunk at a time, in the order asked: it begins when the line is idle, takes size / rate to leave, and
-arrives a delay (and a jitter) later. It owns no clock, thread or socket; the same object serves virtual time and real
+A link serves one chunk at a time, in the order of the calls: a chunk begins when the link is idle, takes size / rate to leave,
+and arrives a delay (and a jitter) later. A link owns no clock, thread or socket; the same object serves virtual time and real
 time.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,42 +20,46 @@ from grapevine.netem.links.profile import Profile, Steady
 from grapevine.netem.links.tcp import Tcp
 
 Cap = Callable[[float, int, float], float]
-"""What a delay and a loss leave of a rate."""
+"""Returns the rate that a delay and a loss leave of a rate: cap(rate in bytes/s, delay in ns, loss)."""
 
 
 class Transit(NamedTuple):
-    """When one chunk travels; integer nanoseconds on the caller's clock."""
+    """The times of one chunk, integer nanoseconds on the caller's clock."""
 
     start_ns: int
-    """Its first bit begins."""
+    """The first bit begins."""
     finish_ns: int
-    """Its last bit has left."""
+    """The last bit has left."""
     due_ns: int
-    """Its last bit arrives."""
+    """The last bit arrives."""
+
+
+_transit: Callable[[tuple[int, int, int]], Transit] = partial(tuple.__new__, Transit)
+"""The same as Transit(...), in half the time: virtual time makes two a message."""
 
 
 class Pace(NamedTuple):
-    """How fast a link could take what comes next, if nothing but itself held it up."""
+    """How fast a link could carry the next bytes if no shared segment limited it."""
 
     start_ns: int
-    """From when on."""
+    """The instant from which the rate holds."""
     rate_bytes_per_s: float
-    """0 = not at all (an outage)."""
+    """0 = an outage."""
     until_ns: int | None
-    """Till when; then ask again. None = till the end of what comes next."""
+    """The instant at which the rate ends; then call `pace` again. None = it holds until all of these bytes have left."""
 
 
 class Link:
-    """A line with a rate, a delay and a jitter.
+    """A link with a constant rate and delay, and a jitter.
 
     `rate_bytes_per_s` may be infinite; `delay_ns` is one way. `jitter_ns` is the width of the `law` of jitter, drawn once a
-    message from `rng`, correlated with the message before by `correlation` (netem.links.jitter): with the uniform law a message
-    arrives between finish + delay - jitter and finish + delay + jitter; but never before it has left and never before
-    what was sent earlier (tc-netem, which draws for every packet, would reorder), unless `reorders` is set: then whole
-    messages overtake each other.
+    message from `rng`, correlated with the previous message by `correlation` (netem.links.jitter): with the uniform law a
+    message arrives between finish + delay - jitter and finish + delay + jitter, but never before it has left and never before
+    an earlier message (tc-netem, which draws for every packet, would reorder). If `reorders` is set, whole messages overtake
+    each other.
 
-    Times are exact: fractions of a nanosecond are carried on while the line is busy, so that the n-th of n chunks sent
-    back to back leaves after ceil(total bytes / rate) however the bytes were cut.
+    Times are exact: fractions of a nanosecond are carried on while the link is busy, so that the last of n chunks sent
+    back to back leaves after ceil(total bytes / rate), independent of how the bytes were cut.
 
     Raises ValueError for a rate that is not positive, a negative delay or jitter, or a jitter without `rng`.
     """
@@ -74,9 +79,9 @@ class Link:
     )
 
     free_ns: int
-    """When the line is idle again."""
+    """The instant at which the link is idle again."""
     reorders: bool
-    """Whether a message may arrive before one that was sent earlier, where their jitters say so."""
+    """Whether a message may arrive before an earlier one, if their jitters make it so."""
 
     def __init__(
         self,
@@ -97,36 +102,36 @@ class Link:
         self.delay_ns = delay_ns
         self.jitter_ns = jitter_ns
         self._ns_per_byte = 1e9 / rate_bytes_per_s
-        self._credit_ns = 0.0  # what rounding finish_ns up has taken too much; in [0, 1)
+        self._credit_ns = 0.0  # finish_ns less its exact value, from rounding up; in [0, 1)
         self._due_ns = 0
-        self._shift_ns = 0  # the running message's jitter
-        self._resume_ns: int | None = None  # when the line was idle, before it was cut for good
+        self._shift_ns = 0  # jitter of the current message
+        self._resume_ns: int | None = None  # free_ns before the last cut, while the link is cut for good
         self._jitter = Jitter(jitter_ns, rng, law, correlation) if jitter_ns and rng is not None else None
         self._doubles: Doubles | None = None
         self.reorders = False
 
     def double(self, doubles: Doubles) -> None:
-        """From now on some packets go twice; the receiver notices nothing but the time that they take."""
+        """Send some packets twice from now on; the duplicates take time on the link, and the receiver drops them."""
         self._doubles = doubles
 
     def swell(self, size_bytes: int) -> int:
-        """What so many bytes take on the line, with the packets that go twice."""
+        """Return the bytes that `size_bytes` take on the link, duplicates included."""
         return size_bytes if self._doubles is None else size_bytes + self._doubles.more_bytes(size_bytes)
 
     @property
     def rate_bytes_per_s(self) -> float:
-        """What the line carries a second; infinity where nothing limits it."""
+        """The link's rate; infinite = unlimited."""
         return 1e9 / self._ns_per_byte if self._ns_per_byte else math.inf
 
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
-        """When a few bytes would arrive that go past whatever waits here, without jitter; the link stays as it is."""
+        """Return when a few bytes would arrive that overtake the link's queue, without jitter; the link stays unchanged."""
         return now_ns + round(size_bytes * self._ns_per_byte) + self.delay_ns
 
     def send(self, now_ns: int, size_bytes: int, first: bool = True, urgent: bool = False) -> Transit:
-        """Put `size_bytes` on the line, at `now_ns` or when it is idle, and say when they leave and arrive.
+        """Send `size_bytes` at `now_ns`, or when the link is idle, and return when they leave and arrive.
 
-        `first`: a message begins, its jitter is drawn; the message's other chunks share it. `urgent`: a message of one
-        chunk that slips between those of another, whose jitter stays as it was.
+        `first`: a message begins and its jitter is drawn; the message's other chunks share it. `urgent`: a message of one
+        chunk that is sent between the chunks of another message, whose jitter stays unchanged.
         """
         start_ns = self.free_ns
         if now_ns > start_ns:
@@ -149,29 +154,29 @@ class Link:
         if due_ns < self._due_ns:
             due_ns = self._due_ns
         self._due_ns = due_ns
-        return Transit(start_ns, finish_ns, due_ns)
+        return _transit((start_ns, finish_ns, due_ns))
 
     def pace(self, now_ns: int, size_bytes: int, first: bool = True) -> Pace:
-        """How fast the next `size_bytes` could leave, for whoever shares other lines with this link (netem.shaping.max_min).
+        """Return how fast the next `size_bytes` could leave, for a sender whose link shares segments (netem.shaping.max_min).
 
-        Ask when nothing is on the link; say with `arrive` when the bytes have left. `first`: they begin a message.
+        Call it when the link is idle, and call `arrive` when the bytes have left. `first`: they begin a message.
         """
         return Pace(now_ns, self.rate_bytes_per_s, None)
 
     def arrive(self, left_ns: int, first: bool = True, end: bool = True) -> int:
-        """When a chunk arrives whose last bit has left at `left_ns`; in the order in which they leave.
+        """Return when a chunk arrives whose last bit has left at `left_ns`; call it in the order in which chunks leave.
 
-        `first`: it begins a message, whose jitter is drawn; `end`: all that `pace` was asked for has left.
+        `first`: the chunk begins a message, whose jitter is drawn; `end`: all bytes of the last call of `pace` have left.
         """
         self.free_ns = left_ns
         return self._arrival(left_ns, self.delay_ns, left_ns, first, False)
 
     def altered(self, changes: Sequence[Change], own: Steady, cap: Cap | None) -> "Link":
-        """The link to use from now on, in place of this one: as it is now, under these changes instead of those before.
+        """Return the link to use from now on in place of this one: the same state, these changes instead of earlier ones.
 
-        `own` is what the line is by itself and `cap` what delay and loss leave of a rate; of a line with a profile, or with
-        TCP, they are left alone. What the link has carried keeps its times. A link that is cut for good is busy for ever, until
-        it is altered again. Give all changes since time 0, in order of time.
+        `own` is the profile without alterations and `cap` returns the rate that delay and loss leave; a link with a profile or
+        with TCP ignores both. Chunks that have left keep their times. A link that is cut for good is busy until it is altered
+        again. `changes` holds all changes since time 0, in order of time.
         """
         link = ChangingLink(Altered(own, changes, 0, cap))
         link.free_ns, link._due_ns, link._resume_ns = self.free_ns, self._due_ns, self._resume_ns
@@ -183,11 +188,11 @@ class Link:
 
     @property
     def halted(self) -> bool:
-        """Whether it is cut, as far as is known for good (see altered)."""
+        """Whether the link is cut and no later change heals it (see altered)."""
         return self._resume_ns is not None
 
     def _hold(self, changes: Sequence[Change]) -> None:
-        """Carry nothing, or go on where it stopped."""
+        """Halt the link if these changes cut it for good; else continue where it was halted."""
         if cut_for_good_ns(changes) is not None:
             if self._resume_ns is None:
                 self._resume_ns, self.free_ns = self.free_ns, FAR_NS
@@ -204,7 +209,7 @@ class Link:
         return shift_ns
 
     def _arrival(self, done_ns: float, delay_ns: int, finish_ns: int, first: bool, urgent: bool) -> int:
-        """When what has left at `done_ns` arrives: later by delay and jitter, in order, and not before it has left."""
+        """Return when bytes that have left at `done_ns` arrive: after delay and jitter, in order, not before `finish_ns`."""
         due_ns = math.ceil(done_ns) + delay_ns
         if self._jitter is not None:
             due_ns += self._late_ns(first, urgent)
@@ -215,11 +220,11 @@ class Link:
 
 
 class ChangingLink(Link):
-    """A line whose rate and delay change with time: bytes leave at the rate in force, also while a backlog is served.
+    """A link whose rate and delay change with time: bytes leave at the rate in force, also while a backlog is served.
 
-    `ahead_ns` is where in the profile the link is at time 0, so that links that share a profile need not move in step. A
-    chunk arrives by the delay in force when it has left; where that has just become shorter it does not overtake. The
-    other arguments are those of Link.
+    `ahead_ns` is the link's place in the profile at time 0, so that links that share a profile need not change at the same
+    time. A chunk arrives by the delay in force when it has left; if the delay has just become shorter, the chunk does not
+    overtake earlier ones. The other arguments are those of Link.
     """
 
     __slots__ = ("_ahead_ns", "_exact_ns", "profile")
@@ -236,7 +241,7 @@ class ChangingLink(Link):
         super().__init__(profile.mean_rate_bytes_per_s, profile.delay_at(ahead_ns), jitter_ns, rng, law, correlation)
         self.profile = profile
         self._ahead_ns = ahead_ns
-        self._exact_ns = 0.0  # when the line is idle again, without rounding
+        self._exact_ns = 0.0  # free_ns without rounding
 
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
         return _beside_ns(self.profile, now_ns, self._ahead_ns, size_bytes)
@@ -268,12 +273,11 @@ class ChangingLink(Link):
 
 
 class TcpLink(Link):
-    """A line that a TCP connection fills as far as it can (netem.links.tcp): windows, losses and idle times make it slower.
+    """A link that a TCP connection fills as far as it can (netem.links.tcp): windows, losses and idle times make it slower.
 
-    The chunks of a message may be sent one by one. `line` is what the segments travel on (delay one way, loss), and `tcp`
-    the connection's state. A chunk begins when the window lets it; `free_ns` is when the next one may. It is due when
-    all of its segments have arrived, those that were lost and sent again too. The other arguments are those of
-    ChangingLink.
+    The chunks of a message may be sent one by one. `line` is the profile of rate, one-way delay and loss, and `tcp` the
+    connection's state. A chunk begins when the window allows it; `free_ns` is when the next one may begin. A chunk is due when
+    all of its segments have arrived, lost and resent ones included. The other arguments are those of ChangingLink.
     """
 
     __slots__ = ("_again_ns", "_ahead_ns", "_opens_ns", "line", "tcp")
@@ -292,7 +296,7 @@ class TcpLink(Link):
         self.line = line
         self.tcp = tcp
         self._ahead_ns = ahead_ns
-        self._again_ns = 0  # how much later than it left the last of it is in whole, for losses
+        self._again_ns = 0  # delay of the last chunk's end by resent segments
         self._opens_ns = 0  # when the window is open again
 
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
@@ -320,7 +324,7 @@ class TcpLink(Link):
         return Transit(start_ns, finish_ns, due_ns)
 
     def pace(self, now_ns: int, size_bytes: int, first: bool = True) -> Pace:
-        """The mean pace over all of it: its windows are as they would be if nothing else held it up."""
+        """Return the mean pace over all of these bytes, with the windows of a link that no shared segment limits."""
         ahead_ns = self._ahead_ns
         asked_ns = max(now_ns, self.free_ns)
         carried = self.tcp.send(self.line, asked_ns + ahead_ns, size_bytes, first)

@@ -1,4 +1,4 @@
-"""Which packets of a stream are lost: independently, or in bursts; drawn as gaps, not packet by packet."""
+"""Lost packets of a stream: independent or in bursts; drawn as gaps between losses, not packet by packet."""
 
 import math
 
@@ -8,25 +8,25 @@ PACKET_BYTES = 1500
 
 
 class Doubles:
-    """The packets of 1500 bytes of one direction of a link that go twice; a `share` of all, in [0, 1), each by itself.
+    """The packets of 1500 bytes that a link sends twice: a `share` of all, in [0, 1), drawn independently.
 
-    Packets are counted along the stream, so it does not matter how the bytes are cut.
+    Packets are counted along the stream, so the result does not depend on how the bytes are cut into chunks.
     """
 
     __slots__ = ("_drawn", "_position")
 
     def __init__(self, share: float, rng: Generator) -> None:
         self._drawn = Losses(share, rng)
-        self._position = 0  # in the running packet
+        self._position = 0  # in the current packet, bytes
 
     def more_bytes(self, size_bytes: int) -> int:
-        """How many bytes go besides the next `size_bytes`."""
+        """Return the bytes of the duplicates among the next `size_bytes`."""
         packets, self._position = divmod(self._position + size_bytes, PACKET_BYTES)
         return PACKET_BYTES * self._drawn.pass_packets(packets)
 
 
 class Losses:
-    """The lost packets of one direction of a link, told how many packets pass.
+    """The lost packets of one link.
 
     `share` is the mean share of lost packets in [0, 1). `burst` is the mean number of packets for which the link stays
     bad, 1 or more: at 1 each packet is lost independently (Bernoulli); above, the link is a two-state Markov chain (Gilbert,
@@ -53,18 +53,18 @@ class Losses:
         self._gap = self._draw()
 
     def become(self, share: float) -> None:
-        """From the next packet on, lose that share."""
+        """Lose this share from the next packet on."""
         if share != self.share:
             self.share = min(share, math.nextafter(self.share_in_burst, 0))
             self._bad_left = 0
             self._gap = self._draw()
 
     def pass_packets(self, count: int) -> int:
-        """How many of the next `count` packets are lost."""
+        """Return the number of lost packets among the next `count`."""
         return len(self.lost_among(count))
 
     def lost_among(self, count: int) -> list[int]:
-        """Which of the next `count` packets are lost, numbered from 0."""
+        """Return the places of the lost packets among the next `count`, counted from 0."""
         lost, passed = [], 0
         while count - passed >= self._gap:
             passed += int(self._gap)
@@ -74,11 +74,11 @@ class Losses:
         return lost
 
     def tries(self) -> int:
-        """How often a packet is sent until it arrives, where the tries lie a round trip or more apart: 1 or more."""
+        """Return how often a packet is sent until it arrives, 1 or more; for tries that are a round trip or more apart."""
         return int(self._rng.geometric(1 - self.share)) if self.share else 1
 
     def _draw(self) -> float:
-        """How many packets on the next lost one is."""
+        """Return the distance to the next lost packet, in packets."""
         if not self.share:
             return math.inf
         if self.burst == 1:

@@ -1,4 +1,4 @@
-"""What a line can carry, now and later: always the same, or changing in steps."""
+"""Profiles: rate, delay and loss of a link over time, constant or changing in steps."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 SECOND_NS = 1_000_000_000
-_AHEAD = 256  # steps drawn at once
+_AHEAD = 256  # steps drawn at a time
 
 
 class Step(NamedTuple):
-    """What a line is like for a while."""
+    """Rate, delay and loss of a link for some time."""
 
     lasts_ns: int
     """More than 0."""
@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 class Steady:
-    """A line that never changes; its rate may be infinite."""
+    """A profile that never changes; its rate may be infinite."""
 
     __slots__ = ("delay_ns", "loss", "rate_bytes_per_s")
 
@@ -42,7 +42,7 @@ class Steady:
         return self.loss
 
     def holds(self, now_ns: float) -> tuple[Step, float]:
-        """What the line is like, and until when: for ever."""
+        """Return the only step and infinity: it never ends."""
         return Step(1, self.rate_bytes_per_s, self.delay_ns, self.loss), math.inf
 
     def finish(self, start_ns: float, size_bytes: float) -> float:
@@ -50,21 +50,21 @@ class Steady:
 
 
 class Profile:
-    """A line that changes in steps, from time 0 on.
+    """A profile that changes in steps, from time 0 on.
 
-    `steps` may be endless: they are drawn as time goes on. Where they end, the line begins anew (`looped`) or stays as in
-    the last step. Bytes leave at the rate in force: `finish` is the exact integral over the steps, also while a backlog is
+    `steps` may be endless: they are drawn as time goes on. Where they end, the profile begins anew (`looped`) or stays in
+    its last step. Bytes leave at the rate in force: `finish` is the exact integral over the steps, also while a backlog is
     served. A profile holds no state of its users, so links may share one.
 
-    Raises ValueError for no steps, a step that is no step, and a line that would never again carry anything.
+    Raises ValueError for no steps, a step out of range, and a profile that ends at a rate of 0.
     """
 
     def __init__(self, steps: Iterable[Step], looped: bool = False) -> None:
         self._source: Iterator[Step] | None = iter(steps)
         self._looped = looped
         self._steps: list[Step] = []
-        self._starts_ns: list[int] = [0]  # of each step, and the end of the last
-        self._totals: list[float] = [0.0]  # bytes carried until then
+        self._starts_ns: list[int] = [0]  # start of each step, and the end of the last
+        self._totals: list[float] = [0.0]  # bytes carried until each of these instants
         self._draw()
         if not self._steps:
             raise ValueError("a profile has no steps: expected one or more")
@@ -81,30 +81,30 @@ class Profile:
 
     @property
     def mean_rate_bytes_per_s(self) -> float:
-        """The mean rate of the steps drawn so far (of all, unless they are endless)."""
+        """The mean rate of the steps drawn so far (of all steps, if their number is finite)."""
         return self._totals[-1] / self._starts_ns[-1] * SECOND_NS
 
     def rate_at(self, now_ns: float) -> float:
-        """Bytes a second; in an outage those of the whole profile, for whoever plans with it."""
+        """Return the rate, bytes/s; during an outage the mean rate of the profile, for estimates."""
         rate = self._at(now_ns).rate_bytes_per_s
         return rate if rate > 0 else self.mean_rate_bytes_per_s
 
     def delay_at(self, now_ns: float) -> int:
-        """One way, ns."""
+        """Return the one-way delay, ns."""
         return self._at(now_ns).delay_ns
 
     def loss_at(self, now_ns: float) -> float:
-        """Share of packets lost."""
+        """Return the share of packets lost."""
         return self._at(now_ns).loss
 
     def holds(self, now_ns: float) -> tuple[Step, float]:
-        """The step in force, and until when; infinity = for ever."""
+        """Return the step in force and the instant at which it ends, ns; infinity = it never ends."""
         place, base_ns = self._locate(now_ns)
         stays = place == len(self._steps) - 1 and not self._looped and self._source is None
         return self._steps[place], math.inf if stays else base_ns + self._starts_ns[place + 1]
 
     def finish(self, start_ns: float, size_bytes: float) -> float:
-        """When the last of so many bytes has left, if the first begins at `start_ns`."""
+        """Return the instant at which the last of `size_bytes` has left, if the first begins at `start_ns`."""
         place, base_ns = self._locate(start_ns)
         inside_ns = start_ns - base_ns
         step = self._steps[place]
@@ -117,7 +117,7 @@ class Profile:
         return self._reach(target, base_ns)
 
     def _reach(self, target: float, base_ns: int) -> float:
-        """When a total of bytes is reached, counted from the start of the pass that begins at `base_ns`."""
+        """Return the instant at which `target` bytes have left, counted from the start of the pass at `base_ns`."""
         while self._source is not None and self._totals[-1] < target:
             self._draw()
         if self._totals[-1] < target and self._looped:
@@ -131,7 +131,7 @@ class Profile:
         return self._steps[self._locate(now_ns)[0]]
 
     def _locate(self, now_ns: float) -> tuple[int, int]:
-        """Which step is in force, and when the pass through the steps began."""
+        """Return the place of the step in force and the instant at which this pass through the steps began."""
         while self._source is not None and now_ns >= self._starts_ns[-1]:
             self._draw()
         length_ns, base_ns = self._starts_ns[-1], 0
@@ -145,14 +145,14 @@ class Profile:
             step = next(self._source, None)
             if step is None:
                 self._source = None
-                self._refuse_the_end()
+                self._refuse_dead_end()
                 return
             if not (step.lasts_ns > 0 and 0 <= step.rate_bytes_per_s < math.inf and step.delay_ns >= 0 and 0 <= step.loss < 1):
-                raise ValueError(f"{step} is no step of a profile: expected it to last, a rate of 0 or more and a loss below 1")
+                raise ValueError(f"{step}: expected a step above 0 ns, a rate and a delay of 0 or more and a loss below 1")
             self._steps.append(step)
             self._starts_ns.append(self._starts_ns[-1] + step.lasts_ns)
             self._totals.append(self._totals[-1] + step.lasts_ns * step.rate_bytes_per_s / 1e9)
 
-    def _refuse_the_end(self) -> None:
+    def _refuse_dead_end(self) -> None:
         if self._steps and (self._totals[-1] == 0 if self._looped else self._steps[-1].rate_bytes_per_s == 0):
-            raise ValueError("the profile ends at a rate of 0, so the link would be dead for ever: loop it, or end with a rate")
+            raise ValueError("the profile ends at a rate of 0, so the link would stay at 0: loop it, or end above 0")

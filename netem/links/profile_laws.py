@@ -1,6 +1,6 @@
-"""How lines change over time: kinds of profiles, each drawing its steps from a generator of its own.
+"""Profile laws: how links change over time. Each profile draws its steps from its own random generator.
 
-The iterators are classes, not generator functions, because links travel to other processes.
+The iterators are classes, not generator functions, because links are pickled for other processes.
 """
 
 import math
@@ -15,29 +15,29 @@ _MOST_Z = 8.0
 
 
 class ProfileLaw(msgspec.Struct, frozen=True, kw_only=True):
-    """A kind of course."""
+    """A law that profiles are drawn from."""
 
     def steps(self, rng: Generator) -> Iterator[Step]:
-        """The steps from time 0 on, endless or not."""
+        """Return the steps from time 0 on, endless or not."""
         raise NotImplementedError
 
     @property
     def loops(self) -> bool:
-        """Whether it begins anew where its steps end."""
+        """Whether a profile begins anew where its steps end."""
         return False
 
     @property
     def mean_rate_bytes_per_s(self) -> float:
-        """The mean rate (of a walk: the median)."""
+        """The mean rate, bytes/s (of a walk: the median)."""
         raise NotImplementedError
 
     def profile(self, rng: Generator) -> Profile:
-        """A profile of this kind, with the luck of `rng`."""
+        """Return a profile drawn from this law with `rng`."""
         return Profile(self.steps(rng), self.loops)
 
 
 class Still(ProfileLaw, frozen=True, kw_only=True):
-    """A line that stays as it is."""
+    """A profile that never changes."""
 
     step: Step
 
@@ -50,7 +50,7 @@ class Still(ProfileLaw, frozen=True, kw_only=True):
 
 
 class Listed(ProfileLaw, frozen=True, kw_only=True):
-    """Steps written down: a schedule or a trace."""
+    """A given list of steps: a schedule or a trace."""
 
     given: tuple[Step, ...]
     looped: bool = False
@@ -68,7 +68,7 @@ class Listed(ProfileLaw, frozen=True, kw_only=True):
 
 
 class Rated(ProfileLaw, frozen=True, kw_only=True):
-    """A profile about a rate."""
+    """A law with a mean or median rate."""
 
     rate_bytes_per_s: float
     delay_ns: int = 0
@@ -80,7 +80,7 @@ class Rated(ProfileLaw, frozen=True, kw_only=True):
 
 
 class Diurnal(Rated, frozen=True, kw_only=True):
-    """A rate that follows the hours: mean (1 + swing sin(2 pi (t / period + phase))), in 96 steps a period."""
+    """A rate that follows the hours of the day: mean (1 + swing sin(2 pi (t / period + phase))), in 96 steps a period."""
 
     swing: float
     """0 to below 1."""
@@ -100,10 +100,10 @@ class Diurnal(Rated, frozen=True, kw_only=True):
 
 
 class Walk(Rated, frozen=True, kw_only=True):
-    """A rate whose logarithm takes a random step now and then, between median / range and median x range, reflected there."""
+    """A rate whose logarithm takes a random step every `every_ns`, reflected at median / range and median x range."""
 
     deviation: float
-    """Of the logarithm's steps: 0.1 is about 10 % a step."""
+    """Standard deviation of the logarithm's steps: 0.1 is about 10 % a step."""
     range: float
     """More than 1."""
     every_ns: int
@@ -113,10 +113,10 @@ class Walk(Rated, frozen=True, kw_only=True):
 
 
 class Cellular(Rated, frozen=True, kw_only=True):
-    """A rate that is log-normal at any time and correlated from one step to the next.
+    """A rate that is log-normal in each step and correlated from one step to the next.
 
     rate = mean exp(s z - s^2 / 2) with s^2 = ln(1 + variation^2) and z an AR(1) process of unit deviation with
-    rho = ln(1 + correlation (e^(s^2) - 1)) / s^2: so the rates have this mean, coefficient of variation and lag-1
+    rho = ln(1 + correlation (e^(s^2) - 1)) / s^2. So the rates have this mean, coefficient of variation and lag-1
     autocorrelation.
     """
 
@@ -130,7 +130,7 @@ class Cellular(Rated, frozen=True, kw_only=True):
 
 
 class Outages(ProfileLaw, frozen=True, kw_only=True):
-    """Another profile with outages: up and down for times that are exponentially distributed."""
+    """Another law with outages: the times up and down are exponentially distributed."""
 
     profile_law: ProfileLaw
     every_ns: int
@@ -147,7 +147,7 @@ class Outages(ProfileLaw, frozen=True, kw_only=True):
 
 
 class Slowed(ProfileLaw, frozen=True, kw_only=True):
-    """Another profile, its rates as `cap(rate, delay, loss)` leaves them."""
+    """Another law whose rates are replaced by `cap(rate, delay, loss)`."""
 
     profile_law: ProfileLaw
     cap: Callable[[float, int, float], float]
@@ -229,7 +229,7 @@ class _Fading:
 
 
 class _Interrupted:
-    """Cuts the steps of a profile at the beginnings and ends of outages."""
+    """Splits the steps of a profile at the beginnings and ends of outages."""
 
     def __init__(self, outages: Outages, rng: Generator) -> None:
         self._outages = outages
@@ -259,7 +259,7 @@ class _Interrupted:
         return max(1, round(float(self._rng.exponential(mean_ns))))
 
     def _following(self) -> Step:
-        """The other profile's next step; where it ends it begins anew, or goes on as at its end."""
+        """Return the other law's next step; after its end the first one again if it loops, else the last one."""
         step = next(self._steps, None)
         if step is None and self._outages.profile_law.loops:
             self._steps = self._outages.profile_law.steps(self._rng)

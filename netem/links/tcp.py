@@ -1,38 +1,37 @@
-"""How fast TCP fills a line: a state machine of rounds, one for each direction of a persistent connection.
+"""How fast TCP fills a link: a state machine of rounds, one for each direction of a persistent connection.
 
-In each round trip the sender puts a window of segments on the line; then it waits for their acknowledgements. A message
-so takes as many round trips as windows, which slow start, losses and idle times make small. Pure: it is told the time and
-what is to be sent.
+In each round trip the sender sends a window of segments, then waits for their acknowledgements. So a message takes one round
+trip for each window, and slow start, losses and idle times make windows small. Pure: time and sizes are arguments.
 
-Rules, in units of segments (1448 bytes of payload in 1500 bytes on the line), windows 10 at first, as Linux has them:
+Rules, in units of segments (1448 bytes of payload in 1500 bytes on the wire), first window 10, as in Linux:
 
-- A round lasts max(RTT, sent / rate) and carries at most BDP + queue, a droptail queue of max(BDP, 50 ms) unless told; with BBR
-  at most what its pace puts on the line in a round trip.
-- Slow start adds what was acknowledged (never beyond twice what was in flight), until ssthresh; HyStart (Ha & Rhee, Computer
-  Networks 2011) ends it where the burst fills half the pipe (rates at which acknowledgements come less than 2 ms
+- A round lasts max(RTT, sent / rate) and carries at most BDP + queue, by default a droptail queue of max(BDP, 50 ms); with BBR
+  at most the segments of its pace in a round trip.
+- Slow start adds the segments acknowledged (never beyond twice the segments in flight), until ssthresh; HyStart (Ha & Rhee,
+  Computer Networks 2011) ends it when the burst fills half the pipe (rates at which acknowledgements come less than 2 ms
   apart) or the standing queue exceeds RTT / 8, 4 to 16 ms.
-- CUBIC (Ha, Rhee & Xu, SIGOPS 2008; RFC 9438): 0.4 (t - K)^3 + w_max or the Reno-friendly 8/15 a round, whichever is more; as
-  in the kernel, the cube is cut to whole segments (towards w_max from below, so that small windows come back to it early), the
-  window grows by acknowledgements / (window / what is missing), also in whole numbers, and before the first loss by a
+- CUBIC (Ha, Rhee & Xu, SIGOPS 2008; RFC 9438): the larger of 0.4 (t - K)^3 + w_max and the Reno-friendly 8/15 a round; as
+  in the kernel, the cube is cut to whole segments (towards w_max from below, so that small windows return to it early), the
+  window grows by acknowledgements / (window / missing segments), also in whole numbers, and before the first loss by a
   twentieth a round at least.
 - A loss is noticed a round trip later, when three segments behind it are acknowledged. Until then the window grows, in slow
-  start to twice what was sent before the lost one; then it falls to 0.7 (proportional rate reduction, RFC 6937: what was sent
-  earlier in that round is sent). What else is lost among segments sent before that is no news: it is sent again, and the window
-  falls but once.
+  start to twice the segments sent before the lost one; then it falls to 0.7 (proportional rate reduction, RFC 6937: segments
+  sent earlier in that round stay sent). Further losses among segments sent before the notice are resent, and the window does
+  not fall again.
 - Idle for longer than the timeout: ssthresh at least 0.75 of the window, which halves once per timeout, down to 10
   (tcp_slow_start_after_idle, on by default). The timeout lies above the smoothed round trip, the queue's delay included, by two
   round trips at first and by 200 ms soon (RFC 6298, with Linux's least variance).
 - BBR (Cardwell et al., ACM Queue 2016): paced at 2.885 times the delivery rate seen so far until that stops growing by a
   quarter in three rounds, then at 0.99 of that rate with a window of 2 BDP, and at 1.25 of it in every eighth round trip, to
-  find out whether there is more. What it has seen of a rate is what was acknowledged over the time of sending it and a round
-  trip, so that the first round after a pause shows less than the line has. Neither idle time nor loss slows it, but while it
-  starts up the window does not grow between the notice of a loss and the end of that round (packet conservation).
-- A lost segment is sent again a round trip after it was sent, again for each time that it is lost again; what follows it is
-  handed over after it. The only segment of a message, with nothing behind it to reveal its loss, waits for the timeout.
+  probe for a higher rate. The delivery rate of a round is the segments acknowledged over the time of sending them and a round
+  trip, so the first round after a pause shows less than the link's rate. Neither idle time nor loss slows it, but in its
+  start-up the window does not grow between the notice of a loss and the end of that round (packet conservation).
+- A lost segment is resent a round trip after it was sent, and again after each further loss; later segments are
+  delivered after it. The only segment of a message, with none behind it to reveal its loss, waits for the timeout.
 
-**Messages need not be known whole.** The machine takes bytes in any cut: a window is used up byte by byte, and which packets
-are lost is drawn as gaps in the stream. So chunks of a message that are offered one after another leave and arrive as the whole
-would, and `first` (a message begins) is needed only because a new message begins a new segment.
+**A message need not be offered whole.** The machine takes bytes in any cut: a window is used up byte by byte, and lost packets
+are drawn as gaps in the stream. So chunks of a message that are offered one after another leave and arrive as the whole
+message would, and `first` (a message begins) is needed only because a new message begins a new segment.
 
 Left out: timeouts with several segments outstanding, tail loss probes, timeouts' backoff during an outage, BBR's draining
 phases and its probes of the round trip, congestion window validation, the sender's and the receiver's buffers.
@@ -49,47 +48,47 @@ Control = Literal["cubic", "bbr"]
 MSS_BYTES = 1448
 """Payload of a TCP segment on Ethernet with timestamps."""
 PACKET_BYTES = 1500
-"""What such a segment takes on the line."""
+"""The bytes of such a segment on the wire."""
 QUEUE_NS = 50_000_000
 
 _NOTHING = 1e-9  # less than this of a segment is rounding
-_ALONE = 0.9  # segments: smaller than any piece that a message is cut into
+_ALONE = 0.9  # segments: a message below this is sent as one packet, never as a chunk of a larger one
 
 
 class Line(Protocol):
-    """What the segments travel on."""
+    """The profile that the segments travel on: a steady, changing or altered one."""
 
     def rate_at(self, now_ns: float) -> float:
-        """Bytes a second, then; more than 0."""
+        """Return the rate, bytes/s; more than 0."""
 
     def delay_at(self, now_ns: float) -> int:
-        """One way, ns."""
+        """Return the one-way delay, ns."""
 
     def loss_at(self, now_ns: float) -> float:
-        """Share of packets lost."""
+        """Return the share of packets lost."""
 
     def finish(self, start_ns: float, size_bytes: float) -> float:
-        """When the last of so many bytes has left, if the first begins at `start_ns`."""
+        """Return the instant at which the last of `size_bytes` has left, if the first begins at `start_ns`."""
 
 
 class Sent(NamedTuple):
-    """What became of some bytes; exact nanoseconds."""
+    """The times of some bytes, exact nanoseconds."""
 
     start_ns: float
-    """The first of them begins."""
+    """The first byte begins."""
     finish_ns: float
-    """The last has left, for the first time."""
+    """The last byte has left, for the first time."""
     done_ns: float
-    """All have left, those again that were lost: a one-way delay later they are in."""
+    """All bytes have left, the resending of lost ones included; they have arrived a one-way delay later."""
     free_ns: float
-    """When the next can begin: the line is idle and the window open."""
+    """The next bytes can begin: the link is idle and the window open."""
 
 
 class Tcp:
-    """One direction of a connection over a line.
+    """One direction of a connection over a link.
 
-    `rtt_ns` is the round trip when it is opened (twice the line's delay from then on), `losses` what the line loses (None:
-    nothing), `queue_ns` how long the line takes for what the queue before it holds (None: max(BDP, 50 ms)).
+    `rtt_ns` is the round trip at the opening (afterwards twice the link's delay), `losses` the link's losses (None: no
+    packet is lost), `queue_ns` the time that the link takes to send a full queue (None: max(BDP, 50 ms)).
     """
 
     def __init__(self, control: Control, rtt_ns: int, losses: Losses | None = None, queue_ns: int | None = None) -> None:
@@ -97,23 +96,24 @@ class Tcp:
         self.rtt_ns = max(1, rtt_ns)
         self.queue_ns = queue_ns
         self.control: Cubic | Bbr = Cubic() if control == "cubic" else Bbr(rtt_ns)
-        self._free_ns = 0.0  # the line has nothing left to send
+        self._free_ns = 0.0  # the link is idle from here
         self._began = False
-        self._start_ns = self._last_ns = 0.0  # the running round: when it began, and sent last
-        self._done_ns = 0.0  # when all of the stream so far has left
-        self._sent = self._before = self._left = self._again = 0.0  # segments: sent, before, of the window, to be sent again
+        self._start_ns = self._last_ns = 0.0  # the current round: its start, and its last sending
+        self._done_ns = 0.0  # all of the stream so far has left
+        # segments: sent in this round, sent in the previous one, left of the window, to be resent
+        self._sent = self._before = self._left = self._again = 0.0
         self._per_s = self._pipe = self._pace_per_s = 0.0
         self._lost = 0
-        self._noticed = 0.0  # segments of the running round: sent before the losses of the round before were noticed
-        self._clean = math.inf  # sent before the first one whose loss is news
+        self._noticed = 0.0  # segments of this round sent before the losses of the previous round were noticed
+        self._clean = math.inf  # segments sent before the first loss that shrinks the window
         self._news = False
         self._smooth_ns = float(self.rtt_ns)  # the round trip, queue included, as the sender smooths it
-        self._slack_ns = max(2.0 * self.rtt_ns, TIMEOUT_NS)  # what the timeout lies above that
-        self._position = 0.0  # in the stream, segments since a whole number of them
+        self._slack_ns = max(2.0 * self.rtt_ns, TIMEOUT_NS)  # the timeout less the smoothed round trip
+        self._position = 0.0  # in the message, segments
 
     def send(self, line: Line, now_ns: float, size_bytes: float, first: bool = True) -> Sent:
-        """Send bytes at `now_ns` or when the line and the window allow; `first`: they begin a message."""
-        rested = now_ns > self._free_ns + 1  # less is a caller's rounding
+        """Send bytes at `now_ns` or when the link is idle and the window open; `first`: they begin a message."""
+        rested = now_ns > self._free_ns + 1  # 1 ns or less is a caller's rounding
         if rested:
             self._free_ns = now_ns
         left = size_bytes / MSS_BYTES
@@ -133,20 +133,20 @@ class Tcp:
         return Sent(start_ns, self._free_ns, self._done_ns, free_ns)
 
     def held(self, until_ns: float) -> None:
-        """Something else than the line and the window has held up what was sent last: it has left only at `until_ns`."""
+        """Delay the last bytes to `until_ns`, because a shared segment held them up."""
         if until_ns > self._free_ns:
             self._free_ns = self._last_ns = until_ns
             self._done_ns = max(self._done_ns, until_ns)
 
     def _open(self, line: Line, rested: bool) -> None:
-        """Go on to the round in which something can be sent now; while the line is busy a round lasts as its window does."""
+        """Advance to the round in which bytes can be sent now; while the link is busy, a round ends with its window."""
         if not self._began:
             self._begin(line, self._free_ns, False)
         while self._left <= _NOTHING or (rested and self._free_ns >= self._start_ns + self.rtt_ns):
             self._end(line)
 
     def _end(self, line: Line) -> None:
-        """Close a round, and begin the next when its first acknowledgement is back or something is to be sent."""
+        """Close a round; begin the next when the first acknowledgement is back, or later, when bytes are offered."""
         end_ns = max(self._start_ns + self.rtt_ns, self._last_ns)
         pause_ns = self._free_ns - end_ns
         full = self._left < 1
@@ -195,7 +195,7 @@ class Tcp:
             self._carry(line, again)
 
     def _put(self, line: Line, segments: float, alone: bool) -> None:
-        """New segments, some of which are lost."""
+        """Send new segments and draw which of them are lost."""
         self._carry(line, segments)
         if self.losses is None or not segments:
             return

@@ -1,1 +1,1 @@
-"""Networks: which links a graph gets, from a uniform network to measured regions, presets and traces."""
+"""Networks: the links of a graph, from a uniform network to measured regions, presets and traces."""

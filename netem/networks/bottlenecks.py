@@ -1,4 +1,4 @@
-"""Cables that several links share: between two groups of peers, or among one."""
+"""Cables that several links share: between two groups of peers, or within one group."""
 
 from typing import Annotated
 
@@ -11,14 +11,14 @@ Group = tuple[int | str, ...]
 
 
 class Bottleneck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A cable that all links between two groups of peers share; each direction has all of its rate."""
+    """A cable that all links between two groups of peers share; each direction has the whole rate."""
 
     rate: Rate
-    """What the links of one direction share, such as "10 Mbit/s"."""
+    """The rate that the links of one direction share, such as "10 Mbit/s"."""
     here: Annotated[Group, msgspec.Meta(min_length=1)]
     """The peers at one end: their numbers, or the names of their places (regions; lines of `home`), such as ["Oregon"]."""
     there: Group = ()
-    """Those at the other end; empty = everybody else. The same as here = the links among them, in both directions together."""
+    """The peers at the other end; empty = all others. The same as here = the links within the group share one cable."""
 
     def __post_init__(self) -> None:
         read("rate", rate_bytes_per_s, self.rate)
@@ -26,10 +26,10 @@ class Bottleneck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("here: the list is empty: expected peers or places, such as [0, 1]")
 
     def cables(self, plan: NetworkPlan) -> list[Cable]:
-        """The cable's directions; raises ValueError where it joins nobody."""
+        """Return the cable's directions; raises ValueError if no link crosses it."""
         here = _members("here", self.here, plan)
-        everybody = set(range(len(plan.uplinks)))
-        there = _members("there", self.there, plan) if self.there else everybody - here
+        peers = set(range(len(plan.uplinks)))
+        there = _members("there", self.there, plan) if self.there else peers - here
         rate = rate_bytes_per_s(self.rate)
         ways = [(here, there), (there, here)] if here != there else [(here, here)]
         crossing = [tuple(pair for pair in plan.links if pair[0] in a and pair[1] in b) for a, b in ways]
@@ -39,7 +39,7 @@ class Bottleneck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def with_bottlenecks(plan: NetworkPlan, bottlenecks: tuple[Bottleneck, ...]) -> NetworkPlan:
-    """The plan with these cables besides; raises ValueError that says which does not fit."""
+    """Return the plan with these cables added; raises ValueError that names the bottleneck that does not fit."""
     cables: list[Cable] = list(plan.cables)
     for place, bottleneck in enumerate(bottlenecks):
         try:
@@ -61,7 +61,7 @@ def _members(field: str, group: Group, plan: NetworkPlan) -> set[int]:
             found.update(peer for peer, place in enumerate(places) if place == name)
         else:
             known = ", ".join(dict.fromkeys(places)) or "none, give the numbers of peers"
-            raise ValueError(f"{field}: {name!r} is no place of a peer: known here are {known}")
+            raise ValueError(f"{field}: no peer is at a place {name!r}: known places are {known}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Networks whose links change over time, all in the same way or each with its own luck."""
+"""Networks whose links change over time: all in the same way, or each with its own random numbers."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import msgspec
 
 from grapevine.netem.links.profile import SECOND_NS, Profile, Step
 from grapevine.netem.links.profile_laws import Cellular, Diurnal, Listed, ProfileLaw, Walk
-from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, capped_rate, lay, loss_share
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, capped_rate, loss_share, plan_links
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.networks.traces import read_trace
 from grapevine.netem.units import UNLIMITED, Duration, Rate, duration_ns, rate_bytes_per_s, read
@@ -24,15 +24,15 @@ class Changing(Shaped, frozen=True, kw_only=True):
     """A network of links that change over time."""
 
     delay: Duration = "0 s"
-    """One way, such as "40 ms"; 0 or more."""
+    """One-way delay, such as "40 ms"; 0 or more."""
     jitter: Duration = "0 s"
     """A message is early or late by up to this, and never overtakes; such as "4 ms"."""
     loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Share of packets lost, 0 to below 1: slows a link (without tcp by Mathis' formula), loses no message."""
     uplink: Rate = UNLIMITED
-    """What all links of a peer share when it sends, such as "50 Mbit/s"."""
+    """The rate that all links of a peer share when it sends, such as "50 Mbit/s"."""
     downlink: Rate = UNLIMITED
-    """What all links of a peer share when it receives, such as "200 Mbit/s"."""
+    """The rate that all links of a peer share when it receives, such as "200 Mbit/s"."""
 
     def __post_init__(self) -> None:
         self.check_links()
@@ -44,20 +44,22 @@ class Changing(Shaped, frozen=True, kw_only=True):
         self.check_motion()
 
     def check_motion(self) -> None:
-        """Raises ValueError where the options do not make a profile."""
+        """Raise ValueError if the options do not make a profile."""
         self.profile_law(duration_ns(self.delay))
 
     def profile_law(self, delay_ns: int) -> ProfileLaw:
-        """How a link changes."""
+        """Return the law that the links' profiles are drawn from."""
         raise NotImplementedError
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         spec = self.spec(self.profile_law(duration_ns(self.delay)))
         uplink, downlink = rate_bytes_per_s(self.uplink), rate_bytes_per_s(self.downlink)
-        return self.finish_plan(lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink))
+        return self.finish_plan(
+            plan_links(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink)
+        )
 
     def spec(self, profile_law: ProfileLaw) -> LinkSpec:
-        """A link that changes so; the mean rate of what a file or a list holds is what was asked."""
+        """Return a link with this law; its planned rate is the law's mean rate."""
         rate = profile_law.mean_rate_bytes_per_s
         return self.finish_spec(
             LinkSpec(rate, duration_ns(self.delay), duration_ns(self.jitter), self.loss, profile_law=profile_law)
@@ -65,24 +67,24 @@ class Changing(Shaped, frozen=True, kw_only=True):
 
 
 class Trace(Changing, frozen=True, kw_only=True, tag="trace"):
-    """Links as recorded in a file: a table of time, rate, delay and loss, or mahimahi's packet deliveries."""
+    """Links recorded in a file: a table of time, rate, delay and loss, or mahimahi's packet deliveries."""
 
     path: Annotated[str, msgspec.Meta(min_length=1)]
     """A .csv file with a header such as "time [s],rate [Mbit/s],delay [ms],loss" (the last two may lack; a row holds from
     its time on), or any other name: mahimahi, the millisecond of each delivery of 1504 bytes, a line each."""
     loop: bool = True
-    """Begin anew at the end; else the last row holds on."""
+    """Whether the record begins anew at its end; else its last row holds for ever."""
     scatter: bool = False
-    """Each link begins at a place of its own in the record (with loop), so that the links do not move in step."""
+    """Whether each link begins at its own place in the record (with loop), so that links do not change at the same time."""
 
     def check_motion(self) -> None:
-        """The file is read when the links are planned, not before."""
+        """Check the options alone: the file is read when the links are planned."""
         if not self.path:
             raise ValueError("path: is empty: expected the file of a recorded link")
         if self.scatter and not self.loop:
-            raise ValueError("scatter: links that begin inside the record come to its end: set loop = true too")
+            raise ValueError("scatter: links that begin inside the record reach its end: set loop = true too")
         if self.scatter and duration_ns(self.outage_every):
-            raise ValueError("scatter: not together with outage_every, whose outages scatter already")
+            raise ValueError("scatter: cannot be combined with outage_every: leave one of them out")
 
     def profile_law(self, delay_ns: int) -> ProfileLaw:
         steps = tuple(read("path", lambda path: read_trace(path, delay_ns, self.loss), self.path))
@@ -90,7 +92,7 @@ class Trace(Changing, frozen=True, kw_only=True, tag="trace"):
         return Listed(given=steps, looped=self.loop)
 
     def spec(self, profile_law: ProfileLaw) -> LinkSpec:
-        """All links share one profile, unless each has outages of its own."""
+        """Return a link; all links share one profile, except where each has its own outages."""
         spec = super().spec(profile_law)
         assert isinstance(profile_law, Listed)
         delay_ns, loss = profile_law.given[0].delay_ns, max(step.loss for step in profile_law.given)
@@ -101,27 +103,27 @@ class Trace(Changing, frozen=True, kw_only=True, tag="trace"):
         return msgspec.structs.replace(spec, profile_law=None, profile=Profile(given, self.loop), scattered=self.scatter)
 
 
-class Schedule(Changing, frozen=True, kw_only=True, tag="schedule"):
-    """Links that change at set times: a list of times and of the rates from then on."""
+class ScheduleNetwork(Changing, frozen=True, kw_only=True, tag="schedule"):
+    """Links that change at given times: a list of times, and of the rates that hold from these times on."""
 
     times: Annotated[tuple[Duration, ...], msgspec.Meta(min_length=1)] = ("0 s",)
-    """From when each rate holds, such as ["0 s", "30 s"]; the first is "0 s"."""
+    """The time from which each rate holds, such as ["0 s", "30 s"]; the first is "0 s"."""
     rates: Annotated[tuple[RateOrOutage, ...], msgspec.Meta(min_length=1)] = ("20 Mbit/s",)
-    """As many as times, such as ["20 Mbit/s", "2 Mbit/s"]; "0 bit/s" = an outage."""
+    """One rate for each of `times`, such as ["20 Mbit/s", "2 Mbit/s"]; "0 bit/s" = an outage."""
     delays: tuple[Duration, ...] = ()
-    """One way, as many as times; empty = `delay` all the time."""
+    """One one-way delay for each of `times`; empty = `delay` all the time."""
     loop_after: Duration | None = None
-    """When to begin anew, after the last of the times; left out = the last rate holds on."""
+    """The time at which the schedule begins anew, after the last of `times`; left out = the last rate holds for ever."""
 
     def profile_law(self, delay_ns: int) -> ProfileLaw:
         starts_ns = [read("times", duration_ns, time) for time in self.times]
         rates = [read("rates", _rate_or_outage, rate) for rate in self.rates]
         delays_ns = [read("delays", duration_ns, delay) for delay in self.delays] or [delay_ns] * len(starts_ns)
         if starts_ns[:1] != [0] or any(a >= b for a, b in itertools.pairwise(starts_ns)):
-            raise ValueError('times: expected to begin with "0 s" and to go forward, such as ["0 s", "30 s"]')
+            raise ValueError('times: expected "0 s" first, then growing times, such as ["0 s", "30 s"]')
         for field, values in (("rates", rates), ("delays", delays_ns)):
             if len(values) != len(starts_ns):
-                raise ValueError(f"{field}: {len(values)} for {len(starts_ns)} times: expected one for each")
+                raise ValueError(f"{field}: {len(values)} for {len(starts_ns)} times: expected one for each time")
         end_ns = starts_ns[-1] + SECOND_NS
         if self.loop_after is not None and (end_ns := read("loop_after", duration_ns, self.loop_after)) <= starts_ns[-1]:
             raise ValueError(f"loop_after: {self.loop_after} is not after the last of the times, {self.times[-1]}")
@@ -139,13 +141,13 @@ class DiurnalNetwork(Changing, frozen=True, kw_only=True, tag="diurnal"):
     """Links that are slower at some hours: a sine of rate over the day."""
 
     rate: Rate = "20 Mbit/s"
-    """The mean over a period, such as "20 Mbit/s"."""
+    """The mean rate over a period, such as "20 Mbit/s"."""
     swing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.5
-    """How far it swings about the mean, as a share of it; 0 to below 1."""
+    """Amplitude of the sine as a share of the mean, 0 to below 1."""
     period: Duration = "24 h"
-    """From one day to the next; shorter for short runs, such as "10 min"."""
+    """Length of a day; shorter for short runs, such as "10 min"."""
     phase: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    """Where in the period the run begins, 0 to below 1: at 0 the rate is its mean, and rises."""
+    """The run's start within the period, 0 to below 1: at 0 the rate equals its mean and rises."""
 
     def profile_law(self, delay_ns: int) -> ProfileLaw:
         period_ns = read("period", duration_ns, self.period)
@@ -164,13 +166,13 @@ class RandomWalk(Changing, frozen=True, kw_only=True, tag="random-walk"):
     """Links that wander: the logarithm of each link's rate walks at random between two bounds."""
 
     rate: Rate = "20 Mbit/s"
-    """The median, where each link begins, such as "20 Mbit/s"."""
+    """The median rate, which is each link's first, such as "20 Mbit/s"."""
     deviation: Annotated[float, msgspec.Meta(gt=0)] = 0.1
     """Standard deviation of a step of the rate's logarithm: 0.1 is about 10 %; more than 0."""
     every: Duration = "1 s"
-    """How long a rate holds."""
+    """The time for which a rate holds."""
     within: Annotated[float, msgspec.Meta(gt=1)] = 4.0
-    """The rate stays between rate / within and rate x within (reflected there); more than 1."""
+    """The rate stays between rate / within and rate x within (it is reflected there); more than 1."""
 
     def profile_law(self, delay_ns: int) -> ProfileLaw:
         every_ns = read("every", _some_time_ns, self.every)
@@ -184,16 +186,16 @@ class RandomWalk(Changing, frozen=True, kw_only=True, tag="random-walk"):
 
 
 class CellularNetwork(Changing, frozen=True, kw_only=True, tag="cellular"):
-    """Links of mobile phones, synthetic: each rate log-normal, correlated in time, with outages if asked."""
+    """Links of mobile phones, synthetic: rates log-normal and correlated in time, with outages if configured."""
 
     rate: Rate = "20 Mbit/s"
-    """The mean, such as "13 Mbit/s"."""
+    """The mean rate, such as "13 Mbit/s"."""
     variation: Annotated[float, msgspec.Meta(gt=0)] = 0.7
     """Standard deviation of the rate over its mean; measured on LTE: 0.5 to 0.8."""
     correlation: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.8
-    """Of the rate with that one step later; measured on LTE at 1 s: 0.6 to 0.9."""
+    """Correlation of a rate with the next one, after `every`; measured on LTE at 1 s: 0.6 to 0.9."""
     every: Duration = "1 s"
-    """How long a rate holds."""
+    """The time for which a rate holds."""
 
     def profile_law(self, delay_ns: int) -> ProfileLaw:
         every_ns = read("every", _some_time_ns, self.every)
@@ -213,7 +215,7 @@ def _capped(step: Step) -> Step:
 def _finite_rate(text: str) -> float:
     rate = rate_bytes_per_s(text)
     if math.isinf(rate):
-        raise ValueError("a rate that changes is a number, such as 20 Mbit/s, not unlimited")
+        raise ValueError("a rate that changes cannot be unlimited: expected a number, such as 20 Mbit/s")
     return rate
 
 

@@ -1,7 +1,8 @@
-"""DLion's six workers: lines and cores, unequal and changing; and its micro-clouds.
+"""DLion's six workers: access lines and cores, unequal and changing; and its micro-clouds.
 
-Hong & Chandra, HPDC 2021. The shape of each environment is theirs as others tell it, not verified against the paper's text
-(Mbit/s a worker: 50, 35, 20; cores: 24, 12, 6 or 4); delays, how long a phase of "dynamic" lasts and what a core does are ours.
+Hong & Chandra, HPDC 2021. Each environment is taken from secondary sources, not verified against the paper's text
+(Mbit/s of a worker: 50, 35, 20; cores: 24, 12, 6 or 4); delays, the length of a phase of "dynamic" and a core's speed are our
+choice.
 """
 
 import math
@@ -14,7 +15,7 @@ from grapevine.netem.devices.device import Device, Devices
 from grapevine.netem.devices.varying import VaryingDevice
 from grapevine.netem.links.profile import Profile, Step
 from grapevine.netem.networks.access import Access
-from grapevine.netem.networks.plan import Cable, LinkSpec, NetworkPlan, lay, loss_share
+from grapevine.netem.networks.plan import Cable, LinkSpec, NetworkPlan, loss_share, plan_links
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.units import Duration, Rate, Speed, duration_ns, rate_bytes_per_s, read, speed_samples_per_s
 
@@ -29,7 +30,7 @@ LINES = {
     "heterogeneous": (50.0, 50.0, 35.0, 35.0, 20.0, 20.0),
     "reversed": (20.0, 20.0, 35.0, 35.0, 50.0, 50.0),
 }
-"""Mbit/s of the six workers' lines."""
+"""Rates of the six workers' lines, Mbit/s."""
 CORES = {
     "homogeneous": (24,) * 6,
     "heterogeneous": (24, 24, 12, 12, 6, 6),
@@ -41,31 +42,31 @@ _CORE_PHASES = ("homogeneous", "heterogeneous", "heterogeneous")
 
 
 class Dlion(Shaped, frozen=True, kw_only=True, tag="dlion"):
-    """DLion's workers behind lines of 50, 35 and 20 Mbit/s (HPDC 2021, not verified): alike, unlike, or changing.
+    """DLion's workers behind lines of 50, 35 and 20 Mbit/s (HPDC 2021, not verified): equal, unequal or changing.
 
-    "homogeneous" is its Homo B (50 each), "heterogeneous" Hetero NET A and SYS A (50, 50, 35, 35, 20, 20), "reversed" SYS B (20
-    to 50), "dynamic" goes from one to the next and round. More than six peers begin anew. The source dates from 2021; a
-    line's rate holds for each direction by itself, and that is ours, as are delays and phases.
+    "homogeneous" is the paper's Homo B (50 each), "heterogeneous" Hetero NET A and SYS A (50, 50, 35, 35, 20, 20), "reversed"
+    SYS B (20 to 50), "dynamic" cycles through these three. With more than six peers the list begins anew. The source dates
+    from 2021; our choice: each direction of a line has the whole rate, delays, and phases.
     """
 
     environment: Lines = "homogeneous"
     """"homogeneous", "heterogeneous" (the first peers have the fast lines), "reversed" (the last) or "dynamic"."""
     phase: Duration = "100 s"
-    """How long each environment of "dynamic" lasts."""
+    """Length of each phase of "dynamic", such as "100 s"."""
     rate_factor: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    """Multiplies all rates, so that a small model meets the ratio bytes / (rate x step time) of a large one; more than 0."""
+    """Multiplies all rates, so that a small model has the ratio bytes / (rate x step time) of a large one; more than 0."""
     delay: Duration = "1 ms"
-    """One way from peer to peer, such as "1 ms"; 0 or more."""
+    """One-way delay from peer to peer, such as "1 ms"; 0 or more."""
     jitter: Duration = "0 s"
-    """A message is early or late by up to this, evenly spread, and never overtakes; such as "4 ms"."""
+    """A message is early or late by up to this, uniformly distributed, and never overtakes; such as "4 ms"."""
     loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Share of packets lost, 0 to below 1: slows a link (without tcp by Mathis' formula, not at a delay of 0)."""
 
     def __post_init__(self) -> None:
         if self.environment not in get_args(Lines):
-            raise ValueError(f"environment: {self.environment!r} is none: expected {', '.join(get_args(Lines))}")
+            raise ValueError(f"environment: {self.environment!r} is unknown: expected {', '.join(get_args(Lines))}")
         if not read("phase", duration_ns, self.phase):
-            raise ValueError("phase: an environment lasts longer than 0 s, such as 100 s")
+            raise ValueError("phase: is 0 s: expected more, such as 100 s")
         self._access(0)
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
@@ -94,21 +95,21 @@ class Dlion(Shaped, frozen=True, kw_only=True, tag="dlion"):
 
 
 class MicroCloudNetwork(Shaped, frozen=True, kw_only=True, tag="micro-clouds"):
-    """Sites with a fast network inside and one thin line each to all others (DLion's micro-clouds); rates are ours.
+    """Sites with a fast network inside and one slow line each to all others (DLion's micro-clouds); rates are our choice.
 
-    Peers 0 to size - 1 are the first site, and so on, as in the topology of that name; sites are as equal in size as can be.
+    Peers 0 to size - 1 are the first site, and so on, as in the topology of that name; sizes of sites differ by 1 at most.
     """
 
     size: Annotated[int, msgspec.Meta(ge=1)] = 4
-    """Peers at a site, at most: 1 or more."""
+    """The largest number of peers at a site, 1 or more."""
     rate: Rate = "50 Mbit/s"
-    """What all links from a site to others share, and what all links to it share, such as "50 Mbit/s"."""
+    """The rate that all links from a site to others share, and again all links to it, such as "50 Mbit/s"."""
     delay: Duration = "20 ms"
-    """One way between sites, such as "20 ms"; 0 or more."""
+    """One-way delay between sites, such as "20 ms"; 0 or more."""
     inside_rate: Rate = "1 Gbit/s"
-    """Of each link within a site, such as "1 Gbit/s"."""
+    """Rate of each link within a site, such as "1 Gbit/s"."""
     inside_delay: Duration = "0.1 ms"
-    """One way within a site, such as "0.1 ms"; 0 or more."""
+    """One-way delay within a site, such as "0.1 ms"; 0 or more."""
     jitter: Duration = "0 s"
     """Between sites a message is early or late by up to this, and never overtakes; such as "4 ms"."""
     loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
@@ -121,7 +122,7 @@ class MicroCloudNetwork(Shaped, frozen=True, kw_only=True, tag="micro-clouds"):
             read(field, duration_ns, getattr(self, field))
         read("loss", loss_share, self.loss)
         if self.size < 1:
-            raise ValueError(f"size: {self.size} peers are no site: expected 1 or more")
+            raise ValueError(f"size: a site of {self.size} peers is too small: expected 1 or more")
         self.check_links()
         self._specs()
 
@@ -130,7 +131,7 @@ class MicroCloudNetwork(Shaped, frozen=True, kw_only=True, tag="micro-clouds"):
         sites = np.array_split(np.arange(count), -(-count // self.size))
         site = {int(peer): place for place, peers in enumerate(sites) for peer in peers}
         within, between = self._specs()
-        plan = lay(
+        plan = plan_links(
             graph,
             seed,
             lambda source, target: within if site[source] == site[target] else between,
@@ -150,27 +151,27 @@ class MicroCloudNetwork(Shaped, frozen=True, kw_only=True, tag="micro-clouds"):
 
 
 class DlionDevices(Devices, frozen=True, kw_only=True, tag="dlion"):
-    """DLion's workers with 24, 12 and 6 cores (HPDC 2021, not verified): alike, unlike, or changing.
+    """DLion's workers with 24, 12 and 6 cores (HPDC 2021, not verified): equal, unequal or changing.
 
     "homogeneous" has 24 cores each, "heterogeneous" 24, 24, 12, 12, 6, 6 (SYS A and B), "weak" 24, 24, 12, 12, 4, 4 (Hetero CPU
-    A); "dynamic" goes through the phases of the network "dlion": alike, unlike, unlike. More than six peers begin anew. What
-    a core does in a second is ours.
+    A); "dynamic" follows the phases of the network "dlion": homogeneous, heterogeneous, heterogeneous. With more than six peers
+    the list begins anew. The speed of a core is our choice.
     """
 
     environment: Cores = "homogeneous"
     """"homogeneous", "heterogeneous", "weak" or "dynamic"."""
     core: Speed = "10 samples/s"
-    """What one core trains, such as "10 samples/s"; a worker with 24 is 24 times as fast."""
+    """Speed of one core, such as "10 samples/s"; a worker with 24 cores is 24 times as fast."""
     phase: Duration = "100 s"
-    """How long each environment of "dynamic" lasts."""
+    """Length of each phase of "dynamic", such as "100 s"."""
     overhead: Duration = "0 s"
     """Fixed cost of a step, such as "2 ms"; 0 or more."""
 
     def __post_init__(self) -> None:
         if self.environment not in get_args(Cores):
-            raise ValueError(f"environment: {self.environment!r} is none: expected {', '.join(get_args(Cores))}")
+            raise ValueError(f"environment: {self.environment!r} is unknown: expected {', '.join(get_args(Cores))}")
         if not read("phase", duration_ns, self.phase):
-            raise ValueError("phase: an environment lasts longer than 0 s, such as 100 s")
+            raise ValueError("phase: is 0 s: expected more, such as 100 s")
         self.plan(1)
 
     def plan(self, peers: int, seed: int = 0) -> list[Device]:

@@ -1,7 +1,7 @@
-"""What joins the peers: the menu of networks.
+"""The menu of networks, which join the peers.
 
-Each is planned for a graph, `network.plan(graph, seed)`, into what every link and access line is to be. Delays are one
-way.
+`network.plan(graph, seed)` returns the rate, delay, jitter and loss of every link, and the rates of the access lines. Delays
+are one way.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from grapevine.netem.networks.access import Access
-from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, Schedule, Trace
+from grapevine.netem.networks.changing import CellularNetwork, DiurnalNetwork, RandomWalk, ScheduleNetwork, Trace
 from grapevine.netem.networks.dlion import Dlion, MicroCloudNetwork
-from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, lay, read_link
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, plan_links, read_link
 from grapevine.netem.networks.presets import Aws18, DataCentre, Dtfm10, Ec2, FiveG, FourG, Home, Lan, Satellite
 from grapevine.netem.networks.regions import Regions
 from grapevine.netem.networks.shaped import Shaped
@@ -26,24 +26,24 @@ _PEER_FIELDS = ("uplink", "downlink")
 
 
 class Edges(Shaped, frozen=True, kw_only=True, tag="edges"):
-    """Each link as the graph's edge says: attributes rate, delay, jitter, loss; uplink and downlink at the nodes.
+    """Links from the graph's attributes: rate, delay, jitter and loss at the edges, uplink and downlink at the nodes.
 
-    Attributes are text with units, as in the options here, which hold where an edge or node lacks one; other attributes
-    are left alone. An undirected edge holds for both directions; so does an arc, unless there is one the other way.
+    Attributes are text with units, like the options here, which hold where an edge or node lacks one; other attributes
+    are ignored. An undirected edge holds for both directions; an arc does too, if there is no arc the other way.
     """
 
     rate: Rate = UNLIMITED
-    """Of edges without a rate, such as "20 Mbit/s"."""
+    """Rate of edges without one, such as "20 Mbit/s"."""
     delay: Duration = "0 s"
-    """One way, of edges without a delay, such as "40 ms"; 0 or more."""
+    """One-way delay of edges without one, such as "40 ms"; 0 or more."""
     jitter: Duration = "0 s"
-    """Of edges without a jitter, such as "4 ms": a message is early or late by up to this, and never overtakes."""
+    """Jitter of edges without one, such as "4 ms": a message is early or late by up to this, and never overtakes."""
     loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    """Of edges without a loss, 0 to below 1: slows a link (without tcp by Mathis' formula, not where the delay is 0)."""
+    """Loss of edges without one, 0 to below 1: slows a link (without tcp by Mathis' formula, not where the delay is 0)."""
     uplink: Rate = UNLIMITED
-    """Of peers without an uplink: what all links of a peer share when it sends, such as "50 Mbit/s"."""
+    """Uplink of peers without one: the rate that all links of a peer share when it sends, such as "50 Mbit/s"."""
     downlink: Rate = UNLIMITED
-    """Of peers without a downlink: what all links of a peer share when it receives, such as "200 Mbit/s"."""
+    """Downlink of peers without one: the rate that all links of a peer share when it receives, such as "200 Mbit/s"."""
 
     def __post_init__(self) -> None:
         read_link(self.rate, self.delay, self.jitter, self.loss)
@@ -52,9 +52,9 @@ class Edges(Shaped, frozen=True, kw_only=True, tag="edges"):
         self.check_links()
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
-        """Raises ValueError naming the edge or node whose attribute is wrong, or where nothing says what a link is."""
-        self._refuse_silence(graph)
-        plan = lay(
+        """Raises ValueError that names the edge or node with a wrong attribute, or if no attribute and no option is set."""
+        self._refuse_bare_graph(graph)
+        plan = plan_links(
             graph,
             seed,
             lambda source, target: self._spec(graph, source, target),
@@ -75,11 +75,11 @@ class Edges(Shaped, frozen=True, kw_only=True, tag="edges"):
         value = graph.nodes[peer].get(field, getattr(self, field))
         return read(f"node {peer}: {field}", rate_bytes_per_s, value)
 
-    def _refuse_silence(self, graph: "nx.Graph") -> None:
-        """A graph without a single attribute and no option set is more likely a slip than a wish."""
-        said: Any = [data for *_, data in graph.edges(data=True)] + [data for _, data in graph.nodes(data=True)]
+    def _refuse_bare_graph(self, graph: "nx.Graph") -> None:
+        """Raise ValueError for a graph without attributes if no option is set either: it is more likely a mistake."""
+        attributes: Any = [data for *_, data in graph.edges(data=True)] + [data for _, data in graph.nodes(data=True)]
         fields = {*_LINK_FIELDS, *_PEER_FIELDS}
-        if self == Edges() and not any(fields & data.keys() for data in said):
+        if self == Edges() and not any(fields & data.keys() for data in attributes):
             raise ValueError(
                 "no edge of the graph has a rate, delay, jitter or loss and no node an uplink or downlink: set these "
                 'attributes (text with units, such as rate = "20 Mbit/s"), or options that hold for all, or choose the '
@@ -94,7 +94,7 @@ AnyNetwork = (
     | Edges
     | Regions
     | Trace
-    | Schedule
+    | ScheduleNetwork
     | DiurnalNetwork
     | RandomWalk
     | CellularNetwork

@@ -1,4 +1,4 @@
-"""A network made concrete for one graph: what every link was asked to be, and the Link that does it."""
+"""A network made concrete for one graph: the specification of every link, and the Link made from it."""
 
 import math
 from collections.abc import Callable
@@ -27,52 +27,52 @@ _STREAM = 0x11  # keeps the links' random numbers apart from those that other pa
 
 
 class LinkSpec(msgspec.Struct, frozen=True):
-    """What one direction of an edge was asked to be."""
+    """The specification of one direction of an edge."""
 
     rate_bytes_per_s: float = math.inf
-    """Bytes a second; infinite = unlimited. Of a line that changes: the mean."""
+    """Bytes a second; infinite = unlimited. Of a changing link: the mean."""
     delay_ns: int = 0
-    """One way, ns. Of a line that changes: at first."""
+    """One way, ns. Of a changing link: the first delay."""
     jitter_ns: int = 0
     """Half width of the uniform law around the delay, ns; of the other laws the standard deviation."""
     loss: float = 0.0
     """Share of packets lost, in [0, 1)."""
     tcp: Control = "none"
-    """What fills the line: a round-based TCP connection, or "none" = rate and delay, loss by Mathis' formula."""
+    """The congestion control of a round-based TCP connection; "none" = rate and delay, loss by Mathis' formula."""
     queue_ns: int | None = None
-    """How much the queue before the line holds, in the time that the line takes for it; None = max(round trip, 50 ms)."""
+    """The time that the link takes to send a full queue, ns; None = max(round trip, 50 ms)."""
     jitter_law: Law = "uniform"
     jitter_correlation: float = 0.0
-    """Of a message's jitter with that of the one before, in [0, 1)."""
+    """Correlation of a message's jitter with the previous message's, in [0, 1)."""
     loss_burst: float = 1.0
-    """Mean length of a burst of lost packets; 1 = each is lost by itself."""
+    """Mean length of a burst of lost packets; 1 = packets are lost independently."""
     profile_law: ProfileLaw | None = None
-    """How the line changes over time; None = not at all."""
+    """The law of the link's own profile; None = the link does not change, or has a shared `profile`."""
     profile: Profile | None = None
-    """The same, for lines that share one profile."""
+    """A profile that several links share."""
     scattered: bool = False
-    """Whether each link begins at a place of its own in a shared profile."""
+    """Whether each link begins at its own place in a shared profile."""
     duplicate: float = 0.0
-    """Share of packets that go twice, in [0, 1)."""
+    """Share of packets that are sent twice, in [0, 1)."""
     reorders: bool = False
-    """Whether messages overtake each other, where their jitters say so."""
+    """Whether messages overtake each other, if their jitters make it so."""
     swings: bool = False
-    """Whether a line that it shares changes over time."""
+    """Whether a segment that the link crosses changes over time."""
     changes: tuple[Change, ...] = ()
-    """What is done to the line while it is used, in order of time."""
+    """Alterations of the link during the run, in order of time."""
     kernel: bool = False
-    """Whether the kernel carries it (netem/kernel/plan.py): then its Link does nothing."""
+    """Whether the kernel carries the link (netem/kernel/plan.py): then its Link neither delays nor limits."""
 
     @property
     def effective_rate_bytes_per_s(self) -> float:
-        """What a long transfer over this link reaches, on average: the rate, or less where loss binds.
+        """The mean rate of a long transfer over this link: the rate, or less where loss binds.
 
         Mathis, Semke, Mahdavi & Ott, CCR 1997: 1.22 MSS / (RTT sqrt(loss)), MSS 1448 bytes, RTT = twice the one-way
-        delay. So loss slows a link and nothing is ever lost; with a delay of 0 the RTT is 0 and loss has no effect.
-        Above a loss of about 2 % TCP's timeouts, which the formula leaves out, would make it slower still. With `tcp` it
+        delay. So loss slows a link and no message is lost; with a delay of 0 the RTT is 0 and loss has no effect.
+        Above a loss of about 2 % TCP's timeouts, which the formula leaves out, would make the link slower still. With `tcp` it
         is an estimate: payload's share of the rate, for "cubic" with Mathis' cap, for "bbr" less the loss. With `kernel` it
-        is payload's share of the rate: what loss does there is up to this machine's own TCP. Packets that go twice take
-        their share.
+        is payload's share of the rate, because this machine's own TCP determines the effect of loss. Duplicates take their
+        share.
         """
         return self._line_bytes_per_s / (1 + self.duplicate)
 
@@ -88,7 +88,7 @@ class LinkSpec(msgspec.Struct, frozen=True):
         return capped_rate(payload, self.delay_ns, self.loss)
 
     def make(self, rng: Generator) -> Link:
-        """A new Link like this, idle; what it draws comes from `rng`."""
+        """Return a new idle Link of this specification, which draws its random numbers from `rng`."""
         link = self._line(rng)
         if self.duplicate and not self.kernel:
             link.double(Doubles(self.duplicate, rng.spawn(1)[0]))
@@ -115,94 +115,94 @@ class LinkSpec(msgspec.Struct, frozen=True):
 
     @property
     def most_bytes_per_s(self) -> float:
-        """What it never exceeds, as far as is known beforehand; infinite = not known."""
+        """A rate that the link never exceeds; infinite = unknown beforehand."""
         steady = self.profile_law is None and self.profile is None and not self.changes
         return self._line_bytes_per_s if steady and self.tcp == "none" else math.inf
 
     @property
     def cap(self) -> Callable[[float, int, float], float] | None:
-        """What delay and loss leave of a rate, where the line itself does not say: neither TCP nor a profile does it."""
+        """The function that caps rates by delay and loss; None where TCP or a profile applies them already."""
         return capped_rate if self.tcp == "none" and self.profile_law is None and self.profile is None else None
 
     @property
     def varies(self) -> bool:
-        """Whether what it carries may rightly differ from the asked rate at a time: a changing line, or TCP's windows."""
+        """Whether the link's rate may differ from the planned one at an instant: a changing link, or TCP's windows."""
         return (
             self.tcp != "none" or self.profile_law is not None or self.profile is not None or bool(self.changes) or self.swings
         )
 
     @property
     def draws(self) -> bool:
-        """Whether its Link draws random numbers."""
+        """Whether the Link draws random numbers."""
         drawn = (self.jitter_ns and not self.kernel) or self.profile_law is not None or self.scattered
         return bool(drawn or self.duplicate or (self.tcp != "none" and self.loss))
 
 
 def capped_rate(rate_bytes_per_s: float, delay_ns: int, loss: float) -> float:
-    """A rate, or what Mathis' formula leaves of it (LinkSpec.effective_rate_bytes_per_s)."""
+    """Return the lower of the rate and Mathis' formula (LinkSpec.effective_rate_bytes_per_s)."""
     if loss == 0 or delay_ns == 0:
         return rate_bytes_per_s
     return min(rate_bytes_per_s, 1.22 * MSS_BYTES / (2e-9 * delay_ns * math.sqrt(loss)))
 
 
 class Cable(msgspec.Struct, frozen=True):
-    """One line that several links share on their way, in one direction."""
+    """One direction of a cable that several links share."""
 
     rate_bytes_per_s: float
     links: tuple[tuple[int, int], ...]
-    """(source, target) of each."""
+    """(source, target) of each link."""
 
 
 class Shared(NamedTuple):
-    """The lines that several links share, and the links that cross them (netem.shaping.max_min)."""
+    """The segments that several links share, and the links that cross them (netem.shaping.max_min)."""
 
     limits: list[float]
-    """What each line carries, bytes/s."""
+    """Rate of each segment, bytes/s."""
     routes: dict[tuple[int, int], tuple[int, ...]]
-    """The lines of each link that crosses any, by place in `limits`."""
+    """(source, target) -> the segments that the link crosses, by place in `limits`; only links that cross a segment."""
     profiles: dict[int, Profile]
-    """Lines that change over time."""
+    """Place in `limits` -> profile, of segments that change over time."""
 
 
 class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Every link and access line of a fleet on one graph."""
 
     links: dict[tuple[int, int], LinkSpec]
-    """(source, target) -> as asked; both directions of every edge, of arcs too: acknowledgements travel back."""
+    """(source, target) -> specification; both directions of every edge and arc, because acknowledgements travel back."""
     uplinks: list[float]
-    """What each peer's links share when it sends, bytes/s; infinite = no limit."""
+    """The rate that each peer's links share when it sends, bytes/s; infinite = no limit."""
     downlinks: list[float]
-    """What each peer's links share when it receives, bytes/s; infinite = no limit."""
+    """The rate that each peer's links share when it receives, bytes/s; infinite = no limit."""
     places: list[str] | None = None
     """The region of each peer; None where the network has no places."""
     seed: int = 0
-    """Of all that the links draw."""
+    """The seed of the links' random numbers."""
     kernel: bool = False
     """Whether the kernel carries every link, in namespaces (netem/kernel/namespaces.py)."""
     cables: tuple[Cable, ...] = ()
-    """Further lines that some links share."""
+    """Further segments that some links share."""
     up_profiles: dict[int, Profile] = {}
-    """Uplinks that change over time, by peer; `uplinks` has their mean."""
+    """Profiles of uplinks that change over time, by peer; `uplinks` holds their mean."""
     down_profiles: dict[int, Profile] = {}
-    """Downlinks that change over time."""
+    """Profiles of downlinks that change over time, by peer; `downlinks` holds their mean."""
 
     def shared(self) -> Shared:
-        """Which lines are shared, and by whom; without those that never hold anybody up, because all of their links together
-        are no faster."""
+        """Return the shared segments and the links that cross them, without segments that are at least as fast as all of
+        their links together."""
         if self.kernel:
             return Shared([], {}, {})
-        lines: list[tuple[float, list[tuple[int, int]], Profile | None]] = [
+        segments: list[tuple[float, list[tuple[int, int]], Profile | None]] = [
             (cable.rate_bytes_per_s, list(cable.links), None) for cable in self.cables
         ]
         for ends, side, swings in ((self.uplinks, 0, self.up_profiles), (self.downlinks, 1, self.down_profiles)):
             crossing: dict[int, list[tuple[int, int]]] = {}
             for pair in self.links:
                 crossing.setdefault(pair[side], []).append(pair)
-            lines += [(ends[peer], pairs, swings.get(peer)) for peer, pairs in crossing.items()]
+            segments += [(ends[peer], pairs, swings.get(peer)) for peer, pairs in crossing.items()]
         limits: list[float] = []
         routes: dict[tuple[int, int], tuple[int, ...]] = {}
         profiles: dict[int, Profile] = {}
-        for limit, pairs, profile in lines:
+        for limit, pairs, profile in segments:
             if profile is not None:
                 profiles[len(limits)] = profile
             elif limit >= sum(self.links[pair].most_bytes_per_s for pair in pairs):
@@ -213,7 +213,7 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
         return Shared(limits, routes, profiles)
 
     def link(self, source: int, target: int) -> Link:
-        """A new Link from `source` to `target`, idle, with its own generator: the same numbers at every call."""
+        """Return a new idle Link from `source` to `target`, with its own generator: the same numbers at every call."""
         spec = self.links[source, target]
         if spec.kernel:
             return Link()
@@ -223,24 +223,24 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """What joins the peers."""
+    """The links between the peers."""
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
-        """What every link and access line is for the peers 0 to n-1 of `graph`; `seed` (0 or more) is for what links draw."""
+        """Return every link and access line for the peers 0 to n-1 of `graph`; links draw numbers from `seed`, 0 or more."""
         raise NotImplementedError
 
 
-def lay(
+def plan_links(
     graph: "nx.Graph",
     seed: int,
     spec: Callable[[int, int], LinkSpec],
-    uplink: Callable[[int], float],
-    downlink: Callable[[int], float],
+    uplink: Callable[[int], float] = lambda peer: math.inf,
+    downlink: Callable[[int], float] = lambda peer: math.inf,
     places: list[str] | None = None,
 ) -> NetworkPlan:
-    """Ask `spec(source, target)` for both directions of every edge, `uplink(peer)` and `downlink(peer)` for every peer.
+    """Return a plan from `spec(source, target)` for both directions of every edge, and `uplink(peer)` and `downlink(peer)`.
 
-    Raises ValueError where the graph's nodes are not 0 to n-1; loops are left out.
+    Raises ValueError if the graph's nodes are not 0 to n-1; loops are left out.
     """
     peers = range(graph.number_of_nodes())
     if set(graph) != set(peers):
@@ -259,7 +259,7 @@ def lay(
 
 
 def read_link(rate: Any, delay: Any, jitter: Any, loss: Any, where: str = "") -> LinkSpec:
-    """A LinkSpec from text with units; ValueError names the field, after `where`."""
+    """Return a LinkSpec from text with units; raises ValueError that names the field, after `where`."""
     return LinkSpec(
         read(where + "rate", rate_bytes_per_s, rate),
         read(where + "delay", duration_ns, delay),
@@ -269,11 +269,11 @@ def read_link(rate: Any, delay: Any, jitter: Any, loss: Any, where: str = "") ->
 
 
 def loss_share(value: Any) -> float:
-    """A share of packets in [0, 1) from a number, or from a number as text, as some graph files keep it."""
+    """Return a share of packets in [0, 1) from a number, or from a number as text, as some graph files hold it."""
     try:
         share = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         share = math.nan
     if not 0 <= share < 1:
-        raise ValueError(f"{value!r} is no share of lost packets: expected a number from 0 to below 1, such as 0.001")
+        raise ValueError(f"{value!r} is not a share of lost packets: expected a number from 0 to below 1, such as 0.001")
     return share

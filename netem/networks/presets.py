@@ -1,6 +1,7 @@
-"""Networks by name: what people have measured, or agree upon, ready to use.
+"""Networks by name: measured or commonly used numbers, ready to use.
 
-Each says where its numbers are from, of when they are, and what is our choice. The tables of regions are in `regions.py`.
+Each docstring gives the source and date of the numbers, and which of them are our choice. The tables of regions are in
+`regions.py`.
 """
 
 import functools
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from grapevine.netem.networks.changing import CellularNetwork
-from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, lay, loss_share
+from grapevine.netem.networks.plan import LinkSpec, NetworkPlan, loss_share, plan_links
 from grapevine.netem.networks.regions import Regions
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.networks.uniform import Uniform
@@ -27,26 +28,26 @@ class Lan(Uniform, frozen=True, kw_only=True, tag="lan"):
     """
 
     rate: Rate = "1 Gbit/s"
-    """Of each link and direction, such as "1 Gbit/s"."""
+    """Rate of each link and direction, such as "1 Gbit/s"."""
     delay: Duration = "0.1 ms"
-    """One way, such as "0.1 ms"; 0 or more."""
+    """One-way delay, such as "0.1 ms"; 0 or more."""
     uplink: Rate = "1 Gbit/s"
-    """What all links of a peer share when it sends, such as "1 Gbit/s"."""
+    """The rate that all links of a peer share when it sends, such as "1 Gbit/s"."""
     downlink: Rate = "1 Gbit/s"
-    """What all links of a peer share when it receives, such as "1 Gbit/s"."""
+    """The rate that all links of a peer share when it receives, such as "1 Gbit/s"."""
 
 
 class DataCentre(Uniform, frozen=True, kw_only=True, tag="data-centre"):
     """A data centre: 25 Gbit/s a machine, 25 us one way; our choice, not measured."""
 
     rate: Rate = "25 Gbit/s"
-    """Of each link and direction, such as "25 Gbit/s"."""
+    """Rate of each link and direction, such as "25 Gbit/s"."""
     delay: Duration = "25 us"
-    """One way, such as "25 us"; 0 or more."""
+    """One-way delay, such as "25 us"; 0 or more."""
     uplink: Rate = "25 Gbit/s"
-    """What all links of a peer share when it sends, such as "25 Gbit/s"."""
+    """The rate that all links of a peer share when it sends, such as "25 Gbit/s"."""
     downlink: Rate = "25 Gbit/s"
-    """What all links of a peer share when it receives, such as "25 Gbit/s"."""
+    """The rate that all links of a peer share when it receives, such as "25 Gbit/s"."""
 
 
 class Ec2(Regions, frozen=True, kw_only=True, tag="ec2"):
@@ -74,7 +75,7 @@ LineName = Literal["cable", "dsl", "fibre", "3g", "3g-fast", "4g", "lte"]
 
 
 class AccessLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What joins one home to the Internet."""
+    """The access line of one home."""
 
     rtt_ms: float
     down_kbit_per_s: float
@@ -91,25 +92,25 @@ class _AccessTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @functools.cache
 def access_lines() -> dict[str, AccessLine]:
-    """The lines by name; netem/data/access.json says whence."""
+    """Return the access lines by name; their source is in netem/networks/data/access.json."""
     text = (Path(__file__).parent / "data" / "access.json").read_bytes()
     return msgspec.json.decode(text, type=_AccessTable).lines
 
 
 class Home(Shaped, frozen=True, kw_only=True, tag="home"):
-    """Peers at home, each behind an access line of WebPageTest's profiles (cable, DSL, ...), slow upwards.
+    """Peers at home, each behind an access line of WebPageTest's profiles (cable, DSL, ...), slower up than down.
 
     Source: connectivity.ini.sample@a7cf6a77, which does not date its profiles; today's lines are faster.
 
     Down / up Mbit/s and round trip: cable 5 / 1, 28 ms; dsl 1.5 / 0.384, 50 ms; fibre 20 / 5, 4 ms; 3g 1.6 / 0.768, 300
-    ms; 3g-fast 1.6 / 0.768, 150 ms; 4g 9 / 9, 170 ms; lte 12 / 12, 70 ms. One way from peer to peer takes half of
-    both lines' round trips and `distance`. A peer's links share its line.
+    ms; 3g-fast 1.6 / 0.768, 150 ms; 4g 9 / 9, 170 ms; lte 12 / 12, 70 ms. The one-way delay from peer to peer is half of
+    both lines' round trips plus `distance`. A peer's links share its line.
     """
 
     lines: Annotated[tuple[LineName, ...], msgspec.Meta(min_length=1)] = ("cable",)
-    """Of the peers, such as ["cable", "dsl", "fibre"], cycled over them."""
+    """Access lines of the peers, such as ["cable", "dsl", "fibre"], cycled over the peers."""
     distance: Duration = "10 ms"
-    """One way between the lines' far ends, such as "10 ms"; 0 or more; our choice."""
+    """One-way delay between the lines' far ends, such as "10 ms"; 0 or more; our choice."""
     jitter: Duration = "0 s"
     """A message is early or late by up to this, and never overtakes; such as "4 ms"."""
     loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
@@ -118,7 +119,7 @@ class Home(Shaped, frozen=True, kw_only=True, tag="home"):
     def __post_init__(self) -> None:
         for line in self.lines:
             if line not in access_lines():
-                raise ValueError(f"lines: {line!r} is no line: expected {', '.join(access_lines())}")
+                raise ValueError(f"lines: {line!r} is unknown: expected {', '.join(access_lines())}")
         if not self.lines:
             raise ValueError('lines: the list is empty: expected one or more, such as ["cable"]')
         read("distance", duration_ns, self.distance)
@@ -137,7 +138,7 @@ class Home(Shaped, frozen=True, kw_only=True, tag="home"):
             return self.finish_spec(LinkSpec(rate, delay_ns, duration_ns(self.jitter), self.loss))
 
         places: list[str] = [self.lines[peer % len(self.lines)] for peer in range(len(lines))]
-        return self.finish_plan(lay(graph, seed, spec, up.__getitem__, down.__getitem__, places))
+        return self.finish_plan(plan_links(graph, seed, spec, up.__getitem__, down.__getitem__, places))
 
 
 def _rates(line: AccessLine) -> tuple[float, float]:
@@ -145,11 +146,11 @@ def _rates(line: AccessLine) -> tuple[float, float]:
 
 
 class FourG(CellularNetwork, frozen=True, kw_only=True, tag="4g"):
-    """Phones on LTE, synthetic: mean, spread and memory of a recorded uplink (statistics of mahimahi's Verizon LTE).
+    """Phones on LTE, synthetic: mean, spread and correlation of a recorded uplink (statistics of mahimahi's Verizon LTE).
 
-    What limits a link between two phones is the sender's uplink: mean 5.95 Mbit/s, variation 0.52, correlation at 1 s 0.74.
-    One way twice half of WebPageTest's 70 ms. Outages: the record's longest is 1.7 s; one a minute, 0.5 s long, is our choice,
-    and so is that the links of a phone vary each by itself while all share the mean rate.
+    The sender's uplink limits a link between two phones: mean 5.95 Mbit/s, variation 0.52, correlation at 1 s 0.74.
+    One-way delay: half of WebPageTest's round trip of 70 ms, for each of two phones. Outages: the record's longest is 1.7 s.
+    Our choice: one outage a minute, 0.5 s long; the links of a phone vary independently while all share the mean rate.
     """
 
     rate: Rate = "5.95 Mbit/s"
@@ -180,9 +181,9 @@ class FiveG(CellularNetwork, frozen=True, kw_only=True, tag="5g"):
 class Satellite(CellularNetwork, frozen=True, kw_only=True, tag="satellite"):
     """Peers on low satellites, synthetic: a new path each 15 s, round trips of about 50 ms to the ground (20 to 60).
 
-    The round trip and the 15 s are Starlink's as measured; one way from dish to dish is twice half of 50 ms. The mean of 10
-    Mbit/s up, its variation (0.3), no memory from path to path, jitter and an outage of 0.1 s at about every change of path are
-    our choice.
+    The round trip and the 15 s are measurements of Starlink; the one-way delay is half of 50 ms, for each of two dishes. Our
+    choice: the mean of 10 Mbit/s up, its variation (0.3), paths independent of each other, jitter, and an outage of 0.1 s at
+    about every change of path.
     """
 
     rate: Rate = "10 Mbit/s"

@@ -1,7 +1,7 @@
-"""Tables of what was measured between regions: those in `netem/data`, and users' own.
+"""Tables of measurements between regions: those in `netem/networks/data`, and users' own.
 
-A table of one's own is a `.toml` file with the keys of RegionTable (each row of a matrix is a source; the diagonal is not
-looked at), or a `.csv` file: a header `source,target,rate [Mbit/s],rtt [ms]`, then a row for each pair, once if it holds
+A user's table is a `.toml` file with the keys of RegionTable (each row of a matrix is a source; the diagonal is
+ignored), or a `.csv` file: a header `source,target,rate [Mbit/s],rtt [ms]`, then a row for each pair, one row if it holds
 both ways. Every pair must be there. Two peers in one region of a CSV table are joined by 10 Gbit/s and 0.5 ms.
 """
 
@@ -16,34 +16,34 @@ import msgspec
 from grapevine.netem.text_files import read_text, rows_of
 
 MOST_REGIONS = 1000
-"""What a user's own table may hold."""
+"""The largest number of regions in a user's table."""
 
 
 class Lan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What joins two peers of one region; our choice, see the table's `lan_source`."""
+    """The link between two peers of one region; our choice, see the table's `lan_source`."""
 
     rate_mbit_per_s: float
     rtt_ms: float
 
 
 class RegionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was measured between regions; matrices have a row for each source, and None on the diagonal."""
+    """Measurements between regions; matrices have a row for each source, and None on the diagonal."""
 
     title: str
     source: str
     measured: str
-    """What the numbers are, in words."""
+    """Meaning of the numbers, in words."""
     regions: tuple[str, ...]
     rtt_ms: tuple[tuple[float | None, ...], ...]
     rate_mbit_per_s: tuple[tuple[float | None, ...], ...]
     lan: Lan
     lan_source: str
     filled_rtt: tuple[tuple[str, str], ...] = ()
-    """Pairs whose round trip is not from the source."""
+    """Pairs whose round trip is from `filled_source`, not from `source`."""
     filled_source: str = ""
 
     def between(self, source: str, target: str) -> tuple[float, float]:
-        """(rate in Mbit/s, round trip in ms) from region `source` to region `target`."""
+        """Return (rate in Mbit/s, round trip in ms) from region `source` to region `target`."""
         row, column = self.regions.index(source), self.regions.index(target)
         rate, rtt = self.rate_mbit_per_s[row][column], self.rtt_ms[row][column]
         if rate is None or rtt is None:
@@ -53,13 +53,13 @@ class RegionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 @functools.cache
 def region_table(name: str) -> RegionTable:
-    """The table of that name, with its sources."""
+    """Return the built-in table of that name, with its sources."""
     text = (Path(__file__).parent / "data" / f"{name}.json").read_bytes()
     return msgspec.json.decode(text, type=RegionTable)
 
 
 def read_table(path: str) -> RegionTable:
-    """A user's own table; raises ValueError that names the file and what is wrong with it."""
+    """Return the table in a user's file; raises ValueError that names the file and the mistake."""
     try:
         text = read_text(path)
         table = _from_csv(rows_of(text), path) if path.lower().endswith(".csv") else _from_toml(text)
@@ -67,7 +67,7 @@ def read_table(path: str) -> RegionTable:
     except (ValueError, msgspec.ValidationError) as error:
         raise ValueError(f"{path}: {error}") from None
     except RecursionError:
-        raise ValueError(f"{path}: is nested too deeply; see docs/networks.md for what a table holds") from None
+        raise ValueError(f"{path}: is nested too deeply; see docs/networks.md for the keys of a table") from None
     return table
 
 
@@ -91,10 +91,10 @@ def _from_csv(rows: list[list[str]], path: str) -> RegionTable:
             source, target, rate, rtt = (cell.strip() for cell in row)
             pairs[source, target] = float(rate), float(rtt)
         except ValueError:
-            raise ValueError(f"row {number}: {','.join(row)!r} is no pair: expected such as Oslo,Rome,300,42") from None
+            raise ValueError(f"row {number}: {','.join(row)!r} is not a pair: expected such as Oslo,Rome,300,42") from None
     regions = tuple(dict.fromkeys(itertools.chain.from_iterable(pairs)))
     if len(regions) > MOST_REGIONS:
-        raise ValueError(f"it names {len(regions):,} regions: expected {MOST_REGIONS:,} at most")
+        raise ValueError(f"has {len(regions):,} regions: expected {MOST_REGIONS:,} at most")
     matrices: list[list[list[float | None]]] = [[[None] * len(regions) for _ in regions] for _ in range(2)]
     for (i, a), (j, b) in itertools.product(enumerate(regions), repeat=2):
         found = pairs.get((a, b)) or pairs.get((b, a))
@@ -103,7 +103,7 @@ def _from_csv(rows: list[list[str]], path: str) -> RegionTable:
                 matrix[i][j] = value
     rates, rtts = (tuple(map(tuple, matrix)) for matrix in matrices)
     return RegionTable(
-        title=Path(path).stem, source=path, measured="as the file says", regions=regions, rtt_ms=rtts,
+        title=Path(path).stem, source=path, measured="see the file", regions=regions, rtt_ms=rtts,
         rate_mbit_per_s=rates, lan=Lan(10_000, 0.5), lan_source="our choice: 10 Gbit/s, 0.5 ms",
     )  # fmt: skip
 
@@ -118,4 +118,4 @@ def _refuse_gaps(table: RegionTable) -> None:
         for (i, a), (j, b) in itertools.product(enumerate(table.regions), repeat=2):
             value = matrix[i][j]
             if i != j and (value is None or not (0 < value < 1e9)):
-                raise ValueError(f"{name}: from {a} to {b} it is {value}: expected more than 0 for every pair")
+                raise ValueError(f"{name}: is {value} from {a} to {b}: expected more than 0 for every pair")

@@ -9,23 +9,23 @@ from grapevine.netem.text_files import read_text, rows_of
 from grapevine.netem.units import duration_ns, rate_bytes_per_s
 
 MAHIMAHI_PACKET_BYTES = 1504
-"""What one line of a mahimahi trace delivers (mahimahi(1), mm-link)."""
+"""The bytes that one line of a mahimahi trace delivers (mahimahi(1), mm-link)."""
 MAHIMAHI_STEP_MS = 100
 MAHIMAHI_MOST_MS = 100_000_000
-"""What a trace may last: about 28 hours, a million steps."""
+"""The longest trace: about 28 hours, a million steps."""
 _MILLISECOND = re.compile(r"[0-9]{1,18}")
 _MS_NS = 1_000_000
 _COLUMNS = {"time", "rate", "delay", "loss"}
 
 
 def read_trace(path: str, delay_ns: int = 0, loss: float = 0.0) -> list[Step]:
-    """The steps of a recorded link; `delay_ns` and `loss` hold where the file does not say.
+    """Return the steps of a recorded link; `delay_ns` and `loss` hold where the file has no such column.
 
-    A file that ends in `.csv` has a header with `time` and `rate`, and `delay` (one way) and `loss` if it likes: a row holds
+    A file that ends in `.csv` has a header with `time` and `rate`, and optionally `delay` (one way) and `loss`: a row holds
     from its time on, the first is at 0 s, and the last lasts as long as the row before it. Values are text with units ("1.5
-    s", "3 Mbit/s"; a rate may be "0 bit/s", an outage), or plain numbers in the unit that the header names in
-    brackets: `time [s],rate [Mbit/s]`. Any other file is mahimahi's: a line for each packet of 1504 bytes, the millisecond
-    at which it is delivered, in order, the last one being the length, at most 100,000 s; read in steps of 100 ms.
+    s", "3 Mbit/s"; a rate may be "0 bit/s", an outage), or plain numbers in the unit that the header gives in
+    brackets: `time [s],rate [Mbit/s]`. Any other file is a mahimahi trace: a line for each packet of 1504 bytes with the
+    millisecond of its delivery, in order; the last one is the trace's length, at most 100,000 s; read in steps of 100 ms.
 
     Raises ValueError with file, line and cure.
     """
@@ -47,7 +47,7 @@ def _table(rows: list[list[str]], delay_ns: int, loss: float) -> list[Step]:
                 raise ValueError(f"{len(row)} cells under {len(names)} columns")
             times_ns.append(duration_ns(cells["time"]))
             if times_ns[-1] <= (times_ns[-2] if len(times_ns) > 1 else -1) or (number == 2 and times_ns[-1]):
-                raise ValueError(f"the time {cells['time']} is not where it should be: begin at 0 s, and go forward")
+                raise ValueError(f"the time {cells['time']} is out of order: begin at 0 s, then use growing times")
             rate = _rate(cells["rate"])
             delay = duration_ns(cells["delay"]) if "delay" in cells else delay_ns
             steps.append(Step(1, rate, delay, loss_share(cells["loss"]) if "loss" in cells else loss))
@@ -60,7 +60,7 @@ def _table(rows: list[list[str]], delay_ns: int, loss: float) -> list[Step]:
 
 
 def _header(cells: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The columns' names, and the units that stand behind them in brackets."""
+    """Return the columns' names, and the units in brackets after them."""
     names, units = [], {}
     for cell in cells:
         name, _, unit = cell.strip().partition("[")
@@ -93,7 +93,7 @@ def _rate(text: str) -> float:
         pass
     rate = rate_bytes_per_s(text)
     if math.isinf(rate):
-        raise ValueError("a recorded rate is a number, not unlimited")
+        raise ValueError("a recorded rate cannot be unlimited: expected a number, such as 3 Mbit/s")
     return rate
 
 
@@ -103,12 +103,12 @@ def _deliveries(text: str, delay_ns: int, loss: float) -> list[Step]:
         if not line.strip():
             continue
         if not _MILLISECOND.fullmatch(line.strip()) or (times_ms and int(line) < times_ms[-1]):
-            raise ValueError(f"line {number}: {line.strip()[:40]!r} is no millisecond at or after the one before it")
+            raise ValueError(f"line {number}: {line.strip()[:40]!r} is not a millisecond at or after the previous one")
         times_ms.append(int(line))
     if not times_ms or times_ms[-1] == 0:
         raise ValueError("no packet delivered after 0 ms: expected a line with a millisecond for each packet")
     if times_ms[-1] > MAHIMAHI_MOST_MS:
-        raise ValueError(f"the last packet comes at {times_ms[-1]:,} ms: expected {MAHIMAHI_MOST_MS:,} ms at most")
+        raise ValueError(f"the last packet arrives at {times_ms[-1]:,} ms: expected {MAHIMAHI_MOST_MS:,} ms at most")
     counts = [0] * -(-times_ms[-1] // MAHIMAHI_STEP_MS)
     for time_ms in times_ms:  # a packet delivered at t took the time before t
         counts[max(0, time_ms - 1) // MAHIMAHI_STEP_MS] += 1

@@ -1,11 +1,10 @@
-"""The plainest networks: none at all, and all links alike."""
+"""The simplest networks: no emulation, and equal links."""
 
-import math
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from grapevine.netem.networks.plan import LinkSpec, Network, NetworkPlan, lay, read_link
+from grapevine.netem.networks.plan import LinkSpec, Network, NetworkPlan, plan_links, read_link
 from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.units import UNLIMITED, Duration, Rate, rate_bytes_per_s, read
 
@@ -14,36 +13,38 @@ if TYPE_CHECKING:
 
 
 class Unshaped(Network, frozen=True, kw_only=True, tag="unshaped"):
-    """As fast as this machine carries bytes: nothing is emulated."""
+    """Links as fast as this machine carries bytes: no emulation."""
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         spec = LinkSpec()
-        return lay(graph, seed, lambda source, target: spec, lambda peer: math.inf, lambda peer: math.inf)
+        return plan_links(graph, seed, lambda source, target: spec)
 
 
 class Uniform(Shaped, frozen=True, kw_only=True, tag="uniform"):
-    """Every link alike, and every peer's access line."""
+    """Equal links, and equal access lines of the peers."""
 
     rate: Rate = UNLIMITED
-    """Of each link and direction, such as "20 Mbit/s"."""
+    """Rate of each link and direction, such as "20 Mbit/s"."""
     delay: Duration = "0 s"
-    """One way, such as "40 ms"; 0 or more."""
+    """One-way delay, such as "40 ms"; 0 or more."""
     jitter: Duration = "0 s"
-    """A message is early or late by up to this, evenly spread, and never overtakes; such as "4 ms"."""
+    """A message is early or late by up to this, uniformly distributed, and never overtakes; such as "4 ms"."""
     loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Share of packets lost, 0 to below 1: slows a link (without tcp by Mathis' formula, not at a delay of 0), loses no
     message."""
     uplink: Rate = UNLIMITED
-    """What all links of a peer share when it sends, such as "50 Mbit/s"."""
+    """The rate that all links of a peer share when it sends, such as "50 Mbit/s"."""
     downlink: Rate = UNLIMITED
-    """What all links of a peer share when it receives, such as "200 Mbit/s"."""
+    """The rate that all links of a peer share when it receives, such as "200 Mbit/s"."""
 
     def __post_init__(self) -> None:
         self._parsed()
 
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         spec, uplink, downlink = self._parsed()
-        return self.finish_plan(lay(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink))
+        return self.finish_plan(
+            plan_links(graph, seed, lambda source, target: spec, lambda peer: uplink, lambda peer: downlink)
+        )
 
     def _parsed(self) -> tuple[LinkSpec, float, float]:
         uplink = read("uplink", rate_bytes_per_s, self.uplink)

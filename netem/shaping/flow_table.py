@@ -1,27 +1,29 @@
-"""The transfers of all peers over the lines that they share, in memory that several processes see.
+"""The transfers of all peers over the segments that they share, in memory that several processes see.
 
-Each flow is a directed link's: bytes are queued on it, and leave at its max-min fair rate (netem.shaping.max_min). Whoever has
-something to send writes it down, and whoever looks first after a flow has run dry settles what follows; so the work is done
-once, and everybody reads the same. Callers take turns: nothing here locks.
+Each flow is a directed link's. The flows advance as one fluid (netem.shaping.fluid); here is what several processes need for
+that: one place for its numbers, demands that may come late, and breakpoints that a sender can read afterwards. A sender
+writes its demands down, and whoever looks first after a flow has run dry settles what follows; so the work is done once, and
+everybody reads the same. Callers take turns: nothing here locks.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from grapevine.netem.networks.plan import Shared
+from grapevine.netem.shaping.fluid import Fluid
 from grapevine.netem.shaping.max_min import MaxMin
 
-_RING = 64  # bends of each flow that are remembered
-_NUMBERS = 9  # of each flow
-_LOG = 16  # orders that can be carried out anew
+_RING = 64  # breakpoints of each flow that are remembered
+_NUMBERS = 8  # of each flow
+_LOG = 16  # demands that can be carried out anew
 _NOTHING_BYTES = 1e-2  # less is rounding
 _LAST, _NEXT = 0, 1  # of the clock: the instant of the last change, and of the next end of a flow
-_KNOWN, _OLDER, _ROLLED = 0, 1, 2  # of the marks: orders in the log, those before the newer base, times rolled back
+_KNOWN, _OLDER, _ROLLED = 0, 1, 2  # of the marks: demands in the log, those before the newer base, times rolled back
 
 
-class Bend(NamedTuple):
+class Breakpoint(NamedTuple):
     """From when on a flow has a rate."""
 
     at_ns: float
@@ -30,42 +32,41 @@ class Bend(NamedTuple):
     rate_bytes_per_s: float
 
 
-class Order(NamedTuple):
-    """What a sender writes down."""
+class Demand(NamedTuple):
+    """What a sender wants of its flow from an instant on."""
 
     at_ns: float
     flow: int
-    bytes: float
+    more_bytes: float
     """To be sent, besides what is queued; -math.inf = forget what is queued."""
     cap_bytes_per_s: float
     """What the link can take from now on; 0 = nothing for a while."""
 
 
 class FlowTable:
-    """All flows over shared lines; `memory` holds doubles, all 0 at first, as many as `size(shared)` says.
+    """All flows over shared segments; `memory` holds doubles, all 0 at first, as many as `size(shared)` says.
 
-    Orders count from the instant that they name. One that comes late, after a change that followed it, is put in its place: the
-    table goes back to what it was before, and carries out anew what came since, as far as the last 8 to 16 orders reach;
-    what comes later still counts from the last change.
+    Demands count from the instant that they name. One that comes late, after a change that followed it, is put in its place:
+    the table goes back to what it was before, and carries out anew what came since, as far as the last 8 to 16 demands
+    reach; what comes later still counts from the last change.
     """
 
     def __init__(self, shared: Shared, memory: "memoryview[float]") -> None:
-        count, lines = len(shared.routes), len(shared.limits)
-        state = 2 + lines + _NUMBERS * count
+        count, segments = len(shared.routes), len(shared.limits)
+        state = 2 + segments + _NUMBERS * count
         self.flows = {pair: flow for flow, pair in enumerate(shared.routes)}
-        self._state, self._older, self._newer, self._marks, self._log, self._ring = _cut(
-            memory, [state, state, state, 3, 4 * _LOG, 3 * _RING * count]
+        self._state, self._older, self._newer, self._marks, self._log, self._counts, self._ring = _cut(
+            memory, [state, state, state, 3, 4 * _LOG, count, 3 * _RING * count]
         )
-        self._clock, limits, *numbers = _cut(self._state, [2, lines, *[count] * _NUMBERS])
-        self._caps, self._rates, holds, self._asked, self._done, self._since, self._slopes, self._ends, self._counts = numbers
-        self._profiles = shared.profiles
-        self._shares = MaxMin(limits, list(shared.routes.values()), self._caps, self._rates, holds)
+        self._clock, limits, *numbers = _cut(self._state, [2, segments, *[count] * _NUMBERS])
+        self._caps, rates, holds, *fluid = numbers
+        self._fluid = Fluid(MaxMin(limits, list(shared.routes.values()), self._caps, rates, holds), shared.profiles, fluid)
         if not self._clock[_NEXT]:
             self._clock[_NEXT] = math.inf
-            for line, limit in enumerate(shared.limits):
-                limits[line] = limit
+            for segment, limit in enumerate(shared.limits):
+                limits[segment] = limit
             for flow in range(count):
-                self._ends[flow] = math.inf
+                self._fluid.ends_ns[flow] = math.inf
             self._older[:] = self._newer[:] = self._state
 
     @staticmethod
@@ -78,19 +79,23 @@ class FlowTable:
         """Let flows run dry until now."""
         while self._clock[_NEXT] <= now_ns:
             at_ns = self._clock[_NEXT]
-            dry = [flow for flow, end_ns in enumerate(self._ends) if end_ns <= at_ns]
+            dry = [flow for flow, end_ns in enumerate(self._fluid.ends_ns) if end_ns <= at_ns]
             for flow in dry:
                 self._caps[flow] = 0.0
-            self._settle(dry, at_ns)  # or a line changes then
+            self._settle(dry, at_ns)  # or a segment changes then
 
     @property
     def rolled_back(self) -> float:
-        """How often it went back: whenever this has changed, bends read before may be no more."""
+        """How often it went back: whenever this has changed, breakpoints read before may be no more."""
         return self._marks[_ROLLED]
 
-    def carry_out(self, orders: Iterable[Order]) -> None:
-        """Take orders; those of one instant are settled together."""
-        new = sorted(orders)
+    def asked_bytes(self, flow: int) -> float:
+        """What a flow was asked to carry, since ever."""
+        return self._fluid.asked[flow]
+
+    def carry_out(self, demands: Iterable[Demand]) -> None:
+        """Take demands; those of one instant are settled together."""
+        new = sorted(demands)
         if new and new[0].at_ns < self._clock[_LAST]:
             new = self._roll_back(new)
         for start in range(0, len(new), _LOG // 2):
@@ -98,38 +103,63 @@ class FlowTable:
             self._remember(part)
             self._take(part)
 
-    def _take(self, orders: Sequence[Order]) -> None:
+    def breakpoints(self, flow: int, since: int = 0) -> tuple[int, list[Breakpoint]]:
+        """How many breakpoints a flow has had, and those after the first `since` of them; the oldest may be forgotten."""
+        count = int(self._counts[flow])
+        if count == since:
+            return count, []
+        places = [3 * (flow * _RING + number % _RING) for number in range(max(since, count - _RING), count)]
+        return count, [Breakpoint(*self._ring[place : place + 3]) for place in places]
+
+    def _take(self, demands: Sequence[Demand]) -> None:
         changed: set[int] = set()
         at_ns = self._clock[_LAST]
-        for order in orders:
-            if order.at_ns > at_ns:
+        for demand in demands:
+            if demand.at_ns > at_ns:
                 self._settle(changed, at_ns)
                 changed = set()
-                self.advance(order.at_ns)
-                at_ns = order.at_ns
-            self._write(order, at_ns)
-            changed.add(order.flow)
+                self.advance(demand.at_ns)
+                at_ns = demand.at_ns
+            self._write(demand, at_ns)
+            changed.add(demand.flow)
         self._settle(changed, at_ns)
 
-    def _write(self, order: Order, at_ns: float) -> None:
-        flow, done = order.flow, self._left_by(order.flow, at_ns)
-        self._asked[flow] = done if order.bytes == -math.inf else self._asked[flow] + order.bytes
-        self._caps[flow] = order.cap_bytes_per_s if self._asked[flow] - done > _NOTHING_BYTES else 0.0
+    def _write(self, demand: Demand, at_ns: float) -> None:
+        flow, asked, done_bytes = demand.flow, self._fluid.asked, self._fluid.done_bytes(demand.flow, at_ns)
+        asked[flow] = done_bytes if demand.more_bytes == -math.inf else asked[flow] + demand.more_bytes
+        self._caps[flow] = demand.cap_bytes_per_s if asked[flow] - done_bytes > _NOTHING_BYTES else 0.0
 
-    def _remember(self, orders: list[Order]) -> None:
+    def _settle(self, changed: Collection[int], at_ns: float) -> None:
+        flows, next_ns = self._fluid.settle(changed, at_ns)
+        for flow in sorted(flows):
+            if self._fluid.bend(flow, at_ns):
+                self._note(flow)
+        if flows:
+            self._clock[_LAST] = at_ns
+        self._clock[_NEXT] = min(next_ns, min(self._fluid.ends_ns))
+
+    def _note(self, flow: int) -> None:
+        """Remember a flow's newest breakpoint for those who look later."""
+        fluid, count = self._fluid, int(self._counts[flow])
+        place = 3 * (flow * _RING + count % _RING)
+        for number, numbers in enumerate((fluid.since_ns, fluid.done, fluid.slopes)):
+            self._ring[place + number] = numbers[flow]
+        self._counts[flow] = count + 1
+
+    def _remember(self, demands: list[Demand]) -> None:
         """Note what is carried out next; where the newer half of the log is full the older is forgotten."""
         known, older = int(self._marks[_KNOWN]), int(self._marks[_OLDER])
-        if known - older + len(orders) > _LOG // 2:
+        if known - older + len(demands) > _LOG // 2:
             self._log[: 4 * (known - older)] = self._log[4 * older : 4 * known]
             self._older[:], self._newer[:] = self._newer, self._state
             known = older = known - older
-        for place, order in enumerate(orders, start=known):
-            for number, value in enumerate(order):
+        for place, demand in enumerate(demands, start=known):
+            for number, value in enumerate(demand):
                 self._log[4 * place + number] = value
-        self._marks[_KNOWN], self._marks[_OLDER] = known + len(orders), older
+        self._marks[_KNOWN], self._marks[_OLDER] = known + len(demands), older
 
-    def _roll_back(self, late: list[Order]) -> list[Order]:
-        """Go back to before a late order, if that is known; what is to be carried out then."""
+    def _roll_back(self, late: list[Demand]) -> list[Demand]:
+        """Go back to before a late demand, if that is known; what is to be carried out then."""
         first_ns, known, older = late[0].at_ns, int(self._marks[_KNOWN]), int(self._marks[_OLDER])
         if first_ns < self._older[_LAST]:
             return late
@@ -138,43 +168,10 @@ class FlowTable:
             older = 0
         self._state[:] = self._newer
         logged = (self._log[4 * place : 4 * place + 4] for place in range(older, known))
-        again = [Order(at_ns, int(flow), more, cap) for at_ns, flow, more, cap in logged]
+        again = [Demand(at_ns, int(flow), more, cap) for at_ns, flow, more, cap in logged]
         self._marks[_KNOWN] = self._marks[_OLDER] = older
         self._marks[_ROLLED] += 1
         return sorted(again + late)
-
-    def bends(self, flow: int, since: int = 0) -> tuple[int, list[Bend]]:
-        """How often a flow has bent, and its bends after the first `since` of them; the oldest may be forgotten."""
-        count = int(self._counts[flow])
-        places = [3 * (flow * _RING + number % _RING) for number in range(max(since, count - _RING), count)]
-        return count, [Bend(*self._ring[place : place + 3]) for place in places]
-
-    def _left_by(self, flow: int, at_ns: float) -> float:
-        return self._done[flow] + self._slopes[flow] * (at_ns - self._since[flow]) / 1e9
-
-    def _settle(self, changed: Iterable[int], at_ns: float) -> None:
-        changed = set(changed)
-        lines, next_ns = self._shares.follow(self._profiles, at_ns)
-        if changed or lines:
-            for flow in sorted(changed | self._shares.settle(changed, lines).keys()):
-                self._bend(flow, at_ns)
-            self._clock[_LAST] = at_ns
-        self._clock[_NEXT] = min(min(self._ends), next_ns if any(self._caps) else math.inf)
-
-    def _bend(self, flow: int, at_ns: float) -> None:
-        """From now on a flow has the rate that it was given."""
-        rate, done, asked = self._rates[flow], self._left_by(flow, at_ns), self._asked[flow]
-        if asked - done < _NOTHING_BYTES:
-            done = asked
-        if rate != self._slopes[flow]:
-            count = int(self._counts[flow])
-            place = 3 * (flow * _RING + count % _RING)
-            self._ring[place], self._ring[place + 1], self._ring[place + 2] = at_ns, done, rate
-            self._counts[flow] = count + 1
-        self._done[flow] = done
-        self._since[flow] = at_ns
-        self._slopes[flow] = rate
-        self._ends[flow] = at_ns + (asked - done) / rate * 1e9 if rate else math.inf
 
 
 def _cut(memory: "memoryview[float]", sizes: Sequence[int]) -> list["memoryview[float]"]:

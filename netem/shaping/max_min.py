@@ -1,19 +1,19 @@
-"""How transfers share lines: max-min fair, each with a cap of its own.
+"""How transfers share segments (uplinks, downlinks, cables): max-min fair, each with a cap of its own.
 
-An allocation is max-min fair when every flow either has its cap or crosses a full line on which nobody has more (Bertsekas &
+An allocation is max-min fair when every flow either has its cap or crosses a full segment on which nobody has more (Bertsekas &
 Gallager, Data Networks, 1992, section 6.5.2). It is unique. Progressive filling finds it: all rates grow together; whoever
-reaches a cap or a full line stays behind.
+reaches a cap or a full segment stays behind.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from grapevine.netem.links.profile import Profile
 
 AT_CAP = -1
-"""Stands for a line where a flow has its cap."""
+"""Stands for a segment where a flow has its cap."""
 
 _TIGHT = 1e-6  # relative: what differs by less is equal, so that a change does not travel on for ever, ever smaller
 
@@ -23,28 +23,29 @@ class Numbers(Protocol):
 
     def __getitem__(self, flow: int, /) -> float: ...
     def __setitem__(self, flow: int, value: float, /) -> None: ...
+    def __iter__(self) -> Iterator[float]: ...
 
 
 def max_min(limits: Sequence[float], routes: Sequence[Sequence[int]], caps: Sequence[float]) -> list[float]:
     """The rate of each flow: progressive filling, as the textbooks have it.
 
-    `limits` are what the lines carry; `routes` the lines of each flow, `caps` what it can take at most (0 = it wants nothing).
-    The reference for MaxMin: plain, and slow for many flows. A flow without lines has its cap.
+    `limits` are what the segments carry; `routes` the segments of each flow, `caps` what it can take at most (0 = it wants
+    nothing). The reference for MaxMin: plain, and slow for many flows. A flow without segments has its cap.
     """
     rates = [0.0] * len(routes)
     growing = {flow for flow, cap in enumerate(caps) if cap > 0}
     room = list(limits)
     while growing:
-        crossing = [[flow for flow in growing if line in routes[flow]] for line in range(len(limits))]
+        crossing = [[flow for flow in growing if segment in routes[flow]] for segment in range(len(limits))]
         growth = min(
             [caps[flow] - rates[flow] for flow in growing]
-            + [room[line] / len(flows) for line, flows in enumerate(crossing) if flows]
+            + [room[segment] / len(flows) for segment, flows in enumerate(crossing) if flows]
         )
         for flow in growing:
             rates[flow] += growth
-        for line, flows in enumerate(crossing):
-            room[line] -= growth * len(flows)
-        full = {line for line, flows in enumerate(crossing) if flows and room[line] <= 1e-12 * limits[line]}
+        for segment, flows in enumerate(crossing):
+            room[segment] -= growth * len(flows)
+        full = {segment for segment, flows in enumerate(crossing) if flows and room[segment] <= 1e-12 * limits[segment]}
         growing = {flow for flow in growing if rates[flow] < caps[flow] * (1 - 1e-12) and full.isdisjoint(routes[flow])}
     return rates
 
@@ -53,13 +54,13 @@ class MaxMin:
     """The same, kept up to date while flows come and go: only those are looked at whom a change concerns.
 
     `caps[flow]` is what a flow can take now; 0 = it has nothing to send. Set it, then call `settle` with the flows whose caps
-    have changed. `caps`, `rates` and `holds` (the line that holds a flow back) may be given, one place for each flow, all 0
+    have changed. `caps`, `rates` and `holds` (the segment that holds a flow back) may be given, one place for each flow, all 0
     at first: then several can work on one memory, in turn.
 
-    `limits` may change too: set them, and tell `settle` of which lines.
+    `limits` may change too: set them, and tell `settle` of which segments.
 
-    A change is carried on until every flow is again at its cap or on a full line where nobody has more, to 1e-6 of each rate.
-    No line ever carries more than its limit.
+    A change is carried on until every flow is again at its cap or on a full segment where nobody has more, to 1e-6 of each
+    rate. No segment ever carries more than its limit.
     """
 
     def __init__(
@@ -77,34 +78,34 @@ class MaxMin:
         self.limits = limits
         self._members: dict[int, list[int]] = {}
         for flow, route in enumerate(self.routes):
-            for line in route:
-                self._members.setdefault(line, []).append(flow)
+            for segment in route:
+                self._members.setdefault(segment, []).append(flow)
 
     def follow(self, profiles: Mapping[int, Profile], now_ns: float) -> tuple[list[int], float]:
-        """Set the limits of lines that change by themselves: those that have another now, and when the next will."""
-        lines, next_ns = [], math.inf
-        for line, profile in profiles.items():
+        """Set the limits of segments that change by themselves: those that have another now, and when the next will."""
+        segments, next_ns = [], math.inf
+        for segment, profile in profiles.items():
             step, until_ns = profile.holds(now_ns)
             next_ns = min(next_ns, until_ns)
-            if step.rate_bytes_per_s != self.limits[line]:
-                self.limits[line] = step.rate_bytes_per_s
-                lines.append(line)
-        return lines, next_ns
+            if step.rate_bytes_per_s != self.limits[segment]:
+                self.limits[segment] = step.rate_bytes_per_s
+                segments.append(segment)
+        return segments, next_ns
 
-    def settle(self, changed: Iterable[int], lines: Iterable[int] = ()) -> dict[int, float]:
-        """Share the lines anew after the caps of some flows, or the limits of some lines, have changed.
+    def settle(self, changed: Iterable[int], segments: Iterable[int] = ()) -> dict[int, float]:
+        """Share the segments anew after the caps of some flows, or the limits of some segments, have changed.
 
         The new rates of those flows that have another now.
         """
         caps, rates = self.caps, self.rates
         fresh: dict[int, float] = {}
-        chosen = {flow for line in lines for flow in self._members[line] if caps[flow] > 0}
+        chosen = {flow for segment in segments for flow in self._members[segment] if caps[flow] > 0}
         for flow in changed:
             if caps[flow] > 0:
                 chosen.add(flow)
-            for line in self.routes[flow]:
-                members = self._members[line]
-                if sum([rates[other] for other in members]) >= self.limits[line] * (1 - _TIGHT):  # it held somebody back
+            for segment in self.routes[flow]:
+                members = self._members[segment]
+                if sum([rates[other] for other in members]) >= self.limits[segment] * (1 - _TIGHT):  # it held somebody back
                     chosen.update([other for other in members if caps[other] > 0])
         for flow in changed:
             if not caps[flow] and rates[flow]:
@@ -120,22 +121,22 @@ class MaxMin:
         return fresh
 
     def _fill(self, chosen: set[int]) -> tuple[dict[int, float], dict[int, int]]:
-        """Progressive filling of what the others leave; the rate of each chosen flow and the line that holds it back."""
+        """Progressive filling of what the others leave; the rate of each chosen flow and the segment that holds it back."""
         caps, rates, routes, members = self.caps, self.rates, self.routes, self._members
         room: dict[int, float] = {}
         count: dict[int, int] = {}
         for flow in chosen:
-            for line in routes[flow]:
-                if line in count:
-                    count[line] += 1
+            for segment in routes[flow]:
+                if segment in count:
+                    count[segment] += 1
                 else:
-                    count[line] = 1
+                    count[segment] = 1
                     taken = 0.0
-                    for other in members[line]:
+                    for other in members[segment]:
                         if other not in chosen and caps[other] > 0:
                             taken += rates[other]
-                    room[line] = max(0.0, self.limits[line] - taken)
-        shares = [(room[line] / count[line], line) for line in count]
+                    room[segment] = max(0.0, self.limits[segment] - taken)
+        shares = [(room[segment] / count[segment], segment) for segment in count]
         heapify(shares)
         waiting = sorted([(caps[flow], flow) for flow in chosen], reverse=True)
         found: dict[int, float] = {}
@@ -161,28 +162,28 @@ class MaxMin:
             for flow in stay:
                 found[flow] = rate
                 holds[flow] = hold
-                for line in routes[flow]:
-                    room[line] -= rate
-                    count[line] -= 1
+                for segment in routes[flow]:
+                    room[segment] -= rate
+                    count[segment] -= 1
         return found, holds
 
     def _concerned(self, chosen: set[int], found: dict[int, float], holds: dict[int, int]) -> set[int]:
         """Flows that were left alone, and may no longer be."""
         caps, rates, held_by = self.caps, self.rates, self._holds
         more: set[int] = set()
-        lines = {line for flow in chosen for line in self.routes[flow]}
-        for line in lines:
-            alone = [other for other in self._members[line] if caps[other] > 0 and other not in chosen]
+        segments = {segment for flow in chosen for segment in self.routes[flow]}
+        for segment in segments:
+            alone = [other for other in self._members[segment] if caps[other] > 0 and other not in chosen]
             if not alone:
                 continue
-            mine = [flow for flow in self._members[line] if flow in chosen]
-            level = max([found[flow] for flow in mine if holds[flow] == line], default=None)
+            mine = [flow for flow in self._members[segment] if flow in chosen]
+            level = max([found[flow] for flow in mine if holds[flow] == segment], default=None)
             if level is not None:
                 more.update([other for other in alone if rates[other] > level * (1 + _TIGHT)])
-            held = [other for other in alone if held_by[other] == line]
+            held = [other for other in alone if held_by[other] == segment]
             if held:
                 load = sum([found[flow] for flow in mine]) + sum([rates[other] for other in alone])
                 top = max([found[flow] for flow in mine])
-                slack = load < self.limits[line] * (1 - _TIGHT)
+                slack = load < self.limits[segment] * (1 - _TIGHT)
                 more.update([other for other in held if slack or top > rates[other] * (1 + _TIGHT)])
         return more

@@ -26,7 +26,7 @@ neighbours make 46, 20 or 4 %, and the rest nearly all.  So do not judge by this
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class ADPSGD(Strategy, frozen=True, tag="ad-psgd"):
     """Averaging of whole models with one random neighbour at a time, without barriers (Lian et al. 2018)."""
 
     follows_rounds: ClassVar[bool] = True
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         request, answer, declined, done = (((kind, kind), COUNT) for kind in (_REQUEST, _ANSWER, _DECLINED, _DONE))
@@ -60,7 +61,8 @@ class _Meetings:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.working = set(peer.neighbours)
+        self.done: set[int] = set()  # neighbours that ask no more
+        self.told: set[int] = set()  # those that know that this peer asks no more
         self.partner: int | None = None  # whom this peer has asked and not yet heard of
         self.asked = _NOTHING  # this peer's model as it went out
         self.met = False  # whether it has answered another since
@@ -82,10 +84,19 @@ class _Meetings:
             while self.waits:
                 await self._take_in_next()
             peer.apply(gradient)
-        for neighbour in list(peer.neighbours):
-            await peer.send(neighbour, Dense(_NOTHING), (_DONE, 0.0))
-        while self.working & peer.mixing.keys():  # others may still ask
+        if peer.leaving:
+            return
+        await self._tell_done()
+        while peer.mixing.keys() - self.done:  # others may still ask
             await self._take_in_next()
+            await self._tell_done()
+
+    async def _tell_done(self) -> None:
+        """Let all neighbours know that this peer asks no more, those that have joined since too."""
+        self.told &= self.peer.mixing.keys()
+        for neighbour in [neighbour for neighbour in self.peer.neighbours if neighbour not in self.told]:
+            self.told.add(neighbour)
+            await self.peer.send(neighbour, Dense(_NOTHING), (_DONE, 0.0))
 
     async def _ask(self) -> None:
         """Hand the model to one neighbour, all equally likely."""
@@ -103,7 +114,7 @@ class _Meetings:
     async def _take_in(self, message: Message) -> None:
         kind, step = message.scalars
         if kind == _DONE:
-            self.working.discard(message.source)
+            self.done.add(message.source)
         elif kind == _REQUEST:
             await self._answer(message)
         elif message.source == self.partner and step == self.peer.step:

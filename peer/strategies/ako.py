@@ -37,7 +37,7 @@ import msgspec
 import numpy as np
 
 from grapevine.peer.expected import Expected
-from grapevine.peer.ledger import Next
+from grapevine.peer.ledger import All, Next
 from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
@@ -48,6 +48,7 @@ class Ako(Strategy, frozen=True, tag="ako"):
     """Accumulated partial gradients, a different part to each peer, sized by measured rates (SoCC 2016)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
     """Share of a link's measured room that gradients may use, 0 < fill <= 1; not with the schedule "fixed"."""
@@ -61,6 +62,10 @@ class Ako(Strategy, frozen=True, tag="ako"):
     """By the schedule "fixed", while the last part for a neighbour has not left: skip that neighbour, wait for it, or queue."""
     accumulate: bool = True
     """Whether what was not sent yet is kept; false is the ablation that drops it."""
+
+    @property
+    def link_share(self) -> float:
+        return self.fill
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("part"),)
@@ -84,6 +89,7 @@ class Ako(Strategy, frozen=True, tag="ako"):
             if self.schedule == "fixed" and self.when_busy == "wait":
                 for neighbour in list(peer.neighbours):
                     await peer.drain(neighbour)
+        await pay_before_leaving(peer, self.accumulate)
 
     @property
     def _skips(self) -> bool:
@@ -118,6 +124,12 @@ def exact_parts_for(peer: Peer, neighbour: int, steps: int = 1) -> float:
         return 1.0
     sendable_bytes = rate * (peer.speed.step_ns or peer.horizon_ns) / 1e9 * steps
     return max(1.0, peer.codec.body_bytes(peer.size) / sendable_bytes)
+
+
+async def pay_before_leaving(peer: Peer, accumulate: bool = True, scalars: tuple[float, ...] = ()) -> None:
+    """A peer that leaves sends its neighbours all that it owes them; what would have been dropped stays behind."""
+    for neighbour in list(peer.neighbours) if peer.leaving and accumulate else []:
+        await peer.pay(neighbour, All(), scalars)
 
 
 async def pay_round(peer: Peer, neighbour: int, count: int, scalars: tuple[float, ...] = ()) -> None:

@@ -41,6 +41,8 @@ class DGC(Strategy, frozen=True, tag="dgc"):
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
     synchronous: ClassVar[bool] = True
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "by-step"
+    alike: ClassVar[bool] = True
 
     sparsity: _Share = 0.999
     """Share of the elements that are held back, 0 <= sparsity < 1."""
@@ -61,7 +63,7 @@ class DGC(Strategy, frozen=True, tag="dgc"):
         peer.ledger = ledger
         velocity = np.zeros(peer.size, np.float32)
         while peer.running:
-            gradient = self._clipped(await peer.gradient(), len(peer.neighbours) + 1)
+            gradient = self._clipped(await peer.gradient(), len(peer.targets) + 1)
             if self.nesterov:
                 velocity = (velocity + gradient) * np.float32(self.momentum)
                 ledger.add(velocity + gradient)

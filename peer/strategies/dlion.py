@@ -78,6 +78,7 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     """Dynamic batches, weighted updates, the largest gradients per link, knowledge transfer (HPDC 2021)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     batching: bool = True
     """(a) Whether batches follow the measured speeds and grow."""
@@ -105,6 +106,10 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     """(d) How far a peer moves towards the best one's weights, 0 to 1."""
     transfer_to: Literal["all", "worst"] = "all"
     """(d) Who asks the best peer for its weights: all others, or the one with the highest loss."""
+
+    @property
+    def link_share(self) -> float:
+        return self.fill
 
     @property
     def needs_order(self) -> bool:  # type: ignore[override]  # it depends on fields
@@ -148,6 +153,8 @@ class DLion(Strategy, frozen=True, tag="dlion"):
                     state.ledger.settle(neighbour)
             if self.transfer_every:
                 await self._ask_the_best(peer, state)
+        for neighbour in list(peer.neighbours) if peer.leaving and self.keep else []:
+            await peer.pay(neighbour, All(), state.profile(peer, _GRADIENT, neighbour))
 
     # ---- (a) weighted dynamic batching ----------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     aggregates: ClassVar[bool] = True
     follows_rounds: ClassVar[bool] = True
     pushes_sums: ClassVar[bool] = True
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "by-step"
 
     order: Literal["combine-then-adapt", "adapt-then-combine"] = "combine-then-adapt"
     """Which comes first: "combine-then-adapt" as published, or "adapt-then-combine"."""
@@ -39,6 +40,14 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     @property
     def sends_first(self) -> bool:  # type: ignore[override]  # it depends on a field
         return self.order == "combine-then-adapt"
+
+    @property
+    def steps_ahead(self) -> int:
+        return 0 if self.order == "combine-then-adapt" else 1
+
+    @property
+    def gossip(self) -> Literal["combine-then-adapt", "adapt-then-combine"]:  # type: ignore[override]  # it depends on a field
+        return self.order
 
     async def run(self, peer: Peer) -> None:
         while peer.running:

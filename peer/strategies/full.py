@@ -27,6 +27,8 @@ class Full(Strategy, frozen=True, tag="full"):
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
     synchronous: ClassVar[bool] = True
     aggregates: ClassVar[bool] = True
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "by-step"
+    alike: ClassVar[bool] = True
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("whole"),)

@@ -48,6 +48,7 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
     """Significant updates only, with selective barrier and mirror clock (NSDI 2017)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     threshold: Annotated[float, msgspec.Meta(ge=0.0)] = 0.01
     """Relative change above which an update is significant, at the first step; >= 0."""
@@ -62,13 +63,17 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
     slack: Annotated[int, msgspec.Meta(ge=0)] = 1
     """How many steps a peer may be ahead of the slowest when it begins a step; >= 0."""
 
+    @property
+    def link_share(self) -> float:
+        return self.fill
+
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         about = (_NUMBERS, COUNT)
         return Expected("chosen", about), Expected("marks", about), Expected("none", about)
 
     async def run(self, peer: Peer) -> None:
         ledger = peer.new_ledger()
-        mirrors = {neighbour: _Mirror(peer.size) for neighbour in peer.neighbours}
+        mirrors = _Mirrors(peer)
         while peer.running:
             await self._wait_for_others(peer, mirrors)
             gradient = await peer.gradient()
@@ -81,6 +86,8 @@ class Gaia(Strategy, frozen=True, tag="gaia"):
                 _take_in(peer, mirrors, message)
             for neighbour in list(peer.neighbours):
                 await self._share(peer, ledger, neighbour, mirrors[neighbour])
+        for neighbour in list(peer.neighbours) if peer.leaving else []:
+            await _pay(peer, neighbour, mirrors[neighbour], np.arange(peer.size, dtype=np.uint32))
         while await self._promises_left(peer, mirrors):  # others wait for what was announced to them
             await _hear(peer, mirrors, peer.now_ns + int(peer.horizon_ns))
 
@@ -163,6 +170,19 @@ class _Mirror:
             self.raised = min(self.raised + _STEP_OF_ADAPTATION, most)
         elif wanted < (1 - _TOLERANCE) * room:
             self.raised = max(self.raised - _STEP_OF_ADAPTATION, 0.0)
+
+
+class _Mirrors(dict[int, _Mirror]):
+    """One for each neighbour; a newcomer counts as being where this peer is."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__()
+        self._peer = peer
+
+    def __missing__(self, neighbour: int) -> _Mirror:
+        mirror = self[neighbour] = _Mirror(self._peer.size)
+        mirror.clock = self._peer.step
+        return mirror
 
 
 def _some(peer: Peer, qualified: np.ndarray, most: int) -> np.ndarray:

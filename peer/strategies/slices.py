@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from math import ceil, inf, sqrt
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -64,6 +64,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
     """Partial parameters by measured room, a different slice to each neighbour; any connected graph."""
 
     follows_rounds: ClassVar[bool] = True
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
     """Share of a link's measured room that slices may use, 0 < fill <= 1."""
@@ -71,6 +72,10 @@ class Slices(Strategy, frozen=True, tag="slices"):
     """Smallest slice worth a message, as a share of the model; a slow link saves up for it, for a quarter second at most."""
     scaling: bool = True
     """Whether a slice counts by how often its sender is heard and by the link's delay; false: by the mixing weight alone."""
+
+    @property
+    def link_share(self) -> float:
+        return self.fill
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("part", ((0.0, inf),)),)
@@ -86,6 +91,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
             for neighbour in list(peer.targets):
                 enough = self._enough(peer, neighbour)
                 count = peer.room(neighbour, self.fill)
+                following.setdefault(neighbour, 0)
                 if count < enough:
                     continue
                 if count == peer.size:

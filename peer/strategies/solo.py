@@ -16,6 +16,7 @@ class Solo(Strategy, frozen=True, tag="solo"):
     """No exchange: every peer trains alone (the floor)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "nothing"
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return ()

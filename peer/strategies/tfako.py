@@ -32,7 +32,7 @@ import numpy as np
 from grapevine.peer.expected import Expected
 from grapevine.peer.meter import relative_speeds
 from grapevine.peer.peer import Peer
-from grapevine.peer.strategies.ako import exact_parts_for, parts_for, pay_round
+from grapevine.peer.strategies.ako import exact_parts_for, parts_for, pay_before_leaving, pay_round
 from grapevine.peer.strategies.base import Strategy
 
 
@@ -40,6 +40,7 @@ class TFAko(Strategy, frozen=True, tag="tfako"):
     """Ako with frequency and size from measured rates, and contributions weighed by speed (SoCC 2018 poster)."""
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
+    membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     parts_most: Annotated[int, msgspec.Meta(ge=1)] = 16
     """p_max: the most parts that a gradient is cut into; a slower link gets a part less often instead; >= 1."""
@@ -48,6 +49,10 @@ class TFAko(Strategy, frozen=True, tag="tfako"):
     scaling: bool = False
     """Whether each gradient is multiplied by its peer's samples a second over the mean of all; false: a faster peer counts
     more only because it makes more gradients."""
+
+    @property
+    def link_share(self) -> float:
+        return self.fill
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("part", ((0.0, inf),) if self.scaling else ()),)
@@ -63,7 +68,7 @@ class TFAko(Strategy, frozen=True, tag="tfako"):
             ledger.add(update)
             for neighbour in list(peer.neighbours):
                 every, parts = self._rhythm(peer, neighbour)
-                if peer.step - last_sent[neighbour] < every:
+                if peer.step - last_sent.get(neighbour, -1) < every:
                     continue
                 room = peer.room(neighbour, self.fill)
                 if room:
@@ -74,6 +79,7 @@ class TFAko(Strategy, frozen=True, tag="tfako"):
                     speeds[message.source] = message.scalars[0]
                 update[message.payload.where()] += message.payload.values
             peer.apply(update)
+        await pay_before_leaving(peer, scalars=self._scale(peer, speeds)[1])
 
     def _scale(self, peer: Peer, speeds: dict[int, float]) -> tuple[float, tuple[float, ...]]:
         """s of a peer, and what it tells the others: its own speed."""

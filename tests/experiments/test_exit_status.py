@@ -1,4 +1,4 @@
-"""Exit statuses: losses that the file asked for, and losses that it did not."""
+"""Exit statuses: peers lost by an event of the file, and peers lost without one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BASE = Experiment(
         ([], [(S, peer) for peer in range(4)], [0, 1, 2, 3], ExitStatus.INCOMPLETE),
     ],
 )
-def test_what_a_run_with_losses_ends_with(
+def test_the_exit_status_of_a_run_with_losses(
     killed: list[tuple[str, int]],
     dying: list[tuple[int, int]],
     unasked: list[int],
@@ -63,7 +63,7 @@ def test_the_worst_of_several_runs() -> None:
     assert worst(ExitStatus.INTERRUPTED, ExitStatus.INCOMPLETE) is ExitStatus.INTERRUPTED
 
 
-def test_the_help_tells_every_status(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_lists_every_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     told = capsys.readouterr().out.partition("exit status")[2]
     assert {int(line.split()[0]) for line in told.splitlines()[1:] if line.strip()} == {int(status) for status in ExitStatus}

@@ -1,4 +1,4 @@
-"""`grapevine check`: what it foretells agrees with what the numbers of the experiment imply."""
+"""`grapevine check`: its forecast agrees with the numbers of the experiment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grapevine.experiments import forecast as forecast_module
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.experiment import Experiment, Processes, Stop, Virtual
 from grapevine.experiments.fleet import build
-from grapevine.experiments.forecast import Forecast, forecast, timeless
+from grapevine.experiments.forecast import Forecast, forecast, timeless, wide_jitter
 from grapevine.experiments.run import run
 from grapevine.experiments.tasks import Digits, Quadratic
 from grapevine.netem import HostDevices, MixedDevices, Uniform, UniformDevices, Unshaped
@@ -28,7 +28,7 @@ from grapevine.topology.graphs.menu import Complete, Star
 
 
 class InStep(Strategy, frozen=True, tag="in-step"):
-    """A synchronous strategy of one's own."""
+    """A user's synchronous strategy."""
 
     synchronous: ClassVar[bool] = True
 
@@ -53,7 +53,7 @@ BASE = Experiment(
 
 
 def told(**changes: object) -> Forecast:
-    """The forecast for the base experiment with some parts changed."""
+    """Return the forecast for the base experiment with some parts changed."""
     return forecast(build(BASE.replace(**changes)))
 
 
@@ -73,7 +73,7 @@ def test_sizes_and_times_of_a_uniform_fleet() -> None:
     assert seen.warnings == []
 
 
-def test_who_waits_for_whole_models_waits_for_the_slowest_link() -> None:
+def test_a_strategy_that_waits_for_whole_models_waits_for_the_slowest_link() -> None:
     assert told(strategy=DPSGD(order="adapt-then-combine")).round_ns == 10e6 + 4e6
     assert told(topology=Complete(), strategy=Full()).round_ns == 10e6 + 4e6
     assert told(network=Uniform(delay="50 ms")).round_ns == 50e6
@@ -114,7 +114,7 @@ def test_a_message_of_many_chunks_has_a_header_for_each() -> None:
     assert seen.sent_bytes == [2 * (MODEL_BYTES + _head(SIZE) + 3 * HEADER_BYTES + ANSWER_BYTES)] * 4
 
 
-def test_the_bytes_foretold_are_those_that_a_run_sends(tmp_path: Path) -> None:
+def test_the_forecast_bytes_equal_those_of_a_run(tmp_path: Path) -> None:
     experiment = BASE.replace(world=Virtual(), stop=Stop(steps=40))
     summary = run(experiment, tmp_path / "run").summary
     foretold = forecast(build(experiment)).sent_bytes[0]
@@ -122,7 +122,7 @@ def test_the_bytes_foretold_are_those_that_a_run_sends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", [Slices(), Ako(), ParameterServer(mode="asp")])
-def test_steps_without_virtual_time_between_links_that_take_it(strategy: Strategy) -> None:
+def test_steps_without_virtual_time_over_links_with_delay_are_a_warning(strategy: Strategy) -> None:
     fleet = BASE.replace(world=Virtual(), devices=HostDevices(), topology=Complete(), strategy=strategy)
     (warning,) = [text for text in forecast(build(fleet)).warnings if "no virtual time" in text]
     assert "made all its steps before the first message arrives; set devices.name" in warning
@@ -135,6 +135,15 @@ def test_steps_without_virtual_time_between_links_that_take_it(strategy: Strateg
         assert timeless(build(fleet.replace(**changes))) is None, changes
 
 
+def test_more_jitter_than_delay_is_told_in_check_and_run(tmp_path: Path) -> None:
+    wide = BASE.replace(world=Virtual(), network=Uniform(rate="8 Mbit/s", delay="5 ms", jitter="20 ms"), stop=Stop(steps=2))
+    (warning,) = [text for text in forecast(build(wide)).warnings if "jitter" in text]
+    assert warning.startswith("8 links (0 -> 1 the first) have a jitter of 20 ms and a delay of only 5 ms: ")
+    assert warning in run(wide, tmp_path / "run").summary["warnings"]
+    for network in (Uniform(delay="20 ms", jitter="20 ms"), Unshaped()):
+        assert wide_jitter(build(wide.replace(network=network))) is None
+
+
 def test_the_pace_of_this_machine_is_the_least_a_step_takes() -> None:
     assert told(devices=HostDevices(), network=Unshaped()).at_least
     assert not told(devices=HostDevices()).at_least
@@ -145,14 +154,14 @@ def _head(elements: int) -> int:
     return len(encode(Dense(np.zeros(elements, np.float32)), Float32(), 1000)[0].head)
 
 
-def test_how_long_it_takes() -> None:
+def test_the_emulated_and_the_real_time_of_a_run() -> None:
     assert told(stop=Stop(time="200 ms")).emulated_ns == 200e6
     assert told(stop=Stop(time="200 ms", steps=5)).emulated_ns == 50e6
     assert told(world=Processes(dilation=4.0)).wall_ns == 4 * 50 * 10e6
     assert told(world=Virtual()).wall_ns is None
 
 
-def test_this_machine_is_the_device_where_none_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_emulated_devices_the_pace_is_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast_module, "_gradient_ns", lambda fleet: 3e6)
     monkeypatch.setattr(forecast_module, "_cores", lambda: 2)
     seen = told(devices=Experiment().devices, strategy=Solo())
@@ -160,7 +169,7 @@ def test_this_machine_is_the_device_where_none_is_emulated(monkeypatch: pytest.M
     assert seen.warnings == []
 
 
-def test_a_machine_that_is_too_slow_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_is_too_slow_is_a_warning_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast_module, "_gradient_ns", lambda fleet: 20e6)
     monkeypatch.setattr(forecast_module, "_cores", lambda: 2)
     (warning,) = told().warnings  # 4 x 20 ms of computing in each 10 ms
@@ -202,7 +211,7 @@ def test_the_machine_is_measured_on_the_task_itself() -> None:
     assert all(math.isfinite(step) and step > 0 for step in seen.step_ns)
 
 
-def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "base.toml"
     file.write_text(BASE.to_toml())
     assert main(["check", str(file)]) == 0
@@ -231,7 +240,7 @@ def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert all(link["binds"] for link in figures["links"])
 
 
-def test_the_script_is_told_in_order_of_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_events_are_printed_in_order_of_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "scripted.toml"
     events = '[{at = "400 ms", do = "heal"}, {at = "90 ms", do = "rate", link = [0, 1], factor = 0.1}]'
     file.write_text(BASE.to_toml())

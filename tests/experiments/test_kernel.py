@@ -1,4 +1,4 @@
-"""Fleets whose network the kernel carries: they train, say so, leave nothing, and are cleaned up after when killed."""
+"""Fleets whose network the kernel carries: they train, record the backend, leave no namespace, and cleanup removes the rest."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def kernel() -> None:
 
 @pytest.fixture
 def permitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this machine lacks."""
+    """Pretend that this machine lacks nothing."""
     monkeypatch.setattr(kernel_module, "missing", lambda plan: None)
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[str], LiveFleet]]:
-    """Starts one fleet of four over the kernel; it ends with the test."""
+    """Start one fleet of four over the kernel; it ends with the test."""
     fleets: list[LiveFleet] = []
 
     def begin(stop: str) -> LiveFleet:
@@ -65,7 +65,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], LiveFleet]]:
 
 
 @pytest.mark.usefixtures("kernel")
-def test_a_fleet_trains_over_it_and_says_so(start: Callable[[str], LiveFleet]) -> None:
+def test_a_fleet_trains_over_the_kernel_and_its_summary_names_it(start: Callable[[str], LiveFleet]) -> None:
     fleet = start("steps = 100")
     pid = fleet.process.pid
     fleet.training()
@@ -122,31 +122,31 @@ def refusal(experiment: Experiment) -> ConfigError:
     return raised.value
 
 
-def test_virtual_time_passes_in_no_kernel() -> None:
+def test_virtual_time_is_refused() -> None:
     error = refusal(Experiment(world=Virtual(), network=RATE))
     assert (error.key, error.value) == ("network.backend", "kernel")
     assert str(error) == (
-        'network.backend: "kernel" cannot be used: virtual time passes in no kernel; use world.name = "processes", or '
+        'network.backend: "kernel" cannot be used: the kernel does not run in virtual time; use world.name = "processes", or '
         'backend = "userspace"'
     )
 
 
-def test_what_this_machine_lacks_is_said_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_module, "missing", lambda plan: ("there is no program tc here", "apt install iproute2"))
+def test_a_missing_requirement_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_module, "missing", lambda plan: ("this machine has no program tc", "apt install iproute2"))
     error = refusal(Experiment(network=RATE))
-    assert str(error) == 'network.backend: "kernel" cannot be used: there is no program tc here; apt install iproute2'
+    assert str(error) == 'network.backend: "kernel" cannot be used: this machine has no program tc; apt install iproute2'
 
 
 @pytest.mark.usefixtures("permitted")
-def test_what_tc_cannot_say_is_refused() -> None:
+def test_options_that_tc_lacks_are_refused() -> None:
     error = refusal(Experiment(network=Uniform(rate="9 Mbit/s", tcp="cubic", backend="kernel")))
     assert error.key == "network.backend"
-    assert "link 0 -> 1: the kernel sends with its own TCP" in error.problem
+    assert "link 0 -> 1: the kernel uses its own TCP" in error.problem
     assert error.cure.endswith('use backend = "userspace"')
 
 
 @pytest.mark.usefixtures("permitted")
-def test_links_of_the_kernel_stay_as_they_are_but_peers_may_be_killed() -> None:
+def test_events_about_the_kernels_links_are_refused_but_peers_may_be_killed() -> None:
     ends = Stop(time="60 s")
     error = refusal(Experiment(network=RATE, stop=ends, events=[CutEvent(at="1 s", link=(0, 1))]))
     assert error.key == "events[0].do"

@@ -1,4 +1,4 @@
-"""The live view: what a terminal shows, what a log gets, and that stdout stays clean."""
+"""The live view: its table on a terminal, its lines in a log, and an empty stdout."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_bytes_by_peer_are_shown_where_they_are_known() -> None:
     assert "700 kB" in _shown(2, _status(2, bytes_by_peer=[700_000, 1]), terminal=True)
 
 
-def test_what_is_unknown_is_a_dash() -> None:
+def test_an_unknown_figure_is_a_dash() -> None:
     unknown = [math.nan] * 2
     nothing = _status(2, train_loss=unknown, validation_accuracy=unknown, validation_accuracy_mean=math.nan, phase="starting")
     for terminal in (True, False):
@@ -92,11 +92,11 @@ def test_a_log_gets_one_line_every_few_seconds() -> None:
 
 
 @pytest.mark.parametrize(("phase", "told"), [("training", True), ("evaluating", False), ("writing", False)])
-def test_when_a_run_will_end_is_told_until_it_has(phase: str, told: bool) -> None:
+def test_the_stop_condition_is_shown_until_the_end(phase: str, told: bool) -> None:
     assert ("until 60 s" in _shown(2, _status(2, phase=phase), terminal=True)) == told
 
 
-def test_a_new_phase_is_told_at_once_and_the_last_word_is_the_last() -> None:
+def test_a_new_phase_is_shown_at_once_and_the_last_status_at_the_end() -> None:
     phases = ["starting", "training", "training", "writing"]
     lines = _shown(2, *(_status(2, phase=phase, emulated_s=i) for i, phase in enumerate(phases)), terminal=False, pause_s=0.01)
     assert [line.split()[2] for line in lines.splitlines()] == ["starting", "training", "writing"]
@@ -125,7 +125,7 @@ def test_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the run" in captured.err
 
 
-def test_an_error_inside_still_shows_the_last_word_and_passes_on() -> None:
+def test_an_error_inside_still_shows_the_last_status_and_passes_on() -> None:
     stream = io.StringIO()
 
     def interrupted() -> None:

@@ -1,4 +1,4 @@
-"""Experiments given from Python: one's own strategy, graph, module; and strategies that fail."""
+"""Experiments from Python: a user's strategy, graph and module; and strategies that fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from grapevine.peer.strategies import Strategy
 
 
 class HalfTheWay(Strategy, frozen=True, tag="half-the-way"):
-    """A user's own: every step, go half the way to each neighbour in turn."""
+    """A user's strategy: each step moves half the way to each neighbour in turn."""
 
     async def run(self, peer: Peer) -> None:
         while peer.running:
@@ -32,7 +32,7 @@ class HalfTheWay(Strategy, frozen=True, tag="half-the-way"):
 
 
 class Raises(Strategy, frozen=True, tag="raises"):
-    """A user's own, with a mistake in it."""
+    """A user's strategy with a mistake."""
 
     async def run(self, peer: Peer) -> None:
         peer.apply(await peer.gradient())
@@ -67,7 +67,7 @@ def test_own_strategy_graph_and_module_in_processes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_the_perceptron_loads_neither_pandas_nor_torch(tmp_path: Path) -> None:
-    """Each takes longer to load than a short run takes."""
+    """Each of them takes longer to load than a short run takes."""
     program = (
         "import sys; from grapevine import Experiment, run\n"
         "devices = {'name': 'uniform', 'speed': '100 samples/s'}\n"

@@ -99,6 +99,16 @@ length = "500 ms"
 at = "9 s"
 do = "kill"
 peer = 3
+
+[[events]]
+at = "9.2 s"
+do = "leave"
+peer = 2
+
+[[events]]
+at = "9.6 s"
+do = "join"
+peer = 2
 """
 BASE = Experiment(
     peers=4,

@@ -1,4 +1,4 @@
-"""Text that users give comes from files, is of a size that memory bears, and is UTF-8 with or without a mark."""
+"""Users' text files are regular files of at most 32 MiB in UTF-8, with or without a byte order mark."""
 
 import os
 
@@ -23,7 +23,7 @@ lan = {rate_mbit_per_s = 1, rtt_ms = 1}
 """
 
 
-def test_the_mark_of_an_encoding_and_the_ends_of_lines_are_no_text(tmp_path):
+def test_byte_order_marks_and_carriage_returns_are_dropped(tmp_path):
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
     assert read_text(tmp_path / "a") == "a\nb\nc\n"
     assert rows_of("# x\n\na,b\n") == [["a", "b"]]
@@ -32,15 +32,15 @@ def test_the_mark_of_an_encoding_and_the_ends_of_lines_are_no_text(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: os.mkfifo(path), "is no file of text, but a pipe or a device"),
-        (lambda path: path.symlink_to("/dev/zero"), "is no file of text, but a pipe or a device"),
+        (lambda path: os.mkfifo(path), "is a pipe or a device, not a text file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a pipe or a device, not a text file"),
         (lambda path: path.mkdir(), "cannot be read: is a directory"),
         (lambda path: None, "cannot be read: no such file or directory; check the name"),
         (lambda path: path.write_bytes(b"ab\xff"), "byte 2 is not UTF-8"),
         (lambda path: path.write_text("x" * 2000), "holds more than 1,024 bytes"),
     ],
 )
-def test_what_is_no_file_of_text_is_refused_everywhere(make, message, tmp_path, monkeypatch):
+def test_a_path_without_a_text_file_is_refused_everywhere(make, message, tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "MOST_BYTES", 1024)
     path = tmp_path / "a.csv"
     make(path)

@@ -66,6 +66,25 @@ def test_bad_text_names_itself_and_an_example(parse, text):
     assert repr(text) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("parse", "text", "meant"),
+    [
+        (rate_bytes_per_s, "2 Mbps", "Mbit/s"), (rate_bytes_per_s, "2 mbps", "Mbit/s"), (rate_bytes_per_s, "2 Mb/s", "Mbit/s"),
+        (rate_bytes_per_s, "2 MBps", "MB/s"), (rate_bytes_per_s, "2 kbits/s", "kbit/s"), (rate_bytes_per_s, "2 GB/sec", "GB/s"),
+        (rate_bytes_per_s, "2 bps", "bit/s"), (duration_ns, "20 sec", "s"), (duration_ns, "20 msec", "ms"),
+        (duration_ns, "3 MS", "ms"), (duration_ns, "2 hours", "h"), (speed_samples_per_s, "20 sample/s", "samples/s"),
+    ],
+)  # fmt: skip
+def test_units_as_people_write_them_are_refused_with_the_one_that_was_meant(parse, text, meant):
+    with pytest.raises(ValueError, match=rf"no such unit .*; did you mean {meant}\? .*expected a number and a unit"):
+        parse(text)
+
+
+def test_a_unit_that_nobody_could_mean_has_no_suggestion():
+    with pytest.raises(ValueError, match=r"no such unit 'furlongs'; expected a number"):
+        duration_ns("3 furlongs")
+
+
 def test_an_unknown_unit_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"no such unit 'mbit/s'.*Mbit/s"):
         rate_bytes_per_s("20 mbit/s")
@@ -90,7 +109,7 @@ def test_an_unknown_unit_is_named_with_the_known_ones():
         (show_bytes(2.5e9), "2.5 GB"),
     ],
 )
-def test_what_people_see(shown, expected):
+def test_values_are_shown_with_four_digits_and_a_unit(shown, expected):
     assert shown == expected
 
 

@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from grapevine.peer import carrier as module
-from grapevine.peer.carrier import Carrier, LinkCount
-from grapevine.peer.endpoint import Endpoint
+from grapevine.peer import counts
+from grapevine.peer.carrier import Carrier
+from grapevine.peer.counts import LinkCount
+from grapevine.peer.endpoint import Arrival, Endpoint
+from grapevine.peer.live import Acknowledged, Lost, News, Outbound
 from grapevine.peer.wire import Acknowledgement, Chunk, encode
 from tests.helpers import LIMIT_BYTES, chunks_of
 
@@ -115,8 +118,8 @@ class Rig:
         self.carrier._next_beat_ns = 0
         self.carrier.run()
 
-    def news(self, kind: str) -> list[Any]:
-        return [first for what, first, _ in self.live.news if what == kind]
+    def news(self, kind: type[News]) -> list[Any]:
+        return [news for news in self.live.news if isinstance(news, kind)]
 
     def close(self) -> None:
         for fd in (self.wires.fd, self.control, self.launcher, self.carrier.doorbell.fd):
@@ -149,7 +152,7 @@ def test_a_flood_neither_hides_the_launcher_nor_the_signs_of_life() -> None:
     os.write(rig.launcher, b"exit")
     rig.carrier.run()
     assert rig.beats >= 1
-    assert rig.carrier.errors["foreign"] > 0
+    assert rig.live.endpoint.errors["foreign"] > 0
     rig.close()
 
 
@@ -171,13 +174,13 @@ def test_chunks_keep_their_order_behind_a_full_queue(rig: Rig) -> None:
     """One that finds room must not overtake those that did not: the receiver would drop the whole message."""
     chunks = [Chunk(1, 0, number, number, 5, 0, 0, b"", b"x") for number in range(5)]
     for chunk in chunks[:2]:
-        rig.live.outbox.append((0, chunk, 0))
+        rig.live.outbox.append(Outbound(0, chunk, 0))
     rig.wires.full = {0}
     rig.round()
     rig.wires.full = set()
     for chunk in chunks[2:]:
-        rig.live.outbox.append((0, chunk, 0))
-        rig.live.outbox.append((2, chunk, 0))
+        rig.live.outbox.append(Outbound(0, chunk, 0))
+        rig.live.outbox.append(Outbound(2, chunk, 0))
     rig.round()
     assert numbers(rig.wires.sent, 0) == [0, 1, 2, 3, 4]
     assert numbers(rig.wires.sent, 2) == [2, 3, 4]
@@ -192,12 +195,12 @@ def test_what_a_lost_neighbour_still_had_under_way_is_dropped_without_blame(rig:
     rig.carrier.lose(0)
     assert rig.carrier._held_bytes == 0
     rig.wires.incoming.extend([late, encode(Acknowledgement(0, 7, 0, 0, 0), RUN), *frames_from(2)])
-    rig.live.outbox.append((0, Chunk(1, 0, 0, 0, 1, 0, 0, b"", b"x"), 0))
+    rig.live.outbox.append(Outbound(0, Chunk(1, 0, 0, 0, 1, 0, 0, b"", b"x"), 0))
     rig.round()
-    assert rig.news("lost") == [0]
-    assert rig.news("acknowledged") == []
-    assert [arrival.source for arrival in rig.news("arrival")] == [2]
-    assert not rig.carrier.errors
+    assert rig.news(Lost) == [Lost(0)]
+    assert rig.news(Acknowledged) == []
+    assert [arrival.source for arrival in rig.news(Arrival)] == [2]
+    assert not rig.live.endpoint.errors
     assert [target for target, _ in rig.wires.sent] == [2]
 
 
@@ -211,8 +214,8 @@ def test_more_than_may_be_held_waits_in_the_sockets_and_is_not_lost(rig: Rig, mo
     rig.clock.time_ns = 10**6
     for _ in range(count):
         rig.round()
-    assert [arrival.message for arrival in rig.news("arrival")] == list(range(count))
-    assert not rig.carrier.errors
+    assert [arrival.message for arrival in rig.news(Arrival)] == list(range(count))
+    assert not rig.live.endpoint.errors
 
 
 def test_a_peer_that_has_ended_does_not_pile_up_what_others_go_on_sending(rig: Rig) -> None:
@@ -224,7 +227,7 @@ def test_a_peer_that_has_ended_does_not_pile_up_what_others_go_on_sending(rig: R
 
 
 def test_samples_between_two_reports_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAMPLES_KEPT", 100)
+    monkeypatch.setattr(counts, "SAMPLES_KEPT", 100)
     count = LinkCount()
     for now_ns in range(5_000):
         count.delivered(Chunk(0, now_ns, 0, 0, 1, 1, 1, b"", b"x"), now_ns + 1)
@@ -247,7 +250,7 @@ def test_frames_that_no_honest_neighbour_sends_are_counted_and_change_nothing(ri
         ]
     )
     rig.round()
-    assert rig.carrier.errors == {"foreign": 6, "stamp": 2}
+    assert rig.live.endpoint.errors == {"foreign": 6, "stamp": 2}
     assert not rig.live.news
 
 
@@ -256,10 +259,10 @@ def test_a_delay_of_years_is_an_honest_one(rig: Rig) -> None:
     years_ns = 315_576_000 * 10**9 + 10**9
     rig.wires.incoming.append(encode(Chunk(0, 0, 0, 0, 8, years_ns, 5, b"head", bytes(8)), RUN))
     rig.round()
-    assert (rig.carrier.errors, rig.news("arrival")) == ({}, [])
+    assert (rig.live.endpoint.errors, rig.news(Arrival)) == ({}, [])
     rig.clock.time_ns = years_ns
     rig.round()
-    assert [arrival.arrived_ns for arrival in rig.news("arrival")] == [years_ns]
+    assert [arrival.arrived_ns for arrival in rig.news(Arrival)] == [years_ns]
 
 
 def test_how_late_a_frame_is_handed_on_is_recorded(rig: Rig) -> None:
@@ -277,11 +280,11 @@ def test_how_late_a_frame_is_handed_on_is_recorded(rig: Rig) -> None:
     rig.wires.incoming.append(encode(Chunk(2, 1, 0, 0, 8, 39_000, 5, b"head", bytes(8)), RUN))
     rig.round()
     assert rig.carrier.lateness_ns == [250, 1_000]  # it was late when it reached this process
-    assert [arrival.arrived_ns for arrival in rig.news("arrival")] == [10_000, 40_000, 39_000]
+    assert [arrival.arrived_ns for arrival in rig.news(Arrival)] == [10_000, 40_000, 39_000]
 
 
 def test_a_link_that_takes_no_time_is_never_late(rig: Rig) -> None:
     rig.wires.incoming.extend(frames_from(0))
     rig.round()
-    assert rig.news("arrival")
+    assert rig.news(Arrival)
     assert rig.carrier.lateness_ns == []

@@ -21,7 +21,7 @@ def carry(sender: Endpoint, receiver: Endpoint, count: int, rate_bytes_per_s: fl
         leaves_ns += chunk.size_bytes / rate_bytes_per_s * 1e9
         complete = receiver.receive(chunk, round(leaves_ns) + delay_ns)
     assert complete is not None
-    sender.acknowledged(complete[1], round(leaves_ns) + 2 * delay_ns)
+    sender.acknowledged(*complete[1][:-1], round(leaves_ns) + 2 * delay_ns)
     return round(leaves_ns)
 
 
@@ -89,9 +89,11 @@ def test_an_answer_to_nothing_is_refused() -> None:
     for chunk in chunks_of(sender, 1, 10):
         complete = receiver.receive(chunk, 0)
     assert complete is not None
-    sender.acknowledged(complete[1], 0)
-    with pytest.raises(WireError):
-        sender.acknowledged(complete[1], 0)
+    sender.acknowledged(*complete[1][:-1], 0)
+    assert sender.errors == {}
+    sender.acknowledged(*complete[1][:-1], 0)
+    sender.acknowledged(*complete[1]._replace(source=7)[:-1], 0)
+    assert sender.errors == {"acknowledgement": 2}
 
 
 def test_an_answer_that_says_less_than_before_or_more_than_was_sent_is_refused() -> None:
@@ -120,7 +122,7 @@ def test_a_message_that_is_still_arriving_frees_room_and_measures() -> None:
         arrives_ns += chunk.size_bytes * 1e3
         if (answered := receiver.receive(chunk, round(arrives_ns))) is not None:
             told.append(chunk.number)
-            sender.acknowledged(answered[1], round(arrives_ns) + 5_000_000)
+            sender.acknowledged(*answered[1][:-1], round(arrives_ns) + 5_000_000)
             assert sender.meters[1].in_flight_bytes == sum(sizes[chunk.number + 1 :])
             assert sender.meters[1].rate_bytes_per_s == pytest.approx(1e6, rel=1e-3)
     between = -(-20_000_000 // (sizes[1] * 1_000))
@@ -171,6 +173,32 @@ def test_a_stretch_that_was_slower_counts_at_once_and_a_faster_one_when_all_are(
         now_ns += 60_000_000
         answer(meter, give(meter, 51_000, now_ns, 50e6), 25_000_000, now_ns + 36_000_000)
     assert meter.rate_bytes_per_s == pytest.approx(2e6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 4_000, 50_000])
+def test_a_prepared_message_has_the_sizes_of_its_chunks(count: int) -> None:
+    """So a world that carries whole messages takes the same bytes as one that carries chunks."""
+    whole, cut = pair()[0], pair()[0]
+    for _ in range(2 * MEASURE_EVERY):
+        prepared, chunks = whole.prepare(1, parcel_of(count), 0, 20e6), cut.send(1, parcel_of(count), 0, 20e6)
+        sizes = [chunk.size_bytes for chunk in chunks]
+        assert prepared.message == chunks[0].message
+        assert (prepared.size_bytes, prepared.first_bytes) == (sum(sizes), sizes[0])
+        assert set(sizes[1:-1]) <= {prepared.chunk_bytes}
+        assert max(sizes[1:], default=0) <= prepared.chunk_bytes
+        assert whole.meters[1].in_flight_bytes == cut.meters[1].in_flight_bytes
+
+
+def test_a_neighbour_that_comes_back_begins_anew() -> None:
+    sender, receiver = pair()
+    carry(sender, receiver, 1_000, 1e6, 0)
+    for end, other in ((sender, 1), (receiver, 0)):
+        end.lose(other)
+        end.add(other)
+    assert sender.meters[1].rate_bytes_per_s is None
+    carry(sender, receiver, 1_000, 1e6, 0)
+    assert sender.meters[1].rate_bytes_per_s == pytest.approx(1e6, rel=1e-3)
+    assert not sender.errors
 
 
 def test_a_lost_neighbour_is_forgotten() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from grapevine.peer.codecs import AnyCodec, Float16, Float32, Int8
 from grapevine.peer.ledger import Above, All, Largest, Ledger, Next
 from grapevine.peer.payloads import Dense, decode, decode_head, encode
+from grapevine.peer.spaces import Spaces
 
 SIZE = 23
 NEIGHBOURS = (3, 7, 9)
@@ -46,7 +47,7 @@ def test_made_is_paid_and_owed(steps: list[tuple], codec: AnyCodec) -> None:
         payload = ledger.take(neighbour, pick)
         parcel, read = encode(payload, codec, step=0)
         ledger.refund(neighbour, payload, read)
-        arrived = decode(decode_head(parcel.head), parcel.body, SIZE)
+        arrived = decode(decode_head(parcel.head), parcel.body, Spaces(SIZE, codec))
         read_by[neighbour][arrived.where()] += arrived.values
     for neighbour in NEIGHBOURS:
         np.testing.assert_allclose(read_by[neighbour] + ledger.owed(neighbour), made, rtol=0, atol=1e-9)

@@ -14,6 +14,7 @@ from grapevine.peer.ledger import Chosen, Ledger, Next
 from grapevine.peer.meter import LinkMeter, relative_speeds
 from grapevine.peer.payloads import Dense, Marks, Payload, decode, decode_head, encode
 from grapevine.peer.peer import Peer
+from grapevine.peer.spaces import Spaces
 from grapevine.peer.strategies.dgc import DGC
 from grapevine.peer.wire import WireError
 from tests.helpers import answer, give, make_peer, run_until_blocked
@@ -114,7 +115,7 @@ def test_a_round_goes_on_where_it_is_turned_to_and_a_debt_can_be_dropped() -> No
 def test_marks_name_elements_without_values() -> None:
     parcel, read = encode(Marks(np.array([2, 5, 7], np.uint32)), Int8(), 3)
     assert parcel.body.nbytes == 12
-    payload = decode(decode_head(parcel.head), parcel.body, 8)
+    payload = decode(decode_head(parcel.head), parcel.body, Spaces(8, Int8()))
     assert isinstance(payload, Marks)
     assert np.array_equal(payload.where(), [2, 5, 7])
     assert np.array_equal(payload.values, read)
@@ -125,9 +126,9 @@ def test_marks_name_elements_without_values() -> None:
 def test_marks_that_do_not_fit_are_refused(indices: list[int]) -> None:
     parcel, _ = encode(Marks(np.array(indices, np.uint32)), Float32(), 0)
     with pytest.raises(WireError, match="ascend"):
-        decode(decode_head(parcel.head), parcel.body, 8)
+        decode(decode_head(parcel.head), parcel.body, Spaces(8))
     with pytest.raises(WireError, match="bytes"):
-        decode(decode_head(parcel.head), parcel.body[:-1], 8)
+        decode(decode_head(parcel.head), parcel.body[:-1], Spaces(8))
 
 
 def test_relative_speeds_have_the_mean_one() -> None:

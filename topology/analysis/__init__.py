@@ -1,1 +1,1 @@
-"""The figures of graphs, matrices and schedules: spectra, distances, contraction, the time of a round."""
+"""Figures of graphs, matrices and schedules: spectra, distances, contraction, the time of a round."""

@@ -1,4 +1,4 @@
-"""How many hops lie between peers: the farthest and the sum over all pairs, for thousands of peers too."""
+"""Hops between peers: the largest number and the sum over all pairs, also for thousands of peers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-SMALL = 1500  # up to here scipy's search from every peer is quick enough
-FAR = 400  # hops beyond which few peers are reached at a time, so that lists of them are shorter than tables of bits
+SMALL = 1500  # peers up to which scipy's search from every peer is fast enough
+FAR = 400  # hops above which a hop reaches few new peers, so that lists of pairs are faster than tables of bits
 BLOCK = 1024
 
 
 def hops(beside: csr_array) -> tuple[float, float]:
-    """The most hops between two peers and the sum of hops over all ordered pairs; infinity where some cannot be reached.
+    """Return the largest number of hops between two peers and the sum over all ordered pairs; infinity if not connected.
 
     `beside` is a sparse array [n, n] of links, row sender, column receiver.
     """
@@ -42,8 +42,8 @@ def _levels(beside: csr_array, source: int) -> list[int]:
 
 
 def _bits(beside: csr_array, sources: np.ndarray) -> list[int]:
-    """How many pairs are 1, 2, ... hops apart: all sources at once, a bit for each at every peer."""
-    # row i of the transpose: from whom peer i can be reached in a hop
+    """Count the pairs that are 1, 2, ... hops apart: all sources at once, one bit per source at every peer."""
+    # row i of the transpose: the peers with a link to peer i
     before = beside.T.tocsr()
     words = -(-len(sources) // 64)
     fresh = np.zeros((beside.shape[0], words), dtype=np.uint64)
@@ -61,7 +61,7 @@ def _bits(beside: csr_array, sources: np.ndarray) -> list[int]:
 
 
 def _lists(beside: csr_array, sources: np.ndarray) -> list[int]:
-    """The same, by lists of the pairs (source, peer) that were reached last."""
+    """Count the pairs that are 1, 2, ... hops apart, with a list of the pairs (source, peer) that the last hop reached."""
     n = beside.shape[0]
     seen = np.zeros(len(sources) * n, dtype=bool)
     mark = np.zeros(len(sources) * n, dtype=np.int32)
@@ -74,7 +74,7 @@ def _lists(beside: csr_array, sources: np.ndarray) -> list[int]:
         first = np.repeat(beside.indptr[peers] - np.r_[0, np.cumsum(degrees)[:-1]], degrees)
         found = np.repeat(pairs - peers, degrees) + beside.indices[first + np.arange(len(first))]
         found = found[~seen[found]]
-        mark[found] = np.arange(len(found))  # of a pair found twice, the last stays
+        mark[found] = np.arange(len(found))  # if a pair is found twice, the last one is kept
         pairs = found[mark[found] == np.arange(len(found))]
         if not len(pairs):
             return counts

@@ -1,4 +1,4 @@
-"""The figures of a graph and of its mixing matrix: how fast news travels, and how much may break."""
+"""Figures of a graph and its mixing matrix: how fast peers agree, and how many links or peers can fail."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from grapevine.topology.schedules.rounds import Schedule
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-NEVER_FINITE = 0.1  # exact agreement needs all other eigenvalues to be 0; those of a defective matrix round off to far more
-FINITE = 1e-9  # a power of W this close to J is J
+NEVER_FINITE = 0.1  # SLEM above which agreement is never exact; exact needs 0, but a defective matrix has large round-off
+FINITE = 1e-9  # a power of W this close to J counts as J
 MOST_ROUNDS = 64
-ROUND_OFF = 1e-12  # an eigenvalue this close to 1 or 0 is 1 or 0; the slowest graph that fits in memory is far from it
+ROUND_OFF = 1e-12  # an eigenvalue this close to 1 or 0 counts as 1 or 0; graphs that fit in memory are far from it
 
 
 @overload
@@ -30,17 +30,17 @@ def analyse(graph_or_matrix: Schedule, rule: str = "metropolis") -> ScheduleFigu
 @overload
 def analyse(graph_or_matrix: nx.Graph | np.ndarray, rule: str = "metropolis") -> Figures: ...
 def analyse(graph_or_matrix: nx.Graph | np.ndarray | Schedule, rule: str = "metropolis") -> Figures | ScheduleFigures:
-    """The figures of a graph under a mixing rule, of a mixing matrix [n, n] alone, or of a schedule.
+    """Return the figures of a graph under a mixing rule, of a mixing matrix [n, n], or of a schedule.
 
-    Nothing is computed before it is asked for. From a matrix there is no graph, so `edges`, the degrees, distances,
-    connectivities and Laplacian figures are None; a graph that is not connected has infinite distances, a Kirchhoff
+    Each figure is computed when it is first read. A matrix alone has no graph: `edges`, the degrees, distances,
+    connectivities and Laplacian figures are None. A graph that is not connected has infinite distances, a Kirchhoff
     index of infinity and a gap of 0. A directed graph has no Laplacian figures, and its degrees are out-degrees.
 
-    Above 1500 peers only what matters of the spectrum is computed, in seconds for 10,000: `effective_neighbours` and
-    `kirchhoff` are then estimates, right to a few percent and always the same, and connectivities above 2 are None.
+    Above 1500 peers only the extreme eigenvalues are computed, in seconds for 10,000 peers: `effective_neighbours` and
+    `kirchhoff` are then reproducible estimates with an error of a few percent, and connectivities above 2 are None.
 
-    Raises ValueError for an unknown rule, a directed graph under a rule that is not for those, an empty or multigraph,
-    and a matrix that is not square and finite.
+    Raises ValueError for an unknown rule, a directed graph under a rule for undirected graphs, an empty graph, a
+    multigraph, and a matrix that is not square and finite.
     """
     check_rule(rule)
     if isinstance(graph_or_matrix, Schedule):
@@ -63,7 +63,7 @@ def analyse(graph_or_matrix: nx.Graph | np.ndarray | Schedule, rule: str = "metr
 
 
 class Figures(GraphFigures):
-    """What `analyse` answers: each figure is an attribute, computed when first read."""
+    """The figures of a graph or matrix, as `analyse` returns them; each is an attribute, computed when first read."""
 
     def __init__(self, graph: nx.Graph | None = None, matrix: np.ndarray | None = None, rule: str = "") -> None:
         self.rule = rule or None
@@ -73,7 +73,7 @@ class Figures(GraphFigures):
 
     @property
     def nodes(self) -> int:
-        """How many peers."""
+        """Number of peers."""
         return len(self.matrix) if self._links is None else self._links.shape[0]
 
     @cached_property
@@ -84,9 +84,9 @@ class Figures(GraphFigures):
 
     @cached_property
     def spectrum(self) -> np.ndarray:
-        """The eigenvalues of W: float64 [n], largest first; complex by falling modulus where W is not symmetrizable.
+        """The eigenvalues of W: float64 [n], largest first; if W is not symmetrizable complex, by falling modulus.
 
-        All of them, however many: minutes for 10,000 peers, where `slem` takes seconds.
+        All of them are computed: minutes for 10,000 peers, while `slem` takes seconds.
         """
         twin = self._twin
         if twin is not None:
@@ -96,7 +96,7 @@ class Figures(GraphFigures):
 
     @cached_property
     def slem(self) -> float:
-        """The second largest modulus of W's eigenvalues: in the long run disagreement shrinks by this factor a round."""
+        """The second largest modulus of W's eigenvalues: the factor that multiplies disagreement per round in the long run."""
         if self.nodes == 1:
             return 0.0
         if self._large and self._twin is not None:
@@ -109,7 +109,7 @@ class Figures(GraphFigures):
 
     @property
     def gap(self) -> float:
-        """The spectral gap 1 - SLEM: 1 is instant agreement, 0 never."""
+        """The spectral gap 1 - SLEM: 1 means agreement in one round, 0 means no agreement ever."""
         return 1.0 - self.slem
 
     @cached_property
@@ -119,12 +119,12 @@ class Figures(GraphFigures):
 
     @cached_property
     def mean_preserved(self) -> bool:
-        """Whether all columns of W sum to 1, so that averaging leaves the fleet's mean where it is."""
+        """Whether all columns of W sum to 1: averaging then does not change the fleet's mean."""
         return self._sums_to_one(axis=0)
 
     @cached_property
     def finite_time(self) -> int | None:
-        """After how many rounds all agree exactly, whatever they started from; None for never (or after more than 64)."""
+        """Rounds until all peers agree exactly, from any start; None for never (or more than 64 rounds)."""
         if self.nodes == 1:
             return 0
         if self._large or self.slem > (FINITE if self._twin is not None else NEVER_FINITE):
@@ -137,12 +137,12 @@ class Figures(GraphFigures):
         return None
 
     def mixing_time(self, eps: float = 1e-3) -> float:
-        """Rounds until disagreement has shrunk to `eps` of what it was: ceil(ln(1/eps) / -ln SLEM); infinity for SLEM 1.
+        """Return the rounds until disagreement falls to the share `eps`: ceil(ln(1/eps) / -ln SLEM); infinity if SLEM is 1.
 
         Raises ValueError unless 0 < eps < 1.
         """
         if not 0.0 < eps < 1.0:
-            raise ValueError(f"eps is the share of the disagreement that is left, between 0 and 1, not {eps}")
+            raise ValueError(f"eps is the share of the disagreement that is left: give a number between 0 and 1, not {eps}")
         if self.slem >= 1.0:
             return math.inf
         if self.slem == 0.0:
@@ -150,14 +150,13 @@ class Figures(GraphFigures):
         return math.ceil(math.log(1.0 / eps) / -math.log(self.slem))
 
     def effective_neighbours(self, decay: float = 0.9) -> float:
-        """With how many peers one peer effectively averages, between 1 (alone) and n (the complete graph).
+        """Return the number of peers with which one peer effectively averages: 1 (alone) to n (the complete graph).
 
         n_W(decay) = 1/(1-decay) / mean_k(l_k^2 / (1 - decay l_k^2)): the variance reduction of the random walk
         x <- W (sqrt(decay) x + noise), for the eigenvalues l_k of W (Vogels, Hendrikx and Jaggi 2022, arXiv 2206.03093).
-        A matrix that is not symmetric is taken by the walk itself, through its covariance. `decay` near 0 looks one
-        round back; near 1 forever.
+        For a matrix that is not symmetric the covariance of the walk is computed. The walk covers about 1 / (1 - decay) rounds.
 
-        Raises ValueError unless 0 <= decay < 1, or where W's eigenvalues make the walk grow without end.
+        Raises ValueError unless 0 <= decay < 1, and if W's eigenvalues make the walk grow without end.
         """
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay is at least 0 and below 1 (the limit at 1 is n on a connected graph), not {decay}")
@@ -182,25 +181,25 @@ class Figures(GraphFigures):
         return self._mix
 
     def spectral_density(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """How the eigenvalues of W are spread, estimated in seconds however many they are: bins' ends [81] and shares [80].
+        """Return an estimated histogram of the eigenvalues of W: ends of the bins [81] and shares [80]; takes seconds.
 
-        None where W is not symmetrizable.
+        None if W is not symmetrizable.
         """
         return None if self._twin is None else density(self._twin)
 
     @property
     def messages_per_round(self) -> int:
-        """Messages that all peers send in a round: one for each that hears one."""
+        """Messages that all peers together send in a round: one per sender and receiver."""
         return int(np.count_nonzero(self._mix.data) - np.count_nonzero(self._mix.diagonal()))
 
     def as_dict(self, eps: float = 1e-3, decay: float = 0.9) -> dict[str, Any]:
-        """Every figure by name, ready for JSON: infinity and what makes no sense are None."""
+        """Return every figure by name, ready for JSON; infinite and undefined figures are None."""
         figures = {name: getattr(self, name) for name in FIGURES}
         figures["mixing_time"] = self.mixing_time(eps)
         figures["effective_neighbours"] = self.effective_neighbours(decay)
         return {name: None if value is None or value == math.inf else value for name, value in figures.items()}
 
-    # -- what several figures share
+    # -- shared by several figures
 
     @cached_property
     def _mix(self) -> csr_array:
@@ -217,14 +216,14 @@ class Figures(GraphFigures):
 
     @cached_property
     def _twin(self) -> csr_array | None:
-        """A symmetric array with the eigenvalues of W; None where there is none at hand."""
+        """A symmetric array with the eigenvalues of W; None if no simple one exists."""
         if self._symmetric:
             return self._mix
         own = self._mix.diagonal()
         if own.min() <= 0.0:
             return None
-        # Shares that are equal in each row, as those of "uniform", make D W symmetric for D = 1 / W_ii. Then W is
-        # similar to D^1/2 W D^-1/2, symmetric too: the same eigenvalues, real, and quicker to find.
+        # If the weights in each row are equal, as with "uniform", D W is symmetric for D = 1 / W_ii. W is then similar
+        # to the symmetric D^1/2 W D^-1/2: the same eigenvalues, real and faster to compute.
         from scipy.sparse import csr_array, diags_array
 
         scale = np.sqrt(own)

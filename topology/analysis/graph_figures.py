@@ -1,4 +1,4 @@
-"""The figures of a graph alone, whatever the weights: degrees, distances, and how much may break."""
+"""Figures of a graph without its weights: degrees, distances, and how many links or peers can fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUND_OFF = 1e-6
 
 
 class GraphFigures:
-    """Each figure is an attribute, computed when first read, and None where there is no graph."""
+    """The figures of a graph; each is an attribute, computed when first read, and None if there is no graph."""
 
     def __init__(self, graph: nx.Graph | None) -> None:
         self.directed = None if graph is None else graph.is_directed()
@@ -27,27 +27,27 @@ class GraphFigures:
 
     @property
     def nodes(self) -> int:
-        """How many peers."""
+        """Number of peers."""
         return 0 if self._links is None else int(self._links.shape[0])
 
     @property
     def edges(self) -> int | None:
-        """How many pairs of neighbours; of a directed graph, how many links."""
+        """Number of pairs of neighbours; in a directed graph the number of links."""
         return None if self._links is None else self._links.nnz // (1 if self.directed else 2)
 
     @property
     def max_degree(self) -> int | None:
-        """The most neighbours a peer has."""
+        """The largest number of neighbours of a peer."""
         return None if self._links is None else int(self._links.sum(axis=1).max())
 
     @property
     def min_degree(self) -> int | None:
-        """The fewest neighbours a peer has."""
+        """The smallest number of neighbours of a peer."""
         return None if self._links is None else int(self._links.sum(axis=1).min())
 
     @property
     def mean_degree(self) -> float | None:
-        """Neighbours a peer has in the mean."""
+        """Mean number of neighbours of a peer."""
         return None if self._links is None else float(self._links.nnz / self.nodes)
 
     @cached_property
@@ -61,7 +61,7 @@ class GraphFigures:
 
     @cached_property
     def diameter(self) -> float | None:
-        """Hops between the two peers farthest apart: an int, or infinity where the graph is not connected."""
+        """Hops between the two peers farthest apart: an int, or infinity if the graph is not connected."""
         if self._hops is None:
             return None
         farthest, _ = self._hops
@@ -69,21 +69,21 @@ class GraphFigures:
 
     @cached_property
     def average_shortest_path(self) -> float | None:
-        """Hops between two peers, in the mean over all pairs; infinity where the graph is not connected."""
+        """Mean number of hops between two peers, over all pairs; infinity if the graph is not connected."""
         if self._hops is None:
             return None
         return self._hops[1] / (self.nodes * (self.nodes - 1)) if self.nodes > 1 else 0.0
 
     @cached_property
     def algebraic_connectivity(self) -> float | None:
-        """The second smallest eigenvalue of the Laplacian (edges count 1): 0 where the graph is not connected."""
+        """The second smallest eigenvalue of the Laplacian (each edge has weight 1): 0 if the graph is not connected."""
         if self._links is None or self.directed:
             return None
         return extreme_laplacian_eigenvalues(self._links)[0] if self.connected and self.nodes > 1 else 0.0
 
     @cached_property
     def kirchhoff(self) -> float | None:
-        """The Kirchhoff index, n * sum(1 / l_k) over the Laplacian's eigenvalues but the zero: lower is better joined."""
+        """The Kirchhoff index, n * sum(1 / l_k) over the Laplacian's non-zero eigenvalues: lower is better connected."""
         if self._links is None or self.directed:
             return None
         if not self.connected:
@@ -94,7 +94,7 @@ class GraphFigures:
 
     @cached_property
     def node_connectivity(self) -> int | None:
-        """How many peers must leave before the others fall apart."""
+        """The smallest number of peers whose loss disconnects the others."""
         if self._plain is None:
             return None
         least = self._certain_connectivity(lambda graph: any(True for _ in nx.articulation_points(graph)))
@@ -102,21 +102,21 @@ class GraphFigures:
 
     @cached_property
     def edge_connectivity(self) -> int | None:
-        """How many links must break before the fleet falls apart."""
+        """The smallest number of links whose loss disconnects the fleet."""
         if self._plain is None:
             return None
         least = self._certain_connectivity(nx.has_bridges)
         if least is None and not self.directed and self._hops is not None and self._hops[0] <= 2:
-            return self.min_degree  # Plesnik 1975: so it is in every graph of diameter 2
+            return self.min_degree  # Plesnik 1975: true for every graph of diameter 2
         return int(nx.edge_connectivity(self._plain)) if least is None and not self._large else least
 
     @cached_property
     def gradient_gossip_eigenvalue(self) -> float | None:
         """The smallest eigenvalue of the adjacency matrix; gossip of gradients is unstable where it is below -1.
 
-        If every peer applies its own gradient and its neighbours' with equal weight, models that drift apart are pulled
-        by -(I + A): they come back together only where A has no eigenvalue below -1, which among connected graphs holds
-        for the complete graph alone. Rounded to nine decimals, so that -1 is -1 and may be compared.
+        If every peer applies its own gradient and its neighbours' with equal weight, the distances between models change by
+        -(I + A): they shrink only if A has no eigenvalue below -1. Among connected graphs this holds for the complete graph
+        only. Rounded to nine decimals, so that -1 can be compared exactly.
         """
         if self._links is None or self.directed:
             return None
@@ -130,13 +130,13 @@ class GraphFigures:
 
     @cached_property
     def _plain(self) -> nx.Graph | None:
-        """The links alone, on 0..n-1."""
+        """The graph on 0..n-1 without attributes."""
         if self._links is None:
             return None
         return nx.from_scipy_sparse_array(self._links, create_using=nx.DiGraph if self.directed else nx.Graph)
 
     def _certain_connectivity(self, one_is_enough: Callable[[nx.Graph], bool]) -> int | None:
-        """How many must go, where that is plain to see: 0, 1, 2 or all; None where it takes a search."""
+        """Return the connectivity if it is known without a search (0, 1, 2, or n - 1), else None."""
         if self.nodes == 1 or not self.connected:
             return 0
         if self.min_degree == self.nodes - 1:
@@ -153,5 +153,5 @@ class GraphFigures:
 
 
 def stable_for_gradients(eigenvalue: float) -> bool:
-    """Whether gossip of gradients is stable on a graph whose adjacency matrix has this smallest eigenvalue."""
+    """Return whether gossip of gradients is stable on a graph whose adjacency matrix has this smallest eigenvalue."""
     return eigenvalue >= STABLE_DOWN_TO - _ROUND_OFF

@@ -1,4 +1,4 @@
-"""How unlike the fleet's data are those that a peer gets to hear of, under a mixing matrix."""
+"""How much the data of a neighbourhood differ from those of the fleet, under a mixing matrix."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from grapevine.topology.graphs.cliques import checked_counts
 
 
 def neighbourhood_heterogeneity(matrix: np.ndarray, label_counts: np.ndarray) -> float:
-    """(1/n) |W P - J P|^2 for the peers' shares of labels P: 0 where every neighbourhood holds what the fleet holds.
+    """Return (1/n) |W P - J P|^2 for the peers' label shares P: 0 if every neighbourhood has the fleet's label shares.
 
-    `matrix` is W [n, n], `label_counts` [n, classes] the samples of each label that each peer holds. The bias that is left
-    of a gradient after averaging with one's neighbours (Le Bars, Bellet, Tommasi, Lavoie and Kermarrec 2023, arXiv
-    2204.04452, equation 4); with W = I, the heterogeneity of the peers themselves.
+    `matrix` is W [n, n], `label_counts` [n, classes] the samples of each label that each peer holds. The result is the bias
+    of a gradient that remains after averaging with the neighbours (Le Bars, Bellet, Tommasi, Lavoie and Kermarrec 2023,
+    arXiv 2204.04452, equation 4); with W = I, the heterogeneity of the peers themselves.
 
-    Raises ValueError where the two do not fit each other, or a peer holds nothing.
+    Raises ValueError if the shapes do not fit each other, and if a peer holds no samples.
     """
     weights = np.asarray(matrix, dtype=np.float64)
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1]:

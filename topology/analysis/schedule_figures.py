@@ -1,4 +1,4 @@
-"""The figures of a schedule: whether its rounds end in agreement, how fast, and what they cost."""
+"""Figures of a schedule: whether and how fast its rounds reach agreement, and how many messages they need."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 
 from grapevine.topology.schedules.rounds import Schedule
 
-EXACT = 1e-9  # products of rounds this close to J are J
-SEEN = 64  # rounds of an endless schedule that are looked at
-LONG = 400  # rounds over which the rate of an endless schedule is measured where no formula is known
+EXACT = 1e-9  # a product of rounds this close to J counts as J
+SEEN = 64  # rounds of an endless schedule from which figures without a formula are computed
+LONG = 400  # rounds over which the rate of an endless schedule without a formula is measured
 STARTS = 16
 
 
 class ScheduleFigures:
-    """What `analyse` answers for a schedule: each figure is an attribute, computed when first read.
+    """The figures of a schedule, as `analyse` returns them; each is an attribute, computed when first read.
 
-    Of an endless schedule the first 64 rounds stand for all where a figure is not given by a formula.
+    For an endless schedule a figure without a formula is computed from the first 64 rounds.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -28,12 +28,12 @@ class ScheduleFigures:
 
     @property
     def nodes(self) -> int:
-        """How many peers."""
+        """Number of peers."""
         return self.schedule.n
 
     @property
     def period(self) -> int | None:
-        """After how many rounds they repeat; None for never."""
+        """Rounds after which the rounds repeat; None for never."""
         return self.schedule.period
 
     @property
@@ -43,17 +43,17 @@ class ScheduleFigures:
 
     @property
     def max_degree(self) -> int:
-        """The most peers that one peer sends to in a round."""
+        """The largest number of peers that one peer sends to in a round."""
         return self.schedule.max_degree
 
     @property
     def contraction(self) -> float | None:
-        """The factor of the expected squared disagreement in a random round, by formula; None where none is known."""
+        """The factor of the expected squared disagreement in a random round, by formula; None if no formula is known."""
         return self.schedule.contraction
 
     @cached_property
     def finite_time(self) -> int | None:
-        """After how many rounds from the first all agree exactly, whatever they started from; None for never."""
+        """Rounds, from the first, until all peers agree exactly, from any start; None for never."""
         product = np.eye(self.nodes)
         for t in range(self.period or 0):
             product = self.schedule.matrix(t) @ product
@@ -63,10 +63,10 @@ class ScheduleFigures:
 
     @cached_property
     def slem(self) -> float:
-        """By what factor disagreement shrinks in one round, in the long run and in the mean.
+        """The mean factor that multiplies disagreement in one round, in the long run.
 
-        Of rounds that repeat: the period-th root of the second largest eigenvalue modulus of their product. Of random
-        rounds: the root of `contraction`, the root mean square; where that is None, measured over 400 rounds.
+        For rounds that repeat: the period-th root of the second largest eigenvalue modulus of their product. For random
+        rounds: the square root of `contraction` (a root mean square); if that is None, measured over 400 rounds.
         """
         if self.finite_time is not None:
             return 0.0
@@ -84,28 +84,28 @@ class ScheduleFigures:
 
     @property
     def gap(self) -> float:
-        """1 - SLEM: 1 is instant agreement, 0 never."""
+        """The spectral gap 1 - SLEM: 1 means agreement in one round, 0 means no agreement ever."""
         return 1.0 - self.slem
 
     def mixing_time(self, eps: float = 1e-3) -> float:
-        """Rounds until disagreement has shrunk to `eps` of what it was; those to exact agreement where that comes.
+        """Return the rounds until disagreement falls to the share `eps`; the rounds to exact agreement if it is reached.
 
         Raises ValueError unless 0 < eps < 1.
         """
         if not 0.0 < eps < 1.0:
-            raise ValueError(f"eps is the share of the disagreement that is left, between 0 and 1, not {eps}")
+            raise ValueError(f"eps is the share of the disagreement that is left: give a number between 0 and 1, not {eps}")
         if self.finite_time is not None:
             return self.finite_time
-        if self.slem == 0.0:  # random rounds, each of which is enough
+        if self.slem == 0.0:  # one random round is enough for agreement
             return 1
         return math.inf if self.slem >= 1.0 else math.ceil(math.log(1.0 / eps) / -math.log(self.slem))
 
     def effective_neighbours(self, decay: float = 0.9) -> float:
-        """With how many peers one peer effectively averages: as of a graph, for the walk x <- W_t (sqrt(decay) x + noise).
+        """Return the number of peers with which one peer effectively averages, for the walk x <- W_t (sqrt(decay) x + noise).
 
-        The variance is the mean over a period (or over 64 rounds) once the walk has forgotten its start.
+        The variance is the mean over a period (or over 64 rounds), after the walk's start no longer matters.
 
-        Raises ValueError unless 0 <= decay < 1, or where weights make the walk grow without end.
+        Raises ValueError unless 0 <= decay < 1, and if the weights make the walk grow without end.
         """
         from scipy.sparse import csr_array
 
@@ -120,29 +120,29 @@ class ScheduleFigures:
             covariance = matrix @ (matrix @ (decay * covariance + np.eye(self.nodes))).T
             variances.append(float(np.trace(covariance)) / self.nodes)
             if variances[-1] > 10.0 / (1.0 - decay) * self.nodes:
-                raise ValueError("the walk grows without end: some rounds amplify what peers disagree on")
+                raise ValueError("the walk grows without end: some rounds amplify disagreement")
         return 1.0 / (1.0 - decay) / float(np.mean(variances[-looked_at:]))
 
     @cached_property
     def doubly_stochastic(self) -> bool:
-        """Whether in every round no weight is negative and all rows and columns sum to 1."""
+        """Whether, in every round, no weight is negative and all rows and columns sum to 1."""
         return all(
             matrix.min() >= -1e-12 and _sums_to_one(matrix, axis=1) and _sums_to_one(matrix, axis=0) for matrix in self._seen()
         )
 
     @cached_property
     def mean_preserved(self) -> bool:
-        """Whether in every round all columns sum to 1, so that averaging leaves the fleet's mean where it is."""
+        """Whether, in every round, all columns sum to 1: averaging then does not change the fleet's mean."""
         return all(_sums_to_one(matrix, axis=0) for matrix in self._seen())
 
     @cached_property
     def messages_per_round(self) -> float:
-        """Messages that all peers send in a round, in the mean."""
+        """Messages that all peers together send in a round, mean over the rounds."""
         off = ~np.eye(self.nodes, dtype=bool)
         return float(np.mean([np.count_nonzero(matrix[off]) for matrix in self._seen()]))
 
     def as_dict(self, eps: float = 1e-3, decay: float = 0.9) -> dict[str, Any]:
-        """Every figure by name, ready for JSON: infinity and what makes no sense are None."""
+        """Return every figure by name, ready for JSON; infinite and undefined figures are None."""
         figures: dict[str, Any] = {name: getattr(self, name) for name in FIGURES}
         figures["mixing_time"] = self.mixing_time(eps)
         try:
@@ -156,9 +156,10 @@ class ScheduleFigures:
 
 
 def measured_contraction(schedule: Schedule, rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """How much of the squared disagreement about the mean before a round is left after it: the mean and its standard error.
+    """Measure the share of the squared disagreement that one round leaves: return the mean and its standard error.
 
-    Over the first so many rounds, each from the same random start; to hold beside `Schedule.contraction`.
+    Taken over the first `rounds` rounds, each from the same random start; disagreement is about the mean before the round.
+    Compare it with `Schedule.contraction`.
     """
     values = np.random.default_rng([seed, schedule.n]).standard_normal(schedule.n)
     values -= values.mean()
@@ -167,9 +168,9 @@ def measured_contraction(schedule: Schedule, rounds: int = 1000, seed: int = 0) 
 
 
 def simulated_rounds(schedule: Schedule, rounds: int) -> np.ndarray:
-    """Disagreement after 0..rounds rounds, float64 [rounds + 1], as a share of that at the start.
+    """Simulate rounds from random starts; return the disagreement after 0..rounds rounds as a share of that at the start.
 
-    Disagreement is the root mean square distance of the peers from their mean, over a fixed set of random starts.
+    The result is float64 [rounds + 1]; disagreement is the root mean square distance of the peers from their mean.
     """
     values = np.random.default_rng([0, schedule.n]).standard_normal((schedule.n, STARTS))
     spread = np.empty(rounds + 1)
@@ -181,7 +182,7 @@ def simulated_rounds(schedule: Schedule, rounds: int) -> np.ndarray:
 
 
 def _measured_rate(schedule: Schedule) -> float:
-    """The factor a round by which disagreement shrinks, kept from vanishing by scaling it up again."""
+    """Measure the factor that multiplies disagreement per round; it is scaled to 1 each time, to stay representable."""
     values = np.random.default_rng([4, schedule.n]).standard_normal((schedule.n, STARTS))
     logs = []
     for t in range(LONG):

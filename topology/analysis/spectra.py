@@ -1,4 +1,4 @@
-"""Eigenvalues of graphs: all of them for a few thousand peers at most, the ones that matter for more."""
+"""Eigenvalues of graphs: all of them for up to a few thousand peers, the extreme ones for more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 DENSE = 1500
-"""Peers up to which all eigenvalues are computed, which takes seconds; above, the extreme ones alone."""
+"""Peers up to which all eigenvalues are computed, in seconds; above, only the extreme ones."""
 
 PROBES = 64
 STEPS = 128
@@ -20,14 +20,14 @@ KNOWN = 40
 
 
 def laplacian(beside: csr_array) -> csr_array:
-    """D - A of a symmetric sparse array of 0 and 1."""
+    """Return D - A for a symmetric sparse array A of 0 and 1."""
     from scipy.sparse import csr_array, diags_array
 
     return csr_array(diags_array(beside.sum(axis=1)) - beside)
 
 
 def extreme_laplacian_eigenvalues(beside: csr_array) -> tuple[float, float]:
-    """The second smallest and the largest eigenvalue of the Laplacian."""
+    """Return the second smallest and the largest eigenvalue of the Laplacian."""
     matrix = laplacian(beside)
     if matrix.shape[0] <= DENSE:
         values = np.linalg.eigvalsh(matrix.toarray())
@@ -36,31 +36,31 @@ def extreme_laplacian_eigenvalues(beside: csr_array) -> tuple[float, float]:
 
 
 def largest(matrix: csr_array, count: int = 1) -> float:
-    """The largest eigenvalue of a large sparse symmetric array, or the `count`-th largest."""
+    """Return the `count`-th largest eigenvalue of a large sparse symmetric array."""
     return float(-smallest(-matrix, count)[count - 1])
 
 
 def smallest(matrix: csr_array, count: int) -> np.ndarray:
-    """The smallest eigenvalues of a large sparse symmetric array, ascending: float64 [count].
+    """Return the smallest eigenvalues of a large sparse symmetric array, ascending: float64 [count].
 
-    By Lanczos' method, quick where they stand apart as those of random graphs do; else by the same method on the inverse,
-    quick where the graph is thin, as rings, grids and trees are.
+    Lanczos' method is fast if they are well separated, as in random graphs. If it does not converge soon, it is applied to
+    the inverse, which is fast for rings, grids and trees.
     """
     values = _quickly(matrix, count)
     return _inverted(matrix, count)[0] if values is None else values
 
 
 def inverse_trace(matrix: csr_array) -> float:
-    """An estimate of the sum of 1 / x over the eigenvalues but the zero of a large connected graph's Laplacian.
+    """Estimate the sum of 1 / x over the non-zero eigenvalues x of a large connected graph's Laplacian, to a few percent.
 
-    Random vectors, a linear system each, give the trace of the inverse (Hutchinson 1989) with a small error where no
-    eigenvalue outweighs the others. Where the smallest do, they are found first, and the vectors are taken orthogonal to
-    theirs. Right to a few percent.
+    Random vectors, with one linear system each, give the trace of the inverse (Hutchinson 1989); the error is small if no
+    single 1 / x dominates the sum. If the smallest eigenvalues do dominate, they are computed first, and the random vectors
+    are made orthogonal to their eigenvectors.
     """
     from scipy.sparse import diags_array
 
     n = matrix.shape[0]
-    luck = np.random.default_rng([3, n])
+    rng = np.random.default_rng([3, n])
     solve: Callable[[np.ndarray], np.ndarray]
     if _quickly(matrix, 2) is None:
         values, known, solve = _inverted(matrix, KNOWN)
@@ -71,7 +71,7 @@ def inverse_trace(matrix: csr_array) -> float:
         solve = partial(_conjugate_gradients, matrix, scale)
     others = 0.0
     for _ in range(PROBES):
-        vector = luck.choice([-1.0, 1.0], size=n)
+        vector = rng.choice([-1.0, 1.0], size=n)
         vector = vector - known @ (known.T @ vector)
         others += float(vector @ solve(vector))
     return total + others / PROBES
@@ -85,7 +85,7 @@ def _conjugate_gradients(matrix: csr_array, scale: csr_array, vector: np.ndarray
 
 
 def _quickly(matrix: csr_array, count: int) -> np.ndarray | None:
-    """The smallest eigenvalues, if Lanczos' method finds them soon."""
+    """Return the smallest eigenvalues if Lanczos' method converges soon, else None."""
     from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
     start = np.random.default_rng([1, matrix.shape[0]]).standard_normal(matrix.shape[0])
@@ -97,12 +97,12 @@ def _quickly(matrix: csr_array, count: int) -> np.ndarray | None:
 
 
 def _inverted(matrix: csr_array, count: int) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """The smallest eigenvalues, their vectors [n, count], and what solves systems (of the matrix, moved by very little)."""
+    """Return the smallest eigenvalues, their vectors [n, count], and a solver for the matrix, shifted very slightly."""
     from scipy.sparse import eye_array
     from scipy.sparse.linalg import LinearOperator, eigsh, splu
 
     n = matrix.shape[0]
-    # Gershgorin: no eigenvalue is below this, so that the shifted array is positive definite and solves are stable
+    # Gershgorin: no eigenvalue is below this; the shifted array is therefore positive definite, and solving is stable
     radius = abs(matrix).sum(axis=1) - np.abs(matrix.diagonal())
     low = float((matrix.diagonal() - radius).min())
     shift = low - 1e-7 * max(1.0, abs(low))
@@ -115,10 +115,10 @@ def _inverted(matrix: csr_array, count: int) -> tuple[np.ndarray, np.ndarray, Ca
 
 
 def mean_share_kept(matrix: csr_array, decay: float) -> float:
-    """An estimate of the mean over all eigenvalues x of x^2 / (1 - decay x^2), for a large sparse symmetric array.
+    """Estimate the mean of x^2 / (1 - decay x^2) over all eigenvalues x of a large sparse symmetric array.
 
-    Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017) with fixed random vectors: the same at every call, and right
-    to about a percent for decays up to 0.9 and to a few for 0.999.
+    Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017) with fixed random vectors: the same result at every call. The
+    error is about one percent for a decay up to 0.9 and a few percent for 0.999.
     """
     n = matrix.shape[0]
     starts = np.random.default_rng([2, n]).choice([-1.0, 1.0], size=(n, PROBES)) / np.sqrt(n)
@@ -128,10 +128,10 @@ def mean_share_kept(matrix: csr_array, decay: float) -> float:
 
 
 def density(matrix: csr_array, bins: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """How the eigenvalues of a large sparse symmetric array with none beyond 1 are spread, estimated.
+    """Estimate a histogram of the eigenvalues of a large sparse symmetric array; all lie between -1 and 1.
 
-    The ends of equal bins from -1 to 1, [bins + 1], and the share of all eigenvalues in each, [bins], which add up to 1.
-    Stochastic Lanczos quadrature as in `mean_share_kept`: right to about a percent of all eigenvalues.
+    Returns the ends of equal bins from -1 to 1, [bins + 1], and the share of all eigenvalues in each, [bins], with sum 1.
+    Stochastic Lanczos quadrature as in `mean_share_kept`: the error is about one percent of all eigenvalues.
     """
     n = matrix.shape[0]
     starts = np.random.default_rng([2, n]).choice([-1.0, 1.0], size=(n, PROBES)) / np.sqrt(n)
@@ -141,9 +141,9 @@ def density(matrix: csr_array, bins: int = 80) -> tuple[np.ndarray, np.ndarray]:
 
 
 def walk_variance(matrix: csr_array, decay: float) -> float:
-    """An estimate of sum over k of decay^k |W^(k+1)|^2 / n, for a large sparse array that is not symmetric.
+    """Estimate the sum over k of decay^k |W^(k+1)|^2 / n for a large sparse array that is not symmetric, to a few percent.
 
-    Squared lengths of W^(k+1) z for fixed random z, whose mean is that norm; right to a few percent.
+    The norm is estimated by the mean squared length of W^(k+1) z over fixed random vectors z.
     """
     n = matrix.shape[0]
     vectors = np.random.default_rng([2, n]).choice([-1.0, 1.0], size=(n, PROBES))
@@ -156,7 +156,7 @@ def walk_variance(matrix: csr_array, decay: float) -> float:
 
 
 def second_modulus(matrix: csr_array) -> float:
-    """The second largest modulus of the eigenvalues of a large sparse array whose largest is 1."""
+    """Return the second largest modulus of the eigenvalues of a large sparse array whose largest is 1."""
     from scipy.sparse.linalg import eigs
 
     n = matrix.shape[0]
@@ -166,10 +166,10 @@ def second_modulus(matrix: csr_array) -> float:
 
 
 def quadrature(matrix: csr_array, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss' nodes and weights for a symmetric array and start vectors of length 1, [n, m]: both float64 [m, steps].
+    """Return Gauss nodes and weights for a symmetric array and start vectors of length 1, [n, m]: both float64 [m, steps].
 
-    The sum of weight f(node) is close to v' f(matrix) v, for every start v and smooth function f; exact for polynomials of
-    twice the number of steps less one, but for round-off.
+    The sum of weight f(node) approximates v' f(matrix) v for every start v and smooth function f; except for round-off it is
+    exact for polynomials of degree up to 2 steps - 1.
     """
     from scipy.linalg import eigh_tridiagonal
 
@@ -181,7 +181,7 @@ def quadrature(matrix: csr_array, starts: np.ndarray) -> tuple[np.ndarray, np.nd
         diagonal[step] = np.einsum("ij,ij->j", following, now)
         following -= diagonal[step] * now + beside[step - 1] * before
         beside[step] = np.linalg.norm(following, axis=0)
-        # a start with few eigenvalues in it is used up: what would follow is round-off
+        # a start made of k eigenvectors is exhausted after k steps; further steps are round-off
         going_on = beside[step] > 1e-10
         beside[step] *= going_on
         before, now = now, following / np.where(going_on, beside[step], 1.0) * going_on

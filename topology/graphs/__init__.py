@@ -1,1 +1,1 @@
-"""Graphs: by name, from files, or given as networkx graphs."""
+"""Graphs: made by name, read from files, or given as networkx graphs."""

@@ -1,4 +1,4 @@
-"""Graphs in which everybody looks the same distances away: exponential and EquiStatic."""
+"""Circulant graphs, in which peer i is linked to i plus the same offsets for every i: exponential and EquiStatic."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from grapevine.topology.mixing.matrix import Rule
 
 
 class Exponential(Topology, frozen=True, kw_only=True, tag="exponential"):
-    """Everybody sends to the peers 1, 2, 4, 8, ... places on: log2(n) links, directed, and nearly as good as complete.
+    """Each peer sends to the peers 1, 2, 4, 8, ... places after it: log2(n) links, one way; mixes nearly as fast as complete.
 
-    Ying et al. 2021 (arXiv 2110.13363): with `uniform` weights doubly stochastic, and for even n the gap is 2 / (1 + degree).
+    Ying et al. 2021 (arXiv 2110.13363): doubly stochastic with `uniform` weights; for even n the gap is 2 / (1 + degree).
     """
 
     mixing: Rule = "uniform"
-    """How much each model that is heard counts: uniform."""
+    """How the weight of each received model is chosen: uniform."""
 
     @property
     def one_way(self) -> bool:
-        """Links go one way."""
+        """True: links go one way."""
         return True
 
     def edges(self, n: int, seed: int) -> Edges:
@@ -30,18 +30,17 @@ class Exponential(Topology, frozen=True, kw_only=True, tag="exponential"):
 
 
 class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
-    """Everybody looks the same few random distances away: a gap that does not fall with the number of peers.
+    """Each peer is linked to the peers a few random distances away, the same for all; the gap does not fall with n.
 
-    Song et al. 2022 (arXiv 2210.07881). Edges bear as `weight` the share of the draws that they stand for: in the published
-    matrix a distance drawn twice counts twice. Draws that leave the graph in
-    pieces are drawn anew.
+    Song et al. 2022 (arXiv 2210.07881). The edge attribute `weight` is the share of the draws that gave this edge: in the
+    published matrix a distance drawn twice counts twice. Draws that leave the graph disconnected are repeated.
     """
 
     draws: int | None = None
-    """Distances drawn, with replacement: 1 to a million; left out: twice log2(n), rounded up."""
+    """Distances drawn, with replacement: 1 to a million; if left out: twice log2(n), rounded up."""
 
     directed: bool = False
-    """Whether everybody sends that far and hears from as far behind; otherwise links go both ways."""
+    """true: each peer sends to the peer that distance after it and receives from the one before; false: both ways."""
 
     smallest: ClassVar[int] = 3
 
@@ -51,7 +50,7 @@ class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
 
     @property
     def one_way(self) -> bool:
-        """Links go one way where that was asked for."""
+        """True if the option `directed` is set."""
         return self.directed
 
     def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
@@ -59,10 +58,10 @@ class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
         count = 2 * (n - 1).bit_length() if self.draws is None else self.draws
         for attempt in range(TRIES):
             steps = np.random.default_rng([seed, 5, attempt]).integers(1, n, size=count)
-            if np.gcd.reduce([n, *steps.tolist()]) == 1:  # then some walk leads one place on, and so everywhere
+            if np.gcd.reduce([n, *steps.tolist()]) == 1:  # then a walk of these steps reaches the next peer, and so all peers
                 break
         else:
-            raise ValueError(f"none of {TRIES} draws joined all peers: equi-static with draws = {count}; raise draws")
+            raise ValueError(f"none of {TRIES} draws connected all peers: equi-static with draws = {count}; raise draws")
         shares: dict[tuple[int, int], float] = {}
         for step in sorted(steps.tolist()):
             for i in range(n):

@@ -1,4 +1,4 @@
-"""Graphs of cliques: D-Cliques, which balance the labels in each, and micro-clouds of peers that are near each other."""
+"""Graphs made of cliques: D-Cliques, each with balanced labels, and micro-clouds, each of peers near each other."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MOST_PASSES = 100
 
 
 class DCliques(Topology, frozen=True, kw_only=True, tag="d-cliques"):
-    """Cliques whose peers together hold every label about as often as the fleet does, joined by a few links.
+    """Cliques, joined by a few links; the labels in each clique are spread about as in the whole fleet.
 
     Bellet, Kermarrec and Lavoie 2022 (arXiv 2104.07365). Departures: all pairs of cliques are tried, in random order, until
-    no swap of two peers helps, where the paper tries a fixed number of random pairs; cliques are as equal in size as can be.
+    no swap of two peers lowers the skew; the paper tries a fixed number of random pairs. Clique sizes differ by at most 1.
     """
 
     size: int = 10
-    """Peers in a clique, at most: 2 or more; the number of labels is a good choice."""
+    """Largest number of peers in a clique: 2 or more; the number of labels is a good choice."""
 
     between: Between = "full"
-    """How cliques are joined: ring, full (one link for each two), fractal (groups of groups), small-world (fingers)."""
+    """How cliques are joined: ring, full (a link for each pair), fractal (groups of groups), small-world (ring and chords)."""
 
     laid_after: ClassVar[Literal["nothing", "data", "network"]] = "data"
 
@@ -38,7 +38,7 @@ class DCliques(Topology, frozen=True, kw_only=True, tag="d-cliques"):
     def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
         if label_counts is None:
             raise ValueError(
-                "d-cliques is laid after the labels that each peer holds; give label_counts=[peers, classes], or choose "
+                "d-cliques depends on the labels that each peer holds; give label_counts=[peers, classes], or choose "
                 "micro-clouds, which needs none"
             )
         counts = checked_counts(label_counts, len(graph))
@@ -46,17 +46,17 @@ class DCliques(Topology, frozen=True, kw_only=True, tag="d-cliques"):
 
 
 class MicroClouds(Topology, frozen=True, kw_only=True, tag="micro-clouds"):
-    """Sites whose peers all talk to each other, with one wide-area link between two sites (DLion's micro-clouds).
+    """Sites whose peers are all linked to each other, with one wide-area link between two sites (DLion's micro-clouds).
 
-    Hong and Chandra 2021 (HPDC). Peers 0 to size - 1 are the first site, and so on; links between sites end at different
-    peers of a site as far as there are any. Nodes bear their `cloud`, edges `wide_area` (true or false).
+    Hong and Chandra 2021 (HPDC). Peers 0 to size - 1 are the first site, and so on; the links between sites are spread
+    evenly over the peers of a site. Node attribute: `cloud`, the site's number; edge attribute: `wide_area`, true or false.
     """
 
     size: int = 4
-    """Peers at a site, at most: 1 or more; sites are as equal in size as can be."""
+    """Largest number of peers at a site: 1 or more; site sizes differ by at most 1."""
 
     between: Between = "full"
-    """How sites are joined: ring, full (one link for each two), fractal (groups of groups), small-world (fingers)."""
+    """How sites are joined: ring, full (a link for each pair), fractal (groups of groups), small-world (ring and chords)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,16 +69,16 @@ class MicroClouds(Topology, frozen=True, kw_only=True, tag="micro-clouds"):
 
 
 def balanced_cliques(counts: np.ndarray, size: int, seed: int) -> list[list[int]]:
-    """Peers in cliques of at most `size`, swapped until no swap lowers the sum of the cliques' skews; seeded.
+    """Return cliques of at most `size` peers, swapped until no swap of two peers lowers the sum of the cliques' skews.
 
-    `counts` is float64 [n, classes], the samples of each label that each peer holds.
+    `counts` is float64 [n, classes], the samples of each label that each peer holds; the same seed gives the same cliques.
     """
-    luck = np.random.default_rng([seed, 6])
-    cliques = np.array_split(luck.permutation(len(counts)), -(-len(counts) // size))
+    rng = np.random.default_rng([seed, 6])
+    cliques = np.array_split(rng.permutation(len(counts)), -(-len(counts) // size))
     pairs = list(combinations(range(len(cliques)), 2))
     for _ in range(MOST_PASSES):
         swaps = 0
-        for place in luck.permutation(len(pairs)):
+        for place in rng.permutation(len(pairs)):
             a, b = pairs[place]
             swaps += _swap(counts, cliques[a], cliques[b])
         if not swaps:
@@ -87,12 +87,15 @@ def balanced_cliques(counts: np.ndarray, size: int, seed: int) -> list[list[int]
 
 
 def skew(counts: np.ndarray, clique: list[int] | np.ndarray) -> float:
-    """How far a clique's labels are from the fleet's: sum over labels of |share in the clique - share in all|, 0 to 2."""
+    """Return the sum over the labels of |share in the clique - share in the fleet|, from 0 to 2."""
     return float(_skews(counts[clique].sum(axis=0), counts.sum(axis=0)))
 
 
 def checked_counts(label_counts: np.ndarray, n: int) -> np.ndarray:
-    """Label counts as float64 [n, classes]; raises ValueError unless they are that, none negative, and nobody has nothing."""
+    """Return label counts as float64 [n, classes].
+
+    Raises ValueError for another shape, a negative number, and a peer without samples.
+    """
     counts = np.asarray(label_counts, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[0] != n or not counts.shape[1]:
         raise ValueError(f"label_counts are of shape {counts.shape}; expected [{n}, classes], a row for each peer")
@@ -102,7 +105,7 @@ def checked_counts(label_counts: np.ndarray, n: int) -> np.ndarray:
 
 
 def _swap(counts: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
-    """Exchange the two peers of two cliques that lower their skews the most, if any do."""
+    """Exchange the pair of peers of two cliques that lowers their skews the most; return False if none lowers them."""
     total = counts.sum(axis=0)
     moved = counts[b][None, :, :] - counts[a][:, None, :]
     first, second = counts[a].sum(axis=0), counts[b].sum(axis=0)
@@ -139,7 +142,7 @@ def _full(cliques: list[list[int]]) -> list[tuple[int, int]]:
 
 
 def _small_world(cliques: list[list[int]]) -> list[tuple[int, int]]:
-    """Cliques on a ring; each is joined to the two nearest of those 2^x to 2^(x+1) - 1 places away, on both sides."""
+    """Cliques on a ring, each joined on both sides to the nearest two at distances 2^x to 2^(x+1) - 1, for every x."""
     count = len(cliques)
     pairs = set()
     for clique in range(count):
@@ -154,7 +157,7 @@ def _small_world(cliques: list[list[int]]) -> list[tuple[int, int]]:
 
 
 def _fractal(cliques: list[list[int]]) -> list[tuple[int, int]]:
-    """As many cliques as one has peers make a group, one link for each two; groups make larger groups in the same way."""
+    """Groups of `size` cliques (size: peers of the largest), a link for each pair; groups form larger groups in turn."""
     size = max(2, *(len(clique) for clique in cliques))
     load: dict[int, int] = {}
     joins: list[tuple[int, int]] = []
@@ -168,7 +171,7 @@ def _fractal(cliques: list[list[int]]) -> list[tuple[int, int]]:
 
 
 def _joined(cliques: list[list[int]], pairs: set[tuple[int, int]], load: dict[int, int] | None = None) -> list[tuple[int, int]]:
-    """A link for each pair of cliques, ending at those peers that have the fewest such links so far."""
+    """Return a link for each pair of cliques, between the peers that have the fewest such links so far."""
     load = {} if load is None else load
     joins = []
     for pair in sorted(pairs):

@@ -1,4 +1,4 @@
-"""Expanders of number theory: graphs without luck, that mix about as fast as random ones."""
+"""Expander graphs from number theory: not random, and about as fast to mix as random graphs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from grapevine.topology.graphs.base import Edges, Topology, check_links
 
 
 class Paley(Topology, frozen=True, kw_only=True, tag="paley"):
-    """Peers are joined whose numbers differ by a square modulo n: half of all links, spread as evenly as can be.
+    """Peers are linked if their numbers differ by a square modulo n: half of all pairs, spread evenly.
 
-    For primes n = 4 k + 1; the adjacency matrix has the eigenvalues (n - 1) / 2 and (-1 +- sqrt(n)) / 2.
+    For a prime n = 4 k + 1; the adjacency matrix has the eigenvalues (n - 1) / 2 and (-1 +- sqrt(n)) / 2.
     """
 
     smallest: ClassVar[int] = 5
@@ -25,7 +25,7 @@ class Paley(Topology, frozen=True, kw_only=True, tag="paley"):
 
 
 class ChordalCycle(Topology, frozen=True, kw_only=True, tag="chordal-cycle"):
-    """A ring with a chord from every peer to its inverse modulo n: up to three neighbours, short ways; n is a prime.
+    """A ring with a chord from each peer to its inverse modulo n: up to three neighbours, short paths; n is a prime.
 
     Lubotzky 1994, theorem 4.4.2. Peers 0, 1 and n - 1 are their own inverses and have no chord.
     """
@@ -39,9 +39,9 @@ class ChordalCycle(Topology, frozen=True, kw_only=True, tag="chordal-cycle"):
 
 
 class MargulisGabberGalil(Topology, frozen=True, kw_only=True, tag="margulis-gabber-galil"):
-    """Peers in a square whose coordinates are sheared onto each other: up to eight neighbours, an expander of any side.
+    """Peers on a square grid, linked by shear maps of their coordinates: up to eight neighbours, an expander for any side.
 
-    Gabber and Galil 1981; n is a square. Links that coincide count once, so that some peers have fewer than eight.
+    Gabber and Galil 1981; n is a square. Links that coincide count once: some peers have fewer than eight neighbours.
     """
 
     smallest: ClassVar[int] = 9
@@ -60,7 +60,7 @@ class MargulisGabberGalil(Topology, frozen=True, kw_only=True, tag="margulis-gab
 
 
 def is_prime(n: int) -> bool:
-    """Whether n is a prime number."""
+    """Return whether n is a prime number."""
     return n > 1 and all(n % divisor for divisor in range(2, math.isqrt(n) + 1))
 
 

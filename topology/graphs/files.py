@@ -1,4 +1,4 @@
-"""Graphs read from files: GraphML, GML, edge lists, adjacency matrices."""
+"""Read graphs from files: GraphML, GML, edge lists, adjacency matrices."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from grapevine.topology.graphs.given import from_graph
 from grapevine.topology.graphs.tables import matrix_from_npy, matrix_from_text, read_edge_list
 
 MOST_BYTES = 2**28
-"""What a file may hold: 256 MiB, more than the most links that a graph may have take as text."""
+"""The largest file that is read: 256 MiB, more than the text of a graph with the most links allowed."""
 
 Format = Literal["graphml", "gml", "edge-list", "adjacency-matrix"]
 
 
 def read_graph(path: str | os.PathLike[str], format: str | None = None, directed: bool = False) -> nx.Graph:
-    """Read a graph from a file, ready for a fleet: connected, on the nodes 0..n-1; with `directed=True` maybe a DiGraph.
+    """Read a connected graph from a file, on the nodes 0..n-1; with `directed=True` the result may be a DiGraph.
 
-    | format | endings | what it holds |
+    | format | endings | contents |
     | --- | --- | --- |
     | `graphml` | .graphml .xml | all attributes; an edge without one gets the key's `<default>` |
-    | `gml` | .gml | all attributes; nodes are named by `label`, or by `id` where labels are missing |
-    | `edge-list` | .edges .edgelist .el | a line an edge: two names, then nothing, a `weight`, or `{'rate': '1 Mbit/s'}`; with a first line `source,target,rate,delay` each further column is an attribute; # and % start comments |
-    | `adjacency-matrix` | .csv .txt .npy | a square symmetric table, 0 = no edge; other values than 0 and 1 become `weight`; a first row (and column) of names is understood |
+    | `gml` | .gml | all attributes; nodes are named by `label`, or by `id` if labels are missing |
+    | `edge-list` | .edges .edgelist .el | one edge per line: two names, then nothing, a `weight`, or `{'rate': '1 Mbit/s'}`; with a first line `source,target,rate,delay` each further column is an attribute; # and % start comments |
+    | `adjacency-matrix` | .csv .txt .npy | a square symmetric table, 0 = no edge; values other than 0 and 1 become `weight`; the first row (and column) may hold names |
 
-    `format` overrides the ending. Nodes are numbered ascending where all names are whole numbers, otherwise in the
-    order of their first appearance in the file, and keep their name as `original_name`; edges keep their attributes
+    `format` overrides the ending. Nodes are numbered in ascending order if all names are whole numbers, otherwise in the
+    order of their first appearance in the file; the name is kept as `original_name`. Edges keep their attributes
     (`rate`, `delay`, ...). Self loops are left out.
 
     Raises ValueError, with the file's name and the cure, for a file that cannot be read or understood, is empty, or
@@ -65,7 +65,7 @@ def _graphml(path: Path) -> nx.Graph:
     _refuse_size(path)
     graph = _parsed(lambda: nx.read_graphml(path), "GraphML")
     node_default, edge_default = graph.graph.pop("node_default", {}), graph.graph.pop("edge_default", {})
-    for _, attributes in graph.nodes(data=True):  # networkx reads the defaults but leaves it to us to apply them
+    for _, attributes in graph.nodes(data=True):  # networkx reads the defaults but does not apply them
         attributes.update({**node_default, **attributes})
     for _, _, attributes in graph.edges(data=True):
         attributes.update({**edge_default, **attributes})
@@ -111,9 +111,9 @@ def _refuse_size(path: Path) -> None:
         raise ValueError(f"the file has {size:,} bytes, more than {MOST_BYTES:,}; write a smaller graph into it")
 
 
-REWRITE = "write it anew, with networkx say, or set format to what it is"
+REWRITE = "write it again, for example with networkx, or set format to the right one"
 
-# What networkx lets escape when a file is not what it says; OSError is told apart, by read_graph
+# Exceptions that networkx raises for a damaged file; read_graph treats OSError separately
 UNREADABLE = (nx.NetworkXError, ParseError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
 
 FORMATS: dict[str, Callable[[Path], nx.Graph]] = {

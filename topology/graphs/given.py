@@ -1,4 +1,4 @@
-"""A graph that somebody gives, made ready for peers numbered 0..n-1."""
+"""Convert a networkx graph of the user's own into one on peers 0..n-1."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def from_graph(graph: nx.Graph, directed: bool = False) -> nx.Graph:
-    """Make any connected networkx graph ready for a fleet: a copy on the nodes 0..n-1.
+    """Return a copy of a connected networkx graph on the nodes 0..n-1, ready for a fleet.
 
-    Nodes are numbered in this order: ascending where all names are whole numbers (7, "7"), otherwise as `graph.nodes`
-    gives them. Every node keeps its attributes and gets `original_name`; edge attributes and graph attributes stay.
+    Nodes are numbered in ascending order if all names are whole numbers (7, "7"), otherwise in the order of
+    `graph.nodes`. Every node keeps its attributes and gets `original_name`; edge attributes and graph attributes are kept.
     Self loops are left out, since every peer keeps a share of its own model anyway. With `directed=True` a `DiGraph`
-    is allowed, and has to be strongly connected.
+    is allowed; it must be strongly connected.
 
-    Raises ValueError for anything but a networkx graph, an empty graph, a multigraph, a directed graph without
+    Raises ValueError for an object that is not a networkx graph, an empty graph, a multigraph, a directed graph without
     `directed=True`, and a graph that is not connected; each message names the cure.
     """
     check_simple(graph)
@@ -44,7 +44,7 @@ def from_graph(graph: nx.Graph, directed: bool = False) -> nx.Graph:
 
 
 def peer_order(graph: nx.Graph) -> list[Any]:
-    """The nodes in the order of their peer numbers: ascending if all are whole numbers, else as `graph.nodes` has them."""
+    """Return the nodes in the order of their peer numbers: ascending if all are whole numbers, else as in `graph.nodes`."""
     names = list(graph.nodes)
     numbers = [_whole_number(name) for name in names]
     if any(number is None for number in numbers):
@@ -53,7 +53,7 @@ def peer_order(graph: nx.Graph) -> list[Any]:
 
 
 def adjacency(graph: nx.Graph) -> np.ndarray:
-    """Who is beside whom: float64 [n, n] of 0 and 1, rows in the order of `peer_order`, weights and self loops ignored."""
+    """Return the adjacency matrix: float64 [n, n] of 0 and 1, rows by `peer_order`; weights and self loops are ignored."""
     matrix = nx.to_numpy_array(graph, nodelist=peer_order(graph), weight=None, dtype=np.float64)
     np.fill_diagonal(matrix, 0.0)
     adjacency: np.ndarray = (matrix != 0).astype(np.float64)
@@ -61,7 +61,7 @@ def adjacency(graph: nx.Graph) -> np.ndarray:
 
 
 def links(graph: nx.Graph) -> csr_array:
-    """Who is beside whom, as `adjacency` tells it, held as a sparse array; of a directed graph, who sends to whom."""
+    """Return the matrix of `adjacency` as a sparse array; in a directed graph rows are senders, columns receivers."""
     from scipy.sparse import csr_array
 
     beside = csr_array(nx.to_scipy_sparse_array(graph, nodelist=peer_order(graph), weight=None, dtype=np.float64, format="csr"))
@@ -77,15 +77,15 @@ def check_simple(graph: object) -> None:
         raise ValueError(f"expected a networkx graph, not {type(graph).__name__}; make one with networkx.Graph(edges)")
     if graph.is_multigraph():
         raise ValueError(
-            "the graph is a multigraph, and peers have one link between two of them; "
-            "give networkx.Graph(graph), which keeps one edge of each bundle"
+            "the graph is a multigraph, and two peers have at most one link between them; "
+            "give networkx.Graph(graph), which keeps one edge for each pair"
         )
     if not len(graph):
         raise ValueError("the graph is empty; give it at least one node")
 
 
 def sorted_copy(graph: nx.Graph) -> nx.Graph:
-    """The same graph with its nodes, edges and neighbours in ascending order, so that equal graphs are also walked alike."""
+    """Return a copy with nodes, edges and neighbours in ascending order: equal graphs are then iterated in equal order."""
     fresh = graph.__class__()
     fresh.graph.update(graph.graph)
     fresh.add_nodes_from(sorted(graph.nodes(data=True), key=lambda item: item[0]))
@@ -121,6 +121,6 @@ def _check_connected(graph: nx.Graph) -> None:
     lost = graph.nodes[min(pieces[1])]["original_name"]
     raise ValueError(
         f"the graph is not {'strongly ' if directed else ''}connected: it falls into {len(pieces)} pieces (of {sizes} "
-        f"nodes), and node {lost!r} is cut off from the largest; add edges that join them, or keep the largest piece: "
+        f"nodes), and node {lost!r} is cut off from the largest; add edges between them, or keep the largest piece: "
         f"graph.subgraph(max(networkx.{find.__name__}(graph), key=len))"
     )

@@ -1,4 +1,4 @@
-"""The graphs of the menu: who talks to whom, by name and number of peers."""
+"""The graphs on the menu: which peers are linked, by name and number of peers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import ClassVar
 import networkx as nx
 import numpy as np
 
-from grapevine.topology.graphs.base import Edges, Topology, check_degree, check_links, first_connected, regular, require
+from grapevine.topology.graphs import growth
+from grapevine.topology.graphs.base import (
+    Edges,
+    Topology,
+    Turn,
+    check_degree,
+    check_links,
+    first_connected,
+    regular,
+    require,
+)
 from grapevine.topology.graphs.circulants import EquiStatic, Exponential
 from grapevine.topology.graphs.cliques import DCliques, MicroClouds
 from grapevine.topology.graphs.expanders import ChordalCycle, MargulisGabberGalil, Paley
@@ -18,23 +28,35 @@ from grapevine.topology.graphs.places import Geographic
 
 
 class Ring(Topology, frozen=True, kw_only=True, tag="ring"):
-    """A closed circle: everybody talks to the two beside them."""
+    """A closed circle: each peer is linked to the two beside it."""
 
     smallest: ClassVar[int] = 3
 
     def edges(self, n: int, seed: int) -> Edges:
         return [(i, (i + 1) % n) for i in range(n)]
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.splice(graph, newcomer, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.close(graph, leaver)
+
 
 class Path(Topology, frozen=True, kw_only=True, tag="path"):
-    """An open chain: a ring with one link cut; the slowest of all to agree."""
+    """An open chain: a ring with one link cut; the slowest of all graphs to reach agreement."""
 
     def edges(self, n: int, seed: int) -> Edges:
         return [(i, i + 1) for i in range(n - 1)]
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.append(graph, newcomer, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.close(graph, leaver)
+
 
 class Torus(Topology, frozen=True, kw_only=True, tag="torus"):
-    """A grid whose borders are joined, as square as the number of peers allows: four neighbours each."""
+    """A grid whose opposite borders are joined, as square as the number of peers allows: four neighbours for each peer."""
 
     smallest: ClassVar[int] = 9
 
@@ -56,7 +78,7 @@ class Torus(Topology, frozen=True, kw_only=True, tag="torus"):
 
 
 class Hypercube(Topology, frozen=True, kw_only=True, tag="hypercube"):
-    """The corners of a cube in log2(n) dimensions: few neighbours, short ways; n is a power of two."""
+    """The corners of a cube in log2(n) dimensions: few neighbours, short paths; n is a power of two."""
 
     def edges(self, n: int, seed: int) -> Edges:
         dimensions = n.bit_length() - 1
@@ -68,7 +90,7 @@ class Hypercube(Topology, frozen=True, kw_only=True, tag="hypercube"):
 
 
 class Complete(Topology, frozen=True, kw_only=True, tag="complete"):
-    """Everybody talks to everybody: agreement in one round, at n - 1 messages a peer."""
+    """All peers are linked to each other: agreement in one round, at n - 1 messages per peer."""
 
     smallest: ClassVar[int] = 1
 
@@ -76,23 +98,35 @@ class Complete(Topology, frozen=True, kw_only=True, tag="complete"):
         check_links(n * (n - 1) / 2, "complete", n)
         return [(i, j) for i in range(n) for j in range(i + 1, n)]
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_all(graph, newcomer)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.take_out(graph, leaver, turn.rng)
+
 
 class Star(Topology, frozen=True, kw_only=True, tag="star"):
-    """Everybody talks to peer 0 alone, as to a server."""
+    """All other peers are linked to peer 0 only, as to a server."""
 
     def edges(self, n: int, seed: int) -> Edges:
         return [(0, i) for i in range(1, n)]
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_hub(graph, newcomer)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.leave_star(graph, leaver)
+
 
 class BinaryTree(Topology, frozen=True, kw_only=True, tag="binary-tree"):
-    """Every peer has up to two children below it (peer i has 2i+1 and 2i+2): no loops, and a busy root."""
+    """Each peer has up to two children (peer i has 2i+1 and 2i+2): no loops, and much traffic at the root."""
 
     def edges(self, n: int, seed: int) -> Edges:
         return [((i - 1) // 2, i) for i in range(1, n)]
 
 
 class Barbell(Topology, frozen=True, kw_only=True, tag="barbell"):
-    """Two complete halves with a single link between them (an odd peer sits on it): the classic bottleneck."""
+    """Two complete halves joined by a single link (if n is odd, by one peer between them): the classic bottleneck."""
 
     smallest: ClassVar[int] = 6
 
@@ -105,10 +139,10 @@ class Barbell(Topology, frozen=True, kw_only=True, tag="barbell"):
 
 
 class RandomRegular(Topology, frozen=True, kw_only=True, tag="random-regular"):
-    """A random graph in which everybody has the same number of neighbours; mixes about as fast as that many can."""
+    """A random graph with the same number of neighbours for each peer; mixes about as fast as this number allows."""
 
     degree: int = 4
-    """Neighbours of every peer: 2 to peers - 1, and peers x degree is even; from 3 on it is nearly always connected."""
+    """Neighbours of each peer: 2 to peers - 1, with peers x degree even; from 3 on it is nearly always connected."""
 
     smallest: ClassVar[int] = 3
 
@@ -119,17 +153,23 @@ class RandomRegular(Topology, frozen=True, kw_only=True, tag="random-regular"):
     def edges(self, n: int, seed: int) -> Edges:
         check_degree("random-regular", "degree", self.degree, n, least=2)
         return first_connected(
-            lambda luck: regular(self.degree, n, luck),
+            lambda draw_seed: regular(self.degree, n, draw_seed),
             (seed, 1),
             f"random-regular with {n} peers and degree = {self.degree}; raise degree to 3 or more",
         )
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.subdivide(graph, newcomer, self.degree, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.pair_orphans(graph, leaver, self.degree, turn.rng)
+
 
 class ErdosRenyi(Topology, frozen=True, kw_only=True, tag="erdos-renyi"):
-    """Every pair of peers is joined with the same probability, by a coin for each."""
+    """Each pair of peers is linked with the same probability, independently of the others."""
 
     p: float | None = None
-    """Probability of each link, above 0 and at most 1; left out: 2 ln(n) / n, twice what connects the fleet."""
+    """Probability of each link, above 0 and at most 1; if left out: 2 ln(n) / n, twice the value that connects the fleet."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,24 +177,33 @@ class ErdosRenyi(Topology, frozen=True, kw_only=True, tag="erdos-renyi"):
 
     def edges(self, n: int, seed: int) -> Edges:
         edge = math.log(n) / n
-        p = min(1.0, 2.0 * edge) if self.p is None else self.p
+        p = self._p(n)
         check_links(p * n * n / 2, "erdos-renyi", n)
         return first_connected(
-            lambda luck: nx.fast_gnp_random_graph(n, p, seed=luck),
+            lambda draw_seed: nx.fast_gnp_random_graph(n, p, seed=draw_seed),
             (seed, 2),
             f"erdos-renyi with {n} peers and p = {p:.4g}; raise p well above ln(n)/n = {edge:.3g}, "
             f"say to {math.ceil(200 * edge) / 100:.2g}",
         )
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_by_coin(graph, newcomer, self._p(len(graph) + 1), turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.take_out(graph, leaver, turn.rng)
+
+    def _p(self, n: int) -> float:
+        return min(1.0, 2.0 * math.log(n) / n) if self.p is None else self.p
+
 
 class WattsStrogatz(Topology, frozen=True, kw_only=True, tag="watts-strogatz"):
-    """A small world: a ring of near neighbours, of whose links some are thrown to random peers as short cuts."""
+    """A small world: a ring of near neighbours; some of its links are moved to random peers as short cuts."""
 
     k: int = 4
-    """Nearest neighbours joined on the ring before links are thrown: even, 2 to peers - 1."""
+    """Nearest neighbours linked on the ring before links are moved: even, 2 to peers - 1."""
 
     p: float = 0.1
-    """Probability that a link is thrown: 0 (a ring) to 1 (nearly random)."""
+    """Probability that a link is moved to a random peer: 0 (a ring) to 1 (nearly random)."""
 
     smallest: ClassVar[int] = 3
 
@@ -171,17 +220,23 @@ class WattsStrogatz(Topology, frozen=True, kw_only=True, tag="watts-strogatz"):
             )
         check_links(self.k * n / 2, "watts-strogatz", n)
         return first_connected(
-            lambda luck: nx.watts_strogatz_graph(n, self.k, self.p, seed=luck),
+            lambda draw_seed: nx.watts_strogatz_graph(n, self.k, self.p, seed=draw_seed),
             (seed, 3),
             f"watts-strogatz with {n} peers, k = {self.k} and p = {self.p}; raise k to 4 or more, or lower p",
         )
 
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_circle(graph, newcomer, self.k, self.p, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.take_out(graph, leaver, turn.rng)
+
 
 class BarabasiAlbert(Topology, frozen=True, kw_only=True, tag="barabasi-albert"):
-    """Peers join one by one and prefer those with many links already: a few hubs, many with little."""
+    """Peers join one by one and prefer neighbours with many links: a few peers have many links, most have few."""
 
     m: int = 2
-    """Links that each new peer brings: 1 to peers - 1."""
+    """Links of each new peer to earlier ones: 1 to peers - 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,18 +250,24 @@ class BarabasiAlbert(Topology, frozen=True, kw_only=True, tag="barabasi-albert")
             )
         check_links(self.m * n, "barabasi-albert", n)
         return first_connected(
-            lambda luck: nx.barabasi_albert_graph(n, self.m, seed=luck), (seed, 4), "barabasi-albert; raise m"
+            lambda draw_seed: nx.barabasi_albert_graph(n, self.m, seed=draw_seed), (seed, 4), "barabasi-albert; raise m"
         )
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return growth.join_preferred(graph, newcomer, self.m, turn.rng)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return growth.take_out(graph, leaver, turn.rng)
 
 
 class File(Topology, frozen=True, kw_only=True, tag="file"):
     """A graph read from a file: GraphML, GML, an edge list or an adjacency matrix."""
 
     path: str
-    """The file; a path that is not absolute starts at the current folder."""
+    """The path of the file; a path that is not absolute starts at the current folder."""
 
     format: Format | None = None
-    """graphml, gml, edge-list or adjacency-matrix; left out: told by the file's ending."""
+    """graphml, gml, edge-list or adjacency-matrix; if left out: chosen by the file's ending."""
 
     smallest: ClassVar[int] = 1
 
@@ -223,7 +284,7 @@ class File(Topology, frozen=True, kw_only=True, tag="file"):
         label_counts: np.ndarray | None = None,
         delays: np.ndarray | None = None,
     ) -> nx.Graph:
-        """The file's graph, if it has n nodes: see `topology.graphs.files.read_graph` for their order and attributes."""
+        """Return the file's graph, if it has n nodes; `topology.graphs.files.read_graph` documents order and attributes."""
         graph = read_graph(self.path, self.format, directed)
         if len(graph) != n:
             raise ValueError(f"{self.path}: has {len(graph)} nodes, and there are {n} peers; set peers = {len(graph)}")
@@ -257,7 +318,7 @@ AnyTopology = (
 
 
 def torus_sides(n: int) -> tuple[int, int] | None:
-    """The most square a x b = n with 3 <= a <= b, or None: a side of 2 would make both its links the same one."""
+    """Return the most square a x b = n with 3 <= a <= b, or None; on a side of 2 two links would join the same two peers."""
     for rows in range(math.isqrt(n), 2, -1):
         if n % rows == 0:
             return rows, n // rows

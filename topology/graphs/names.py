@@ -1,4 +1,4 @@
-"""Graphs by their names: what a user asks for, turned into a graph of the menu."""
+"""Make graphs by name: look up the name on the menu and check the options."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from grapevine.topology.graphs.menu import AnyTopology
 
 
 def build(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
-    """The graph of this name on n peers: `build("random-regular", 16, seed=0, degree=4)`.
+    """Return the graph of this name for n peers: `build("random-regular", 16, seed=0, degree=4)`.
 
-    The answer is a connected networkx graph on the nodes 0..n-1, the same for the same seed. The names and options are
-    those of the menu (`menu()`); for the mixing rule see `mixing_matrix`. `d-cliques` wants label_counts=[n, classes],
-    `overlay` delays=[n, n]. `exponential`, and `equi-static` with directed=True, are DiGraphs, sender -> receiver.
+    The result is a connected networkx graph on the nodes 0..n-1, the same for the same seed. `menu()` holds the names and
+    their options; for the mixing rule see `mixing_matrix`. `d-cliques` needs label_counts=[n, classes], `overlay`
+    delays=[n, n]. `exponential`, and `equi-static` with directed=True, are DiGraphs with edges sender -> receiver.
 
-    Raises ValueError for an unknown name or option, for an option out of range, and where there is no such graph on
-    n peers; each message names what would work.
+    Raises ValueError for an unknown name or option, for an option out of range, and if no such graph exists for n
+    peers; each message names a choice that works.
     """
     if "mixing" in options:
-        raise ValueError("mixing is no property of the graph: give the rule to mixing_matrix(graph, rule) or analyse")
+        raise ValueError("mixing is not a property of the graph: give the rule to mixing_matrix(graph, rule) or analyse")
     known = {key: options.pop(key) for key in ("label_counts", "delays") if key in options}
     return part_named("topology", menu(), AnyTopology, name, options).build(n, seed, directed=True, **known)
 
 
 def menu() -> dict[str, type[Topology]]:
-    """Every topology by name, in the order of the menu."""
+    """Return all topology classes by name, in the order of the menu."""
     return {str(kind.__struct_config__.tag): kind for kind in get_args(AnyTopology)}
 
 
-def part_named(what: str, parts: Mapping[str, type[msgspec.Struct]], union: Any, name: str, options: dict[str, Any]) -> Any:
-    """The part of a menu with this name and these options."""
+def part_named(part: str, parts: Mapping[str, type[msgspec.Struct]], union: Any, name: str, options: dict[str, Any]) -> Any:
+    """Return the configuration on a menu with this name and these options; raises ValueError if it is not valid."""
     if name not in parts:
-        raise ValueError(f"no {what} {name!r}; known are {', '.join(parts)}{_did_you_mean(name, parts)}")
+        raise ValueError(f"no {part} {name!r}; known are {', '.join(parts)}{_did_you_mean(name, parts)}")
     kind = parts[name]
     known = [field for field in kind.__struct_fields__ if field != "mixing"]
     for option in options:
@@ -59,7 +59,7 @@ def _did_you_mean(name: object, known: Any) -> str:
 
 
 def _in_words(error: msgspec.ValidationError, kind: type[msgspec.Struct], options: dict[str, Any]) -> str:
-    """What msgspec finds wrong with an option, with the option first and the choices it has."""
+    """Return msgspec's error about an option as a sentence: the option first, then its choices."""
     found = re.fullmatch(r"(.*) - at `\$\.(\w+)(?:\[\.\.\.\])?`", str(error))
     if found is None:
         missing = [field.name for field in msgspec.structs.fields(kind) if field.required and field.name not in options]
@@ -71,7 +71,7 @@ def _in_words(error: msgspec.ValidationError, kind: type[msgspec.Struct], option
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and paths, as what a file of options would hold."""
+    """Convert numpy numbers to Python numbers and paths to text."""
     if isinstance(value, np.generic):
         return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -1,7 +1,7 @@
-"""Graphs laid after the network: those that wait least, from the delays between all pairs of peers.
+"""Graphs with short waiting times for a given network, computed from the delays between all pairs of peers.
 
 Marfoq, Xu, Neglia and Vidal 2020, "Throughput-optimal topology design for cross-silo federated learning" (arXiv
-2010.12229). Delays are taken both ways in the mean, since an undirected link is as slow as both its ways together.
+2010.12229). The delay of a pair is the mean over both directions, since a round on an undirected link uses both.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ Shape = Literal["spanning-tree", "bounded-tree", "ring", "star"]
 
 
 class Overlay(Topology, frozen=True, kw_only=True, tag="overlay"):
-    """The tree, ring or star that waits least on its links, for a network whose delays between all peers are known.
+    """The tree, ring or star with the shortest delays on its links, for a network whose delays between all peers are known.
 
-    - `spanning-tree`: the least total delay, and the least largest one.
-    - `bounded-tree`: no peer has more than `most` neighbours, and the largest delay is low (delta-MBST: Prim's method with
-      bounded degrees, or a path through the cube of the spanning tree, at most three times as long, whichever is better).
-    - `ring`: a short round trip through all (Christofides' method, at most 1.5 times the shortest where delays are a metric).
-    - `star`: everybody with the peer through which most shortest ways lead, and of several the one that is nearest to all.
+    - `spanning-tree`: the smallest sum of delays, and the smallest largest delay.
+    - `bounded-tree`: no peer has more than `most` neighbours, and the largest delay is low (delta-MBST: the better of Prim's
+      method with bounded degrees and a path through the cube of the spanning tree, at most three times as long).
+    - `ring`: a short round trip through all peers (Christofides: at most 1.5 times the shortest if delays are a metric).
+    - `star`: the centre is the peer on most shortest paths; among equals, the peer with the smallest sum of delays.
     """
 
     shape: Shape = "spanning-tree"
     """spanning-tree, bounded-tree, ring or star."""
 
     most: int = 3
-    """Neighbours of a peer in a bounded-tree, at most: 2 (a path) or more."""
+    """Largest number of neighbours of a peer in a bounded-tree: 2 (a path) or more."""
 
     laid_after: ClassVar[Literal["nothing", "data", "network"]] = "network"
 
@@ -43,7 +43,7 @@ class Overlay(Topology, frozen=True, kw_only=True, tag="overlay"):
     def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
         if delays is None:
             raise ValueError(
-                "overlay is laid after the network's delays; give delays=[peers, peers], from peer i to peer j, or choose "
+                "overlay depends on the network's delays; give delays=[peers, peers], from peer i to peer j, or choose "
                 "binary-tree, ring or star, which need none"
             )
         cost = _both_ways(delays, len(graph))
@@ -58,13 +58,13 @@ class Overlay(Topology, frozen=True, kw_only=True, tag="overlay"):
 
 
 def _both_ways(delays: np.ndarray, n: int) -> np.ndarray:
-    asked = np.array(delays, dtype=np.float64)
-    if asked.shape != (n, n):
-        raise ValueError(f"delays are of shape {asked.shape} for {n} peers; give one for each pair: [n, n]")
-    np.fill_diagonal(asked, 0.0)
-    if not np.isfinite(asked).all() or asked.min() < 0.0:
-        raise ValueError("a delay is negative or not finite; give the delay of every pair, along the shortest way")
-    return (asked + asked.T) / 2.0
+    given = np.array(delays, dtype=np.float64)
+    if given.shape != (n, n):
+        raise ValueError(f"delays are of shape {given.shape} for {n} peers; give one for each pair: [n, n]")
+    np.fill_diagonal(given, 0.0)
+    if not np.isfinite(given).all() or given.min() < 0.0:
+        raise ValueError("a delay is negative or not finite; give the delay of every pair, along the shortest path")
+    return (given + given.T) / 2.0
 
 
 def _complete(cost: np.ndarray) -> nx.Graph:
@@ -85,7 +85,7 @@ def _bounded_tree(cost: np.ndarray, most: int) -> list[tuple[int, int]]:
 
 
 def _prim(cost: np.ndarray, most: int) -> list[tuple[int, int]]:
-    """A tree grown by its cheapest link, passing over peers that have all the neighbours they may."""
+    """Grow a tree by the link of least cost, skipping peers that have `most` neighbours already."""
     n = len(cost)
     inside, degree = np.zeros(n, dtype=bool), np.zeros(n, dtype=int)
     edges: list[tuple[int, int]] = []
@@ -101,10 +101,10 @@ def _prim(cost: np.ndarray, most: int) -> list[tuple[int, int]]:
 
 
 def _path_through(tree_edges: list[tuple[int, int]], n: int) -> list[tuple[int, int]]:
-    """A path through all nodes whose steps span at most three links of the tree (Sekanina 1960).
+    """Return a path through all nodes in which each step spans at most three links of the tree (Sekanina 1960).
 
-    Nodes at even depths are visited on the way down, those at odd depths on the way up: between two that are visited one
-    after the other lie at most two others.
+    Nodes at even depths are visited on the way down, those at odd depths on the way up: at most two other nodes lie
+    between two consecutive visits.
     """
     beside: dict[int, list[int]] = {node: [] for node in range(n)}
     for i, j in tree_edges:
@@ -133,7 +133,7 @@ def _ring(cost: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _star(cost: np.ndarray) -> list[tuple[int, int]]:
-    if _direct_is_shortest(cost):  # then nobody lies on another's way; networkx would take long to find that out
+    if _direct_is_shortest(cost):  # then no peer is on another pair's path; networkx takes long to compute this
         load = dict.fromkeys(range(len(cost)), 0.0)
     else:
         load = nx.load_centrality(_complete(cost), weight="delay")

@@ -1,4 +1,4 @@
-"""Graphs written as tables: a line an edge, or a row a node."""
+"""Graphs written as tables: one line per edge, or one row per node."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-# What numpy lets escape when the head of an array file is damaged
+# Exceptions that numpy raises when the header of an array file is damaged
 DAMAGED = (ValueError, EOFError, SyntaxError, TokenError, TypeError, KeyError, OverflowError, MemoryError, RecursionError)
 
 
 def read_edge_list(path: Path) -> nx.Graph:
-    """The undirected graph of an edge list, as `topology.graphs.files.read_graph` describes it; an edge may be given twice.
+    """Read an edge list as an undirected graph; `topology.graphs.files.read_graph` documents it. An edge may occur twice.
 
-    Raises ValueError with the line's number for a line that is no edge, and for two lines that contradict each other.
+    Raises ValueError with the line's number for a line that is not an edge, and for two lines that contradict each other.
     """
     graph = nx.Graph()
     columns: list[str] | None = None
@@ -33,7 +33,7 @@ def read_edge_list(path: Path) -> nx.Graph:
             if header:
                 continue
         if len(cells) < 2 or "" in cells[:2]:
-            raise ValueError(f"line {number} is no edge: {line!r}; expected two names and perhaps attributes")
+            raise ValueError(f"line {number} is not an edge: {line!r}; expected two names and optional attributes")
         attributes = _attributes(cells[2:], columns, number)
         if brace:
             attributes |= _literal(brace + rest, number)
@@ -41,7 +41,7 @@ def read_edge_list(path: Path) -> nx.Graph:
         if known is not None and known != attributes:
             raise ValueError(
                 f"line {number} gives the edge {cells[0]}, {cells[1]} once more, with other attributes; "
-                "keep one of the lines, since an edge is the same both ways"
+                "keep one of the lines, since an edge is the same in both directions"
             )
         graph.add_edges_from([(cells[0], cells[1], attributes)])
     if not len(graph):
@@ -50,7 +50,7 @@ def read_edge_list(path: Path) -> nx.Graph:
 
 
 def matrix_from_text(path: Path) -> nx.Graph:
-    """The graph of a table of numbers, with or without names in the first row and column."""
+    """Read a table of numbers as a graph, with or without names in the first row and column."""
     rows = [(number, _cells(line)) for number, line in _lines(path)]
     if not rows:
         raise ValueError("holds no numbers; expected a square table, 0 where there is no edge")
@@ -67,14 +67,14 @@ def matrix_from_text(path: Path) -> nx.Graph:
             raise ValueError("the first row names a node twice; give every node a name of its own")
     matrix = np.array([_row(cells, len(rows), number) for number, cells in rows], dtype=np.float64)
     if names is not None and len(names) != len(rows):
-        raise ValueError(f"the first row names {len(names)} nodes, and {len(rows)} rows follow; give one row a node")
+        raise ValueError(f"the first row names {len(names)} nodes, and {len(rows)} rows follow; give one row per node")
     return _graph_of(matrix, names)
 
 
 def matrix_from_npy(path: Path) -> nx.Graph:
-    """The graph of a numpy array [n, n]; arrays of Python objects are refused, since reading them would run code."""
+    """Read a numpy array [n, n] as a graph; arrays of Python objects are refused, since reading them can run code."""
     try:
-        # mapped rather than read: a lying header is then checked against the file's length before memory is taken
+        # mapped, not read: numpy then checks the shape in the header against the file's length before it takes memory
         mapped = np.lib.format.open_memmap(path, mode="r")
     except DAMAGED as error:
         raise ValueError(f"is not a numpy array that can be read ({error}); write it with numpy.save") from None
@@ -91,7 +91,7 @@ def _graph_of(matrix: np.ndarray, names: list[str] | None) -> nx.Graph:
         i, j = np.argwhere(matrix < 0)[0]
         raise ValueError(
             f"entry ({named[i]}, {named[j]}) is negative; expected an adjacency matrix, 0 where there is no edge "
-            "(of a Laplacian, give the degrees minus it)"
+            "(for a Laplacian L, give D - L with D the diagonal matrix of the degrees)"
         )
     lopsided = np.argwhere(~np.isclose(matrix, matrix.T, rtol=1e-9, atol=0.0))
     if len(lopsided):
@@ -99,7 +99,7 @@ def _graph_of(matrix: np.ndarray, names: list[str] | None) -> nx.Graph:
         raise ValueError(
             f"entry ({named[i]}, {named[j]}) is {matrix[i, j]:g} and ({named[j]}, {named[i]}) is {matrix[j, i]:g}: the "
             "matrix is directed, and peers that average with each other need an undirected graph; make it symmetric, "
-            "with (A + A.T) / 2 say"
+            "for example with (A + A.T) / 2"
         )
     weighted = bool(((matrix != 0) & (matrix != 1)).any())
     graph = nx.Graph()
@@ -110,7 +110,7 @@ def _graph_of(matrix: np.ndarray, names: list[str] | None) -> nx.Graph:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that say something, with their numbers; the mark that some spreadsheets put first is passed over."""
+    """Yield the lines with their numbers, without empty lines, comments and a leading byte order mark."""
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         text = line.strip(" \r\n")
         if text.strip() and not text.startswith(("#", "%")):
@@ -118,7 +118,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _cells(line: str) -> list[str]:
-    """A line cut at its commas, semicolons or tabs, whichever it has, or else at its spaces."""
+    """Split a line at its commas, semicolons or tabs; if it has none of them, at its spaces."""
     for mark in (",", ";", "\t"):
         if mark in line:
             try:
@@ -178,7 +178,7 @@ def _number(cell: str) -> float | None:
 
 
 def _value(cell: str) -> int | float | str:
-    """A cell as a whole number, a number or the text that it is."""
+    """Return a cell as a whole number or a number if it can be read as one, else as text."""
     try:
         return int(cell)
     except ValueError:

@@ -1,1 +1,1 @@
-"""Mixing matrices: how heavily each neighbour's model counts."""
+"""Mixing matrices: the weight of each neighbour's model in a round of averaging."""

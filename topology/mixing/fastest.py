@@ -1,21 +1,21 @@
-"""The symmetric mixing matrix that mixes fastest on a graph, found by an interior-point method."""
+"""The symmetric mixing matrix with the smallest SLEM on a graph, found by an interior-point method."""
 
 from __future__ import annotations
 
 import numpy as np
 
-MOST_EDGES = 1500  # Newton's method solves for all edges at once, in their number cubed
-PRECISE = 1e-10  # how far the slowest factor found may lie above the best there is
+MOST_EDGES = 1500  # a step of Newton's method takes time proportional to the number of edges cubed
+PRECISE = 1e-10  # how far the SLEM found may be above the smallest possible
 MOST_STEPS = 200
 
 
 def fastest_weights(n: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """The weights of the edges (i[e], j[e]), float64 [m], that minimise the largest |eigenvalue| of W - J.
+    """Return the weights of the edges (i[e], j[e]), float64 [m], that minimise the largest |eigenvalue| of W - J.
 
     Xiao and Boyd 2004, "Fast linear iterations for distributed averaging", section 4.2: minimise s where
     -s I <= W - J <= s I and W = I - sum_e w_e b_e b_e' (b_e: +1 and -1 at the ends of e). Solved by the barrier
     t s - log det(s I - W + J) - log det(s I + W - J): Newton's method for growing t, which ends within 2 n / t of the best.
-    Of several best matrices the most central is found, so that edges which are alike get equal weights.
+    Of several best matrices the most central is returned: symmetric edges get equal weights.
 
     Raises ValueError for a graph that is not connected or has more than 1500 edges.
     """
@@ -42,12 +42,12 @@ def fastest_weights(n: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 def _centred(
     n: int, i: np.ndarray, j: np.ndarray, weights: np.ndarray, bound: float, sharpness: float
 ) -> tuple[np.ndarray, float]:
-    """Newton's method for one value of t, from a point inside to the point on the central path."""
+    """Run Newton's method for one value of t, from a feasible point to the point on the central path."""
     value = _barrier(n, i, j, weights, bound, sharpness)
     for _ in range(MOST_STEPS):
         apart = _apart(n, i, j, weights)
         upper, lower = np.linalg.inv(bound * np.eye(n) - apart), np.linalg.inv(bound * np.eye(n) + apart)
-        # W falls by b b' as a weight grows: s I - (W - J) gains what s I + (W - J) loses
+        # W falls by b b' per unit of weight: s I - (W - J) grows by it, s I + (W - J) falls by it
         over, under = _between(upper, i, j), _between(lower, i, j)
         upper_twice, lower_twice = _ends(upper @ upper, i, j), _ends(lower @ lower, i, j)
         gradient = np.r_[np.diag(under) - np.diag(over), sharpness - np.trace(upper) - np.trace(lower)]

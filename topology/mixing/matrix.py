@@ -1,4 +1,4 @@
-"""How much each neighbour's model counts: the mixing matrix W of x_i <- sum_j W_ij x_j."""
+"""The mixing matrix W of x_i <- sum_j W_ij x_j: the weight of each neighbour's model."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from grapevine.topology.analysis.spectra import extreme_laplacian_eigenvalues
 from grapevine.topology.graphs.given import check_simple, links
 from grapevine.topology.mixing.fastest import fastest_weights
 
-if TYPE_CHECKING:  # scipy takes longer to import than many a command to run
+if TYPE_CHECKING:  # importing scipy takes longer than many commands need to run
     from scipy.sparse import csr_array
 
 Rule = Literal["metropolis", "max-degree", "lazy", "uniform", "best-constant", "fastest", "push-sum", "sinkhorn"]
 
 DIRECTED = ("uniform", "push-sum", "sinkhorn")
-SETTLED = 1e-13  # rows and columns that sum to 1 this closely are done
+SETTLED = 1e-13  # the scaling ends when all row and column sums are this close to 1
 MOST_SWEEPS = 100_000
 
 
 def mixing_matrix(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray | None = None) -> np.ndarray:
-    """The weights with which every peer averages itself and its neighbours, as float64 [n, n].
+    """Return the mixing matrix, float64 [n, n]: the weights with which every peer averages itself and its neighbours.
 
-    Row i holds the weights peer i uses; every row sums to 1 (but for `push-sum`), and W_ij is 0 where i does not hear j.
-    Edge attributes and self loops play no part. Rows follow `graphs.given.peer_order`: for nodes 0..n-1, their numbers.
+    Row i holds the weights that peer i uses; every row sums to 1 (except with `push-sum`); W_ij is 0 if j sends nothing
+    to i. Edge attributes and self loops are ignored. Rows follow `graphs.given.peer_order`: for nodes 0..n-1, their numbers.
 
     - `metropolis`: 1 / (1 + max(d_i, d_j)); symmetric, and safe for any degrees (Metropolis-Hastings; Xiao, Boyd and
       Kim 2007, section 3).
     - `max-degree`: 1 / (1 + largest degree) on every edge; symmetric.
-    - `lazy`: half metropolis, half one's own model; no negative eigenvalues.
-    - `uniform`: 1 / (1 + d_i) for oneself and everybody heard; rows sum to 1 but columns do not unless all degrees are
-      equal, so that the fleet's mean drifts towards well-connected peers.
+    - `lazy`: half metropolis, half the peer's own model; no negative eigenvalues.
+    - `uniform`: 1 / (1 + d_i) for the peer's own model and each one received; rows sum to 1. Columns do so only if all
+      degrees are equal; otherwise the fleet's mean drifts towards well-connected peers.
     - `best-constant`: the one weight on all edges that mixes fastest, 2 / (l_2 + l_n) with l the eigenvalues of the
-      Laplacian (Xiao and Boyd 2004, section 4.1); a peer's weight on itself may be negative (on a star, say).
+      Laplacian (Xiao and Boyd 2004, section 4.1); a peer's weight on itself may be negative (for example on a star).
     - `fastest`: a weight for each edge, together the symmetric matrix that mixes fastest (Xiao and Boyd 2004, section
       4.2); weights may be negative. For graphs of at most 1500 edges.
     - `push-sum`: 1 / (1 + out-degree of the sender): columns sum to 1, rows do not. For directed graphs, and for
       strategies that carry a weight along with the model (x <- W x, w <- W w, the model being x / w; Kempe, Dobra and
       Gehrke 2003; Assran et al. 2019).
-    - `sinkhorn`: shares after `rates`, the rates of the links from peer i to peer j, [n, n] in any unit, positive on
-      links; a peer counts its own model as if it came over its fastest link. Rows and columns are scaled in turn until
-      both sum to 1 (Sinkhorn and Knopp 1967), so that fast links count more and the mean stays.
+    - `sinkhorn`: weights by `rates`, the rates of the links from peer i to peer j, [n, n] in any unit, positive on
+      links; a peer's own model counts as one received over its fastest link. Rows and columns are scaled in turn until
+      both sum to 1 (Sinkhorn and Knopp 1967): fast links get more weight, and the fleet's mean does not change.
 
-    On a directed graph an edge i -> j means that j hears i; `uniform`, `push-sum` and `sinkhorn` are for those too.
+    On a directed graph an edge i -> j means that i sends to j; only `uniform`, `push-sum` and `sinkhorn` accept these.
 
     Raises ValueError for an unknown rule, for an empty or multigraph, for a directed graph under the other rules, for
     `best-constant` and `fastest` on a graph that is not connected or too large, and for rates that are missing, given
@@ -57,7 +57,7 @@ def mixing_matrix(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray |
 
 
 def sparse_mixing(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray | None = None) -> csr_array:
-    """The matrix of `mixing_matrix`, held as a sparse array: for fleets of thousands."""
+    """Return the matrix of `mixing_matrix` as a sparse array: for fleets of thousands."""
     from scipy.sparse import csr_array, diags_array
 
     check_rule(rule)
@@ -65,13 +65,13 @@ def sparse_mixing(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray |
     if graph.is_directed() and rule not in DIRECTED:
         raise ValueError(
             f"the mixing rule {rule!r} needs an undirected graph and this one is directed; give graph.to_undirected() "
-            f"if every edge may be used both ways, or choose one of {', '.join(DIRECTED)}"
+            f"if every edge may be used in both directions, or choose one of {', '.join(DIRECTED)}"
         )
-    heard = csr_array(links(graph).T)  # row i: whom peer i hears
+    heard = csr_array(links(graph).T)  # row i: the peers that peer i receives from
     if rule == "sinkhorn":
         return csr_array(_sinkhorn(heard, rates))
     if rates is not None:
-        raise ValueError(f"the mixing rule {rule!r} looks at no rates; leave them out, or choose 'sinkhorn'")
+        raise ValueError(f"the mixing rule {rule!r} uses no rates; leave them out, or choose 'sinkhorn'")
     shares = RULES[rule](heard)
     shares.eliminate_zeros()
     own = 1.0 - shares.sum(axis=0 if rule == "push-sum" else 1)
@@ -79,7 +79,7 @@ def sparse_mixing(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray |
 
 
 def check_rule(rule: object) -> None:
-    """Raise ValueError, naming the known rules and the nearest of them, unless this is the name of a mixing rule."""
+    """Raise ValueError unless this is the name of a mixing rule; the message lists the rules and the most similar one."""
     if isinstance(rule, str) and rule in RULES:
         return
     near = difflib.get_close_matches(str(rule), RULES, n=1)
@@ -131,19 +131,19 @@ def _push_sum(heard: csr_array) -> csr_array:
 
 
 def _sinkhorn(heard: csr_array, rates: np.ndarray | None = None) -> np.ndarray:
-    """Doubly stochastic, with the pattern of the links and positive weights on oneself, so that the scaling settles."""
+    """Return a doubly stochastic matrix on the links; its positive diagonal makes the scaling converge."""
     if rates is None:
         raise ValueError("the mixing rule 'sinkhorn' needs rates=[n, n], those of the links from peer i to peer j")
-    asked = np.asarray(rates, dtype=np.float64)
-    if asked.shape != heard.shape:
-        raise ValueError(f"rates are of shape {asked.shape} for {heard.shape[0]} peers; give one for each pair: [n, n]")
+    given = np.asarray(rates, dtype=np.float64)
+    if given.shape != heard.shape:
+        raise ValueError(f"rates are of shape {given.shape} for {heard.shape[0]} peers; give one for each pair: [n, n]")
     beside = heard.toarray() != 0.0
-    matrix = np.where(beside, asked.T, 0.0)
+    matrix = np.where(beside, given.T, 0.0)
     if not (np.isfinite(matrix[beside]).all() and (matrix[beside] > 0.0).all()):
         receiver, sender = np.argwhere(beside & ~(np.isfinite(matrix) & (matrix > 0.0)))[0]
         raise ValueError(
             f"the rate from {sender} to {receiver} is {matrix[receiver, sender]}; give a positive, finite number for every "
-            "link (a large one where there is no limit)"
+            "link (a large one if it has no limit)"
         )
     np.fill_diagonal(matrix, np.where(beside.any(axis=1), matrix.max(axis=1), 1.0))
     for _ in range(MOST_SWEEPS):
@@ -152,11 +152,11 @@ def _sinkhorn(heard: csr_array, rates: np.ndarray | None = None) -> np.ndarray:
         if np.abs(columns - 1.0).max() < SETTLED:
             return matrix
         matrix /= columns
-    raise ValueError("the rates differ too much for weights that sum to 1 both ways; bring them closer together")
+    raise ValueError("the rates differ too much for rows and columns that sum to 1; give rates that differ less")
 
 
 def _with(heard: csr_array, values: np.ndarray) -> csr_array:
-    """These weights at the places of the links."""
+    """Return a sparse array with these weights at the places of the links."""
     from scipy.sparse import csr_array
 
     return csr_array((values, heard.nonzero()), shape=heard.shape)

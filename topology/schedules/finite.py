@@ -1,8 +1,8 @@
-"""Sequences of rounds after which all peers agree exactly: hyper-hypercubes and base graphs for any number of peers.
+"""Finite sequences of rounds that end in exact agreement: hyper-hypercubes, and base graphs for any number of peers.
 
 Takezawa, Sato, Bao, Niwa and Yamada, "Beyond exponential graph: communication-efficient topologies for decentralized
-learning via finite-time convergence" (NeurIPS 2023, arXiv 2305.11420), sections 4.1 to 4.3. Departures: peers that have
-nothing to do in a round rest, where the paper lets some of them form extra cliques that change nothing in the end.
+learning via finite-time convergence" (NeurIPS 2023, arXiv 2305.11420), sections 4.1 to 4.3. Departures: peers that a round
+does not need exchange nothing; in the paper some of them form extra cliques, which do not change the result.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 Round = dict[tuple[int, int], float]
-"""The pairs that average in a round, the smaller number first, with the weight each gives the other."""
+"""The pairs of peers that average in a round, the smaller number first, each with the weight of the other's model."""
 
 
 def base(k: int, n: int) -> list[Round]:
-    """Base-(k+1): the shorter of Simple Base-(k+1), and of it on groups followed by a hyper-hypercube across them.
+    """Return the rounds of Base-(k+1): the shorter of two sequences.
 
-    At most k neighbours a peer and round; exact after the last round, for every n >= 1 and k >= 1.
+    One is Simple Base-(k+1) on all peers; the other is Simple Base-(k+1) inside groups, then a hyper-hypercube across them.
+    A peer has at most k neighbours per round; agreement is exact after the last round, for every n >= 1 and k >= 1.
     """
     simple = simple_base(k, range(n))
     smooth, rest = _smooth_part(k, n)
@@ -29,7 +30,7 @@ def base(k: int, n: int) -> list[Round]:
 
 
 def simple_base(k: int, peers: Sequence[int]) -> list[Round]:
-    """Simple Base-(k+1) on these peers: at most k neighbours a peer and round, at most 2 log_{k+1}(n) + 2 rounds."""
+    """Return the rounds of Simple Base-(k+1): at most k neighbours per peer and round, at most 2 log_{k+1}(n) + 2 rounds."""
     if _factors(k, len(peers)) is not None:
         return hyper_hypercube(k, peers)
     parts = _parts(k, peers)
@@ -40,7 +41,7 @@ def simple_base(k: int, peers: Sequence[int]) -> list[Round]:
     for t in range(1 + len(inside[0][0])):
         now: Round = _exchange(parts, t) if t < len(parts) - 1 else {}
         for place, (count, part) in enumerate(parts):
-            since = t - place - 1  # rounds since this part has met all the later ones
+            since = t - place - 1  # rounds since this part exchanged with all later parts
             if since >= 0:
                 runs = inside[place] if len(part) > count else [first[place]]
                 now |= _merged(_turn(run, since) for run in runs)
@@ -49,15 +50,15 @@ def simple_base(k: int, peers: Sequence[int]) -> list[Round]:
 
 
 def hyper_hypercube(k: int, peers: Sequence[int]) -> list[Round]:
-    """The k-peer hyper-hypercube on these peers: round l joins those that differ in the l-th digit of their place alone.
+    """Return the rounds of the k-peer hyper-hypercube: round l joins peers whose places differ in the l-th digit only.
 
-    Raises ValueError where the number of peers has a prime factor above k + 1.
+    Raises ValueError if the number of peers has a prime factor above k + 1.
     """
     factors = _factors(k, len(peers))
     if factors is None:
         raise ValueError(
             f"the hyper-hypercube needs a number of peers whose prime factors are all at most k + 1 = {k + 1}, "
-            f"not {len(peers)}; set peers to {_nearest(k, len(peers))}, raise k, or choose 'base', which takes any number"
+            f"not {len(peers)}; set peers to {_nearest(k, len(peers))}, raise k, or choose 'base', which works for any number"
         )
     rounds = []
     stride = 1
@@ -73,7 +74,10 @@ def hyper_hypercube(k: int, peers: Sequence[int]) -> list[Round]:
 
 
 def _exchange(parts: Sequence[tuple[int, Sequence[int]]], place: int) -> Round:
-    """Every peer of the later parts takes in this part's mean from one fresh peer of each of its blocks."""
+    """Return the round in which each peer of the later parts averages with one peer of each block of this part.
+
+    No peer of this part is used twice; each later peer then holds its share of this part's mean.
+    """
     count, part = parts[place]
     later = [peer for _, other in parts[place + 1 :] for peer in other]
     weight = len(part) / (count * (len(part) + len(later)))
@@ -82,7 +86,7 @@ def _exchange(parts: Sequence[tuple[int, Sequence[int]]], place: int) -> Round:
 
 
 def _parts(k: int, peers: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
-    """The peers cut by the digits of their number in base k + 1: (digit, that many powers' worth of peers)."""
+    """Split the peers by the digits of their number in base k + 1: each part is (digit, digit x power of k + 1 peers)."""
     parts = []
     power = 1
     while power * (k + 1) <= len(peers):
@@ -103,7 +107,7 @@ def _blocks(part: Sequence[int], count: int) -> list[Sequence[int]]:
 
 
 def _factors(k: int, n: int) -> list[int] | None:
-    """n as a product of numbers from 2 to k + 1, the large ones preferred, ascending; None if it is none."""
+    """Return n as a product of numbers from 2 to k + 1, large ones preferred, ascending; None if that is impossible."""
     factors = []
     for factor in range(k + 1, 1, -1):
         while n % factor == 0:
@@ -113,7 +117,7 @@ def _factors(k: int, n: int) -> list[int] | None:
 
 
 def _smooth_part(k: int, n: int) -> tuple[int, int]:
-    """n = p q where p takes all the prime factors up to k + 1."""
+    """Return (p, q) with n = p q, where p has all the prime factors up to k + 1."""
     rest = n
     for factor in range(2, k + 2):
         while rest % factor == 0:
@@ -132,7 +136,7 @@ def _turn(rounds: Sequence[Round], t: int) -> Round:
 
 
 def _together(runs: Iterator[list[Round]]) -> list[Round]:
-    """Runs of equal length side by side, on peers that have nothing to do with each other."""
+    """Merge sequences of equal length, on disjoint sets of peers, into one sequence."""
     return [_merged(iter(rounds)) for rounds in zip(*runs, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""MATCHA: a graph cut into matchings, each switched on at random, as often as it helps the whole graph to agree.
+"""MATCHA: a graph split into matchings, each used at random, more often if the whole graph's agreement depends on it.
 
 Wang, Sahu, Yang, Joshi and Kar, "MATCHA: Speeding up decentralized SGD via matching decomposition sampling"
 (arXiv 1905.09435), sections 3 and 4. Matchings by Misra and Gries (1992), "A constructive proof of Vizing's theorem".
@@ -11,25 +11,25 @@ from typing import NamedTuple
 import networkx as nx
 import numpy as np
 
-MOST_CUTS = 400  # linear programs solved at most; a few dozen do for graphs of ten matchings
-PRECISE = 1e-6  # of the best algebraic connectivity, relative; further cuts would not be seen in any figure
+MOST_CUTS = 400  # the most linear programs solved; a few dozen are enough for graphs of ten matchings
+PRECISE = 1e-6  # relative error of the algebraic connectivity; smaller errors show in no figure
 
 
 class Plan(NamedTuple):
-    """What MATCHA draws its rounds from."""
+    """The matchings, probabilities and weight from which MATCHA draws its rounds."""
 
     matchings: list[list[tuple[int, int]]]
-    """Edges that share no peer, at most one more matching than the largest degree."""
+    """Sets of edges without a common peer; their number is at most the largest degree + 1."""
     chances: np.ndarray
-    """The probability of each matching to be used in a round, float64 [matchings]."""
+    """The probability that each matching is used in a round, float64 [matchings]."""
     weight: float
-    """How much two that are matched give each other."""
+    """The weight that two matched peers give each other's model."""
     contraction: float
-    """The norm of E[W'W] - J: the expected squared disagreement shrinks by this factor a round, at worst."""
+    """The norm of E[W'W] - J: the largest factor by which a round multiplies the expected squared disagreement."""
 
 
 def plan(graph: nx.Graph, budget: float) -> Plan:
-    """Matchings, chances and weight for a connected graph on 0..n-1, with this share of its links used in the mean.
+    """Return matchings, chances and weight for a connected graph on 0..n-1; a round uses the share `budget` on average.
 
     The chances maximise the second eigenvalue of the expected Laplacian; the weight minimises the contraction.
     """
@@ -41,11 +41,11 @@ def plan(graph: nx.Graph, budget: float) -> Plan:
 
 
 def activation(laplacians: np.ndarray, budget: float) -> np.ndarray:
-    """Chances p of matchings, float64 [m], that maximise the second eigenvalue of sum p_j L_j for sum p <= budget m.
+    """Return the probabilities p of the matchings, float64 [m], that maximise the second eigenvalue of sum p_j L_j.
 
-    `laplacians` is float64 [m, n, n]. The function is concave, and every vector v gives a plane above it,
-    v'(sum p_j L_j)v; the largest value below all planes so far is a linear program, whose solution gives new planes
-    (Kelley's cutting planes, by scipy's HiGHS), until the bound meets what was found.
+    The constraint is sum p <= budget m; `laplacians` is float64 [m, n, n]. The function is concave, and every vector v gives
+    a plane above it, v'(sum p_j L_j)v. The largest value below all planes so far is a linear program (scipy's HiGHS); its
+    solution gives new planes (Kelley's cutting planes), until the bound equals the best value found.
     """
     from scipy.optimize import linprog
 
@@ -54,7 +54,7 @@ def activation(laplacians: np.ndarray, budget: float) -> np.ndarray:
     found, cuts = _second(laplacians, best)
     planes = [cuts]
     for _ in range(MOST_CUTS if budget < 1.0 else 0):
-        above = np.vstack(planes) / found  # a program about 1, or its tolerances would be coarse for rings
+        above = np.vstack(planes) / found  # scaled to 1: otherwise the solver's tolerances are too coarse for rings
         answer = linprog(
             np.r_[np.zeros(m), -1.0],
             A_ub=np.vstack([np.c_[-above, np.ones(len(above))], np.r_[np.ones(m), 0.0]]),
@@ -64,7 +64,7 @@ def activation(laplacians: np.ndarray, budget: float) -> np.ndarray:
         )
         if answer.x is None or answer.x[-1] <= 1.0 + PRECISE:
             break
-        # planes are drawn half way to the best so far: the corners that a linear program likes are poor places for them
+        # also half way to the best point so far: the solution of a linear program is a corner, where planes are less useful
         for share in (0.5, 1.0):
             trial = best + share * (np.clip(answer.x[:m], 0.0, 1.0) - best)
             value, cuts = _second(laplacians, trial)
@@ -76,7 +76,7 @@ def activation(laplacians: np.ndarray, budget: float) -> np.ndarray:
 
 
 def best_weight(laplacians: np.ndarray, chances: np.ndarray) -> tuple[float, float]:
-    """The weight a that minimises |E[W'W] - J| for W = I - a sum_j B_j L_j, B_j = 1 with chance p_j, and that norm.
+    """Return the weight a that minimises |E[W'W] - J| for W = I - a sum_j B_j L_j, B_j = 1 with chance p_j; and the norm.
 
     The expectation is I - 2a L + a^2 (L^2 + 2V) with L = sum p_j L_j and V = sum p_j (1 - p_j) L_j, since L_j^2 = 2 L_j for
     a matching; its norm is convex in a.
@@ -91,13 +91,13 @@ def best_weight(laplacians: np.ndarray, chances: np.ndarray) -> tuple[float, flo
     def norm(weight: float) -> float:
         return float(np.linalg.eigvalsh(apart - 2.0 * weight * mean + weight**2 * square)[-1])
 
-    most = 2.0 / float(np.linalg.eigvalsh(mean)[-1])  # beyond, the fastest way to disagree grows
+    most = 2.0 / float(np.linalg.eigvalsh(mean)[-1])  # above this weight one component of the disagreement grows
     answer = minimize_scalar(norm, bounds=(0.0, most), method="bounded", options={"xatol": 1e-12 * most})
     return float(answer.x), float(answer.fun)
 
 
 def edge_colouring(graph: nx.Graph) -> list[list[tuple[int, int]]]:
-    """The edges of a graph as matchings, at most one more than the largest degree (Misra and Gries)."""
+    """Split the edges of a graph into matchings, at most one more than the largest degree (Misra and Gries)."""
     colours = max((degree for _, degree in graph.degree), default=0) + 1
     at: dict[int, dict[int, int]] = {node: {} for node in graph}  # node -> colour -> neighbour
     of: dict[frozenset[int], int] = {}
@@ -122,7 +122,7 @@ def edge_colouring(graph: nx.Graph) -> list[list[tuple[int, int]]]:
             leaves.append(following)
 
     def turn_path(u: int, c: int, d: int) -> None:
-        """Exchange c and d along the path of these colours that begins at u; u itself has no c."""
+        """Exchange the colours c and d along the path of these colours that begins at u; u itself has no edge of colour c."""
         path, node, colour = [], u, d
         while colour in at[node]:
             path.append((node, at[node][colour], colour))
@@ -151,7 +151,7 @@ def edge_colouring(graph: nx.Graph) -> list[list[tuple[int, int]]]:
 
 
 def _end_of_fan(u: int, leaves: list[int], d: int, at: dict[int, dict[int, int]], of: dict[frozenset[int], int]) -> int:
-    """The first leaf that has d free, with all leaves before it still a fan after the path was turned."""
+    """Return the first leaf without an edge of colour d, if the leaves before it still form a fan after the exchange."""
     for i, leaf in enumerate(leaves):
         if i and of[frozenset((u, leaf))] in at[leaves[i - 1]]:
             break
@@ -170,10 +170,10 @@ def _laplacian(n: int, matching: list[tuple[int, int]]) -> np.ndarray:
 
 
 def _second(laplacians: np.ndarray, chances: np.ndarray) -> tuple[float, np.ndarray]:
-    """The second eigenvalue of the mean Laplacian, and the planes of it and the next few: float64 [planes, m]."""
+    """Return the second eigenvalue of the mean Laplacian, and the planes of it and the next few: float64 [planes, m]."""
     values, vectors = np.linalg.eigh(np.tensordot(chances, laplacians, axes=1))
     near = vectors[:, 1 : 1 + max(1, min(8, len(values) - 1))]
-    near = near - near.mean(axis=0)  # where the graph falls apart, the constant vector may hide among these
+    near = near - near.mean(axis=0)  # in a disconnected graph the constant vector may be part of these
     near = near / np.maximum(np.linalg.norm(near, axis=0), 1e-9)
     planes = np.einsum("av,mab,bv->vm", near, laplacians, near, optimize=True)
     return float(values[1]), planes

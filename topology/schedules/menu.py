@@ -1,4 +1,4 @@
-"""The menu of schedules: graphs that change from round to round, by name and number of peers."""
+"""The schedules on the menu: graphs that change from round to round, by name and number of peers."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from grapevine.topology.schedules.rounds import Schedule, grouped, of_pairs
 
 
 class TimeVarying(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """A schedule: a graph that changes from round to round; `plan` lays it over any number of peers."""
+    """Configuration of a schedule, a graph that changes from round to round; `plan` makes it for a number of peers."""
 
     smallest: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
-        """The schedule's name in the menu."""
+        """The schedule's name on the menu."""
         return str(self.__struct_config__.tag)
 
     def plan(self, n: int, seed: int = 0, graph: nx.Graph | None = None) -> Schedule:
-        """The schedule for n peers, the same for the same seed; `graph` stands in for the one that an option names.
+        """Return the schedule for n peers, the same for the same seed; `graph` replaces the graph that an option names.
 
-        Raises ValueError if there is no such schedule for n peers, naming the nearest n or option that works.
+        Raises ValueError if no such schedule exists for n peers; the message names the nearest n or option that works.
         """
         n, seed = peers_and_seed(self.name, n, seed, self.smallest, "schedule 'base'")
         if graph is not None:
-            raise ValueError(f"{self.name} brings its own graphs; give a graph to 'random-edge', 'matcha' or 'laplacian'")
+            raise ValueError(f"{self.name} makes its own graphs; give a graph to 'random-edge', 'matcha' or 'laplacian'")
         schedule = self.rounds(n, seed)
         schedule.recipe = self.plan, (n, seed)
         return schedule
 
     def rounds(self, n: int, seed: int) -> Schedule:
-        """The schedule, for numbers that are known to be sound."""
+        """Return the schedule for n peers; `plan` has checked n and seed."""
         raise NotImplementedError
 
 
 class OnePeerExponential(TimeVarying, frozen=True, kw_only=True, tag="one-peer-exponential"):
-    """Round t: everybody sends to the peer 2^t places on, and halves; exact after log2(n) rounds for powers of two."""
+    """Round t: each peer sends to the peer 2^t places after it, with weight 1/2; exact after log2(n) rounds if n = 2^m."""
 
     smallest: ClassVar[int] = 2
 
@@ -50,10 +50,10 @@ class OnePeerExponential(TimeVarying, frozen=True, kw_only=True, tag="one-peer-e
 
 
 class KPeerExponential(TimeVarying, frozen=True, kw_only=True, tag="k-peer-exponential"):
-    """Round t: everybody sends to k peers, j (k+1)^t places on; exact after log_{k+1}(n) rounds for powers of k + 1."""
+    """Round t: each peer sends to k peers, j (k+1)^t places after it; exact after log_{k+1}(n) rounds if n = (k+1)^m."""
 
     k: int = 2
-    """Peers that each sends to in a round: 1 to peers - 1."""
+    """Peers that each peer sends to in a round: 1 to peers - 1."""
 
     smallest: ClassVar[int] = 2
 
@@ -66,7 +66,7 @@ class KPeerExponential(TimeVarying, frozen=True, kw_only=True, tag="k-peer-expon
 
 
 class OnePeerHypercube(TimeVarying, frozen=True, kw_only=True, tag="one-peer-hypercube"):
-    """Round t: those whose numbers differ in bit t alone average; exact after log2(n) rounds, n being a power of two."""
+    """Round t: the two peers whose numbers differ in bit t only average; exact after log2(n) rounds; n is a power of two."""
 
     smallest: ClassVar[int] = 2
 
@@ -75,7 +75,7 @@ class OnePeerHypercube(TimeVarying, frozen=True, kw_only=True, tag="one-peer-hyp
         if n != 1 << bits:
             raise ValueError(
                 f"one-peer-hypercube needs a power of two, not {n} peers; set peers to {1 << bits} or {2 << bits}, "
-                "or choose 'base', which takes any number"
+                "or choose 'base', which works for any number"
             )
         pairs = [{(i, i | 1 << bit): 0.5 for i in range(n) if not i >> bit & 1} for bit in range(bits)]
         return of_pairs(self.name, n, pairs, seed)
@@ -83,14 +83,14 @@ class OnePeerHypercube(TimeVarying, frozen=True, kw_only=True, tag="one-peer-hyp
 
 class _UpToK(TimeVarying, frozen=True, kw_only=True):
     k: int = 1
-    """Most neighbours of a peer in a round: 1 or more."""
+    """Largest number of neighbours of a peer in a round: 1 or more."""
 
     def __post_init__(self) -> None:
         require(self.k >= 1, "k", self.k, "1 or more")
 
 
 class HyperHypercube(_UpToK, frozen=True, kw_only=True, tag="hyper-hypercube"):
-    """Cliques of up to k + 1 along the digits of a peer's number: exact, if n has no prime factor above k + 1."""
+    """Each round: cliques of up to k + 1 peers along one digit of their numbers; n has no prime factor above k + 1; exact."""
 
     def rounds(self, n: int, seed: int) -> Schedule:
         return of_pairs(self.name, n, finite.hyper_hypercube(min(self.k, n), range(n)), seed)
@@ -104,20 +104,20 @@ class SimpleBase(_UpToK, frozen=True, kw_only=True, tag="simple-base"):
 
 
 class Base(_UpToK, frozen=True, kw_only=True, tag="base"):
-    """Base-(k+1): as simple-base and never longer; shorter where n has small prime factors."""
+    """Base-(k+1): like simple-base and never longer; shorter if n has small prime factors."""
 
     def rounds(self, n: int, seed: int) -> Schedule:
         return of_pairs(self.name, n, finite.base(min(self.k, n), n), seed)
 
 
 class EquiDynamic(TimeVarying, frozen=True, kw_only=True, tag="equi-dynamic"):
-    """Round t: all look the same random number of places on; halves disagreement in about a round, however many they are."""
+    """Each round: peers average at one random distance, the same for all; about halves disagreement for any n."""
 
     directed: bool = False
-    """Whether everybody sends to one and hears another; otherwise peers are paired, and some may be left over."""
+    """true: each peer sends to one peer and receives from another; false: peers average in pairs, and some may have none."""
 
     eta: float = 0.5
-    """How far to go towards the other: above 0 and at most 1; 1 forgets one's own model, which hardly mixes."""
+    """How far a peer moves towards the other's model: above 0 and at most 1; at 1 it drops its own model and hardly mixes."""
 
     smallest: ClassVar[int] = 2
 
@@ -126,26 +126,26 @@ class EquiDynamic(TimeVarying, frozen=True, kw_only=True, tag="equi-dynamic"):
 
     def rounds(self, n: int, seed: int) -> Schedule:
         def draw(t: int) -> np.ndarray:
-            luck = _luck(seed, 10, t)
-            step = int(luck.integers(1, n))
+            rng = _generator(seed, 10, t)
+            step = int(rng.integers(1, n))
             if self.directed:
-                partner = np.roll(np.arange(n), step)  # i hears i - step
+                partner = np.roll(np.arange(n), step)  # i receives from i - step
             else:
-                partner = _paired(n, step, int(luck.integers(n)))
+                partner = _paired(n, step, int(rng.integers(n)))
             other = np.eye(n)[partner]
             return (1.0 - self.eta) * np.eye(n) + self.eta * ((n - 1) / n * other + np.eye(n) / n)
 
-        # Song et al. 2022 (arXiv 2210.07881): over all n - 1 steps; for the paired variant only bounds are known
+        # Song et al. 2022 (arXiv 2210.07881): mean over all n - 1 distances; for pairs only bounds are known
         exact = (1.0 - self.eta) ** 2 + self.eta**2 * (1.0 - 2.0 / n)
         contraction = exact if self.directed else None
         return Schedule(self.name, n, draw, seed=seed, directed=self.directed, max_degree=1, contraction=contraction)
 
 
 class EpidemicOracle(TimeVarying, frozen=True, kw_only=True, tag="epidemic-oracle"):
-    """A fresh random regular graph every round, all neighbours counting alike (Epidemic Learning with an oracle)."""
+    """A new random regular graph in every round, with equal weights (Epidemic Learning with an oracle)."""
 
     s: int = 4
-    """Neighbours of every peer in a round: 1 to peers - 1, and peers x s is even."""
+    """Neighbours of each peer in a round: 1 to peers - 1, with peers x s even."""
 
     smallest: ClassVar[int] = 2
 
@@ -156,9 +156,9 @@ class EpidemicOracle(TimeVarying, frozen=True, kw_only=True, tag="epidemic-oracl
         check_degree(self.name, "s", self.s, n)
 
         def draw(t: int) -> np.ndarray:
-            graph = regular(self.s, n, int(_luck(seed, 11, t).integers(2**62)))
-            # Numbers are dealt anew: the expectation needs every peer to be in every place equally often
-            place = _luck(seed, 12, t).permutation(n)
+            graph = regular(self.s, n, int(_generator(seed, 11, t).integers(2**62)))
+            # Permuted: the formula for the expectation needs each peer in each place equally often
+            place = _generator(seed, 12, t).permutation(n)
             beside = nx.to_numpy_array(graph, nodelist=range(n), weight=None)[np.ix_(place, place)]
             mean: np.ndarray = (beside + np.eye(n)) / (self.s + 1.0)
             return mean
@@ -167,10 +167,10 @@ class EpidemicOracle(TimeVarying, frozen=True, kw_only=True, tag="epidemic-oracl
 
 
 class EpidemicLocal(TimeVarying, frozen=True, kw_only=True, tag="epidemic-local"):
-    """Everybody sends to s random peers and averages what it hears; the mean is kept in expectation alone."""
+    """Each peer sends to s random peers and averages the models it receives; the mean is kept only in expectation."""
 
     s: int = 4
-    """Peers that each sends to in a round, chosen without regard to the others: 1 to peers - 1."""
+    """Peers that each peer sends to in a round, chosen independently of the others: 1 to peers - 1."""
 
     smallest: ClassVar[int] = 2
 
@@ -181,37 +181,38 @@ class EpidemicLocal(TimeVarying, frozen=True, kw_only=True, tag="epidemic-local"
         _check_below("s", self.s, n)
 
         def draw(t: int) -> np.ndarray:
-            luck = _luck(seed, 13, t)
+            rng = _generator(seed, 13, t)
             heard = np.eye(n)
             for sender in range(n):
-                targets = luck.choice(n - 1, size=self.s, replace=False)
+                targets = rng.choice(n - 1, size=self.s, replace=False)
                 heard[targets + (targets >= sender), sender] = 1.0
             mean: np.ndarray = heard / heard.sum(axis=1, keepdims=True)
             return mean
 
-        # De Vos et al. 2023 (arXiv 2310.01972): about the mean of before the round
+        # De Vos et al. 2023 (arXiv 2310.01972): disagreement about the mean before the round
         contraction = (1.0 - (1.0 - self.s / (n - 1)) ** n) / self.s - 1.0 / (n - 1)
         return Schedule(self.name, n, draw, seed=seed, directed=True, max_degree=self.s, contraction=contraction)
 
 
 class RandomMatching(TimeVarying, frozen=True, kw_only=True, tag="random-matching"):
-    """Peers are paired at random and pairs average; with an odd number one rests."""
+    """Each round: peers average in random pairs; with an odd number one peer exchanges nothing."""
 
     smallest: ClassVar[int] = 2
 
     def rounds(self, n: int, seed: int) -> Schedule:
         def draw(t: int) -> np.ndarray:
-            order = _luck(seed, 14, t).permutation(n)
+            order = _generator(seed, 14, t).permutation(n)
             return grouped(n, [order[i : i + 2] for i in range(0, n - 1, 2)])
 
         return Schedule(self.name, n, draw, seed=seed, max_degree=1, contraction=_of_groups(n, (n + 1) // 2))
 
 
 class Moshpit(TimeVarying, frozen=True, kw_only=True, tag="moshpit"):
-    """Peers stand in a grid and average along one axis after the other; exact where n is a power of the group size.
+    """Peers on a grid average in groups along one axis after the other; exact if n is a power of the group size.
 
-    Ryabinin, Gorbunov, Plokhotnyuk and Pekhimenko 2021 (arXiv 2103.03239). Where n is no power of `size` the grid has
-    holes and the paper's groups depend on who is there; here they are drawn anew each round, as equal as can be.
+    Ryabinin, Gorbunov, Plokhotnyuk and Pekhimenko 2021 (arXiv 2103.03239). Departure: if n is not a power of `size`, the
+    paper's grid has holes and its groups depend on the members; here random groups of sizes that differ by at most 1 are
+    drawn in each round.
     """
 
     size: int = 4
@@ -235,14 +236,14 @@ class Moshpit(TimeVarying, frozen=True, kw_only=True, tag="moshpit"):
         count = -(-n // self.size)
 
         def draw(t: int) -> np.ndarray:
-            return grouped(n, np.array_split(_luck(seed, 15, t).permutation(n), count))
+            return grouped(n, np.array_split(_generator(seed, 15, t).permutation(n), count))
 
         largest = -(-n // count)
         return Schedule(self.name, n, draw, seed=seed, max_degree=largest - 1, contraction=_of_groups(n, count))
 
 
 def _exponential(name: str, k: int, n: int, seed: int) -> Schedule:
-    """Offsets j (k+1)^t, j = 0..k, all with weight 1 / (k + 1); offsets that fall together add up."""
+    """Return rounds with the offsets j (k+1)^t, j = 0..k, each of weight 1 / (k + 1); weights of equal offsets add up."""
     strides = _powers(k + 1, n)
 
     def draw(t: int) -> np.ndarray:
@@ -255,7 +256,7 @@ def _exponential(name: str, k: int, n: int, seed: int) -> Schedule:
 
 
 def _powers(base: int, n: int) -> list[int]:
-    """1, base, base^2, ...: all that are below n."""
+    """Return 1, base, base^2, ...: 1 and all powers below n."""
     powers = [1]
     while powers[-1] * base < n:
         powers.append(powers[-1] * base)
@@ -263,7 +264,7 @@ def _powers(base: int, n: int) -> list[int]:
 
 
 def _paired(n: int, step: int, start: int) -> np.ndarray:
-    """Whom each peer is paired with: scanned from `start`, each with the one `step` on if both are free; else itself."""
+    """Return each peer's partner: from `start` on, i and i + step are paired if both are free; others get themselves."""
     partner = np.arange(n)
     for i in range(start, start + n):
         one, other = i % n, (i + step) % n
@@ -273,11 +274,11 @@ def _paired(n: int, step: int, start: int) -> np.ndarray:
 
 
 def _of_groups(n: int, count: int) -> float:
-    """Averaging in `count` random groups is a projection of that rank: disagreement shrinks by (count - 1) / (n - 1)."""
+    """Return the contraction of averaging in `count` random groups, a projection of that rank: (count - 1) / (n - 1)."""
     return (count - 1) / (n - 1)
 
 
-def _luck(seed: int, stream: int, t: int) -> np.random.Generator:
+def _generator(seed: int, stream: int, t: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, t])
 
 

@@ -1,4 +1,4 @@
-"""Schedules by their names: the menu of all of them, and what a user asks for, turned into a schedule."""
+"""Make schedules by name: the menu of all schedules, the check of the options, and `schedule`."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ AnySchedule = (
 
 
 def schedule(name: str, n: int, seed: int = 0, **options: Any) -> Schedule:
-    """The schedule of this name for n peers: `schedule("one-peer-exponential", 16)`, `schedule("base", 25, k=2)`.
+    """Return the schedule of this name for n peers: `schedule("one-peer-exponential", 16)`, `schedule("base", 25, k=2)`.
 
-    The answer has `.period` (None if endless), `.matrix(t)` and `.graph(t)` for every round t from 0 on, `.max_degree`
-    and `.directed`: see `topology.schedules.rounds.Schedule`. The names and options are those of the menu (`schedule_menu()`);
-    where the option `graph` names a topology, any connected networkx graph on n nodes may be given instead.
+    The result has `.period` (None if endless), `.matrix(t)` and `.graph(t)` for every round t from 0 on, `.max_degree`
+    and `.directed`: see `topology.schedules.rounds.Schedule`. `schedule_menu()` holds the names and their options. The
+    option `graph` is the name of a topology or any connected networkx graph on n nodes.
 
-    Raises ValueError for an unknown name or option, for an option out of range, and where there is no such schedule for
-    n peers; each message names what would work.
+    Raises ValueError for an unknown name or option, for an option out of range, and if no such schedule exists for n
+    peers; each message names a choice that works.
     """
     given = options.get("graph")
     kind = schedule_menu().get(name)
@@ -64,5 +64,5 @@ def schedule(name: str, n: int, seed: int = 0, **options: Any) -> Schedule:
 
 
 def schedule_menu() -> dict[str, type[TimeVarying]]:
-    """Every schedule by name, in the order of the menu."""
+    """Return all schedule classes by name, in the order of the menu."""
     return {str(kind.__struct_config__.tag): kind for kind in get_args(AnySchedule)}

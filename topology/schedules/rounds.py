@@ -1,4 +1,4 @@
-"""A schedule made concrete: who averages with whom in round t, and with which weights."""
+"""A schedule made concrete: the pairs of peers that average in round t, and their weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from grapevine.topology.graphs.base import check_links
 from grapevine.topology.mixing.matrix import mixing_matrix
 from grapevine.topology.schedules.finite import Round
 
-KEPT = 4  # rounds whose matrices are kept: a matrix is large, and looked at once
-KEPT_WEIGHTS = 4_000_000  # of rounds of which only the weights are kept: peers without barriers are hundreds of rounds apart
+KEPT = 4  # rounds whose matrices are kept in memory: a matrix is large and usually read once
+KEPT_WEIGHTS = 4_000_000  # weights kept in memory: asynchronous peers can be hundreds of rounds apart
 ROUND_OFF = 1e-15
 
 
 class _Weights(NamedTuple):
-    """The weights of one round that are not 0, but for those on oneself: by receiver, and by sender."""
+    """The non-zero weights of one round, without the diagonal, sorted by receiver and by sender."""
 
-    heard_from: np.ndarray  # of receiver i: senders and weights in the places starts[i] to starts[i + 1]
+    heard_from: np.ndarray  # receiver i: senders and weights at the places starts[i] to starts[i + 1]
     heard_weights: np.ndarray
     heard_starts: np.ndarray
     sent_to: np.ndarray
@@ -33,18 +33,18 @@ class _Weights(NamedTuple):
 class Schedule:
     """A graph that changes from round to round; `topology.schedule` makes one.
 
-    Round t is the same whenever it is asked for, in any order: it depends on the schedule, the seed and t alone.
+    Round t depends on the schedule, the seed and t only: rounds may be read in any order and repeatedly.
 
-    - `name`, `n`, `seed`: what it was made from.
-    - `period`: the rounds t and t + period are equal; None where they never repeat.
-    - `directed`: whether some round has a link that goes one way only, so that matrices need not be symmetric.
-    - `max_degree`: the most peers that one peer sends to in a round (who is sent to may hear more, if directed).
-    - `contraction`: the factor by which the expected squared disagreement shrinks in one round, at worst over what the
-      peers start from; exact, by a formula from the literature; None where none is known or nothing is random.
-    - `recipe`: a function and its arguments that make the same schedule in another process; None where there is none.
+    - `name`, `n`, `seed`: name, number of peers and seed of the schedule.
+    - `period`: the rounds t and t + period are equal; None if rounds never repeat.
+    - `directed`: whether some round has a link that goes one way only; matrices are then not symmetric.
+    - `max_degree`: the largest number of peers that one peer sends to in a round (a peer may receive from more if directed).
+    - `contraction`: the largest factor by which one round multiplies the expected squared disagreement, over all starts;
+      exact, by a formula from the literature; None if no formula is known or nothing is random.
+    - `recipe`: a function and its arguments that make the same schedule in another process; None if there is none.
     """
 
-    def __init__(  # noqa: PLR0913 - what a schedule is made of
+    def __init__(  # noqa: PLR0913 - the attributes of a schedule
         self,
         name: str,
         n: int,
@@ -73,7 +73,7 @@ class Schedule:
         self._weights_kept = 0
 
     def matrix(self, t: int) -> np.ndarray:
-        """W of round t, float64 [n, n], not to be written to: x <- W x, row i holding the weights that peer i uses.
+        """Return W of round t, float64 [n, n], read-only: x <- W x, row i holds the weights that peer i uses.
 
         Raises ValueError unless t is a whole number, 0 or more.
         """
@@ -87,9 +87,9 @@ class Schedule:
         return self._kept[t]
 
     def graph(self, t: int) -> nx.Graph:
-        """Who talks to whom in round t: a Graph, or where the schedule is directed a DiGraph with edges sender -> receiver.
+        """Return the links of round t: a Graph, or, if the schedule is directed, a DiGraph with edges sender -> receiver.
 
-        An edge stands for a weight that is not 0 and bears it as `weight`; peers may be alone.
+        Each non-zero weight is an edge with the attribute `weight`; a peer may have no edge.
         """
         matrix = self.matrix(t)
         graph = self._empty()
@@ -100,20 +100,20 @@ class Schedule:
         return graph
 
     def weights(self, t: int, peer: int) -> dict[int, float]:
-        """What a peer hears in round t: the weight it gives to every other, by sender, ascending."""
+        """Return the weights that a peer gives to the models it receives in round t: sender -> weight, senders ascending."""
         of = self._weights_of(t)
         part = slice(of.heard_starts[peer], of.heard_starts[peer + 1])
         return dict(zip(of.heard_from[part].tolist(), of.heard_weights[part].tolist(), strict=True))
 
     def targets(self, t: int, peer: int) -> list[int]:
-        """Whom a peer sends to in round t, ascending."""
+        """Return the peers that a peer sends to in round t, ascending."""
         of = self._weights_of(t)
         targets: list[int] = of.sent_to[of.sent_starts[peer] : of.sent_starts[peer + 1]].tolist()
         return targets
 
     @cached_property
     def reach(self) -> nx.Graph:
-        """All links that some round uses or, if rounds are random, may use; to lay a network under the schedule."""
+        """The graph of all links that some round uses or, if rounds are random, may use: the links that need a network."""
         if self._reach is not None:
             return self._reach()
         graph = self._empty()
@@ -150,14 +150,16 @@ class Schedule:
 
     def __reduce__(self) -> tuple[Callable[..., Schedule], tuple[Any, ...]]:
         if self.recipe is None:
-            raise TypeError(f"{self!r} was made from a function and cannot travel; give it a recipe, or make it with a name")
+            raise TypeError(
+                f"{self!r} was made from a function and cannot be sent to another process; give it a recipe, or make it by name"
+            )
         return self.recipe
 
     def _turn(self, t: int) -> int:
         try:
             t = operator.index(t)
         except TypeError:
-            raise ValueError(f"round {t!r} is no whole number; rounds are counted from 0") from None
+            raise ValueError(f"round {t!r} is not a whole number; rounds are counted from 0") from None
         if t < 0:
             raise ValueError(f"there is no round {t}; rounds are counted from 0")
         return t if self.period is None else t % self.period
@@ -173,7 +175,7 @@ class Schedule:
 
 
 def still(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray | None = None) -> Schedule:
-    """A graph that never changes, as a schedule of period 1; raises ValueError as `mixing_matrix` does."""
+    """Return a fixed graph as a schedule of period 1; raises ValueError as `mixing_matrix` does."""
     graph = graph.copy()
     matrix = mixing_matrix(graph, rule, rates)
     off = (matrix != 0.0) & ~np.eye(len(matrix), dtype=bool)
@@ -190,14 +192,14 @@ def still(graph: nx.Graph, rule: str = "metropolis", rates: np.ndarray | None = 
 
 
 def of_pairs(name: str, n: int, rounds: Sequence[Round], seed: int = 0) -> Schedule:
-    """A schedule of undirected rounds that repeat, each the pairs that average and the weight that they give each other."""
-    rounds = rounds or [{}]  # one peer alone has nothing to do
+    """Return a schedule that repeats these undirected rounds, each given by its pairs and their weights."""
+    rounds = rounds or [{}]  # a single peer has no partner
     degree = max(max(Counter(peer for pair in one for peer in pair).values(), default=0) for one in rounds)
     return Schedule(name, n, lambda t: _symmetric(n, rounds[t]), seed=seed, period=len(rounds), max_degree=degree)
 
 
 def grouped(n: int, groups: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
-    """Averaging within groups, float64 [n, n]; who is in none keeps its model."""
+    """Return the matrix of averaging within groups, float64 [n, n]; a peer in no group keeps its model."""
     matrix = np.eye(n)
     for group in groups:
         place = np.asarray(group)
@@ -210,6 +212,6 @@ def _symmetric(n: int, pairs: Round) -> np.ndarray:
     for (i, j), weight in pairs.items():
         matrix[i, j] = matrix[j, i] = weight
     own = 1.0 - matrix.sum(axis=1)
-    own[np.abs(own) < ROUND_OFF] = 0.0  # a weight on oneself of 0 is 0
+    own[np.abs(own) < ROUND_OFF] = 0.0  # round-off: exactly 0 means no weight on the own model
     np.fill_diagonal(matrix, own)
     return matrix

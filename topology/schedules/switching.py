@@ -1,4 +1,4 @@
-"""Schedules that use a graph a part at a time: its edges, matchings or eigenvalues; and teleportation among few."""
+"""Schedules that use one part of a graph per round (an edge, matchings, an eigenvalue), and teleportation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ NEAR = 1e-9  # Laplacian eigenvalues closer than this, relative to the largest, 
 
 
 class OverGraph(TimeVarying, frozen=True, kw_only=True):
-    """A schedule that uses the links of a graph, a few at a time."""
+    """A schedule that uses some links of a graph in each round."""
 
     graph: str = "ring"
-    """The graph whose links are used: a name of the menu of topologies; from Python any networkx graph."""
+    """The graph whose links are used: the name of a topology; from Python any networkx graph."""
 
     graph_options: dict[str, bool | int | float | str] = {}
     """Options of that graph, such as degree = 4."""
 
     def plan(self, n: int, seed: int = 0, graph: nx.Graph | None = None) -> Schedule:
-        """The schedule for n peers over the named graph, or over `graph`."""
+        """Return the schedule for n peers on the named graph, or on `graph`."""
         n, seed = peers_and_seed(self.name, n, seed, 2, "schedule 'base'")
         given = self._given(n, seed, graph)
         schedule = self.over(given, seed)
@@ -34,7 +34,7 @@ class OverGraph(TimeVarying, frozen=True, kw_only=True):
         return schedule
 
     def over(self, graph: nx.Graph, seed: int) -> Schedule:
-        """The schedule over a connected graph on 0..n-1."""
+        """Return the schedule on a connected graph with the nodes 0..n-1."""
         raise NotImplementedError
 
     def _given(self, n: int, seed: int, graph: nx.Graph | None) -> nx.Graph:
@@ -47,10 +47,10 @@ class OverGraph(TimeVarying, frozen=True, kw_only=True):
 
 
 class RandomEdge(OverGraph, frozen=True, kw_only=True, tag="random-edge"):
-    """One random edge of a graph a round: its two ends average (pairwise gossip)."""
+    """Each round: the two ends of one random edge of a graph average (pairwise gossip)."""
 
     graph: str = "complete"
-    """The graph whose edges are drawn: a name of the menu of topologies; from Python any networkx graph."""
+    """The graph whose edges are drawn: the name of a topology; from Python any networkx graph."""
 
     def over(self, graph: nx.Graph, seed: int) -> Schedule:
         edges = list(graph.edges)
@@ -68,10 +68,10 @@ class RandomEdge(OverGraph, frozen=True, kw_only=True, tag="random-edge"):
 
 
 class Matcha(OverGraph, frozen=True, kw_only=True, tag="matcha"):
-    """A graph's links in matchings, each used at random, those that join its parts most often; saves traffic."""
+    """Random subsets of a graph's links (matchings); links that connect its parts are used most often; less traffic."""
 
     budget: float = 0.5
-    """Share of the graph's matchings used in a round, in the mean: above 0 and at most 1, which uses all always."""
+    """Mean share of the graph's matchings used in a round: above 0 and at most 1 (all in every round)."""
 
     def __post_init__(self) -> None:
         require(0.0 < self.budget <= 1.0, "budget", self.budget, "a share above 0 and at most 1")
@@ -93,10 +93,10 @@ class Matcha(OverGraph, frozen=True, kw_only=True, tag="matcha"):
 
 
 class Laplacian(OverGraph, frozen=True, kw_only=True, tag="laplacian"):
-    """Round k: W = I - L / l_k, for each distinct eigenvalue l_k of the graph's Laplacian; exact at the end, on any graph.
+    """Round k: W = I - L / l_k, for each distinct eigenvalue l_k of the graph's Laplacian; exact after the last, on any graph.
 
-    Weights may be negative. The order of the rounds does not change the product; it is chosen so that numbers stay small
-    in between (Leja: each eigenvalue as far from those before it as can be).
+    Weights may be negative. The order of the rounds does not change the product; the order of Leja (each eigenvalue as far
+    as possible from those before it) keeps the values between the rounds small.
     """
 
     def over(self, graph: nx.Graph, seed: int) -> Schedule:
@@ -115,18 +115,19 @@ class Laplacian(OverGraph, frozen=True, kw_only=True, tag="laplacian"):
 
 
 class Teleportation(TimeVarying, frozen=True, kw_only=True, tag="teleportation"):
-    """A few random peers are active at a time; each fetches the model of one that was, and they average among themselves.
+    """A few random peers are active at a time: each copies the model of a peer active before, then they average.
 
-    Even rounds 2r: the r-th active peers fetch, one from one; odd rounds 2r + 1: they average on a small graph. The
-    others keep what they have and count no more: of all models only the active ones' mean is kept. Takezawa and Stich
-    2025 (arXiv 2501.15259), algorithm 1, whose one round is two here, so that each round is one exchange of messages.
+    Even rounds 2r: each peer of the r-th active set receives the model of one peer of the set before; odd rounds 2r + 1:
+    the active peers average on a small graph. The others keep their models, which no longer take part: only the mean of the
+    active peers is preserved. Takezawa and Stich 2025 (arXiv 2501.15259), algorithm 1. Departure: a round of the paper is
+    two rounds here, each of them one exchange of messages.
     """
 
     k: int = 4
-    """Peers that are active: 1 to peers."""
+    """Number of active peers: 1 to peers."""
 
     graph: str = "ring"
-    """The graph of the active, with Metropolis weights: a name of the menu of topologies; up to 2 peers are joined anyway."""
+    """The graph of the active peers, with Metropolis weights: the name of a topology; with k <= 2 it is complete."""
 
     def __post_init__(self) -> None:
         require(self.k >= 1, "k", self.k, "1 or more")
@@ -152,7 +153,7 @@ class Teleportation(TimeVarying, frozen=True, kw_only=True, tag="teleportation")
 
 
 def active_peers(n: int, k: int, seed: int, r: int) -> np.ndarray:
-    """The k peers of n that are active in the r-th turn of `teleportation`, in the order of their places."""
+    """Return the k of n peers that are active in the rounds 2r and 2r + 1 of `teleportation`, in the order of their places."""
     return np.random.default_rng([seed, 18, r]).permutation(n)[:k]
 
 
@@ -161,7 +162,7 @@ def _laplacian_spectrum(graph: nx.Graph) -> np.ndarray:
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:
-    """Ascending values, those that differ by round-off alone replaced by their mean."""
+    """Return ascending values; values that differ only by round-off are replaced by their mean."""
     cuts = np.flatnonzero(np.diff(values) > NEAR * values[-1]) + 1
     return np.array([part.mean() for part in np.split(values, cuts)])
 

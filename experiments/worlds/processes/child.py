@@ -8,6 +8,7 @@ ends (SIGHUP) what is stopped in a group that has lost its last relative.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -24,12 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from grapevine.experiments.config.membership import Membership
 from grapevine.experiments.scenario import altered_device
 from grapevine.experiments.tasks.share import Share
-from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, thinned
+from grapevine.experiments.worlds.boards import boards, put_up
+from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, rounds_over, thinned
 from grapevine.experiments.worlds.processes import control
+from grapevine.experiments.worlds.processes.board_file import map_board
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
+from grapevine.experiments.worlds.processes.live_member import LiveMember
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, unspool
 from grapevine.experiments.worlds.scoring import Evaluate, score
 from grapevine.netem import Device, Link, Shaper, Shared, SharingShaper, Steady
@@ -38,9 +43,14 @@ from grapevine.netem.networks.plan import capped_rate
 from grapevine.peer.carrier import Carrier
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import Clock, LivePeer
-from grapevine.peer.peer import Peer, message_limit_bytes
+from grapevine.peer.membership import life
+from grapevine.peer.payloads import message_limit_bytes
+from grapevine.peer.peer import Peer
 from grapevine.peer.realtime import Privilege
 from grapevine.peer.sockets import Sockets
+from grapevine.peer.wrappers.wrapped import WrappedPeer
+from grapevine.topology import TimeVarying
+from grapevine.topology.schedules.living import OverLiving
 
 LOCAL = "ipc://"
 IO_PRIORITY, STRATEGY_PRIORITY = 2, 1  # under the real-time policies, where they are permitted
@@ -74,6 +84,10 @@ class PeerSpec:
     every_ns: int
     dies_ns: int | None = None
     """When the script kills this peer, which it sees to itself: the launcher of a busy machine may be late."""
+    membership: Membership | None = None
+    """The law of membership; None where all peers stay."""
+    schedule: TimeVarying | None = None
+    """The schedule whose rounds are laid over the members."""
     namespace: str = ""
     """The network namespace to live in; "" = the launcher's."""
 
@@ -136,10 +150,15 @@ class _PeerProcess:
         self.pipe = pipe
         self.snapshots = Snapshots(spec.room, spec.peers, spec.problem.size)
         self.peer = spec.peer
+        if isinstance(self.peer, WrappedPeer):
+            wrappers = [(station.place, station.wrapper) for station in self.peer.stations]
+            mapped = functools.partial(map_board, spec.room)
+            put_up(self.peer, boards(wrappers, spec.peers, self.peer.spaces, mapped, new=False))
         self.clock = Clock(spec.dilation)
-        endpoint = Endpoint(self.peer.id, self.peer.mixing, message_limit_bytes(self.peer.size))
+        endpoint = Endpoint(self.peer.id, spec.links, message_limit_bytes(self.peer.spaces))
         self.learner = self.peer.data = _Learner(spec)
-        self.live = LivePeer(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
+        kind = LivePeer if spec.membership is None else LiveMember
+        self.live = kind(self.peer, endpoint, self.learner, self.clock, spec.stop_ns, spec.every_ns, self.snapshot)
         priority = IO_PRIORITY if spec.realtime else 0
         self.privilege: Privilege | None = None
         self.folder = os.open(spec.room, os.O_RDONLY | os.O_DIRECTORY)
@@ -179,9 +198,21 @@ class _PeerProcess:
             self.privilege = Privilege(min(share, STRATEGIES_SHARE), STRATEGY_PRIORITY)
         thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
         thread.start()
-        self.live.run(self.spec.strategy.run(self.peer))
+        self.live.run(self._strategy())
         self.snapshot(FINAL, self.peer.now_ns)
         thread.join()
+
+    def _strategy(self) -> Coroutine[Any, Any, None]:
+        """What this peer does until the run is over."""
+        strategy, law = self.spec.strategy, self.spec.membership
+        if not isinstance(self.live, LiveMember) or law is None:
+            return self.peer.begin(strategy)
+        by_step = strategy.membership == "by-step"
+        self.live.begin(self.pipe.say, by_step, self._rounds_over, law.weights, law.givers)
+        return life(self.peer, strategy, self.live.handover)
+
+    def _rounds_over(self, living: list[int]) -> OverLiving | None:
+        return rounds_over(self.spec.schedule, self.spec.seed, living)
 
     def _in_full(self, address: str) -> str:
         """A local name is one in the run's folder, by way of a descriptor: an address has at most 107 characters."""
@@ -193,7 +224,7 @@ class _PeerProcess:
         lateness, self.carrier.lateness_ns = self.carrier.lateness_ns, []
         overrun, self.live.overrun_ns = self.live.overrun_ns, []
         late = [*thinned(lateness), *thinned(overrun)]
-        self.pipe.say(self.reporter.report(index, now_ns, late, self.carrier.errors))
+        self.pipe.say(self.reporter.report(index, now_ns, late, self.live.endpoint.errors))
 
     def _warm_up(self) -> None:
         """The first gradient of a process is slower than all others: make it before the clock starts."""
@@ -222,6 +253,8 @@ class _PeerProcess:
             self._alter(message)
         elif isinstance(message, control.Stop):
             carrier.stop()
+        elif isinstance(message, control.Turnover):
+            carrier.change(message)
         elif isinstance(message, control.Exit):
             carrier.stop()
             carrier.finished = True

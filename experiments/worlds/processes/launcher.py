@@ -6,6 +6,7 @@ that dies or falls silent is named and its neighbours are told; an interrupt, an
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import time
@@ -23,11 +24,13 @@ from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.scenario import kills
+from grapevine.experiments.worlds.boards import boards
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Report, make_peer
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.attention import Attention
+from grapevine.experiments.worlds.processes.board_file import lay_board
 from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
 from grapevine.experiments.worlds.processes.evaluation import Scoring
 from grapevine.experiments.worlds.processes.flow_file import open_table
@@ -44,6 +47,7 @@ from grapevine.experiments.worlds.processes.forkserver import (
 )
 from grapevine.experiments.worlds.processes.pokes import BY_SCRIPT, Pokes
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, make_room, spool
+from grapevine.experiments.worlds.processes.turnover import Turnover
 from grapevine.experiments.worlds.scoring import Evaluate, Score, score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
@@ -77,7 +81,10 @@ class ProcessesWorld:
         self.failure = ""
         self.completed = True
         self.attention = Attention()
-        self.pokes = Pokes(fleet, collector, lambda: int(self._emulated_s() * 1e9), self._say, self._kill, self._waiting_for)
+        now_ns = lambda: int(self._emulated_s() * 1e9)  # noqa: E731
+        self.turnover = None if fleet.membership is None else Turnover(fleet, collector, now_ns, self._say, self._waiting_for)
+        self.pokes = Pokes(fleet, collector, now_ns, self._say, self._kill, self._waiting_for, self.turnover)
+        self._over = False
         self._stop_deadline_s: float | None = None
         self._step_s = 0.0  # the longest step, in real time: nobody can stop in the middle of one
         self.scoring = Scoring(SILENCE_S, SETUP_S)
@@ -116,6 +123,8 @@ class ProcessesWorld:
         spool(room, self.fleet.problem.arrays)
         if self.shared.routes:
             open_table(room, self.shared, create=True)
+        experiment = self.fleet.experiment
+        boards(enumerate(experiment.wrappers), experiment.peers, self.fleet.all_spaces, functools.partial(lay_board, room))
 
     @property
     def weights(self) -> np.ndarray:
@@ -165,7 +174,7 @@ class ProcessesWorld:
         return PeerSpec(
             peer=itself,
             peers=experiment.peers,
-            links={neighbour: fleet.plan.link(peer, neighbour) for neighbour in itself.neighbours},
+            links={neighbour: fleet.plan.link(peer, neighbour) for neighbour in sorted(fleet.graph.neighbors(peer))},
             shared=self.shared,
             device=fleet.devices[peer],
             strategy=experiment.strategy,
@@ -180,6 +189,8 @@ class ProcessesWorld:
             dilation=self.world.dilation,
             stop_ns=fleet.stop_ns,
             every_ns=fleet.every_ns,
+            membership=None if fleet.membership is None else experiment.membership,
+            schedule=None if fleet.membership is None else fleet.membership.schedule,
             dies_ns=next((at_ns for at_ns, victim in kills(experiment.events) if victim == peer), None),
         )
 
@@ -290,8 +301,18 @@ class ProcessesWorld:
                 child.heard_s = self.attention.s
                 self._take(child, message)
         self.attention.look()
+        if self.turnover is not None:
+            self._watch_turnover(self.turnover)
         self.pokes.look()  # first, since it knows why a peer is gone
         self._note_losses()
+
+    def _watch_turnover(self, turnover: Turnover) -> None:
+        """Let those return whose time has come; where nobody trains any more, and nobody will, the rest need not wait."""
+        turnover.look()
+        if turnover.over and not self._over:
+            self._over = True
+            for peer in self._waiting_for():
+                self._say(peer, control.Stop())
 
     def _note_losses(self) -> None:
         """Name the processes that are gone, once each."""
@@ -305,6 +326,8 @@ class ProcessesWorld:
         if isinstance(message, Report):
             self._step_s = max(self._step_s, message.step_ns / 1e9 * self.world.dilation)
             self._evaluate(self.collector.report(message))
+            if message.index == FINAL and self.turnover is not None:
+                self.turnover.ended(message.peer, died=False)
         elif isinstance(message, Score):
             self.scoring.answered(message.index, scored=True)
             self.collector.scored(message)
@@ -313,6 +336,11 @@ class ProcessesWorld:
                 self._stop(self.collector.target_reached(target, message.time_ns))
         elif isinstance(message, control.Unscored):
             self.scoring.answered(message.index, scored=False)
+        elif (
+            isinstance(message, control.Held | control.Gone | control.Fetched | control.Gave | control.Wish)
+            and self.turnover is not None
+        ):
+            self.turnover.heard(message)
         elif isinstance(message, control.Connected) and self._room is not None:
             remove_folder(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now
             self._room = None
@@ -340,6 +368,8 @@ class ProcessesWorld:
         for other in self.peers.values():
             if other.alive:
                 other.say(control.Lost(peer))
+        if self.turnover is not None:
+            self.turnover.ended(peer, died=True)
 
     def _lose_evaluator(self, child: Child) -> None:
         """Nobody scores beside the training any more: the run goes on, says so, and scores at its end."""
@@ -398,7 +428,10 @@ class ProcessesWorld:
 
     def _natural_end(self) -> str:
         stop = self.fleet.experiment.stop
-        if stop.steps is not None and all(self.collector.steps[peer] >= stop.steps for peer in self.collector.finished):
+        members = self.collector.finished - self.collector.absent
+        if not members and self.turnover is not None:
+            return "every peer has left"
+        if stop.steps is not None and all(self.collector.steps[peer] >= stop.steps for peer in members):
             return f"{stop.steps} steps done"
         if self.fleet.stop_ns is not None and self.collector.emulated_s * 1e9 >= self.fleet.stop_ns:
             return f"{stop.time} of emulated time over"

@@ -15,7 +15,9 @@ import msgspec
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.events import (
     Event,
+    JoinEvent,
     KillEvent,
+    LeaveEvent,
     LinkEvent,
     Pair,
     PartitionEvent,
@@ -29,6 +31,7 @@ from grapevine.experiments.scenario import changes_of, check, in_order, tempos_o
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.poke_socket import Rendezvous
+from grapevine.experiments.worlds.processes.turnover import Turnover
 from grapevine.netem.links.alterations import cut_for_good_ns, without_open_end
 
 BY_SCRIPT = "killed by the script"
@@ -51,6 +54,7 @@ class Pokes:
         say: Callable[[int, control.Down], None],
         kill: Callable[[int, str], None],
         alive: Callable[[], Iterable[int]],
+        turnover: Turnover | None = None,
     ) -> None:
         self.fleet = fleet
         self.collector = collector
@@ -58,7 +62,8 @@ class Pokes:
         self.say = say
         self.kill = kill
         self.alive = alive
-        self._events = in_order(fleet.experiment.events)  # those of the script and the pokes so far, but for what is stale
+        self.turnover = turnover
+        self._events = fleet.script  # those of the script and the pokes so far, but for what is stale
         self._script = deque(self._events)
         self._rendezvous: Rendezvous | None = None
         self._over = False
@@ -98,6 +103,8 @@ class Pokes:
                 self.kill(event.peer, BY_SCRIPT)
             elif isinstance(event, LinkEvent | PartitionEvent):
                 self._cut_for_good(event)
+            elif self.turnover is not None:
+                self.turnover.script(event)
         if self._rendezvous is not None:
             self._rendezvous.serve(self._answer)
 
@@ -126,6 +133,8 @@ class Pokes:
             self._tell_links(affected)
         elif isinstance(event, SpeedEvent | PauseEvent):
             self.say(event.peer, control.Alter({}, list(tempos_of(self._events, event.peer))))
+        elif isinstance(event, JoinEvent | LeaveEvent) and self.turnover is not None:
+            (self.turnover.ask_in if isinstance(event, JoinEvent) else self.turnover.ask_out)(event.peer)
         return {"done": text, "time_s": now_ns / 1e9}
 
     def _check(self, event: Event) -> None:
@@ -133,10 +142,21 @@ class Pokes:
         plan = self.fleet.plan
         check(event, plan, self.fleet.devices, self.fleet.experiment.task.batch_size, EVENTS.key)
         alive = set(self.alive())
-        if isinstance(event, KillEvent | SpeedEvent | PauseEvent) and event.peer not in alive:
+        if isinstance(event, JoinEvent | LeaveEvent):
+            self._check_turnover(event)
+        if isinstance(event, KillEvent | SpeedEvent | PauseEvent | JoinEvent | LeaveEvent) and event.peer not in alive:
             raise ConfigError(key="event.peer", value=event.peer, problem=f"peer {event.peer} does not run any more")
         if isinstance(event, LinkEvent | PartitionEvent) and not any(set(pair) <= alive for pair in event.affected(plan.links)):
             raise ConfigError(key="event", problem=f"{event.describe()}: of no link do both peers still run")
+
+    def _check_turnover(self, event: JoinEvent | LeaveEvent) -> None:
+        if self.turnover is None:
+            raise ConfigError(
+                key="event.do", value=event.kind, problem="the members of this fleet stay from start to end",
+                cure='let the file say [membership] name = "open", or plan a join or leave among its [[events]]',
+            )  # fmt: skip
+        if problem := self.turnover.refusal(event):
+            raise ConfigError(key="event.peer", value=event.peer, problem=problem)
 
     def _tell_links(self, pairs: Iterable[Pair]) -> None:
         now_ns = self.now_ns()

@@ -1,106 +1,99 @@
-"""Links in virtual time that share lines with others: an uplink, a downlink, a cable.
+"""Links in virtual time that share segments with others: an uplink, a downlink, a cable.
 
-Whole messages flow like water: at every instant each link that has something to send has its max-min fair rate, and a message
-has left when the integral of that rate reaches its bytes.  Something happens only when the set of sending links changes, or a
-link's own pace.
+Whole messages flow like water (netem.shaping.fluid): at every instant each link that has something to send has its max-min fair
+rate, and a message has left when the integral of that rate reaches its bytes.  Something happens only when the set of sending
+links changes, or a link's own pace.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from grapevine.experiments.worlds.virtual.link import Facts, Line, Packed
+from grapevine.experiments.worlds.virtual.link import Delivery, PeerLink
 from grapevine.netem import Link, Shared
+from grapevine.netem.shaping.fluid import Fluid
 from grapevine.netem.shaping.max_min import MaxMin
-from grapevine.peer.meter import LinkMeter
+from grapevine.netem.shaping.sender import FlowSender
+from grapevine.peer.counts import LinkCount
+from grapevine.peer.endpoint import Endpoint, Prepared
 from grapevine.peer.payloads import Parcel
 
-if TYPE_CHECKING:
-    from grapevine.experiments.worlds.virtual.world import Member
-
 At = Callable[..., None]
-Arrive = Callable[[Line, Parcel, Facts], None]
+Arrive = Callable[[PeerLink, Parcel, Delivery], None]
 
 
-class Sharing:
-    """The rates of all links that share lines; links that change at one instant are settled together."""
+class Segments:
+    """What links share: the flows over all segments, of which those that change at one instant are settled together.
+
+    `at(time_ns, action, *arguments)` plans an event, `now_ns` tells the time, `arrive` takes messages.
+    """
 
     def __init__(self, shared: Shared, at: At, now_ns: Callable[[], int], arrive: Arrive) -> None:
         self.at = at
         self.now_ns = now_ns
         self.arrive = arrive
-        self.lines: list[SharedLine] = []
-        self.rates = MaxMin(list(shared.limits), list(shared.routes.values()))
-        self._profiles = shared.profiles
-        self._looks_ns: float | None = None  # when a line changes next
+        self.fluid = Fluid(MaxMin(list(shared.limits), list(shared.routes.values())), shared.profiles)
+        self.flows = {pair: flow for flow, pair in enumerate(shared.routes)}
+        self.links: dict[int, SharedLink] = {}  # by flow
+        self._looks_ns: float | None = None  # when a segment changes next
         self._changed: dict[int, None] = {}
 
-    def ask(self, line: SharedLine, cap_bytes_per_s: float) -> None:
+    def ask(self, link: SharedLink, cap_bytes_per_s: float) -> None:
         """From now on a link can take so much; 0 = it has nothing to send."""
-        if self.rates.caps[line.flow] == cap_bytes_per_s and line.flow not in self._changed:
-            line.flows(self.rates.rates[line.flow], self.now_ns())
+        flow, caps = link.flow, self.fluid.shares.caps
+        if caps[flow] == cap_bytes_per_s and flow not in self._changed:
+            link.bend(self.now_ns())
             return
-        self.rates.caps[line.flow] = cap_bytes_per_s
+        caps[flow] = cap_bytes_per_s
         if not self._changed:
             self.at(self.now_ns(), self._settle)
-        self._changed[line.flow] = None
+        self._changed[flow] = None
 
     def _settle(self) -> None:
         changed, self._changed = self._changed, {}
         now_ns = self.now_ns()
-        fresh = self.rates.settle(changed, self._follow(now_ns) if self._profiles else ())
-        for flow in changed | dict.fromkeys(fresh):
-            self.lines[flow].flows(self.rates.rates[flow], now_ns)
-
-    def _follow(self, now_ns: int) -> list[int]:
-        """The lines that have another limit now; while anything is sent, look again when the next has."""
-        lines, next_ns = self.rates.follow(self._profiles, now_ns)
-        if next_ns not in (math.inf, self._looks_ns) and any(line.busy(now_ns) for line in self.lines):
+        flows, next_ns = self.fluid.settle(changed, now_ns)
+        if next_ns not in (math.inf, self._looks_ns):
             self._looks_ns = next_ns
             self.at(int(next_ns), self._look, next_ns)
-        return lines
+        for flow in flows:
+            self.links[flow].bend(now_ns)
 
     def _look(self, planned_ns: float) -> None:
+        """A segment changes by itself."""
         if planned_ns == self._looks_ns:
             self._looks_ns = None
             self._settle()
 
 
-class SharedLine(Line):
-    """One directed link that shares lines with others."""
+class SharedLink(PeerLink):
+    """One directed link that shares segments with others."""
 
     __slots__ = (
-        "_bytes",
         "_chunks",
-        "_done_bytes",
         "_first_bytes",
         "_first_due_ns",
         "_first_ns",
         "_number",
         "_planned_ns",
-        "_queue",
-        "_rate",
-        "_since_ns",
+        "_rest_bytes",
         "_told_ns",
         "flow",
-        "sharing",
+        "segments",
     )
 
-    def __init__(self, source: Member, target: Member, link: Link, meter: LinkMeter, sharing: Sharing) -> None:
-        super().__init__(source, target, link, meter)
-        self.sharing = sharing
-        self.flow = len(sharing.lines)
-        sharing.lines.append(self)
-        self._queue: deque[tuple[Parcel, Packed]] = deque()
-        self._bytes = 0  # of the message that is leaving, with what it makes up for
-        self._first_bytes = 0
-        self._done_bytes = 0.0  # how many of them have left at _since_ns
-        self._since_ns = 0.0
-        self._rate = 0.0  # bytes a second since then
-        self._first_ns: float | None = None  # when its first chunk had left
+    sender: FlowSender
+
+    def __init__(
+        self, endpoint: Endpoint, target: int, link: Link, sent: LinkCount, received: LinkCount, segments: Segments
+    ) -> None:
+        super().__init__(endpoint, target, FlowSender(link), sent, received)
+        self.segments = segments
+        self.flow = segments.flows[self.source, target]
+        segments.links[self.flow] = self
+        self._first_bytes = self._rest_bytes = 0  # what the first chunk of the leaving message takes, and its others
+        self._first_ns: float | None = None  # when that first chunk had left
         self._first_due_ns: int | None = None  # and when that arrives
         self._chunks = 0  # how many of the later ones are known to have left
         self._told_ns = 0.0  # when the last one had left of which the receiver tells
@@ -109,19 +102,19 @@ class SharedLine(Line):
 
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> None:
         """Queue a message; it arrives by itself."""
-        self._queue.append((parcel, self.pack(parcel, now_ns, horizon_ns)))
-        if len(self._queue) == 1:
+        prepared, sender = self.prepare(parcel, now_ns, horizon_ns), self.sender
+        sender.offer(now_ns, prepared.size_bytes, (parcel, prepared))
+        if not sender.leaving:
             self._begin(now_ns)
 
-    def busy(self, now_ns: int) -> bool:
-        return bool(self._queue)
-
     def waiting_bytes(self, now_ns: int) -> float:
-        left_bytes = self._done_bytes + self._rate * (now_ns - self._since_ns) / 1e9 if self._queue else 0.0
-        return sum(packed.size_bytes for _, packed in self._queue) - left_bytes
+        if not self.sender.leaving:
+            return 0.0
+        fluid, flow = self.segments.fluid, self.flow
+        return self.sender.queued_bytes + fluid.asked[flow] - fluid.done_bytes(flow, now_ns)
 
     def hear(self, now_ns: int) -> None:
-        if self._queue:
+        if self.sender.leaving:
             self._foresee_until(now_ns)
         super().hear(now_ns)
 
@@ -132,131 +125,133 @@ class SharedLine(Line):
     def stop(self) -> None:
         """Nothing more leaves: one of its ends is gone."""
         super().stop()
-        self._queue.clear()
+        self.sender.forget()
         self._number += 1
         self._planned_ns = None
-        self.sharing.ask(self, 0.0)
+        self.segments.ask(self, 0.0)
 
-    def flows(self, rate_bytes_per_s: float, now_ns: int) -> None:
-        """From now on it has this rate."""
-        if not self._queue:
-            self._rate = 0.0
-            return
-        if rate_bytes_per_s != self._rate:
-            self._run(now_ns)
-            self._rate = rate_bytes_per_s
-        self._plan()
+    def bend(self, now_ns: int) -> None:
+        """From now on it has the rate that its flow was given."""
+        fluid, flow, sends = self.segments.fluid, self.flow, bool(self.sender.leaving)
+        if sends and fluid.shares.rates[flow] != fluid.slopes[flow] and now_ns > fluid.since_ns[flow]:
+            self._look_back(now_ns)
+        fluid.bend(flow, now_ns)
+        if sends:
+            self._plan()
 
     def _begin(self, now_ns: float) -> None:
         """The next message comes to the head of the queue."""
-        _, size_bytes, first_bytes, _, _ = self._queue[0][1]
-        debt_bytes, self._debt_bytes = self._debt_bytes, 0
-        self._bytes = self._first_bytes = self.link.swell(first_bytes + debt_bytes)
-        if first_bytes < size_bytes:
-            self._bytes += self.link.swell(size_bytes - first_bytes)
-        self._done_bytes, self._since_ns, self._first_ns = 0.0, now_ns, None
-        self._first_due_ns, self._chunks = None, 0
+        sender, segments = self.sender, self.segments
+        queued = sender.queue.popleft()
+        sender.leaving.append(queued)
+        sender.queued_bytes -= queued.size_bytes
+        first_bytes = queued.item[1].first_bytes
+        self._first_bytes = sender.takes(first_bytes)
+        self._rest_bytes = sender.takes(queued.size_bytes - first_bytes) if first_bytes < queued.size_bytes else 0
+        size_bytes = self._first_bytes + self._rest_bytes
+        segments.fluid.restart(self.flow, size_bytes, now_ns)
+        self._first_ns = self._first_due_ns = None
+        self._chunks = 0
         self._number += 1
-        pace = self.link.pace(math.ceil(now_ns), self._bytes)
+        pace = sender.link.pace(math.ceil(now_ns), size_bytes)
         if pace.start_ns > now_ns + 1:
-            self.sharing.ask(self, 0.0)
-            self.sharing.at(pace.start_ns, self._open, self._number, pace.rate_bytes_per_s)
+            segments.ask(self, 0.0)
+            segments.at(pace.start_ns, self._open, self._number, pace.rate_bytes_per_s)
         else:
-            self.sharing.ask(self, pace.rate_bytes_per_s)
+            segments.ask(self, pace.rate_bytes_per_s)
         if pace.until_ns is not None:
-            self.sharing.at(pace.until_ns, self._repace, self._number)
+            segments.at(pace.until_ns, self._repace, self._number)
 
     def _open(self, number: int, rate_bytes_per_s: float) -> None:
         """The link lets the message begin."""
         if number == self._number:
-            self._since_ns = self.sharing.now_ns()
-            self.sharing.ask(self, rate_bytes_per_s)
+            self.segments.ask(self, rate_bytes_per_s)
 
     def _repace(self, number: int) -> None:
         """The link changes while a message leaves."""
-        if number == self._number and self._queue:
-            pace = self.link.pace(self.sharing.now_ns(), 0)
-            self.sharing.ask(self, pace.rate_bytes_per_s)
+        if number == self._number and self.sender.leaving:
+            pace = self.sender.link.pace(self.segments.now_ns(), 0)
+            self.segments.ask(self, pace.rate_bytes_per_s)
             if pace.until_ns is not None:
-                self.sharing.at(pace.until_ns, self._repace, number)
+                self.segments.at(pace.until_ns, self._repace, number)
 
-    def _run(self, now_ns: int) -> None:
-        """Let bytes leave until now."""
-        if now_ns > self._since_ns:
-            self._foresee_until(now_ns)
-            done_bytes = self._done_bytes + self._rate * (now_ns - self._since_ns) / 1e9
-            if self._first_ns is None and done_bytes >= self._first_bytes:
-                self._first_ns = self._when(self._first_bytes)
-            self._done_bytes = done_bytes
-            self._since_ns = now_ns
+    def _look_back(self, now_ns: float) -> None:
+        """Note what has left until now, before the rate at which it left is forgotten."""
+        self._foresee_until(now_ns)
+        fluid = self.segments.fluid
+        if self._first_ns is None and fluid.done_bytes(self.flow, now_ns) >= self._first_bytes:
+            self._first_ns = fluid.when_ns(self.flow, self._first_bytes)
 
     def _foresee_until(self, now_ns: float) -> None:
         """Note what the receiver tells of the chunks that have left until now, of the message that is leaving."""
-        message, size_bytes, first_bytes, chunk_bytes, report_ns = self._queue[0][1]
-        if not report_ns or not self._rate or first_bytes == size_bytes:
+        prepared: Prepared = self.sender.leaving[0].item[1]
+        message, size_bytes, plain_first_bytes, chunk_bytes, report_ms = prepared
+        if not report_ms or not self._rest_bytes:
             return
-        done_bytes = self._done_bytes + self._rate * (now_ns - self._since_ns) / 1e9
-        if done_bytes < self._first_bytes:
+        fluid, flow, first_bytes = self.segments.fluid, self.flow, self._first_bytes
+        if not fluid.slopes[flow]:
             return
+        done_bytes = fluid.done_bytes(flow, now_ns)
+        if done_bytes < first_bytes:
+            return
+        link, report_ns = self.sender.link, report_ms * 1_000_000
         if self._first_due_ns is None:
             if self._first_ns is None:
-                self._first_ns = self._when(self._first_bytes)
-            self._first_due_ns = self.link.arrive(math.ceil(self._first_ns), True, False)
+                self._first_ns = fluid.when_ns(flow, first_bytes)
+            self._first_due_ns = link.arrive(math.ceil(self._first_ns), True, False)
             self._told_ns = self._first_ns
-        swollen = (self._bytes - self._first_bytes) / (size_bytes - first_bytes)
-        least_bytes = self._done_bytes + self._rate * (self._told_ns + report_ns - self._since_ns) / 1e9
-        step_bytes = chunk_bytes * swollen
-        last = (size_bytes - first_bytes - 1) // chunk_bytes  # the last chunk but one: the very last is told of in any case
+        rest_bytes = size_bytes - plain_first_bytes
+        step_bytes = chunk_bytes * (self._rest_bytes / rest_bytes)  # with what goes twice
+        least_bytes = fluid.done_bytes(flow, self._told_ns + report_ns)
+        last = (rest_bytes - 1) // chunk_bytes  # the last chunk but one: the very last is told of in any case
         while True:
-            chunks = max(self._chunks + 1, math.ceil((least_bytes - self._first_bytes) / step_bytes - 1e-9))
-            left_bytes = self._first_bytes + chunks * step_bytes
+            chunks = max(self._chunks + 1, math.ceil((least_bytes - first_bytes) / step_bytes - 1e-9))
+            left_bytes = first_bytes + chunks * step_bytes
             if chunks > last or left_bytes > done_bytes:
                 return
-            self._chunks, self._told_ns = chunks, self._when(left_bytes)
-            due_ns = self.link.arrive(math.ceil(self._told_ns), False, False)
+            self._chunks, self._told_ns = chunks, fluid.when_ns(flow, left_bytes)
+            due_ns = link.arrive(math.ceil(self._told_ns), False, False)
             self.reports.append((due_ns, message, chunks * chunk_bytes, due_ns - self._first_due_ns))
-            least_bytes = left_bytes + self._rate * report_ns / 1e9
-
-    def _when(self, bytes_: float) -> float:
-        return self._since_ns + max(0.0, bytes_ - self._done_bytes) / self._rate * 1e9
+            least_bytes = left_bytes + fluid.slopes[flow] * report_ns / 1e9
 
     def _plan(self) -> None:
         """Look again when the message will have left; where that is later than a look planned already, that look will see."""
-        if self._rate:
-            end_ns = max(math.ceil(self._when(self._bytes)), self.sharing.now_ns())
-            if self._planned_ns is None or end_ns < self._planned_ns:
-                self._planned_ns = end_ns
-                self.sharing.at(end_ns, self._look, end_ns)
+        end_ns = self.segments.fluid.ends_ns[self.flow]
+        if end_ns == math.inf:
+            return
+        look_ns = max(math.ceil(end_ns), self.segments.now_ns())
+        if self._planned_ns is None or look_ns < self._planned_ns:
+            self._planned_ns = look_ns
+            self.segments.at(look_ns, self._look, look_ns)
 
     def _look(self, planned_ns: int) -> None:
         if planned_ns != self._planned_ns:
             return
         self._planned_ns = None
-        if self._rate and self._when(self._bytes) <= planned_ns:
+        if self.segments.fluid.ends_ns[self.flow] <= planned_ns:
             self._left()
         else:
             self._plan()
 
     def _left(self) -> None:
         """The last bit of a message has left."""
-        left_ns = self._when(self._bytes)
+        segments, sender = self.segments, self.sender
+        left_ns = segments.fluid.ends_ns[self.flow]
         self._foresee_until(left_ns)
-        assert self.back is not None
-        self.back.hear(self.sharing.now_ns())  # while this link is known to be busy
-        parcel, packed = self._queue.popleft()
+        self.back.hear(segments.now_ns())  # while this link is known to be busy
+        parcel, prepared = sender.leaving[0].item
+        if self._rest_bytes and self._first_due_ns is None:
+            first_ns = segments.fluid.when_ns(self.flow, self._first_bytes) if self._first_ns is None else self._first_ns
+            self._first_due_ns = sender.link.arrive(math.ceil(first_ns), True, False)
         finish_ns = math.ceil(left_ns)
-        if packed.first_bytes < packed.size_bytes:
-            if self._first_due_ns is None:
-                first_ns = self._first_ns if self._first_ns is not None else self._when(self._first_bytes)
-                self._first_due_ns = self.link.arrive(math.ceil(first_ns), True, False)
-            due_ns = self.link.arrive(finish_ns, False)
-        else:
-            self._first_due_ns = due_ns = self.link.arrive(finish_ns)
-        self.sent.bytes += packed.size_bytes
+        due_ns = sender.link.arrive(finish_ns, not self._rest_bytes)
+        spread_ns = 0 if self._first_due_ns is None else due_ns - self._first_due_ns
+        sender.leaving.clear()
+        self.sent.bytes += prepared.size_bytes
         self.sent.messages += 1
-        spread = packed.size_bytes - packed.first_bytes, due_ns - self._first_due_ns
-        self.sharing.at(due_ns, self.sharing.arrive, self, parcel, (due_ns, packed.message, finish_ns, *spread))
-        if self._queue:
+        delivery = Delivery(due_ns, prepared.message, finish_ns, prepared.size_bytes - prepared.first_bytes, spread_ns)
+        segments.at(due_ns, segments.arrive, self, parcel, delivery)
+        if sender.queue:
             self._begin(left_ns)
         else:
-            self.sharing.ask(self, 0.0)
+            segments.ask(self, 0.0)

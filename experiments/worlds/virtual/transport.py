@@ -1,110 +1,144 @@
-"""How messages travel in virtual time: whole, over the same `Link`s and with the same wire sizes as in the world of processes.
+"""How messages travel in virtual time: whole, over the same links and with the same wire sizes as in the world of processes.
 
-A link that shares no line with others carries a message at once: its model gives the first and the last arrival exactly, so
+A link that shares no segment with others carries a message at once: its model gives the first and the last arrival exactly, so
 there is one event a message and none a chunk, and the answer is noted where its sender will look for it.  Links that share an
 uplink, a downlink or a cable are carried by `experiments.worlds.virtual.shared_link`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, Protocol, TypeVar
 
 from grapevine.experiments.fleet import Fleet
-from grapevine.experiments.worlds.virtual.link import Facts, Line
-from grapevine.experiments.worlds.virtual.shared_link import SharedLine, Sharing
-from grapevine.peer.carrier import LinkCount
+from grapevine.experiments.worlds.virtual.link import Delivery, PeerLink, PrivateLink
+from grapevine.experiments.worlds.virtual.shared_link import Segments, SharedLink
+from grapevine.netem.shaping.sender import Sender
+from grapevine.peer.counts import LinkCount
 from grapevine.peer.effects import Send
 from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.meter import LinkMeter
-from grapevine.peer.payloads import Parcel
-from grapevine.peer.peer import Message, Peer, message_limit_bytes
-
-if TYPE_CHECKING:
-    from grapevine.experiments.worlds.virtual.world import Member
+from grapevine.peer.payloads import Parcel, message_limit_bytes
+from grapevine.peer.peer import Message, Peer
 
 At = Callable[..., None]
 
 
-class _SettledMeters(dict[int, LinkMeter]):
-    """A peer's meters: whoever looks one up finds it as the acknowledgements that have arrived by now left it."""
+class Member(Protocol):
+    """One peer of a fleet, with its end of its links."""
 
-    def __init__(self, peer: Peer, lines: dict[int, Line]) -> None:
-        super().__init__({target: line.meter for target, line in lines.items()})
+    peer: Peer
+    endpoint: Endpoint
+
+
+AnyMember = TypeVar("AnyMember", bound=Member)
+
+
+class SettledMeters(Mapping[int, LinkMeter]):
+    """A peer's meters, by neighbour: each is found as the acknowledgements that have arrived by now left it."""
+
+    def __init__(self, peer: Peer, links: dict[int, PeerLink]) -> None:
         self._peer = peer
-        self._lines = lines
+        self._links = links
 
     def __getitem__(self, neighbour: int) -> LinkMeter:
-        line = self._lines[neighbour]
-        line.catch_up(self._peer.instant_ns)
-        return line.meter
+        link = self._links[neighbour]
+        link.catch_up(self._peer.instant_ns)
+        return link.meter
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._links)
+
+    def __len__(self) -> int:
+        return len(self._links)
 
 
-class WholeMessages:
-    """Carries whole messages.  `at(time_ns, action, *arguments)` plans an event, `now_ns` tells the time."""
+class Transport(Generic[AnyMember]):
+    """Carries whole messages.  `at(time_ns, action, *arguments)` plans an event, `now_ns` tells the time.
+
+    `sent` and `received` are the counts of each peer's links, by neighbour; those of a link that was dropped stay.
+    """
 
     def __init__(
-        self, fleet: Fleet, members: list[Member], at: At, now_ns: Callable[[], int], deliver: Callable[[Member, Message], None]
+        self,
+        fleet: Fleet,
+        members: list[AnyMember],
+        at: At,
+        now_ns: Callable[[], int],
+        deliver: Callable[[AnyMember, Message], None],
     ) -> None:
         self._at = at
         self._deliver = deliver
-        self.lines: dict[tuple[int, int], Line] = {}
-        shared = fleet.plan.shared()
-        sharing = Sharing(shared, at, now_ns, self._arrive)
-        for source, target in [*shared.routes, *(pair for pair in fleet.plan.links if pair not in shared.routes)]:
-            ends = members[source], members[target]
-            link, meter = fleet.plan.link(source, target), members[source].peer.meters[target]
-            sharer = (source, target) in shared.routes
-            self.lines[source, target] = SharedLine(*ends, link, meter, sharing) if sharer else Line(*ends, link, meter)
-        for (source, target), line in self.lines.items():
-            line.back = self.lines[target, source]
-        self._from = {
-            member.peer.id: {target: self.lines[member.peer.id, target] for target in member.peer.neighbours}
-            for member in members
-        }
-        for member in members:
-            member.peer.meters = _SettledMeters(member.peer, self._from[member.peer.id])
+        self._members = members
+        self._plan = fleet.plan
+        self._segments = Segments(fleet.plan.shared(), at, now_ns, self._arrive)
+        self.links: dict[tuple[int, int], PeerLink] = {}
+        self._from: list[dict[int, PeerLink]] = [{} for _ in members]
+        self.sent: list[dict[int, LinkCount]] = [{} for _ in members]
+        self.received: list[dict[int, LinkCount]] = [{} for _ in members]
+        for one, other in sorted(fleet.plan.links):
+            if one < other:
+                self.add(one, other)
+        for member, links in zip(members, self._from, strict=True):
+            member.peer.meters = SettledMeters(member.peer, links)
 
-    def send(self, member: Member, effect: Send, now_ns: int) -> None:
+    def add(self, one: int, other: int) -> None:
+        """Join two peers by links in both directions, as the network's plan has them, of which nothing is known yet."""
+        there, back = self._lay(one, other), self._lay(other, one)
+        there.back, back.back = back, there
+
+    def drop(self, one: int, other: int) -> None:
+        """Part two peers; what was under way between them dies when it would have arrived."""
+        for source, target in ((one, other), (other, one)):
+            if (link := self._from[source].pop(target, None)) is not None:
+                link.stop()
+                link.endpoint.lose(target)
+
+    def send(self, member: AnyMember, effect: Send, now_ns: int) -> None:
         """Carry a message to each of its targets."""
-        peer, parcel, lines, arrive = member.peer, effect.parcel, self._from[member.peer.id], self._arrive
+        peer, parcel, links, arrive = member.peer, effect.parcel, self._from[member.peer.id], self._arrive
         horizon_ns = peer.horizon_ns
         for target in effect.targets:
             if target in peer.mixing:
-                line = lines[target]
-                facts = line.send(parcel, now_ns, horizon_ns)
-                if facts is not None:
-                    self._at(facts[0], arrive, line, parcel, facts)
+                link = links[target]
+                delivery = link.send(parcel, now_ns, horizon_ns)
+                if delivery is not None:
+                    self._at(delivery.due_ns, arrive, link, parcel, delivery)
 
-    def _arrive(self, line: Line, parcel: Parcel, facts: Facts) -> None:
-        target, source = line.target, line.source
-        if not (target.alive and source.alive):
+    def post(self, member: AnyMember, target: int, parcel: Parcel, now_ns: int) -> None:
+        """Carry a message to a peer that need be no neighbour (yet): the links of all that ever are stand from the start."""
+        link = self._from[member.peer.id].get(target)
+        if link is not None:
+            delivery = link.send(parcel, now_ns, member.peer.horizon_ns)
+            if delivery is not None:
+                self._at(delivery.due_ns, self._arrive, link, parcel, delivery)
+
+    def catch_up(self, now_ns: int) -> None:
+        """Let everybody know all that they would know by now: for a record, whose figures are those of its instant."""
+        for links in self._from:
+            for link in links.values():
+                link.catch_up(now_ns)
+
+    def _lay(self, source: int, target: int) -> PeerLink:
+        endpoint, link = self._members[source].endpoint, self._plan.link(source, target)
+        endpoint.add(target)
+        counts = self.sent[source].setdefault(target, LinkCount()), self.received[target].setdefault(source, LinkCount())
+        laid: PeerLink
+        if (source, target) in self._segments.flows:
+            laid = SharedLink(endpoint, target, link, *counts, self._segments)
+        else:
+            laid = PrivateLink(endpoint, target, Sender(link), *counts)
+        self.links[source, target] = self._from[source][target] = laid
+        return laid
+
+    def _arrive(self, link: PeerLink, parcel: Parcel, delivery: Delivery) -> None:
+        if not link.open:
             return
-        now_ns, _, finish_ns, spread_bytes, spread_ns = facts
-        received = line.received
-        received.delays_ns.append(now_ns - finish_ns)
-        received.spread_bytes += spread_bytes
-        received.spread_ns += spread_ns
-        line.answer(facts)
-        self._deliver(target, Message(source.peer.id, parcel.step, parcel.payload, parcel.scalars, now_ns))
-
-    def lose(self, survivor: Member, dead: int) -> None:
-        """A neighbour is gone; what was under way dies with it when it would have arrived."""
-        self._from[survivor.peer.id].pop(dead, None)
-        for pair in ((survivor.peer.id, dead), (dead, survivor.peer.id)):
-            self.lines[pair].stop()
-
-    def sent(self, member: Member) -> dict[int, LinkCount]:
-        """The counts of a peer's outgoing links, by neighbour."""
-        return {target: line.sent for target, line in self._from[member.peer.id].items()}
-
-    def received(self, member: Member) -> dict[int, LinkCount]:
-        """The counts of a peer's incoming links, by neighbour."""
-        return {target: self.lines[target, member.peer.id].received for target in self._from[member.peer.id]}
+        link.arrived(delivery)
+        message = Message(link.source, parcel.step, parcel.payload, parcel.scalars, delivery.due_ns)
+        self._deliver(self._members[link.target], message)
 
 
 def new_endpoint(peer: Peer) -> Endpoint:
-    """A peer's end of its links, whose meters the peer reads."""
-    endpoint = Endpoint(peer.id, peer.mixing, message_limit_bytes(peer.size))
-    peer.meters = endpoint.meters
-    return endpoint
+    """A peer's end of its links, of which it has none yet."""
+    return Endpoint(peer.id, (), message_limit_bytes(peer.spaces))

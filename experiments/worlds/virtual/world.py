@@ -18,58 +18,29 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.config.events import Event, KillEvent
+from grapevine.experiments.config.events import Event, JoinEvent, KillEvent
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.scenario import in_order
-from grapevine.experiments.tasks.share import Costs, Share
+from grapevine.experiments.tasks.share import Costs
+from grapevine.experiments.worlds.boards import boards, put_up
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_generator, make_peer
+from grapevine.experiments.worlds.peer_report import FINAL, Reporter, make_peer
 from grapevine.experiments.worlds.scoring import score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.gradients import Gradients
-from grapevine.experiments.worlds.virtual.transport import WholeMessages, new_endpoint
+from grapevine.experiments.worlds.virtual.member import Member
+from grapevine.experiments.worlds.virtual.transport import Transport
+from grapevine.experiments.worlds.virtual.turnover import Turnover
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
-from grapevine.peer.effects import Receive, Send, Sleep, Work
-from grapevine.peer.peer import Peer
+from grapevine.peer.effects import Leave, Receive, Send, SendAt, Sleep, Work
+from grapevine.peer.membership import Away, Enter, Errand
 
 NEVER_NS = 2**62
 REFRESH_S = 0.25
 _COMPUTING = ("scipy.linalg.blas",)  # which peer.aggregators loads at its first use: too late to be told its threads
 _EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
-
-
-class Member:
-    """One peer with its coroutine."""
-
-    __slots__ = (
-        "alive",
-        "device",
-        "ended",
-        "endpoint",
-        "missing",
-        "peer",
-        "receives",
-        "reporter",
-        "share",
-        "strategy",
-        "waiting",
-    )
-
-    def __init__(self, fleet: Fleet, peer: Peer, costs: Costs) -> None:
-        self.peer = peer
-        self.endpoint = new_endpoint(peer)
-        self.share = peer.data = Share(fleet.problem, peer.id, batch_generator(fleet.experiment.seed, peer.id), costs)
-        self.device = fleet.devices[peer.id]
-        self.strategy = fleet.experiment.strategy.run(peer)
-        self.reporter: Reporter | None = None
-        self.waiting = 0  # the number of the Receive that waits; 0 = none
-        self.missing = 0  # how many messages it still waits for
-        self.receives = 0
-        self.alive = True
-        self.ended = False
 
 
 class VirtualWorld:
@@ -85,9 +56,14 @@ class VirtualWorld:
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
         costs = Costs(fleet.problem)
         self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs) for peer in range(peers)]
-        self.carriage = WholeMessages(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
+        self.transport = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
+        wrappers = enumerate(fleet.experiment.wrappers)
+        found = boards(wrappers, peers, fleet.all_spaces, lambda place, size_bytes: np.zeros(size_bytes, np.uint8))
         for member in self.members:
-            member.reporter = Reporter(member.peer, self.carriage.sent(member), self.carriage.received(member))
+            put_up(member.peer, found)
+            member.reporter = Reporter(
+                member.peer, self.transport.sent[member.peer.id], self.transport.received[member.peer.id]
+            )
         self._stop_ns = fleet.stop_ns
         self._every_ns = fleet.every_ns
         self._next_record_ns = 0
@@ -101,7 +77,10 @@ class VirtualWorld:
         self._records = 0
         self._gradients = Gradients(fleet.problem, lambda: self.weights)
         self._losses = losses
-        self._script = deque(in_order(fleet.experiment.events))  # what is left of it
+        self._script = deque(fleet.script)  # what is left of it
+        self.turnover: Turnover | None = None
+        if fleet.membership is not None:
+            self.turnover = Turnover(self, fleet.membership, self._at, self._resume, self._rouse)
         self._next_instant_ns = 0  # of the next record, or of what the script does next
         self._refreshed_s = 0.0
 
@@ -217,7 +196,7 @@ class VirtualWorld:
             answer = raised = None
             kind = type(effect)
             if kind is Send:
-                self.carriage.send(member, effect, self.now_ns)
+                self.transport.send(member, effect, self.now_ns)
             elif kind is Work:
                 raised = self._begin(member, effect)
                 if raised is None:
@@ -232,9 +211,24 @@ class VirtualWorld:
             elif kind is Sleep:
                 self._at(max(effect.until_ns, self.now_ns), self._resume, member, None)
                 return
+            elif kind is SendAt:
+                self._at(max(effect.leaves_ns, self.now_ns), self._send, member, effect.send)
+            elif self.turnover is not None and kind in (Away, Enter, Leave):
+                if not self.turnover.carry_out(member, effect):
+                    return
             else:
                 self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
                 return
+
+    def _send(self, member: Member, send: Send) -> None:
+        """A message leaves that was held back, unless its peer has died meanwhile."""
+        if member.alive:
+            self.transport.send(member, send, self.now_ns)
+
+    def _rouse(self, member: Member) -> None:
+        """Let a strategy that waits for messages look at what has changed."""
+        if member.waiting:
+            self._at(self.now_ns, self._wake, member, member.waiting)
 
     def _wake(self, member: Member, number: int) -> None:
         """End a wait for messages, unless it has ended already."""
@@ -278,7 +272,14 @@ class VirtualWorld:
 
     def _deliver(self, member: Member, message: Any) -> None:
         """A message has arrived; a strategy that waits for the last of several is woken by that one only."""
-        member.peer.deliver(message)
+        if self.turnover is not None:
+            if isinstance(message.payload, Errand):
+                if not self.turnover.errand(member, message, message.payload):
+                    return
+            elif not member.away:
+                member.peer.deliver(message)
+        else:
+            member.peer.deliver(message)
         if member.waiting:
             member.missing -= 1
             if member.missing <= 0:
@@ -307,11 +308,13 @@ class VirtualWorld:
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.lose(identity, why, asked)
         self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
-        for neighbour in list(dead.peer.mixing):
+        for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
             member = self.members[neighbour]
-            self.carriage.lose(member, identity)
+            self.transport.drop(neighbour, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
+        if self.turnover is not None:
+            self.turnover.died(identity)
 
     def _plan_instant(self) -> None:
         """When next something happens that is not in the heap: a record, or the script."""
@@ -341,13 +344,19 @@ class VirtualWorld:
         self.collector.event("script", text=event.describe())
         if isinstance(event, KillEvent):
             self._die(event.peer, "killed by the script", asked=True)
+        elif self.turnover is not None:
+            self.turnover.script(event)
 
     def _sets_free(self) -> bool:
-        """Whether all wait for each other, and the script ends a peer that somebody waits for."""
-        waiting = any(member.alive and not member.ended for member in self.members)
+        """Whether all wait for each other, and the script ends a peer that somebody waits for; or all have left, and one will
+        join."""
+        if self.turnover is not None and self.turnover.empty and self._next_instant_ns < NEVER_NS:
+            return any(isinstance(event, JoinEvent) for event in self._script)
+        waiting = any(member.alive and not member.ended and not member.away for member in self.members)
         return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
+        self.transport.catch_up(self.now_ns)
         task = None
         for member in self.members:
             if member.alive:
@@ -357,11 +366,13 @@ class VirtualWorld:
             self.collector.scored(score(self.fleet.problem, self.weights[task.peers], task))
 
     def _natural_end(self) -> str:
-        waiting = [member.peer.id for member in self.members if member.alive and not member.ended]
+        waiting = [member.peer.id for member in self.members if member.alive and not member.ended and not member.away]
         if waiting:
             self.completed = False
             return f"deadlock: peers {waiting[:10]} wait for messages that nobody sends"
         if not any(member.alive for member in self.members):
             self.completed = False
             return "every peer was lost"
+        if self.turnover is not None and self.turnover.empty:
+            return "every peer has left"
         return f"{self.fleet.experiment.stop.steps} steps done"

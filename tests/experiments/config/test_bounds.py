@@ -14,7 +14,7 @@ from msgspec import inspect
 from grapevine.experiments.config import bounds
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.experiment import PLAIN_TABLES, Experiment
-from grapevine.experiments.config.menus import EVENTS, MENUS
+from grapevine.experiments.config.menus import LISTS, MENUS
 from grapevine.experiments.fleet import build
 
 WHOLE = [0, 1, -1, 2, 10**5, 10**9, 10**12, 10**30, -(10**30)]
@@ -55,7 +55,7 @@ def _values(info: inspect.Type, extra: dict[str, Any]) -> Iterator[Any]:
 
 def _cases() -> Iterator[Any]:
     seen: set[tuple[str, type, str]] = set()
-    for menu in [*MENUS.values(), EVENTS]:
+    for menu in [*MENUS.values(), *LISTS.values()]:
         for name, part in menu.members.items():
             fields = msgspec.structs.fields(part)
             needed = [field.name for field in fields if field.required]
@@ -79,6 +79,8 @@ def _document(table_key: str, table: dict[str, Any]) -> dict[str, Any]:
     document = {**BASE, "devices": {"name": "uniform", "speed": "2000 samples/s"}}
     if table_key == "event":
         return {**document, "network": {"name": "uniform", "rate": "20 Mbit/s"}, "events": [table], "stop": {"time": "100 s"}}
+    if table_key == "wrapper":
+        return {**document, "wrappers": [table]}
     if table_key not in ("task", "partition"):
         document["task"] = {"name": "quadratic"}
     return {**document, table_key: table}
@@ -104,7 +106,7 @@ def test_a_number_is_taken_or_refused_in_a_sentence(
         if refusal is None:
             taken += 1
             continue
-        assert re.split(r"[.\[]", refusal.key)[0] in (*MENUS, *PLAIN_TABLES, "peers", "events"), str(refusal)
+        assert re.split(r"[.\[]", refusal.key)[0] in (*MENUS, *PLAIN_TABLES, "peers", *LISTS), str(refusal)
         assert len(str(refusal)) > len(refusal.key) + 10
     assert taken < len(values), f"{field} takes whatever it is given"
 

@@ -166,7 +166,8 @@ def test_awkward_values_survive_the_trip() -> None:
 
 def test_what_came_from_python_is_named_and_cannot_be_read_again() -> None:
     task = Module(factory=dict, train=(np.zeros((2, 3)), np.zeros(2)), test=(np.zeros((2, 3)), np.zeros(2)))
-    text = Experiment(topology=nx.petersen_graph(), strategy=Mine(pace=0.25), task=task).to_toml()
+    mine = type("Mine", (Mine,), {}, frozen=True)(pace=0.25)  # a class that no name leads to
+    text = Experiment(topology=nx.petersen_graph(), strategy=mine, task=task).to_toml()
     assert text.startswith("# This file cannot be read again: topology, task, strategy came from Python.")
     assert "networkx.classes.graph.Graph" in text
     assert "test_experiment.Mine" in text
@@ -228,8 +229,9 @@ def test_set_leaves_what_came_from_python() -> None:
     assert experiment.set("seed", "5").strategy == Mine(pace=0.1)
     assert experiment.set("seed", "5").topology is experiment.topology
     assert experiment.set("strategy.name", "solo").set("topology.name", "complete").topology == Complete()
-    with pytest.raises(ConfigError, match=r"strategy.pace.*replace\(strategy=...\)"):
-        experiment.set("strategy.pace", "0.5")
+    assert experiment.set("strategy.pace", "0.5").strategy == Mine(pace=0.5)
+    with pytest.raises(ConfigError, match=r"topology.mixing.*replace\(topology=...\)"):
+        experiment.set("topology.mixing", "lazy")
 
 
 def test_settings_are_checked_together_whatever_their_order() -> None:
@@ -270,6 +272,14 @@ WRONG: list[tuple[str, str, str, str]] = [
         "no such field; ring has: mixing",
         "degree belongs to random-regular",
     ),
+    ('[optimizer]\nname = "sgd"\nlr = 1', "optimizer.lr", "no such field; sgd has: momentum", "did you mean learning_rate?"),
+    (
+        '[network]\nname = "uniform"\nloss = "1 %"',
+        "network.loss",
+        '"1 %" will not do',
+        "is written without a sign: 0.01",
+    ),
+    ('[network]\nname = "uniform"\nloss = "0.1"', "network.loss", '"0.1" will not do', "without quotation marks: 0.1"),
     ('[strategy]\nname = "ako"\nlearning_rate = 1', "strategy.learning_rate", "no such field", "belongs to [optimizer]"),
     ('[codec]\nname = "int8"\nbits = 4', "codec.bits", "no such field", "int8 has none"),
     ("[stop]\nstep = 5", "stop.step", "no such field; stop has: time, steps, accuracy", "did you mean steps?"),
@@ -437,6 +447,8 @@ def test_errors_of_the_rooms_become_one_sentence_with_the_key() -> None:
 def test_the_nearest_name_and_values_in_messages() -> None:
     assert nearest("D_PSGD", ["ako", "d-psgd"]) == "d-psgd"
     assert nearest("", ["ako"]) is None
+    assert nearest("wd", ["learning_rate", "weight_decay"]) == "weight_decay"
+    assert nearest("fr", ["fill_rate", "free_room"]) is None
     assert nearest("zzz", ["ako"]) is None
     assert show_value(["a", True, 1.5, {"b": [1]}]) == '["a", true, 1.5, {b = [1]}]'
     assert len(show_value("x" * 999)) == 120
@@ -446,7 +458,7 @@ def test_the_nearest_name_and_values_in_messages() -> None:
 def test_reading_is_quick_to_import() -> None:
     """What is heavy must not be imported before a command needs it."""
     heavy = "torch pandas sklearn scipy plotly pyarrow zmq matplotlib"
-    code = f"import sys, experiments.config.experiment; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    code = f"import sys, grapevine.experiments.config.experiment; print([m for m in '{heavy}'.split() if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -11,7 +11,7 @@ import pytest
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.experiment import PLAIN_TABLES, Experiment
 from grapevine.experiments.config.fields import expectation
-from grapevine.experiments.config.menus import EVENTS, MENUS, field_docs, name_of, options, summary
+from grapevine.experiments.config.menus import LISTS, MENUS, field_docs, name_of, options, summary
 from grapevine.netem.units import Duration
 from grapevine.peer.strategies import Ako, Strategy
 
@@ -29,7 +29,8 @@ CONTRACT = {
     "devices": ["host", "uniform", "mixed"],
     "tasks": ["digits", "quadratic"],
     "partitions": ["iid", "dirichlet", "shards"],
-    "codecs": ["float32", "float16", "int8"],
+    "codecs": ["float32", "float16", "int8", "qsgd"],
+    "wrappers": ["drop", "delay", "scale"],
     "aggregators": ["mean"],
     "optimizers": ["sgd", "adam"],
 }
@@ -68,7 +69,7 @@ def test_the_names_of_the_contract_are_listed(menu: str, capsys: pytest.CaptureF
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", text)
 
 
-@pytest.mark.parametrize("menu", [*MENUS.values(), EVENTS], ids=lambda menu: menu.plural)
+@pytest.mark.parametrize("menu", [*MENUS.values(), *LISTS.values()], ids=lambda menu: menu.plural)
 def test_every_part_and_every_field_is_listed_with_its_words(menu, capsys: pytest.CaptureFixture[str]) -> None:
     text = listed(capsys, menu.plural)
     for name, part in menu.members.items():
@@ -77,11 +78,13 @@ def test_every_part_and_every_field_is_listed_with_its_words(menu, capsys: pytes
             default = {None: " (needed)", "": ""}.get(option.default, f" = {option.default}")
             assert option.name + default in text
             assert option.meaning.rstrip(".") in text
-    if menu is not EVENTS:
+    if menu.plural not in LISTS:
         assert listed(capsys, menu.key) == text
 
 
-@pytest.mark.parametrize("part", [part for menu in [*MENUS.values(), EVENTS] for part in menu.members.values()], ids=name_of)
+@pytest.mark.parametrize(
+    "part", [part for menu in [*MENUS.values(), *LISTS.values()] for part in menu.members.values()], ids=name_of
+)
 def test_every_part_and_every_field_has_words(part: type[msgspec.Struct]) -> None:
     assert summary(part)
     assert "\n" not in summary(part)
@@ -94,13 +97,13 @@ def test_all_menus_and_the_plain_keys_are_listed_together(capsys: pytest.Capture
     text = listed(capsys)
     for menu in MENUS.values():
         assert f"{menu.plural} ([{menu.key}] in the file)" in text
-    assert "events ([[events]] in the file)" in text
+    assert all(f"{key} ([[{key}]] in the file)" in text for key in LISTS)
     for key in ("name", "seed", "peers", *(f"[{table}]" for table in PLAIN_TABLES)):
         assert key in listed(capsys, "experiment")
         assert key in text
     for table in PLAIN_TABLES.values():
         assert all(option.meaning in text or option.meaning.rstrip(".") in text for option in options(table))
-    assert {*MENUS, *PLAIN_TABLES, "name", "seed", "peers", "events"} == set(Experiment.__struct_fields__)
+    assert {*MENUS, *PLAIN_TABLES, "name", "seed", "peers", *LISTS} == set(Experiment.__struct_fields__)
 
 
 def test_a_menu_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The probe: what it sends, what it asks for, and what it tells; the fleets run in virtual time, where links are exact."""
+"""The probe: its messages, its asked rates, its rows and its page; the fleets run in virtual time, where links are exact."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ delay = "20 ms"
 
 
 def rows_of(text: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the probe finds where nothing is late: every run of it in virtual time."""
+    """Return the probe's rows with every run in virtual time, where no message is late."""
     measure = probe._measure
     monkeypatch.setattr(probe, "_measure", lambda fleet, strategy, real=True: measure(fleet, strategy, real=False))
     return probe.probe(Experiment.parse(text))
@@ -61,7 +61,7 @@ bottlenecks = [{rate = "5 Mbit/s", here = [0, 1]}]
 
 
 @pytest.mark.slow
-def test_alone_is_alone_behind_uplinks_downlinks_and_cables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_is_measured_alone_behind_uplinks_downlinks_and_cables(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in rows_of(SHARED, monkeypatch):
         crosses = (row["source"] in (0, 1)) != (row["target"] in (0, 1))
         assert row["rate_asked_bytes_per_s"] == pytest.approx(0.625e6 if crosses else 1e6)
@@ -80,21 +80,21 @@ def test_a_turn_has_no_peer_and_no_cable_twice() -> None:
             assert len(set(turn) & set(cable.links)) <= 1
 
 
-def test_of_many_links_some_are_measured_alone_and_the_verdict_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_links_some_are_measured_alone_and_the_verdict_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "ALONE_AT_MOST_S", 10.0)
     rows = rows_of(SHARED, monkeypatch)
     measured = [row for row in rows if math.isfinite(row["rate_got_bytes_per_s"])]
     assert 5 <= len(measured) < len(rows) == 30
     assert all(math.isfinite(row["delay_got_s"]) == math.isfinite(row["rate_got_bytes_per_s"]) for row in rows)
     assert all(math.isfinite(row["share_got_bytes_per_s"]) for row in rows)
-    assert f"{len(measured)} of the 30 links had a turn alone" in verdict(rows)
+    assert f"{len(measured)} of the 30 links, evenly chosen, were measured alone" in verdict(rows)
 
 
-def test_where_nothing_is_shared_nothing_is_told_of_sharing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_shared_segments_the_shares_are_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(math.isnan(row["share_asked_bytes_per_s"]) for row in rows_of(RING, monkeypatch))
 
 
-def test_jitter_loss_and_tcp_are_held_against_their_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jitter_loss_and_tcp_are_compared_with_their_model(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(RING + 'jitter = "4 ms"\nloss = 0.001\ntcp = "cubic"\n', monkeypatch)
     for row in rows:
         assert row["jitter_asked_s"] == 0.004
@@ -128,7 +128,7 @@ def test_messages_go_one_by_one_and_the_run_outlasts_the_last(monkeypatch: pytes
 
 
 def row(**more: float) -> dict[str, Any]:
-    """A link that is as it should be, but for `more`."""
+    """Return a row without errors, except for `more`."""
     names = (
         "rate_model_bytes_per_s", "rate_got_bytes_per_s", "share_asked_bytes_per_s", "share_got_bytes_per_s",
         "transfer_model_s", "transfer_got_s", "delay_model_s", "delay_got_s", "delay_model_p05_s", "delay_got_p05_s",
@@ -141,7 +141,7 @@ def row(**more: float) -> dict[str, Any]:
 def test_the_verdict_names_the_worst_and_the_cure() -> None:
     assert verdict([row(), row(rate_error=-0.031)]).startswith("At worst off by: rate 3.1 %.")
     assert "dilation" not in verdict([row(delay_late_p99_s=0.004)])
-    assert "came up to 14.00 ms late. This machine is too slow or too busy: raise world.dilation" in verdict(
+    assert "was up to 14.00 ms late. This machine is too slow or too busy: raise world.dilation" in verdict(
         [row(delay_late_p99_s=0.014)]
     )
 

@@ -1,4 +1,4 @@
-"""The report: one page, complete in itself, that shows what there is and says what there is not."""
+"""The report: one self-contained page that shows the data of a run and states what is missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECTIONS = [*CURVES, "Link rates", "Link delays"]
 
 
 class Page(HTMLParser):
-    """What a browser would see: the visible text, the titles of the sections, the figures, and everything fetched."""
+    """The content of a page in a browser: the visible text, the titles of the sections, the figures, and everything fetched."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -88,13 +88,13 @@ def test_every_section_is_there_with_its_picture(page: Page) -> None:
     assert page.tags.count("h1") == 1
 
 
-def test_a_stranger_reads_what_happened(page: Page) -> None:
+def test_the_page_states_what_happened(page: Page) -> None:
     for said in (
         "4 peers, one process each, trained on digits with the strategy d-psgd",
         "The run is complete: 3 s are over.",
         "3 s of emulated time (3.5 s on the wall clock)",
         "75.0 % of the test set",
-        "Peer 3 was lost on the way",
+        "Peer 3 was lost during the run",
         "its process was killed",
         "metropolis",
         "2.4.6",
@@ -111,7 +111,7 @@ def test_every_peer_is_thin_and_the_mean_is_thick(page: Page) -> None:
     assert (thick["x"], thick["y"]) == ([1, 2, 3], [0.25, 0.5, 0.75])
 
 
-def test_a_mean_nobody_recorded_is_taken_over_the_peers(page: Page) -> None:
+def test_a_mean_that_was_not_recorded_is_taken_over_the_peers(page: Page) -> None:
     (mean,) = [line for line in page.figure("training loss")["data"] if line["line"]["width"] > 2]
     assert mean["y"] == pytest.approx([2.015, 1.015, 2 / 3 + 0.015], rel=1e-4)
 
@@ -140,7 +140,7 @@ def test_links_are_drawn_with_what_they_carried(page: Page) -> None:
     assert {"Tokyo", "Sao Paulo"} <= {part.get("name") for part in graph["data"]}
 
 
-def test_asked_and_measured_lie_beside_the_diagonal(page: Page) -> None:
+def test_dots_of_measured_against_asked_values_are_close_to_the_diagonal(page: Page) -> None:
     rates, delays = page.figure("measured rate (Mbit/s)"), page.figure("measured one-way delay (ms)")
     assert rates["layout"]["xaxis"]["type"] == rates["layout"]["yaxis"]["type"] == "log"
     diagonal, dots = rates["data"]
@@ -149,10 +149,10 @@ def test_asked_and_measured_lie_beside_the_diagonal(page: Page) -> None:
     assert (set(delays["data"][1]["x"]), set(delays["data"][1]["y"])) == ({40}, {40.1})
 
 
-def test_unshaped_links_are_told_in_words(tmp_path: Path) -> None:
+def test_unshaped_links_are_described_in_a_sentence(tmp_path: Path) -> None:
     record_run(tmp_path, rate=math.inf)
     page = Page(tmp_path / "report.html")
-    assert "8 directed links had no rate asked for (unshaped): they were measured at 392 Mbit/s (median)." in page.text
+    assert "8 directed links had no rate limit (unshaped); measured: 392 Mbit/s (median)." in page.text
     assert not any("measured rate" in text for text in _texts(page.figures))
 
 
@@ -187,7 +187,7 @@ def test_the_two_worlds_of_one_experiment_share_a_colour(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("peers", [100])
-def test_of_very_many_peers_some_are_drawn_and_that_is_told(tmp_path: Path, peers: int) -> None:
+def test_of_very_many_peers_some_are_drawn_and_the_page_says_so(tmp_path: Path, peers: int) -> None:
     record_run(tmp_path, peers=peers)
     page = Page(tmp_path / "report.html")
     lines = [line for line in page.figure("test loss")["data"] if line["name"].startswith("peer ")]
@@ -225,7 +225,7 @@ def test_of_a_crowd_in_regions_the_regions_are_drawn(tmp_path: Path) -> None:
     assert "1.806 MB over 4 directed links" in told
 
 
-def test_of_very_many_links_those_furthest_off_are_drawn(tmp_path: Path) -> None:
+def test_of_very_many_links_those_with_the_largest_errors_are_drawn(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, TOML.format(name="x", peers=80, strategy="solo"), MANIFEST, write_report)
     for source in range(80):
         for target in range(80):
@@ -250,10 +250,10 @@ def test_a_last_interval_cut_short_puts_no_hook_on_a_mean_over_intervals(tmp_pat
     page = Page(tmp_path / "page.html")
     for title in ("training loss", "staleness (steps)"):
         assert page.figure(title)["data"][0]["y"] == [4, 3, 2]
-    assert page.figure("test loss")["data"][0]["y"] == [4, 3, 2, 9]  # of an instant, so it is as true as any other
+    assert page.figure("test loss")["data"][0]["y"] == [4, 3, 2, 9]  # a value of one instant, not of an interval
 
 
-def test_the_runs_of_a_sweep_are_called_by_what_differs(tmp_path: Path) -> None:
+def test_the_runs_of_a_sweep_are_named_by_the_settings_that_differ(tmp_path: Path) -> None:
     folders = [tmp_path / f"peers={peers},strategy.name={name}" for peers in (4, 5) for name in ("ako", "solo")]
     for folder, (peers, name) in zip(folders, [(4, "ako"), (4, "solo"), (5, "ako"), (5, "solo")], strict=True):
         record_run(folder, peers=peers, strategy=name)
@@ -275,17 +275,17 @@ def test_a_run_that_ended_before_anything_was_measured(tmp_path: Path) -> None:
     assert "None" not in page.text.replace("None.", "")
 
 
-def test_a_run_still_going_can_be_looked_at(tmp_path: Path) -> None:
+def test_an_unfinished_run_has_a_report(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, TOML.format(name="x", peers=2, strategy="solo"), MANIFEST, write_report)
     recorder.metric(1.0, 0, 1, "train_loss", 0.5)
     recorder.metric(1.0, 1, 1, "train_loss", math.nan)
-    recorder.metric(1.0, -1, 1, "consensus_distance", 0.0)  # no place on a logarithmic axis
+    recorder.metric(1.0, -1, 1, "consensus_distance", 0.0)  # 0 cannot be drawn on a logarithmic axis
     recorder.link(1.0, 0, 1, 0, 0, 1e6, math.nan, 0.0, math.nan, math.nan)
     recorder.flush()
     write_report([tmp_path], tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     assert "had not ended when this page was written" in page.text
-    assert page.figure("training loss")["data"][0]["mode"] == "lines+markers"  # a single point is seen
+    assert page.figure("training loss")["data"][0]["mode"] == "lines+markers"  # a single point is visible
     assert "No rate was measured." in page.text
 
 
@@ -336,7 +336,7 @@ def test_a_summary_that_lacks_something_is_an_error_with_a_cure(tmp_path: Path) 
 
 
 def test_a_page_that_cannot_be_written_is_an_error_with_a_cure(run: Path) -> None:
-    with pytest.raises(ValueError, match=r"cannot be written .*give another place"):
+    with pytest.raises(ValueError, match=r"cannot be written .*give another path"):
         write_report([run], run / "summary.json" / "page.html")
 
 
@@ -357,7 +357,7 @@ def test_a_peer_that_stops_early_does_not_bend_the_mean(tmp_path: Path) -> None:
     np.testing.assert_allclose(mean["y"], [2.0, 2.0, 2.0])
 
 
-# -- what was done to the fleet
+# -- events that changed the fleet
 
 
 def _scripted(folder: Path, *marks: tuple[float, str, str]) -> Page:
@@ -368,7 +368,7 @@ def _scripted(folder: Path, *marks: tuple[float, str, str]) -> Page:
     return Page(folder / "report.html")
 
 
-def test_what_was_done_to_the_fleet_is_marked_told_and_listed(tmp_path: Path, page: Page) -> None:
+def test_events_are_marked_in_the_curves_and_listed(tmp_path: Path, page: Page) -> None:
     done = (1.5, "script", "link 0-1 is cut"), (1.5, "script", "peer 2: speed x 0.5"), (2.5, "poke", "all links <are> healed")
     scripted = _scripted(tmp_path, *done)
     layout = scripted.figure("test accuracy")["layout"]
@@ -377,20 +377,20 @@ def test_what_was_done_to_the_fleet_is_marked_told_and_listed(tmp_path: Path, pa
         (1.5, "link 0-1 is cut; peer 2: speed x …"),
         (2.5, "all links &lt;are&gt; healed"),
     ]
-    assert "Dashed, upright: something was done to the fleet" in scripted.text
-    story = "While it ran, 2 events of its script and 1 poke changed the fleet, from 1.5 s (link 0-1 is cut) to 2.5 s"
+    assert "Vertical dashed lines: events that changed the fleet" in scripted.text
+    story = "During the run, 2 events of its file and 1 poke changed the fleet, from 1.5 s (link 0-1 is cut) to 2.5 s"
     assert story in " ".join(scripted.text.split())
     assert scripted.text.count("link 0-1 is cut") == 2  # in the story and among the events
     assert "changed the fleet" not in page.text
     assert page.figure("test accuracy")["layout"]["annotations"] == []
 
 
-def test_many_marks_bear_no_names(tmp_path: Path) -> None:
+def test_many_marks_are_drawn_without_text(tmp_path: Path) -> None:
     layout = _scripted(tmp_path, *((0.1 * at, "script", f"event {at}") for at in range(20))).figure("test loss")["layout"]
     assert (len(layout["shapes"]), layout["annotations"]) == (20, [])
 
 
-def test_of_several_runs_what_was_done_to_all_is_marked(tmp_path: Path) -> None:
+def test_of_several_runs_only_common_events_are_marked(tmp_path: Path) -> None:
     for name, extra in (("a", (1.0, "poke", "only here")), ("b", (2.0, "poke", "only there"))):
         _scripted(tmp_path / name, (1.5, "script", "link 0-1 is cut"), extra)
     write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html")

@@ -1,4 +1,4 @@
-"""Tables on a terminal: numbers stay whole, and what does not fit is left out and counted."""
+"""Tables on a terminal: numbers are never broken; columns that do not fit are left out and counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def printed(width: int, titles: list[str], rows: list[list[str]], words: int = 1
     return out.getvalue().splitlines(), left
 
 
-def test_every_number_stands_whole_below_its_title() -> None:
+def test_every_number_is_unbroken_and_below_its_title() -> None:
     rows = [["5 Mbit/s", "47,713,123", "0.8187"], ["50 Mbit/s", "139,083,456", "0.8233"]]
     lines, left = printed(80, ["rate", "sent\nB", "accuracy"], rows)
     assert left == 0

@@ -1,4 +1,4 @@
-"""The page of a graph: whole, self-contained and true."""
+"""The page of a graph: complete, self-contained and correct."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Page(HTMLParser):
 
 
 def drawn(html: str) -> dict[str, Any]:
-    """The pictures of a page, by the element that they are drawn in; no number in them is nan or infinite."""
+    """Return the pictures of a page by the id of their element; fails if a number in them is nan or infinite."""
     text = html.rpartition("const figures = ")[2].partition(";\n\nfor ")[0]
     return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} in a picture"))
 
 
-def test_a_page_is_whole_self_contained_and_the_same_again() -> None:
+def test_a_page_is_complete_self_contained_and_reproducible() -> None:
     html = topology_page("ring of <16>", topology.build("ring", 16))
     page = Page(html)
     assert page.open == []
@@ -54,7 +54,7 @@ def test_a_page_is_whole_self_contained_and_the_same_again() -> None:
     assert "ring of <16>" in page.text
     assert re.search(r"SLEM\s*0.9493", page.text)
     assert "16 peers, 16 links" in page.text
-    assert "thousandfold in 133 rounds" in page.text
+    assert "to a thousandth in 133 rounds" in page.text
     assert html == topology_page("ring of <16>", topology.build("ring", 16))
 
 
@@ -93,7 +93,7 @@ def test_simulated_disagreement_stays_below_the_prediction_and_ends_parallel(nam
         assert spread[60] / spread[59] == pytest.approx(figures.slem, rel=0.02)
 
 
-def test_what_cannot_be_mixed_has_no_page() -> None:
+def test_an_invalid_mixing_rule_or_graph_is_refused() -> None:
     with pytest.raises(ValueError, match="no rule 'fast'"):
         topology_page("any", nx.cycle_graph(4), "fast")
     with pytest.raises(ValueError, match="directed"):
@@ -113,7 +113,7 @@ def test_a_schedule_plays_through_its_rounds() -> None:
     assert page.open == []
     assert page.loads == []
     assert "one peer <16>" in page.text
-    assert "its rounds repeat after 4, and all agree exactly after 4" in page.text
+    assert "its rounds repeat after 4, and all peers agree exactly after 4" in page.text
     frames = drawn(html)["figure0"]["frames"]
     assert [frame["name"] for frame in frames] == ["0", "1", "2", "3"]
     assert all(frame["data"][1]["marker"]["symbol"] == "triangle-up" for frame in frames)  # since links go one way

@@ -1,4 +1,4 @@
-"""Fair shares: what a link may rightly be measured at, and a report that does not accuse links that share a line."""
+"""Fair shares: the range of a link's correct rates, and a report without errors for links that share a segment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def link(source: int, target: int, asked: float = 10.0, messages: int = 1) -> Li
     return LinkFigures(source, target, 100 * messages, messages, asked, math.nan, 0.0, math.nan)
 
 
-def test_a_fair_share_is_an_equal_part_of_the_tightest_line_among_the_links_that_carried_messages() -> None:
+def test_a_fair_share_is_the_least_equal_part_of_a_segment_among_the_links_that_carried_messages() -> None:
     links = [link(0, 1), link(0, 2), link(0, 3, messages=0), link(1, 2), link(3, 2)]
     lines = SharedLines(uplinks=[8.0, None, None, None], downlinks=[None, None, 9.0, None])
     shares = lines.shares(links)
@@ -32,7 +32,7 @@ def test_a_fair_share_is_an_equal_part_of_the_tightest_line_among_the_links_that
     assert cables[0, 1] == Share(10.0, 10.0)
 
 
-def test_what_was_not_asked_has_no_share_and_unlimited_links_have_their_lines() -> None:
+def test_a_link_without_a_known_rate_has_no_share_and_an_unlimited_link_has_its_segments_share() -> None:
     shares = SharedLines(uplinks=[8.0, None]).shares([link(0, 1, math.nan), link(0, 2, math.inf), link(1, 2, math.inf)])
     assert all(map(math.isnan, shares[0, 1]))
     assert shares[0, 2] == Share(4.0, 8.0)
@@ -53,7 +53,7 @@ record = {every = "1 s"}
 """
 
 
-def test_links_of_a_shared_uplink_are_drawn_at_their_share_with_a_bar_up_to_all_of_it(tmp_path: Path) -> None:
+def test_links_of_a_shared_uplink_are_drawn_at_their_share_with_a_bar_up_to_their_rate_alone(tmp_path: Path) -> None:
     run(Experiment.parse(UPLINK), out=tmp_path)
     read = Run.read(Result.read(tmp_path), "uplink", "#2c6fbb")
     assert shares_lines([read])
@@ -67,7 +67,7 @@ def test_links_of_a_shared_uplink_are_drawn_at_their_share_with_a_bar_up_to_all_
     assert "(a fair share) to 8 Mbit/s (alone) asked" in (tmp_path / "report.html").read_text()
 
 
-def test_a_manifest_without_shared_lines_is_one_in_which_nobody_shares_and_a_damaged_one_is_refused() -> None:
+def test_a_manifest_without_shared_lines_has_no_segments_and_a_damaged_one_is_refused() -> None:
     assert SharedLines.read({}) == SharedLines()
     lines = SharedLines([8.0, None], (), (Cable(6.0, ((1, 2),)),))
     assert SharedLines.read({"shared_lines": json.loads('{"uplinks": [8.0, null], "cables": []}')}).uplinks == lines.uplinks

@@ -1,4 +1,4 @@
-"""The run folder: what lies in it at every moment, and that no ending leaves it broken."""
+"""The run folder: its files at every moment, and that it is readable after every end."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_numpy_numbers_nan_and_infinity_are_kept(tmp_path: Path) -> None:
     assert Result.read(tmp_path).columns("metrics.parquet")["value"][0] == 0.5
 
 
-def test_a_flush_keeps_what_was_flushed_before_and_soon_after_costs_nothing(tmp_path: Path) -> None:
+def test_a_flush_keeps_earlier_rows_and_one_soon_after_writes_nothing(tmp_path: Path) -> None:
     recorder = _recorder(tmp_path)
     _row(recorder, 1.0)
     recorder.flush()
@@ -198,7 +198,7 @@ def test_an_earlier_run_is_replaced_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("file", "content"), [("thesis.tex", "years of work"), ("manifest.json", '{"name": "some web page"}')])
 def test_a_folder_with_anything_else_is_refused_untouched(tmp_path: Path, file: str, content: str) -> None:
     (tmp_path / file).write_text(content)
-    with pytest.raises(ValueError, match="no earlier run; give another --out"):
+    with pytest.raises(ValueError, match="does not hold an earlier run; give another --out"):
         _recorder(tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, content)]
 
@@ -217,7 +217,7 @@ def test_the_default_folder_is_named_after_the_experiment() -> None:
     assert folder.name.startswith("four-regions-α-")
 
 
-def test_the_machine_is_told_with_its_versions() -> None:
+def test_the_machine_is_described_with_its_versions() -> None:
     machine = describe_machine()
     assert machine["cores"] >= 1
     assert machine["memory_bytes"] > 0
@@ -250,7 +250,7 @@ def test_a_folder_that_is_moved_is_completed_where_it_lies(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_folder_that_is_removed_leaves_words_and_weights_beside_it(replaced: bool, tmp_path: Path) -> None:
+def test_after_a_removed_folder_the_summary_and_the_weights_are_beside_it(replaced: bool, tmp_path: Path) -> None:
     recorder, asked = _recorder(tmp_path / "run"), []
     recorder.on_failure = lambda: asked.append(True)
     recorder.metric(1.0, 0, 1, "loss", 0.5)
@@ -262,7 +262,7 @@ def test_a_folder_that_is_removed_leaves_words_and_weights_beside_it(replaced: b
     recorder.finish({**unfinished("", "done"), "completed": True}, np.ones((2, 3), np.float32))
     assert recorder.folder.name.startswith("run-saved-")
     result = Result.read(recorder.folder)
-    told = f"{tmp_path / 'run'}: was removed while the run went on; what was still known is in {recorder.folder}"
+    told = f"{tmp_path / 'run'}: was removed while the run went on; the remaining results are in {recorder.folder}"
     assert (result.summary["completed"], result.summary["reason"]) == (False, told)
     assert (len(result.metrics), result.weights.tolist()) == (1, [[1.0] * 3] * 2)
     assert result.experiment_toml == EXPERIMENT
@@ -270,7 +270,7 @@ def test_a_folder_that_is_removed_leaves_words_and_weights_beside_it(replaced: b
     assert (tmp_path / "run").exists() == replaced
 
 
-def test_a_folder_that_cannot_even_be_begun_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_whose_first_files_cannot_be_written_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         if path.name == "summary.json":
             raise OSError(errno.ENOSPC, "full")

@@ -35,12 +35,12 @@ def test_a_run_still_going_has_all_but_its_weights(tmp_path: Path) -> None:
     Recorder(tmp_path, TOML.format(name="x", peers=2, strategy="solo"), MANIFEST)
     result = Result.read(tmp_path)
     assert list(result.links.columns) == list(LINK_COLUMNS)
-    with pytest.raises(ValueError, match=r"did not come to its end \(running\)"):
+    with pytest.raises(ValueError, match=r"did not reach its end \(running\)"):
         _ = result.weights
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_what_is_no_run_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="give a folder written by `grapevine run --out`"):
         Result.read(tmp_path / name)
@@ -70,7 +70,7 @@ def test_a_table_missing_from_a_complete_run_is_named(tmp_path: Path) -> None:
         _ = Result.read(tmp_path).links
 
 
-def test_a_last_event_cut_off_is_passed_over_and_an_earlier_one_is_not(tmp_path: Path) -> None:
+def test_a_last_event_cut_off_is_skipped_and_an_earlier_one_is_refused(tmp_path: Path) -> None:
     record_run(tmp_path)
     events = tmp_path / "events.jsonl"
     whole = events.read_bytes()
@@ -81,7 +81,7 @@ def test_a_last_event_cut_off_is_passed_over_and_an_earlier_one_is_not(tmp_path:
         _ = Result.read(tmp_path).events
 
 
-def test_link_figures_sum_the_traffic_and_take_medians_of_what_is_known() -> None:
+def test_link_figures_sum_the_traffic_and_take_medians_without_nan() -> None:
     rng = np.random.default_rng(0)
     rows = 300
     columns = {name: rng.random(rows) for name in LINK_COLUMNS}

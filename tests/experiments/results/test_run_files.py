@@ -1,4 +1,4 @@
-"""Run folders whose files hold what no run writes: one sentence names the file, and no sweep takes such a run for complete."""
+"""Run folders with invalid content: one sentence names the file, and no sweep counts such a run as complete."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def recast(folder: Path, file: str, column: str, change: Callable[[pa.ChunkedArr
 
 
 def filled(value: Any) -> Callable[[pa.ChunkedArray], Any]:
-    """The last row alone holds the value."""
+    """Write the value into the last row alone."""
     return lambda column: pa.array([*column.to_pylist()[:-1], value])
 
 
@@ -63,7 +63,7 @@ WRONG_SUMMARY: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("keys", WRONG_SUMMARY, ids=str)
-def test_a_summary_that_no_run_writes(keys: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_summary_is_refused(keys: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     experiment = Experiment.read(folder / "experiment.toml")
     changed(folder, "summary.json", peers_lost_unasked=[])
     assert is_complete(folder, experiment)
@@ -88,7 +88,7 @@ WRONG_COLUMNS: list[tuple[str, str, Callable[[pa.ChunkedArray], Any]]] = [
 
 
 @pytest.mark.parametrize(("file", "column", "change"), WRONG_COLUMNS)
-def test_a_table_that_no_run_writes(
+def test_an_invalid_table_is_refused(
     file: str, column: str, change: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recast(folder, file, column, change)
@@ -120,7 +120,7 @@ def test_a_table_that_no_run_writes(
         ("links.parquet", b""),
     ],
 )
-def test_a_file_that_no_run_writes(file: str, content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_file_is_refused(file: str, content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / file).write_bytes(content)
     refused(folder, file, capsys)
     with pytest.raises(ValueError, match=file):
@@ -139,7 +139,7 @@ def test_figures_at_their_bounds_are_drawn(folder: Path) -> None:
 
 
 def refused(folder: Path, file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command says so in one line, with the file and what to do."""
+    """Assert that the command prints one line with the file and the cure."""
     assert main(["report", str(folder)]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1

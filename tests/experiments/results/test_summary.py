@@ -1,4 +1,4 @@
-"""What a run came to: closed forms, and that nothing unknown ever looks known."""
+"""The summary of a run: closed forms, and null for every unknown figure."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_record_without_scores_hides_when_a_level_was_reached_for_the_first_ti
     assert (first["0.5"], first["0.6"], first["0.95"]) == (1.0, None, None)
 
 
-def test_what_was_never_measured_is_null_and_no_zero() -> None:
+def test_a_figure_without_a_measurement_is_null_and_not_zero() -> None:
     summary = _summary(accuracy=(), loss=(), accuracy_of_mean=math.nan, accuracy_history=(), lateness_ms=(), wall_s=0.0,
                        staleness_steps_mean=math.nan, weights=np.empty((0, 0), np.float32))  # fmt: skip
     learnt = ("accuracy_mean", "accuracy_min", "accuracy_max", "accuracy_of_mean", "loss_mean", "consensus_distance")
@@ -103,7 +103,7 @@ def test_what_was_never_measured_is_null_and_no_zero() -> None:
         assert summary[key] is None, key
 
 
-def test_a_lost_peer_counts_no_more() -> None:
+def test_a_lost_peer_is_left_out_of_the_means() -> None:
     weights = np.array([[1, 1], [1, 3], [np.nan, 9]], np.float32)
     summary = _summary(peers_lost=[2], weights=weights, lateness_ms=[0.1])
     assert summary["peers_lost"] == [2]
@@ -113,7 +113,7 @@ def test_a_lost_peer_counts_no_more() -> None:
     assert summary["warnings"] == []  # what is not finite was the lost peer's
 
 
-def test_divergence_is_told_and_never_averaged_away() -> None:
+def test_divergence_of_one_peer_is_a_warning_and_makes_the_mean_loss_null() -> None:
     weights = np.array([[0, 0], [np.inf, 0], [0, 0]], np.float32)
     summary = _summary(weights=weights, loss=[0.1, math.nan, 0.1])
     assert summary["loss_mean"] is None
@@ -164,19 +164,19 @@ def test_the_links_fidelity_is_the_worst_rate_and_the_median_delay() -> None:
         ({"links": [_link(0, (1e6, 1e6), (40, 60))]}, "delays are off by 20.0 ms (median over the links): raise"),
     ],
 )
-def test_what_spoils_the_figures_is_told_with_its_cure(changes: dict[str, Any], said: str) -> None:
+def test_each_warning_has_its_cure(changes: dict[str, Any], said: str) -> None:
     (warning,) = _summary(dilation=2.0, **{"lateness_ms": [0.5], **changes})["warnings"]
     assert said in warning
 
 
-def test_what_costs_no_real_time_is_never_said_to_need_more_of_it() -> None:
+def test_virtual_time_is_never_advised_a_larger_dilation() -> None:
     links = [_link(0, (1e6, 0.5e6), (40, 90))]
     assert _summary("virtual", links=links, lateness_ms=())["warnings"] == []
     (warning,) = _summary("virtual", links=[_link(0, (1e6, 3e6))], lateness_ms=())["warnings"]
-    assert "jitter, or too few bytes" in warning
+    assert "jitter or small messages" in warning
 
 
-def test_of_a_link_of_which_nothing_was_asked_nothing_is_wrong() -> None:
+def test_an_unshaped_link_has_no_error() -> None:
     links = [_link(source, (math.inf, 1e6), (0.0, 30.0)) for source in range(3)]
     summary = _summary(links=links, lateness_ms=[0.5])
     assert (summary["delay_error_median_ms"], summary["rate_error_worst"], summary["warnings"]) == (None, None, [])
@@ -190,7 +190,7 @@ def test_of_a_link_of_which_nothing_was_asked_nothing_is_wrong() -> None:
     ids=["all of it", "its share", "between", "below its share", "more than there is"],
 )
 @pytest.mark.parametrize("shared", ["uplinks", "downlinks"])
-def test_a_link_behind_a_shared_line_may_get_anything_from_its_share_to_all_of_it(
+def test_a_link_behind_a_shared_segment_has_no_error_from_its_share_to_its_rate_alone(
     shared: str, measured: float, error: float
 ) -> None:
     ends = [(0, 1), (0, 2)] if shared == "uplinks" else [(1, 0), (2, 0)]
@@ -207,10 +207,10 @@ def test_a_link_behind_a_shared_line_may_get_anything_from_its_share_to_all_of_i
     [
         ({"loss": [math.inf, 0.1, 0.1]}, "the test loss of 1 of 3 peers is not finite"),
         ({"loss": [math.nan, 0.1, 0.1]}, "the test loss of 1 of 3 peers is not finite"),
-        ({"loss": [30.0] * 3, "loss_initial": 2.0}, "the test loss went from 2 to 30"),
+        ({"loss": [30.0] * 3, "loss_initial": 2.0}, "the test loss rose from 2 to 30"),
         (
             {"loss": [5.0] * 3, "loss_initial": 2.0, "accuracy": [0.1] * 3, "accuracy_history": [(0, 0.11), (1, 0.1)]},
-            "the test loss went from 2 to 5",
+            "the test loss rose from 2 to 5",
         ),
         (
             {"accuracy": [0.1] * 3, "accuracy_history": [(0, 0.11), (1, 0.8), (2, 0.1)]},
@@ -218,7 +218,7 @@ def test_a_link_behind_a_shared_line_may_get_anything_from_its_share_to_all_of_i
         ),
     ],
 )
-def test_a_run_that_went_astray_names_both_causes(changes: dict[str, Any], said: str) -> None:
+def test_a_diverged_run_names_both_causes(changes: dict[str, Any], said: str) -> None:
     (warning,) = _summary(lateness_ms=[0.5], **changes)["warnings"]
     assert said in warning
     assert "the learning rate is too high (lower optimizer.learning_rate), or a peer sent values that spoil others" in warning
@@ -232,15 +232,15 @@ def test_a_run_that_went_astray_names_both_causes(changes: dict[str, Any], said:
         {"loss": [math.nan] * 3, "accuracy": [math.nan] * 3, "accuracy_history": []},  # never evaluated
     ],
 )
-def test_a_run_that_learnt_little_did_not_go_astray(changes: dict[str, Any]) -> None:
+def test_a_run_that_learnt_little_has_not_diverged(changes: dict[str, Any]) -> None:
     assert _summary(lateness_ms=[0.5], **changes)["warnings"] == []
 
 
 @pytest.mark.parametrize("loss_initial", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_before_the_first_step_is_not_blamed_on_the_learning_rate(loss_initial: float) -> None:
+def test_a_nan_loss_before_the_first_step_is_not_blamed_on_the_learning_rate(loss_initial: float) -> None:
     weights = np.full_like(OUTCOME.weights, np.nan)
     (warning,) = _summary(lateness_ms=[0.5], loss=[math.nan] * 3, loss_initial=loss_initial, weights=weights)["warnings"]
-    assert "before the first step already: data or model" in warning
+    assert "before the first step already, so the learning rate is not the cause" in warning
     assert "lower optimizer.learning_rate" not in warning
 
 
@@ -248,7 +248,7 @@ def test_very_many_peers_are_counted() -> None:
     assert peers_text(range(2000)) == "2,000 peers (0, 1, 2, ...)"
 
 
-def test_an_unfinished_run_has_every_key_and_what_its_file_tells() -> None:
+def test_an_unfinished_run_has_every_key_and_the_values_of_its_file() -> None:
     summary = unfinished('name = "x"\nseed = 4\npeers = 2\n[strategy]\nname = "solo"', "interrupted")
     assert set(KEYS) <= summary.keys()
     assert (summary["name"], summary["seed"], summary["peers"], summary["strategy"]) == ("x", 4, 2, "solo")
@@ -261,21 +261,21 @@ def test_clean_makes_plain_values() -> None:
     assert clean(value) == {"a": 0.5, "b": [3, None], "c": [1.0, None], "4": [1, 2], "d": "p"}
 
 
-def test_a_person_reads_what_ran_why_it_ended_and_what_came_of_it() -> None:
+def test_the_printed_summary_names_the_run_its_end_and_its_results() -> None:
     text = str(describe(_summary(peers_lost=[2], lateness_ms=[12.0]), Path("runs/x/report.html")))
     for said in ("x: done (accuracy reached)", "85.0 % on average (80.0 % to 90.0 %)", "10 s emulated, 20 s on the wall clock",
                  "60 in all, 3 per second", "5 MB in 60 messages", "peer 2", "raise", "runs/x/report.html"):  # fmt: skip
         assert said in text, said
 
 
-def test_a_person_reads_of_a_run_that_never_began() -> None:
+def test_the_printed_summary_of_a_run_that_never_began() -> None:
     text = str(describe(unfinished('name = "x"\npeers = 3', "interrupted"), Path("report.html")))
     assert [line.split(maxsplit=1) for line in text.splitlines()] == [
         ["x:", "ended early (interrupted)"], ["peers", "3 on - (- world), strategy -"], ["report", "report.html"],
     ]  # fmt: skip
 
 
-def test_long_lines_hang_below_their_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_lines_are_wrapped_with_an_indent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     lines = str(describe(_summary(lateness_ms=[12.0]))).splitlines()
     assert max(map(len, lines)) < 80

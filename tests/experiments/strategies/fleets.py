@@ -116,14 +116,14 @@ def unread(peer: Peer) -> np.ndarray:
     """The sum of what lies in a peer's inbox."""
     total = np.zeros(peer.size)
     for item in peer._inbox:
-        payload = item.payload if isinstance(item, Message) else decode(decode_head(item.head), item.body, peer.size)
+        payload = item.payload if isinstance(item, Message) else decode(decode_head(item.head), item.body, peer.spaces)
         total[payload.where()] += payload.values
     return total
 
 
 def longest_queue_s(world: VirtualWorld) -> float:
     """How long the longest queue of any link would take to leave now."""
-    return max((line.link.free_ns - world.now_ns) / 1e9 for line in world.carriage.lines.values())
+    return max((link.sender.link.free_ns - world.now_ns) / 1e9 for link in world.transport.links.values())
 
 
 def _as_read(payload: Payload, read: np.ndarray) -> Payload:

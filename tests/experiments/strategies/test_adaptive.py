@@ -12,7 +12,7 @@ import pytest
 
 from grapevine.experiments.config.experiment import Stop
 from grapevine.experiments.tasks import Quadratic
-from grapevine.netem import MixedDevices, Network, NetworkPlan, Schedule, Uniform, UniformDevices
+from grapevine.netem import MixedDevices, Network, NetworkPlan, ScheduleNetwork, Uniform, UniformDevices
 from grapevine.peer.meter import LinkMeter, SpeedMeter
 from grapevine.peer.optimizers import Sgd
 from grapevine.peer.payloads import Dense
@@ -44,7 +44,7 @@ ADAPTIVE = [
 class OneDrops(Network, frozen=True, tag="one-drops"):
     """The link from peer 0 to peer 1 changes, the others stay."""
 
-    changing: Schedule
+    changing: ScheduleNetwork
     still: Uniform
 
     def plan(self, graph: Any, seed: int) -> NetworkPlan:
@@ -64,7 +64,7 @@ def test_a_link_that_drops_to_a_tenth(
     drops alone, what the others carry does not."""
     said = listen(monkeypatch)
     rates = ("2 Mbit/s", "200 kbit/s", "2 Mbit/s")
-    schedule = Schedule(times=("0 s", f"{DROP_S} s", f"{RISE_S} s"), rates=rates, delay=delay)
+    schedule = ScheduleNetwork(times=("0 s", f"{DROP_S} s", f"{RISE_S} s"), rates=rates, delay=delay)
     network = schedule if which == "all" else OneDrops(changing=schedule, still=Uniform(rate="2 Mbit/s", delay=delay))
     world = make_world(
         tmp_path,

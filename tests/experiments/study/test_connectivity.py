@@ -27,9 +27,9 @@ from grapevine.experiments.sweep.sweep import carry_out
 
 
 def test_ranks_are_those_of_scipy_ties_included() -> None:
-    luck = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for n in (2, 5, 12):
-        one, other = luck.integers(0, 5, n).astype(float), luck.standard_normal(n)
+        one, other = rng.integers(0, 5, n).astype(float), rng.standard_normal(n)
         expected = stats.spearmanr(one, other)[0] if np.ptp(one) else math.nan
         assert spearman(one.tolist(), other.tolist()) == pytest.approx(expected, nan_ok=True)
     assert spearman([1, 2, 3, 4], [9, math.inf, math.inf, math.inf]) == pytest.approx(
@@ -44,13 +44,13 @@ def test_an_order_known_by_hand() -> None:
     assert spearman([1, 2, 3], [30, 20, 10]) == -1.0
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """Of Gaussian pairs with correlation r the rank correlation is 6/pi asin(r/2) in the long run."""
-    luck, r = np.random.default_rng(4), 0.8
+def test_the_interval_contains_the_true_value_in_95_percent_of_samples() -> None:
+    """For Gaussian pairs with correlation r the rank correlation tends to 6/pi asin(r/2)."""
+    rng, r = np.random.default_rng(4), 0.8
     true = 6 / math.pi * math.asin(r / 2)
     held = 0
     for _ in range(1000):
-        x, y = luck.standard_normal((2, 12))
+        x, y = rng.standard_normal((2, 12))
         found = correlation(x.tolist(), (r * x + math.sqrt(1 - r * r) * y).tolist())
         held += found.low <= true <= found.high
     assert 910 <= held <= 990
@@ -136,7 +136,7 @@ alpha = 0.2
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, list[CellResult], Connectivity, Path]:
-    """A sweep whose runs were carried out here, which is quicker than in processes of their own."""
+    """A sweep whose runs are carried out in this process, which is faster than one process per run."""
     folder = tmp_path_factory.mktemp("connectivity")
     (folder / "tiny.toml").write_text(SWEEP)
     sweep = read_sweep(folder / "tiny.toml")
@@ -163,7 +163,7 @@ def test_theory_stands_next_to_measurement(small: tuple[Sweep, list[CellResult],
     assert [found[graph].degree for graph in study.graphs] == pytest.approx([2, 1.75, 3, 1, 7])
     assert panel.gradients is not None
     assert panel.gradients.difference > 0
-    for place in panel.on("fast"):  # neither fitted nor far off
+    for place in panel.on("fast"):  # without any fit
         assert 0.25 < panel.predicted[place.graph] / place.consensus.mean < 4
         assert [len(curve.steps) for curve in place.curves] == [len(place.curves[0].steps)] * 2
     slow = {place.graph: place for place in panel.on("slow")}
@@ -192,10 +192,10 @@ def test_verdicts_rank_the_graphs(small: tuple[Sweep, list[CellResult], Connecti
     assert distance.overall["predicted"].rho > 0.5
     said = conclusions(study, list(by_title.values()))
     assert len(said) == 6
-    assert "nothing in it was fitted" in said[-1]
+    assert "Nothing in it was fitted" in said[-1]
 
 
-def test_the_page_says_what_was_found(small: tuple[Sweep, list[CellResult], Connectivity, Path]) -> None:
+def test_the_page_and_its_tables_hold_the_results(small: tuple[Sweep, list[CellResult], Connectivity, Path]) -> None:
     sweep, cells, study, folder = small
     files, said = write_study(Study("tiny", sweep, cells, "grapevine sweep tiny.toml", SWEEP), folder / "report.html")
     tables = [f"{name}.{kind}" for name in ("connectivity", "differences") for kind in ("csv", "parquet")]
@@ -206,7 +206,7 @@ def test_the_page_says_what_was_found(small: tuple[Sweep, list[CellResult], Conn
     page = (folder / "report.html").read_text()
     for text in (
         "Convergence against connectivity",
-        "Which figure tells best?",
+        "Which figure predicts best?",
         "against spectral gap",
         "predicted and measured",
     ):

@@ -1,4 +1,4 @@
-"""Sweeps as studies: named choices, several tables, tuning before measuring, cells with intervals - with stand-ins for runs."""
+"""Sweeps as studies: named choices, several tables, tuning, cells with intervals; fake commands replace the runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def planned(folder: Path, text: str) -> Sweep:
     return read_sweep(folder / "study.toml")
 
 
-# -- what a file stands for
+# -- the runs of a file
 
 
 def test_a_named_choice_sets_several_keys(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_every_cell_tries_the_same_candidates_on_a_seed_of_its_own(tmp_path: Pat
         ("seed = [1, 2]\n[[sweep]]", "study.toml: line"),
     ],
 )  # fmt: skip
-def test_what_is_no_study_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_studies_are_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         planned(tmp_path, f"[sweep]\n{text}")
     assert message in str(caught.value)
@@ -147,7 +147,7 @@ def test_tables_that_vary_different_names_are_refused(tmp_path: Path) -> None:
         planned(tmp_path, "[[sweep]]\nseed = [1]\n[[sweep]]\npeers = [1]")
 
 
-def test_a_study_is_no_single_run(tmp_path: Path) -> None:
+def test_a_study_cannot_be_read_as_a_single_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tune: is for many runs, and this is one; run the file with `grapevine sweep`"):
         Experiment.parse("[tune]\npeers = [3]")
 
@@ -172,7 +172,7 @@ def test_the_best_trial(scores: list[Score | None], chosen: int | None) -> None:
     assert best(scores) == chosen
 
 
-def test_a_choice_at_an_end_of_its_list_is_told() -> None:
+def test_a_choice_at_an_end_of_its_list_is_reported() -> None:
     tried = [{"optimizer.learning_rate": rate} for rate in (0.1, 0.4, 0.2)]
     tune = Tune(tuple(tried), 1, None)
     assert tune.at_an_end(tried[1], tried) == ["optimizer.learning_rate"]
@@ -185,12 +185,12 @@ def test_a_choice_at_an_end_of_its_list_is_told() -> None:
 
 
 def wider(values: list[Any], chosen: Any, added: tuple[Any, ...] = ()) -> list[Any]:
-    """By what the list of a key is widened when one of its values is the best."""
+    """Return the values by which the list of a key is widened when one of its values is the best."""
     tune = Tune(tuple({"k": value} for value in values), 1, None)
     return [each["k"] for each in tune.wider({"k": chosen}, [{"k": value} for value in (*values, *added)])]
 
 
-def test_a_list_is_widened_by_its_own_ratio_and_not_for_ever() -> None:
+def test_a_list_is_widened_by_its_own_ratio_up_to_a_limit() -> None:
     assert wider([0.1, 0.2, 0.4], 0.4) == [0.8]
     assert wider([0.4, 0.1, 0.2], 0.1) == [0.05]
     assert wider([0.1, 0.2, 0.4], 0.2) == []
@@ -207,8 +207,8 @@ def test_a_list_is_widened_by_its_own_ratio_and_not_for_ever() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_measured_takes_the_winner(tmp_path: Path, command: Any) -> None:  # noqa: F811
-    """0.05 reaches the target at 3 s, 0.1 at 2 s, 0.2 never; when 0.2 does it at 1 s, the measured runs go again."""
+def test_measured_runs_use_the_best_trial(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    """0.05 reaches the target at 3 s, 0.1 at 2 s, 0.2 never; when 0.2 reaches it at 1 s, the measured runs are repeated."""
     sweep, out = planned(tmp_path, TUNED), tmp_path / "out"
     measured(tmp_path, 0.05, [0.1, 0.2, 0.5])
     measured(tmp_path, 0.2, [0.3, 0.4])
@@ -233,8 +233,8 @@ def test_what_is_measured_takes_the_winner(tmp_path: Path, command: Any) -> None
 
 
 @pytest.mark.slow
-def test_what_is_best_at_an_end_is_widened_and_told(tmp_path: Path, command: Any) -> None:  # noqa: F811
-    """Ever larger rates are ever faster: three more are tried, and a second sweep tries nothing anew."""
+def test_a_list_whose_best_value_is_at_an_end_is_widened_and_reported(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    """Larger rates are always faster: three more are tried, and a second sweep repeats nothing."""
     sweep, out = planned(tmp_path, TUNED.replace("peers = [2, 3]", "peers = [2]")), tmp_path / "out"
     for place, rate in enumerate((0.05, 0.1, 0.2, 0.4, 0.8, 1.6)):
         measured(tmp_path, rate, [0.0] * (6 - place) + [0.5])
@@ -251,14 +251,14 @@ def test_what_is_best_at_an_end_is_widened_and_told(tmp_path: Path, command: Any
     write_study(Study("s", sweep, cells, "c", "t"), out / "report.html")
     page = (out / "report.html").read_text()
     assert "learning rate 1.6, widened to 0.4 and 0.8 and 1.6, best of 6" in page
-    assert "what was tuned is best at the end of its list, and it could not be widened further: 2 (1.6)" in page
-    assert "So each had 6 trials." in page
+    assert "the best tuned value is at the end of its list, and the list could not be widened further: 2 (1.6)" in page
+    assert "Each combination had 6 trials." in page
     assert cell.tried[-1] == {"optimizer.learning_rate": 1.6}
     again = carry_out(sweep, out, 2, command)
     assert {attempt.state for attempt in [*again.trials, *again.attempts]} == {"skipped"}
 
 
-def test_a_field_ends_a_list_where_it_allows_no_more(tmp_path: Path, command: Any) -> None:  # noqa: F811
+def test_a_list_is_widened_only_to_values_that_its_field_allows(tmp_path: Path, command: Any) -> None:  # noqa: F811
     """A fill of 0.5 is followed by 1, and 1 by nothing."""
     text = TUNED.replace("peers = [2, 3]", "peers = [2]")
     text = text.replace('"optimizer.learning_rate" = [0.05, 0.1, 0.2]', '"strategy.fill" = [0.25, 0.5]')
@@ -288,7 +288,7 @@ def test_tuning_chooses_by_validation_and_never_by_the_test_set(tmp_path: Path) 
 
 
 def recorded(folder: Path, lines: dict[str, list[float]]) -> Path:
-    """A run folder with these lines of the fleet, a record a second."""
+    """Write a run folder with these lines of the fleet, one record per second."""
     run = folder / "recorded"
     run.mkdir()
     rows = [(float(at), -1, at, name, value) for name, line in lines.items() for at, value in enumerate(line, start=1)]
@@ -299,8 +299,8 @@ def recorded(folder: Path, lines: dict[str, list[float]]) -> Path:
     return run
 
 
-def test_a_trial_that_fails_is_not_chosen_and_told(tmp_path: Path, command: Any) -> None:  # noqa: F811
-    """A stand-in of seed 13 fails: no cell has a winner then, and nothing is measured."""
+def test_a_failed_trial_is_not_chosen_and_is_reported(tmp_path: Path, command: Any) -> None:  # noqa: F811
+    """The fake command fails with seed 13: no cell has a best trial then, and nothing is measured."""
     sweep = planned(tmp_path, TUNED.replace("[tune]", "[tune]\nseed = 13"))
     carried = carry_out(sweep, tmp_path / "out", 2, command)
     assert carried.status == 1
@@ -357,7 +357,7 @@ def test_intervals_in_words(values: list[float], scale: float, text: str) -> Non
 
 @pytest.mark.slow
 def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:  # noqa: F811
-    """A stand-in's accuracy is a tenth of its seed; seed 5 ends early."""
+    """The fake command's accuracy is a tenth of its seed; seed 5 ends early."""
     sweep, out = planned(tmp_path, TUNED.replace("[1, 2, 3]", "[1, 3, 5]")), tmp_path / "out"
     measured(tmp_path, 0.2, [0.3, 0.4])
     measured(tmp_path, 0.05, [0.3, 0.4])
@@ -390,12 +390,12 @@ def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:  # no
         "1 of 3 runs are missing",
     ):
         assert text in page, text
-    assert "best at an end of its list" not in page
+    assert "the best tuned value is at the end of its list" not in page
     assert page.count('class="plot"') == 3
 
 
 def validated(file: Path, folder: Path) -> list[str]:
-    """`grapevine run`, whose summary names the validation accuracy: none, since the task has no accuracy."""
+    """The command `grapevine run`, with a validation accuracy of None added to its summary: the task has no accuracy."""
     add = (
         "import json, pathlib, sys; from grapevine.experiments.cli.main import main; status = main(sys.argv[1:]); "
         "path = pathlib.Path(sys.argv[-1], 'summary.json'); summary = json.loads(path.read_text()); "
@@ -405,8 +405,8 @@ def validated(file: Path, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_command_tunes_measures_and_tells(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    """Real runs: quadratics have no accuracy, so the lowest loss at the end wins; 1.9 overshoots, 0.01 crawls."""
+def test_the_command_tunes_measures_and_prints(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """Real runs: quadratics have no accuracy, so the lowest final loss is best; 1.9 overshoots, 0.01 is too slow."""
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(sweep.carry_out, "__defaults__", (1, validated, lambda standing: None))
     file, out = tmp_path / "study.toml", tmp_path / "out"
@@ -430,7 +430,7 @@ def test_the_command_tunes_measures_and_tells(tmp_path: Path, capsys: Any, monke
 
 @pytest.mark.parametrize("suite", sorted(SUITES.glob("*.toml")), ids=lambda suite: suite.stem)
 def test_every_suite_can_be_read(suite: Path) -> None:
-    """And those that are tuned and repeated have three seeds or more."""
+    """Every suite can be read, and those that are tuned have three seeds or more."""
     text = suite.read_text(encoding="utf-8")
     if "sweep]" not in text:
         assert Experiment.read(suite).name == suite.stem

@@ -1,4 +1,4 @@
-"""The predicted consensus distance: against closed forms, and against the real stack in virtual time."""
+"""The predicted consensus distance: against closed forms, and against real runs in virtual time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def matrix(name: str, n: int) -> np.ndarray:
 
 
 def others(w: np.ndarray) -> np.ndarray:
-    """The eigenvalues of a symmetric W but that of the mean."""
+    """Return the eigenvalues of a symmetric W without that of the mean."""
     return np.linalg.eigvalsh(w)[:-1]
 
 
@@ -57,8 +57,8 @@ def test_adapting_first_ties_the_noise_to_the_effective_neighbours(name: str) ->
 
 @pytest.mark.parametrize("adapt_first", [False, True])
 @pytest.mark.parametrize("name", ["ring", "star"])
-def test_rounds_and_spectra_say_the_same(name: str, adapt_first: bool) -> None:
-    """The same matrix as a schedule of period 2 is not known to stay, and goes the way of the covariances."""
+def test_rounds_and_spectra_give_the_same_gains(name: str, adapt_first: bool) -> None:
+    """The same matrix as a schedule of period 2 is not treated as constant: its gains are computed from covariances."""
     w = matrix(name, 8)
     twice = Schedule("twice", 8, lambda t: w.copy(), period=2, max_degree=7)
     one = gains(w, 60, RATE, 1.5, 0.5, adapt_first)
@@ -71,7 +71,7 @@ def test_rounds_and_spectra_say_the_same(name: str, adapt_first: bool) -> None:
 
 
 def test_exact_rounds_leave_only_the_last_steps() -> None:
-    """After both rounds of the 2-cube all agree: what is left is the noise of the two steps since."""
+    """After both rounds of the 2-cube all agree: only the noise of the last two steps remains."""
     found = gains(topology.schedule("one-peer-hypercube", 4), 50, RATE)
     assert found.noise[-1] == pytest.approx((3 + 1) / 4)  # rank 3 from the last step, 1 of the pairs' means from the one before
     assert found.noise[-1] == pytest.approx(found.noise[-2])
@@ -94,7 +94,7 @@ def quadratic(tmp_path: Path, **changes: Any) -> tuple[Experiment, np.ndarray, f
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", ["ring", "star", "hypercube", "barbell", "complete", "exponential"])
 def test_differing_targets_keep_the_fleet_apart_by_exactly_what_is_predicted(tmp_path: Path, name: str, order: Any) -> None:
-    """Targets e_1, ..., e_8 lie the same way from each other wherever they are, so that no luck of the placement is left."""
+    """Targets e_1, ..., e_8 have equal mutual distances: their assignment to the peers does not matter."""
     targets = tuple(tuple(row) for row in np.eye(8).tolist())
     _, weights, measured = quadratic(
         tmp_path, topology=menu()[name](), task=Quadratic(targets=targets), strategy=DPSGD(order=order), stop=Stop(steps=600)

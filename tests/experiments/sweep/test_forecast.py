@@ -123,7 +123,7 @@ def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, mo
     told = capsys.readouterr().out
     assert "4 combinations, 8 runs" in told
     assert "estimated: " in told
-    assert "1 combinations (2 runs) cannot be built, and stop the sweep" in told
+    assert "1 combination (2 runs) cannot be built, and stop the sweep" in told
     assert str(invalid) in told
     assert 'none of them is "solo"' in told
     assert main(["check", str(file), "--json"]) == 2
@@ -153,7 +153,7 @@ def test_they_are_left_out_where_the_file_says_so(
     file.write_text(PAIRS.replace("[sweep]", "[sweep]\nskip_invalid = true").replace('["ako", "slices"]', '["ako"]').replace(
         '["ring", "complete"]', '["ring"]'))  # fmt: skip
     assert main(["sweep", str(file), "--out", str(out)]) == 2
-    assert "1 of 1 combinations cannot be built, and nothing was started; mend the file" in capsys.readouterr().err
+    assert "1 of 1 combination cannot be built, and nothing was started; mend the file" in capsys.readouterr().err
 
 
 def test_a_combination_with_a_candidate_that_cannot_be_built_is_invalid(tmp_path: Path) -> None:
@@ -310,7 +310,24 @@ def test_rows_are_compared_with_the_best_or_with_a_baseline(tmp_path: Path) -> N
     assert counted(study, found) == ["Time to 90 %: the best row is ahead of every other, seed by seed, in 0 of 2 places."]
     study = study_of(tmp_path, 'baseline = "b"')
     said = counted(study, differences(study, shown))
-    assert said[0] == "Time to 90 %: a against b: better in 2, worse in 0, undecided in 0, not comparable in 0 of 2 places."
+    assert said[0] == "Time to 90 %: a against b: better in 2, worse in 0, undecided in 0 of 2 places."
+
+
+def test_a_time_that_the_baseline_never_comes_to_is_told_as_such(tmp_path: Path) -> None:
+    shown = [Measure("time_to_target_s", "time to 90 %", "s", 1.0)]
+    study = study_of(tmp_path, 'baseline = "a"')
+    for each in study.cells:
+        if each.values["variant"] == "a" and each.values["network.name"] == "lan":
+            each.__dict__["runs"] = [{"seed": float(seed), "accuracy_mean": 0.5} for seed in (1, 2, 3)]
+        if each.values["variant"] == "c":
+            each.runs[1].pop("time_to_target_s")
+    found = {(each.row, each.column): each for each in differences(study, shown)}
+    assert found["b", "uniform"].verdict == WORSE
+    assert found["b", "lan"].verdict == found["b", "lan"].shown() == "not reached by a"
+    assert found["c", "uniform"].verdict == "not reached by c"
+    assert found["c", "lan"].verdict == "not reached by a and c"
+    said = counted(study, list(found.values()))
+    assert said[0] == "Time to 90 %: b against a: better in 0, worse in 1, undecided in 0, not reached by a in 1 of 2 places."
 
 
 def test_whiskers_stay_where_values_can_be(tmp_path: Path) -> None:

@@ -169,6 +169,14 @@ def test_swept_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("[sweep]\nsed = [1]", "sweep.toml: [sweep]: sed: no such field"),
         ('[sweep]\n"strategy.fil" = [1]', "sweep.toml: [sweep]: strategy.fil: no such field; d-psgd has: order"),
         ('[sweep]\n"network.name" = ["uniform"]\n"network.rate" = [5]', "sweep.toml: [sweep]: network.rate: 5 has no unit"),
+        (
+            '[sweep]\nstrategy = ["ako", "solo"]',
+            'sweep.toml: sweep.strategy: "ako" is no table; write "strategy.name" = ["ako", "solo"]',
+        ),
+        (
+            '[sweep]\nstrategy = ["ako", {name = "solo"}]',
+            'sweep.toml: sweep.strategy: "ako" is no table; write {name = "..."} for each that is a name alone',
+        ),
         ("peers = 0\n[sweep]\nseed = [1]", "sweep.toml: peers: 0 will not do"),
         ("[sweep]\nseed = [" + "1," * 101 + "]\npeers = [" + "1," * 100 + "]", "sweep.toml: sweep: the lists make 10,100 runs"),
     ],

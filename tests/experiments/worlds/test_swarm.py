@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grapevine import Experiment, run, topology
+from grapevine import Experiment, Outgoing, Station, Wrapper, run, topology
 from grapevine.experiments.config.experiment import Stop, Virtual
 from grapevine.experiments.config.sections import Record
+from grapevine.experiments.config.wrappers import Delay, Scale
 from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder
 from grapevine.experiments.tasks import Digits, Quadratic
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.virtual.shared_link import SharedLine, Sharing
-from grapevine.experiments.worlds.virtual.transport import WholeMessages
+from grapevine.experiments.worlds.virtual.shared_link import Segments, SharedLink
 from grapevine.experiments.worlds.virtual.world import VirtualWorld
 from grapevine.netem import Link, MixedDevices, NetworkPlan, Transit, Uniform, UniformDevices, Unshaped
 from grapevine.netem.devices.varying import PausingDevices, StragglingDevices
 from grapevine.netem.links.link import ChangingLink, TcpLink
+from grapevine.netem.shaping.sender import Sender
 from grapevine.peer.codecs import Float16, Float32, Int8
 from grapevine.peer.meter import PROBE_BYTES
 from grapevine.peer.optimizers import Sgd
@@ -65,10 +66,14 @@ NOTHING_LOST = 0.6  # share of scenarios in which nobody dies
 Carried = dict[int, list[tuple[int, Transit]]]  # what each link (by identity) was given, and what it answered
 
 
-def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[int, int], Link], Carried]:
+Forgiven = dict[int, int]  # acknowledgements that each link has carried while nothing else was under way, bytes
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[int, int], Link], Carried, Forgiven]:
     """Note every link that a plan makes and everything that it carries."""
     links: dict[tuple[int, int], Link] = {}
     carried: Carried = defaultdict(list)
+    forgiven: Forgiven = defaultdict(int)
     made = NetworkPlan.link
 
     def link(plan: NetworkPlan, source: int, target: int) -> Link:
@@ -82,25 +87,34 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[int, int], Link],
 
         return noting
 
-    leave, settle = SharedLine._left, Sharing._settle
+    leave, settle, slip = SharedLink._left, Segments._settle, Sender.slip
 
-    def leaving(self: SharedLine) -> None:
-        size_bytes, before = self._bytes, carried[id(self.link)][-1][1].finish_ns if carried[id(self.link)] else 0
+    def leaving(self: SharedLink) -> None:
+        size_bytes, link = self._first_bytes + self._rest_bytes, self.sender.link
+        before = carried[id(link)][-1][1].finish_ns if carried[id(link)] else 0
         leave(self)
-        carried[id(self.link)].append((size_bytes, Transit(before, self.link.free_ns, self.link._due_ns)))
+        carried[id(link)].append((size_bytes, Transit(before, link.free_ns, link._due_ns)))
 
-    def settling(self: Sharing) -> None:
+    def settling(self: Segments) -> None:
         settle(self)
-        for line, limit in enumerate(self.rates.limits):
-            load = sum(rate for rate, route in zip(self.rates.rates, self.rates.routes, strict=True) if line in route)
-            assert load <= limit * (1 + 1e-9), "a line that several links share carries more than it can"
+        shares = self.fluid.shares
+        for segment, limit in enumerate(shares.limits):  # type: ignore[arg-type]
+            load = sum(rate for rate, route in zip(shares.rates, shares.routes, strict=True) if segment in route)
+            assert load <= limit * (1 + 1e-9), "a segment that several links share carries more than it can"
 
-    monkeypatch.setattr(SharedLine, "_left", leaving)
-    monkeypatch.setattr(Sharing, "_settle", settling)
+    def slipping(self: Sender, now_ns: int, size_bytes: int) -> int:
+        debt_bytes = self.debt_bytes
+        due_ns = slip(self, now_ns, size_bytes)
+        forgiven[id(self.link)] += debt_bytes + size_bytes - self.debt_bytes
+        return due_ns
+
+    monkeypatch.setattr(SharedLink, "_left", leaving)
+    monkeypatch.setattr(Segments, "_settle", settling)
+    monkeypatch.setattr(Sender, "slip", slipping)
     monkeypatch.setattr(NetworkPlan, "link", link)
     for kind in (Link, ChangingLink, TcpLink):
         monkeypatch.setattr(kind, "send", watched(kind.send))
-    return links, carried
+    return links, carried, forgiven
 
 
 class WatchedWorld(VirtualWorld):
@@ -171,12 +185,12 @@ def carried_out(experiment: Experiment, losses: list[tuple[int, int]], folder: P
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_swarm(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    links, carried = watch(monkeypatch)
+    links, carried, forgiven = watch(monkeypatch)
     experiment, losses = scenario(seed)
     world, outcome, _ = carried_out(experiment, losses, tmp_path / "run")
     endings(world, outcome, losses)
     links_keep_their_rate_and_order(links, carried)
-    every_byte_is_accounted_for(world, outcome, links, carried)
+    every_byte_is_accounted_for(world, outcome, links, carried, forgiven)
     room_is_respected(world.fleet, outcome)
     conserved(world)
     if not losses:
@@ -209,19 +223,17 @@ def links_keep_their_rate_and_order(links: dict[tuple[int, int], Link], carried:
 
 
 def every_byte_is_accounted_for(
-    world: WatchedWorld, outcome: Outcome, links: dict[tuple[int, int], Link], carried: Carried
+    world: WatchedWorld, outcome: Outcome, links: dict[tuple[int, int], Link], carried: Carried, forgiven: Forgiven
 ) -> None:
     """What was counted as sent is what the links carried, less acknowledgements that no later message has made room for."""
     counted = defaultdict(int, {(link.source, link.target): link.bytes for link in outcome.links})
     assert sum(counted.values()) == outcome.bytes_sent
     for pair, link in links.items():
         given = sum(size for size, _ in carried[id(link)])
-        waiting = 0
-        if isinstance(world.carriage, WholeMessages):
-            line = world.carriage.lines[pair]
-            waiting = line._debt_bytes + line.idle_bytes
-            if isinstance(line, SharedLine) and line._queue:  # what the message that is leaving makes up for
-                waiting += line._bytes - line._queue[0][1].size_bytes
+        laid = world.transport.links[pair]
+        waiting = laid.sender.debt_bytes + forgiven[id(link)]
+        if isinstance(laid, SharedLink) and laid.sender.leaving:  # what the message that is leaving makes up for
+            waiting += laid._first_bytes + laid._rest_bytes - laid.sender.leaving[0].size_bytes
         assert given + waiting == counted[pair] or pair[0] in outcome.peers_lost or pair[1] in outcome.peers_lost
 
 
@@ -261,6 +273,28 @@ def means(fleet: Fleet, outcome: Outcome) -> None:
     assert optimum is not None
     expected = optimum * (1 - (1 - RATE) ** outcome.steps[0])
     np.testing.assert_allclose(outcome.weights.mean(axis=0, dtype=float), expected, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", list(SEEDS)[:16])
+def test_swarm_with_wrappers(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers whose messages are late, scaled or repeated harm the training, but neither the books nor the links."""
+    links, carried, forgiven = watch(monkeypatch)
+    experiment, losses = scenario(seed)
+    some = tuple(range(0, experiment.peers, 2))
+    wrappers = (Delay(time="70 ms", peers=some), Scale(factor=0.9, peers=(0,)), Twice(peers=some[-1:]))
+    world, outcome, _ = carried_out(experiment.replace(wrappers=wrappers), losses, tmp_path / "run")
+    endings(world, outcome, losses)
+    links_keep_their_rate_and_order(links, carried)
+    every_byte_is_accounted_for(world, outcome, links, carried, forgiven)
+    conserved(world)
+
+
+class Twice(Wrapper, frozen=True, tag="twice"):
+    """Every message is sent twice, the second time later."""
+
+    def sending(self, station: Station, message: Outgoing) -> list[Outgoing]:
+        return [message, message._replace(leaves_ns=message.leaves_ns + 10_000_000)]
 
 
 @pytest.mark.parametrize("seed", list(SEEDS)[:4])

@@ -18,7 +18,7 @@ def test_stragglers_keep_their_mean_and_spread():
     assert device.step_ns(10) == 20_000_000
 
 
-def test_each_peer_and_step_has_its_own_luck_and_keeps_it():
+def test_each_peer_and_step_has_its_own_reproducible_factor():
     devices = StragglingDevices(speed="1000 samples/s")
     luck = {(peer, step): devices.plan(4, seed=2)[peer].step_ns(10, 0, step) for peer in range(4) for step in range(4)}
     assert len(set(luck.values())) == 16
@@ -65,7 +65,7 @@ def test_a_recorded_speed_is_integrated_over_the_step(tmp_path):
         ("time [s],speed [samples/s]\n0,5\ninf,5\n", "row 3: expected times"),
         ("time [s],speed [samples/s]\n0,1e308\n", "row 2: expected times"),
         ("time [s],speed [samples/s]\n0,1e-300\n", "row 2: expected times"),
-        (f"time [s],speed [samples/s]\n0,{'1' * 200_000}\n", "is no table: field larger"),
+        (f"time [s],speed [samples/s]\n0,{'1' * 200_000}\n", "is not a table: field larger"),
     ],
 )
 def test_a_bad_record_is_refused(tmp_path, text, message):
@@ -79,7 +79,7 @@ def test_a_bad_record_is_refused(tmp_path, text, message):
     ("table", "message"),
     [
         ({"name": "straggling", "speed": "1 samples/s", "spread": 0.0}, "Expected `float` > 0"),
-        ({"name": "pausing", "speed": "1 samples/s", "length": "10 s"}, "length: 10 s of pause every 10 s"),
+        ({"name": "pausing", "speed": "1 samples/s", "length": "10 s"}, "length: pauses of 10 s every 10 s"),
         ({"name": "throttling", "speed": "1 samples/s", "within": "0 s"}, "within: 0 s is too short"),
         ({"name": "throttling", "speed": "fast"}, "speed: 'fast'"),
         ({"name": "trace"}, "missing required field `path`"),

@@ -1,4 +1,4 @@
-"""Networks in namespaces: up and down again, real TCP held to the rates, and what a machine lacks."""
+"""Networks in namespaces: set-up and removal, real TCP at the configured rates, and missing requirements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from grapevine.netem.networks.plan import NetworkPlan
 pytestmark = pytest.mark.live
 
 PAYLOAD = 1448 / 1500
-"""What TCP carries of a full packet of IP."""
+"""TCP's payload as a share of a full IP packet."""
 RATE = Uniform(rate="20 Mbit/s", backend="kernel")
 
 
@@ -31,7 +31,7 @@ def planned(network: Network, peers: int = 2) -> NetworkPlan:
 
 
 def mine() -> set[str]:
-    """The namespaces that this process has made and not removed."""
+    """Return the namespaces that this process has made and not removed."""
     return {path.name for path in namespaces.NAMES.glob(f"gv-{os.getpid()}-*")}
 
 
@@ -65,8 +65,8 @@ def test_a_network_that_cannot_be_brought_up_leaves_nothing() -> None:
 
 
 @pytest.mark.usefixtures("kernel")
-def test_leftovers_are_those_of_processes_that_are_gone_and_nothing_else() -> None:
-    """A number that another process has by now is told apart by when that was started."""
+def test_leftovers_are_the_namespaces_of_ended_processes_alone() -> None:
+    """A process number that was reused is recognised by the start of its process."""
     own, dead, reused, foreign = new_prefix(), "gv-4194305-77-0", f"gv-{os.getpid()}-77-0", "gv-others-p3"
     names = [f"{own}-p0", f"{dead}-hub", f"{dead}-p12", f"{reused}-p0", foreign]
     apply([Command("ip", "", f"netns add {name}") for name in names])
@@ -87,7 +87,7 @@ def test_leftovers_are_those_of_processes_that_are_gone_and_nothing_else() -> No
 
 
 @pytest.mark.usefixtures("kernel")
-def test_tcp_gets_what_was_asked_for_on_each_link_and_in_each_direction() -> None:
+def test_tcp_reaches_the_configured_rate_on_each_link_and_in_each_direction() -> None:
     """A chain whose links differ, all busy at once; then the same links the other way, at other rates."""
     there, back = {(0, 1): 5, (1, 2): 20, (2, 3): 100}, {(1, 0): 20, (2, 1): 100, (3, 2): 5}
     graph = nx.DiGraph()
@@ -103,7 +103,7 @@ def test_tcp_gets_what_was_asked_for_on_each_link_and_in_each_direction() -> Non
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize(("side", "pairs"), [("uplink", [(0, 1), (0, 2)]), ("downlink", [(1, 0), (2, 0)])])
 def test_links_share_a_line_fairly(side: str, pairs: list[tuple[int, int]]) -> None:
-    """Of 10 Mbit/s the slow link has its 2, and the other, which could take 9, what is left."""
+    """Of 10 Mbit/s the slow link gets its 2, and the other, which could take 9, gets the rest."""
     graph = nx.DiGraph([*pairs, *[(b, a) for a, b in pairs]])
     nx.set_edge_attributes(graph, {pairs[0]: {"rate": "2 Mbit/s"}})
     options: dict[str, Any] = {side: "10 Mbit/s", "rate": "9 Mbit/s", "backend": "kernel"}
@@ -112,7 +112,7 @@ def test_links_share_a_line_fairly(side: str, pairs: list[tuple[int, int]]) -> N
 
 
 def expect(network: Namespaces, asked: dict[tuple[int, int], float]) -> None:
-    """Every flow gets what it asked for, all at once: never more, and not 6 % less where the machine has time for it."""
+    """Assert that all flows at once get their rate: never more, and not 6 % less if the machine is not busy."""
     best = dict.fromkeys(asked, 0.0)
     for _ in range(3):
         for pair, got in goodput(network, asked).items():
@@ -124,7 +124,7 @@ def expect(network: Namespaces, asked: dict[tuple[int, int], float]) -> None:
 
 
 def goodput(network: Namespaces, pairs: Iterable[tuple[int, int]], seconds: float = 0.6) -> dict[tuple[int, int], float]:
-    """What TCP carries from each first to each second peer, all at once, bytes/s; how it begins and ends is left out."""
+    """Return TCP's goodput from each first to each second peer, all at once, bytes/s, without its start and end."""
     marks: dict[tuple[int, int], list[tuple[float, int]]] = {pair: [] for pair in pairs}
     listening = {pair: threading.Event() for pair in pairs}
     failures: list[BaseException] = []
@@ -179,10 +179,10 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     (tmp_path / "ip").write_text("#!/bin/sh\n")
     (tmp_path / "ip").chmod(0o755)
     monkeypatch.setattr(namespaces, "_PATH", str(tmp_path))
-    assert missing(planned(RATE)) == ("there is no program tc here", "install it: apt install iproute2")
+    assert missing(planned(RATE)) == ("this machine has no program tc", "install it: apt install iproute2")
     monkeypatch.setattr(namespaces, "_PATH", str(tmp_path / "nothing"))
     problem, _ = missing(planned(RATE)) or ("", "")
-    assert problem == "there is no program ip and no program tc here"
+    assert problem == "this machine has no program ip and no program tc"
 
 
 def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,19 +205,19 @@ def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch, lacks: str, network: Network, module: str) -> None:
-    """Each is tried in a namespace of its own, which is gone afterwards; netem only where it is needed."""
+    """Each module is tried in a namespace, which is gone afterwards; netem only if it is needed."""
     removed: list[str] = []
     tried = kernel_without(monkeypatch, lacks, removed)
     problem, cure = missing(planned(network)) or ("", "")
-    assert f"this kernel lacks what it takes for {module}: `" in problem
+    assert f"this kernel does not support {module}: `" in problem
     assert problem.endswith("Error: no such thing")
     assert 'backend = "userspace"' in cure
-    assert ("ask for rates alone" in cure) == (lacks == "netem")
+    assert ("set rates alone" in cure) == (lacks == "netem")
     assert len(removed) == 1
     assert all(command.namespace in ("", removed[0]) for command in tried)
 
 
-def test_rates_alone_do_not_ask_for_netem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_alone_do_not_need_netem(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel_without(monkeypatch, "netem", [])
     assert missing(planned(RATE)) is None
     assert missing(planned(Uniform(jitter="1 ms"))) is not None
@@ -226,12 +226,12 @@ def test_rates_alone_do_not_ask_for_netem(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_system_without_namespaces_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel_without(monkeypatch, "netns", [])
     problem, cure = missing(planned(RATE)) or ("", "")
-    assert problem.startswith("this system lets root make no namespaces: `ip netns add gv-")
+    assert problem.startswith("root cannot make namespaces on this system: `ip netns add gv-")
     assert "CAP_SYS_ADMIN" in cure
 
 
 def kernel_without(monkeypatch: pytest.MonkeyPatch, lacks: str, removed: list[str]) -> list[Command]:
-    """Pretend to be root on a machine whose kernel refuses whatever names one thing; returns what is tried."""
+    """Pretend to be root on a machine whose kernel refuses each command with one word; return the commands tried."""
     tried: list[Command] = []
 
     def pretend(steps: list[Command]) -> None:

@@ -20,7 +20,7 @@ from grapevine.netem import Network, Uniform
 from grapevine.netem.kernel.plan import address, commands, namespace, namespaces
 
 BOOTED = Path(os.environ.get("GRAPEVINE_VM", "/nowhere"))
-"""Where a Debian kernel and busybox-static were unpacked."""
+"""The folder into which a Debian kernel and busybox-static were unpacked."""
 MODULES = ("sch_netem", "sch_htb", "cls_u32", "veth")
 TOOLS = ("ip", "tc")
 DEADLINE_S = 280
@@ -56,7 +56,7 @@ BULK_BYTES = 1_000_000
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the machine said of each network."""
+    """The virtual machine's output for each network."""
     if not BOOTED.is_dir():
         pytest.skip("needs a kernel with netem to boot: make test-vm")
     emulator = shutil.which("qemu-system-x86_64")
@@ -101,19 +101,19 @@ def test_jitter_spreads_around_the_delay(said: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", ["loss", "bursts"])
 def test_losses_hit_both_directions(said: dict[str, str], name: str) -> None:
-    """One in ten each way is 19 % of the pings; of 400, four standard deviations are 8 %, and twice that in bursts of 4."""
+    """A loss of 10 % each way loses 19 % of the pings; of 400, four standard deviations are 8 %, twice that in bursts of 4."""
     lost = 1 - len(_times_ms(said[name])) / PINGS[name]
     assert abs(lost - 0.19) < (0.08 if name == "loss" else 0.16)
 
 
 def test_tcp_is_held_to_the_uplink(said: dict[str, str]) -> None:
-    """2 Mbit/s of packets are 1.93 Mbit/s of payload; slow start, and what an emulated processor loses, take some."""
+    """2 Mbit/s of packets are 1.93 Mbit/s of payload, less slow start and the time that an emulated processor loses."""
     seconds = float(re.findall(r"real\s+(?:\d+m )?([\d.]+)", said["rate"])[-1])
     assert 0.75 < BULK_BYTES * 8 / seconds / 1.93e6 < 1.03
 
 
 def _script() -> str:
-    """Each network brought up by its commands, measured, and taken down."""
+    """Return a script that sets up each network by its commands, measures it and removes it."""
     lines: list[str] = []
     for name, network in NETWORKS.items():
         plan, prefix = network.plan(nx.path_graph(2), 0), f"gv-1-{name}"
@@ -132,7 +132,7 @@ def _script() -> str:
 
 
 def _files() -> Iterator[tuple[str, Path]]:
-    """Where what is to lie in the machine."""
+    """Return the files of the virtual machine: path inside -> path here."""
     yield "bin/busybox", BOOTED / "bin/busybox"
     for module in MODULES:
         yield f"modules/{module}.ko", next(BOOTED.glob(f"lib/modules/*/kernel/**/{module}.ko"))
@@ -153,7 +153,7 @@ def _files() -> Iterator[tuple[str, Path]]:
 
 
 def _archive(files: Iterator[tuple[str, Path]], init: str) -> bytes:
-    """An initramfs: a cpio archive of the kind "newc", with all folders on the way to each file."""
+    """Return an initramfs: a cpio archive of the kind "newc", with all parent folders of each file."""
     contents: dict[str, tuple[int, bytes]] = {"init": (0o100755, init.encode())}
     for name, path in files:
         contents[name] = 0o100755, path.read_bytes()

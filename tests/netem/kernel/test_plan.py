@@ -1,11 +1,11 @@
-"""The commands that bring a network up in the kernel, to the letter, and what they cannot say."""
+"""The commands that set up a network in the kernel, to the letter, and networks that they cannot express."""
 
 from __future__ import annotations
 
 import networkx as nx
 import pytest
 
-from grapevine.netem import Ec2, FourG, Network, Schedule, Uniform
+from grapevine.netem import Ec2, FourG, Network, ScheduleNetwork, Uniform
 from grapevine.netem.kernel.plan import address, carried_by_kernel, commands, needs_netem
 from grapevine.netem.links.profile import Profile, Step
 from grapevine.netem.networks.plan import Cable, NetworkPlan
@@ -74,8 +74,8 @@ def test_two_peers_to_the_letter() -> None:
     assert text(network, prefix="gv-1") == WHOLE.splitlines()
 
 
-def test_a_downlink_is_shared_in_the_hub_by_who_sends() -> None:
-    """Each is sure of its share and may borrow the rest; its queue takes 50 ms."""
+def test_senders_share_a_downlink_in_the_hub() -> None:
+    """Each sender has its share guaranteed and may borrow the rest; its queue takes 50 ms."""
     lines = text(Uniform(rate="20 Mbit/s", downlink="30 Mbit/s"), 3)
     assert [line for line in lines if "tc -n x-hub" in line and "dev p1" in line] == DOWNLINK_OF_THREE.splitlines()
 
@@ -86,7 +86,7 @@ def test_rates_alone_need_neither_netem_nor_queues_in_the_hub() -> None:
     assert needs_netem(planned(network)) == ""
 
 
-def test_what_asks_for_nothing_has_no_queues() -> None:
+def test_a_network_without_limits_has_no_queues() -> None:
     assert not [line for line in text(Uniform()) if line.startswith("tc")]
 
 
@@ -100,12 +100,12 @@ def test_what_asks_for_nothing_has_no_queues() -> None:
         (Uniform(loss=0.02, loss_burst=4, backend="kernel"), "loss gemodel 0.510204% 25% rate"),
     ],
 )
-def test_netem_is_told_each_law(network: Network, words: str) -> None:
+def test_netem_gets_each_law(network: Network, words: str) -> None:
     netem = [line.partition(" netem limit ")[2].partition(" ")[2] for line in text(network) if " netem " in line]
     assert netem == [f"{words} 100gbit"] * 2
 
 
-def test_bursts_lose_the_share_that_was_asked_for() -> None:
+def test_bursts_lose_the_configured_share() -> None:
     """p / (p + r) of a two-state chain is its share of bad packets, and 1 / r the mean length of a burst."""
     line = next(line for line in text(Uniform(loss=0.02, loss_burst=4, backend="kernel")) if "gemodel" in line)
     enter, leave = (float(word.rstrip("%")) / 100 for word in line.split("gemodel ")[1].split()[:2])
@@ -120,15 +120,15 @@ def test_dilation_slows_rates_and_stretches_delays() -> None:
 
 
 def test_each_link_has_its_own_figures() -> None:
-    """Two regions, and the way between them is not that within one."""
+    """A link between two regions differs from a link within one."""
     plan = Ec2(places=("Virginia", "Tokyo")).plan(nx.path_graph(2), 0)
     rates = [round(plan.links[pair].rate_bytes_per_s * 8 * 1514 / 1500) for pair in ((0, 1), (1, 0))]
     for peer, rate in enumerate(rates):
         assert any(f"tc -n x-p{peer} class" in str(c) and f"rate {rate}bit" in str(c) for c in commands(plan, "x"))
 
 
-def test_many_packets_are_handed_over_at_once_only_where_that_takes_no_time() -> None:
-    """TCP's buffers of up to 64 KB are no packets: on slow lines they would be lumps, and netem would lose them whole."""
+def test_tcp_hands_over_several_packets_at_once_on_fast_lossless_links_alone() -> None:
+    """TCP's buffers of up to 64 KB hold many packets: on slow links they would be bursts, and netem would lose whole bursts."""
     for network, segments in (("20 Mbit/s", 1), ("1 Gbit/s", 4), ("unlimited", 44)):
         assert f"ip -n x-p0 link set eth0 gso_max_segs {segments} up" in text(Uniform(rate=network))
     assert "ip -n x-p0 link set eth0 gso_max_segs 1 up" in text(Uniform(loss=0.01))
@@ -141,7 +141,7 @@ def test_addresses_differ_and_fit_their_network() -> None:
     assert (known[0], known[254], known[-1]) == ("10.88.0.1", "10.88.0.255", "10.88.253.232")
 
 
-def test_what_the_kernel_carries_is_left_alone_in_userspace() -> None:
+def test_links_carried_by_the_kernel_are_not_shaped_in_userspace() -> None:
     plan = carried_by_kernel(planned(Uniform(rate="20 Mbit/s", delay="40 ms", uplink="30 Mbit/s", backend="kernel")))
     assert plan.kernel
     assert plan.link(0, 1).send(5, 1_000_000).due_ns == 5
@@ -154,20 +154,20 @@ def test_what_the_kernel_carries_is_left_alone_in_userspace() -> None:
     ("network", "why"),
     [
         (Uniform(rate="9 Mbit/s", tcp="bbr"), "its own TCP"),
-        (Uniform(rate="9 Mbit/s", outage_every="1 min"), "changes over time"),
-        (Schedule(), "changes over time"),
-        (FourG(), "changes over time"),
-        (Uniform(delay="9 ms", jitter="1 ms", jitter_correlation=0.5), "anew for each packet"),
+        (Uniform(rate="9 Mbit/s", outage_every="1 min"), "cannot change a link over time"),
+        (ScheduleNetwork(), "cannot change a link over time"),
+        (FourG(), "cannot change a link over time"),
+        (Uniform(delay="9 ms", jitter="1 ms", jitter_correlation=0.5), "ignores its jitter correlation"),
     ],
 )
-def test_what_tc_cannot_say_is_refused_with_what_to_use(network: Network, why: str) -> None:
+def test_options_that_tc_lacks_are_refused_with_the_cure(network: Network, why: str) -> None:
     for ask in (lambda plan: commands(plan, "x"), carried_by_kernel):
         with pytest.raises(ValueError, match=f'link 0 -> 1: .*{why}.*use backend = "userspace"'):
             ask(planned(network))
 
 
-def test_shared_lines_beyond_uplinks_and_downlinks_are_refused() -> None:
+def test_shared_segments_other_than_uplinks_and_downlinks_are_refused() -> None:
     profile = Profile((Step(1_000_000_000, 1e6, 0, 0.0),), looped=False)
     for options in ({"cables": (Cable(1.0, ()),)}, {"up_profiles": {0: profile}}, {"down_profiles": {0: profile}}):
-        with pytest.raises(ValueError, match=r'(cables|change over time).*use backend = "userspace"'):
+        with pytest.raises(ValueError, match=r'(cables|downlinks over time).*use backend = "userspace"'):
             commands(NetworkPlan(links={}, uplinks=[], downlinks=[], **options), "x")

@@ -1,4 +1,4 @@
-"""Lines and devices that are slowed, cut, healed while they are used: exact times, and nothing lost."""
+"""Links and devices that are slowed, cut, healed while they are used: exact times, and no byte lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CUT = Condition(up=False)
 
 
 def made(spec: LinkSpec, *changes: Change) -> Link:
-    """The link of a plan in which that happens to it."""
+    """Return the link of a plan with these changes."""
     spec = msgspec.structs.replace(spec, changes=changes)
     return NetworkPlan(links={(0, 1): spec}, uplinks=[math.inf] * 2, downlinks=[math.inf] * 2).link(0, 1)
 
@@ -107,16 +107,16 @@ def test_what_is_cut_for_good_never_arrives() -> None:
     assert link.send(5 * S, 100).due_ns >= FAR_NS
 
 
-# ---- against profiles, which have long been exact ------------------------------------------------------------------------
+# ---- against profiles, which are tested by themselves --------------------------------------------------------------------
 
 
 def segments() -> st.SearchStrategy[list[tuple[int, float]]]:
-    """How long, and at which share of the rate (0: a cut)."""
+    """Pairs of a time and the share of the rate that holds during it (0: a cut)."""
     return st.lists(st.tuples(st.integers(1, 400), st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0])), min_size=1, max_size=8)
 
 
 def both(given_segments: list[tuple[int, float]], rate: float, delay_ns: int) -> tuple[Altered, Profile]:
-    """The same line, altered and as a profile; at the end as by itself."""
+    """Return the same link twice: as an altered one and as a profile; both end at the full rate."""
     at_ns, changes, steps = 0, [], []
     for lasts_ms, share in given_segments:
         changes.append(Change(at_ns, Condition(rate_factor=share) if share else CUT))
@@ -128,9 +128,9 @@ def both(given_segments: list[tuple[int, float]], rate: float, delay_ns: int) ->
 
 @settings(max_examples=60, deadline=None)
 @given(segments(), st.lists(st.tuples(st.integers(0, 500), st.integers(1, 2_000_000)), min_size=1, max_size=10))
-def test_an_altered_line_is_the_course_of_the_same_steps(shares, sends) -> None:
+def test_an_altered_link_equals_the_profile_of_the_same_steps(shares, sends) -> None:
     altered, profile = both(shares, 1e6, 30 * MS)
-    cut = any(share == 0 for _, share in shares)  # for how fast it would be meanwhile, which TCP asks, they have other words
+    cut = any(share == 0 for _, share in shares)  # TCP reads the rate during a cut, and the two differ there
     for tcp in (False,) if cut else (False, True):
         links = []
         for line in (altered, profile):
@@ -147,7 +147,7 @@ def test_an_altered_line_is_the_course_of_the_same_steps(shares, sends) -> None:
 @settings(max_examples=60, deadline=None)
 @given(segments(), st.lists(st.integers(1, 300_000), min_size=1, max_size=12), st.integers(0, 500))
 def test_every_byte_leaves_at_the_rate_in_force(shares, sizes, begin_ms) -> None:
-    """The integral of the rate over the time in which the link is busy is what was sent."""
+    """The integral of the rate over the time in which the link is busy equals the bytes sent."""
     altered, _ = both(shares, 1e6, 0)
     link = ChangingLink(altered)
     transits = [link.send(begin_ms * MS, size) for size in sizes]
@@ -160,7 +160,7 @@ def test_every_byte_leaves_at_the_rate_in_force(shares, sizes, begin_ms) -> None
     assert all(one.due_ns <= two.due_ns for one, two in pairwise(transits))
 
 
-def test_changes_come_on_top_of_a_course_and_keep_its_luck() -> None:
+def test_changes_apply_on_top_of_a_profile_and_keep_its_random_numbers() -> None:
     spec = LinkSpec(1e6, 10 * MS, 5 * MS, profile_law=Diurnal(rate_bytes_per_s=1e6, swing=0.5, period_ns=20 * S))
     plain, altered = made(spec), made(spec, Change(5 * S, Condition(rate_factor=0.5)), Change(9 * S, PLAIN))
     assert all(plain.send(at * 100 * MS, 1000) == altered.send(at * 100 * MS, 1000) for at in range(50))
@@ -168,7 +168,7 @@ def test_changes_come_on_top_of_a_course_and_keep_its_luck() -> None:
     assert one.finish_ns == pytest.approx(two.finish_ns, abs=2)  # half the rate carries half as much in the same time
 
 
-def test_a_link_within_a_shared_course_is_changed_at_its_own_time() -> None:
+def test_a_link_within_a_shared_profile_is_changed_at_its_own_time() -> None:
     profile = Profile([Step(10 * S, 1e6)], looped=True)
     link = ChangingLink(Altered(profile, [Change(S, CUT), Change(2 * S, PLAIN)], 7 * S), ahead_ns=7 * S)
     assert link.send(S // 2, 1_000_000).finish_ns == 2 * S + S // 2
@@ -261,5 +261,5 @@ def test_a_step_takes_its_own_time_at_the_tempo_in_force(tempos, begin_s, took_s
     assert device(*tempos).step_ns(100, round(begin_s * S), 3) == round(took_s * S)
 
 
-def test_who_plans_hears_of_the_device_itself() -> None:
+def test_without_a_step_the_nominal_duration_ignores_tempos() -> None:
     assert device((0.0, 0.1)).step_ns(100) == S

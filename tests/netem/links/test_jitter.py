@@ -22,13 +22,13 @@ def drawn(law, correlation=0.0, count=40_000):
         ("pareto", [(q ** (-1 / 3) - 1.5) * 2 / math.sqrt(3) for q in (0.95, 0.75, 0.5, 0.25, 0.05)]),
     ],
 )
-def test_the_law_is_as_wide_however_correlated(law, quantiles, correlation):
+def test_the_law_does_not_depend_on_the_correlation(law, quantiles, correlation):
     got = np.quantile(drawn(law, correlation), [0.05, 0.25, 0.5, 0.75, 0.95])
     assert got == pytest.approx(quantiles, abs=0.04 if correlation < 0.5 else 0.12)
 
 
 @pytest.mark.parametrize(("law", "expected"), [("normal", 0.5), ("uniform", 6 / math.pi * math.asin(0.25))])
-def test_messages_remember_the_one_before(law, expected):
+def test_a_message_is_correlated_with_the_previous_one(law, expected):
     got = drawn(law, 0.5)
     assert np.corrcoef(got[1:], got[:-1])[0, 1] == pytest.approx(expected, abs=0.02)
     assert np.corrcoef(got[2:], got[:-2])[0, 1] == pytest.approx(expected**2, abs=0.03)
@@ -40,6 +40,6 @@ def test_the_bounds_of_the_laws():
 
 
 @pytest.mark.parametrize("bad", [{"width_ns": -1}, {"correlation": 1.0}, {"correlation": -0.1}, {"law": "gamma"}])
-def test_what_is_no_jitter_is_refused(bad):
+def test_a_bad_jitter_is_refused(bad):
     with pytest.raises(ValueError, match="jitter"):
         Jitter(**{"width_ns": 1, "rng": np.random.default_rng(0)} | bad)

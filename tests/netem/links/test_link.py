@@ -85,7 +85,7 @@ def test_the_chunks_of_a_message_share_its_jitter_even_around_an_urgent_one():
     assert lateness_ns(3 * 10**7, first=True) != opening
 
 
-def test_a_line_held_up_by_others_is_free_when_they_let_it():
+def test_a_link_held_up_by_a_shared_segment_is_free_when_its_bytes_have_left():
     link = Link(rate_bytes_per_s=1e9, delay_ns=7)
     assert link.pace(0, 1000) == (0, 1e9, None)
     assert link.arrive(5000) == 5007
@@ -128,6 +128,6 @@ def test_messages_overtake_each_other_only_where_it_is_asked_for():
         {"jitter_ns": 1},
     ],
 )
-def test_what_is_no_link_is_refused(bad):
+def test_a_bad_link_is_refused(bad):
     with pytest.raises(ValueError, match="link"):
         Link(**bad)

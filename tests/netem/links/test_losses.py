@@ -54,6 +54,6 @@ def test_nothing_is_lost_at_none_and_a_new_share_holds_from_then_on():
 @pytest.mark.parametrize(
     "bad", [{"share": 1.0}, {"share": -0.1}, {"share": 0.5, "share_in_burst": 0.5}, {"share": 0.1, "burst": 0.5}]
 )
-def test_what_is_no_loss_is_refused(bad):
+def test_a_bad_loss_is_refused(bad):
     with pytest.raises(ValueError, match="expected"):
         Losses(rng=np.random.default_rng(0), **bad)

@@ -31,7 +31,7 @@ def carried_bytes(steps, looped, start_ns, end_ns):
 @given(steps=STEPS, looped=st.booleans(), start_ns=st.integers(0, 20 * S), size=st.integers(1, 10**6))
 def test_bytes_leave_at_the_rate_in_force(steps, looped, start_ns, size):
     if (not any(rate for _, rate in steps)) if looped else not steps[-1][1]:
-        with pytest.raises(ValueError, match="dead for ever"):
+        with pytest.raises(ValueError, match="stay at 0"):
             Profile([Step(*step) for step in steps], looped)
         return
     finish_ns = Profile([Step(*step) for step in steps], looped).finish(start_ns, size)
@@ -55,7 +55,7 @@ def test_what_waits_in_an_outage_leaves_after_it():
     assert link.send(3 * S - 500_000, 1000) == (3 * S - 500_000, 4 * S + 500_000, 4 * S + 500_005)
 
 
-def test_a_link_that_does_not_change_is_a_plain_one():
+def test_a_profile_of_one_step_equals_a_steady_link():
     plain, changing = Link(12345.0, 67), ChangingLink(Profile([Step(S, 12345.0, 67)]))
     for now_ns in range(0, 50 * S, S // 7):
         assert abs(plain.send(now_ns, 900).due_ns - changing.send(now_ns, 900).due_ns) <= 1
@@ -79,7 +79,7 @@ def test_a_delay_that_shrinks_lets_nothing_overtake():
     assert link.send(2 * S, 1000).due_ns == 2 * S + 1_001_000
 
 
-def test_links_may_share_a_course_each_from_a_place_of_its_own():
+def test_links_may_share_a_profile_each_from_its_own_place():
     profile = Profile([Step(S, 1e6), Step(S, 2e6)], looped=True)
     finish_ns = [ChangingLink(profile, ahead_ns=ahead_ns).send(0, 1000).finish_ns for ahead_ns in (0, S, 2 * S)]
     assert finish_ns == [10**6, 5 * 10**5, 10**6]
@@ -98,7 +98,7 @@ MOTIONS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile_law", MOTIONS, ids=lambda profile_law: type(profile_law).__name__)
-def test_courses_repeat_themselves_and_travel(profile_law):
+def test_profiles_are_reproducible_and_can_be_copied(profile_law):
     one, other = (ChangingLink(profile_law.profile(np.random.default_rng(1))) for _ in range(2))
     for now_ns in range(0, 400 * S, 7 * S):
         assert one.send(now_ns, 30_000) == other.send(now_ns, 30_000)
@@ -107,11 +107,11 @@ def test_courses_repeat_themselves_and_travel(profile_law):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile_law", MOTIONS, ids=lambda profile_law: type(profile_law).__name__)
-def test_courses_keep_their_mean(profile_law):
+def test_profiles_keep_their_mean(profile_law):
     profile = profile_law.profile(np.random.default_rng(2))
     size = 2e10
     mean = size / (profile.finish(0, size) / S)
-    # Of a walk the median is told, and its logarithm is spread evenly: the mean of x over it is (r - 1/r) / (2 ln r).
+    # A walk's rate is its median, and its logarithm is uniformly distributed: the mean of x over it is (r - 1/r) / (2 ln r).
     factor = (3 - 1 / 3) / (2 * math.log(3)) if isinstance(profile_law, Walk) else 1
     assert mean == pytest.approx(profile_law.mean_rate_bytes_per_s * factor, rel=0.06)
 
@@ -158,11 +158,11 @@ def test_outages_come_and_go_as_often_as_asked():
 @pytest.mark.parametrize(
     "step", [Step(0, 1.0), Step(1, -1.0), Step(1, math.inf), Step(1, math.nan), Step(1, 1.0, -1), Step(1, 1.0, 0, 1.0)]
 )
-def test_what_is_no_step_is_refused(step):
-    with pytest.raises(ValueError, match="no step"):
+def test_a_bad_step_is_refused(step):
+    with pytest.raises(ValueError, match="expected a step above 0 ns"):
         Profile([step])
 
 
-def test_a_course_needs_a_step():
+def test_a_profile_needs_a_step():
     with pytest.raises(ValueError, match="no steps"):
         Profile([])

@@ -45,7 +45,7 @@ def test_observed_transfers_are_met(observed, group, target):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["seen", "held out"])
-def test_transfers_are_met_under_conditions_that_the_model_was_not_made_with(name):
+def test_transfers_are_met_under_conditions_that_the_model_was_not_fitted_to(name):
     median, tail = tcp_model.figures(tcp_model.errors(tcp_model.rounds, name, replays=10), "all")
     assert median <= 0.06
     assert tail <= 0.20
@@ -140,7 +140,7 @@ def test_a_loss_in_slow_start_is_noticed_when_the_window_has_grown_by_what_came_
     assert control.spare == pytest.approx(0.3 * 43)  # 40 + 3 go at full pace, the rest at 0.7 of it
 
 
-def test_losses_before_the_first_was_noticed_are_no_news():
+def test_losses_before_the_first_was_noticed_do_not_shrink_the_window_again():
     control = Cubic()
     control._threshold = 10.0
     control.window = 100.0
@@ -194,7 +194,7 @@ def test_bbr_finds_the_rate_of_the_line_after_losses_have_ended_its_start_early(
 
 
 @pytest.mark.parametrize("loss", [0.005, 0.01])
-def test_long_transfers_with_losses_go_as_mathis_has_it(loss):
+def test_long_transfers_with_losses_follow_mathis_formula(loss):
     """1.22 / (RTT sqrt(p)) segments a second, within 15 %, whatever the round trip."""
     for rtt_ms in (20, 60, 150):
         on = line(1000, rtt_ms, loss)

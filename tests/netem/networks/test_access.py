@@ -1,4 +1,4 @@
-"""Lines of the peers' own, shared by their links."""
+"""Access lines of the peers, shared by their links."""
 
 import math
 
@@ -51,11 +51,11 @@ def test_without_lines_links_share_nothing() -> None:
         ({"lines": ("5",)}, "lines"),
         ({"lines": ("5 Mbit/s",), "up": ("1 Mbit/s", "2 Mbit/s")}, "up: 2 for 1 lines: expected one for each"),
         ({"links": ("5",)}, "links"),
-        ({"rate_factor": 0}, "rate_factor: 0 is no factor"),
+        ({"rate_factor": 0}, "rate_factor: 0 is out of range"),
         ({"delay": "5"}, "delay"),
         ({"lines": ("unlimited",), "tcp": "cubic"}, "tcp: a link without a rate"),
     ],
 )
-def test_what_is_no_line_is_refused(options: dict, message: str) -> None:
+def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Access(**options)

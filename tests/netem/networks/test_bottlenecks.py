@@ -17,7 +17,7 @@ def test_a_cable_between_two_groups_has_two_directions():
     assert back.links == ((3, 0), (3, 1))
 
 
-def test_the_other_end_is_everybody_else_and_a_group_may_share_among_itself():
+def test_the_other_end_defaults_to_all_other_peers_and_may_be_the_same_group():
     there, _ = cables(nx.path_graph(4), Bottleneck(rate="8 Mbit/s", here=(1,)))
     assert there.links == ((1, 0), (1, 2))
     (cell,) = cables(nx.complete_graph(4), Bottleneck(rate="8 Mbit/s", here=(0, 1, 2), there=(2, 1, 0)))
@@ -36,17 +36,17 @@ def test_places_name_groups():
     ("bottleneck", "problem"),
     [
         ({"rate": "8 Mbit/s", "here": (7,)}, r"bottlenecks\[0\].here: there is no peer 7: expected 0 to 3"),
-        ({"rate": "8 Mbit/s", "here": ("Oslo",)}, r"'Oslo' is no place of a peer: known here are none, give the numbers"),
+        ({"rate": "8 Mbit/s", "here": ("Oslo",)}, r"no peer is at a place 'Oslo': known places are none, give the numbers"),
         ({"rate": "8 Mbit/s", "here": (0,), "there": (2,)}, "no link of the graph joins 0 and 2"),
         ({"rate": "8", "here": (0,)}, "rate: '8' is no rate"),
         ({"rate": "8 Mbit/s", "here": ()}, "here: the list is empty"),
     ],
 )
-def test_what_joins_nobody_is_refused(bottleneck, problem):
+def test_a_bad_bottleneck_is_refused(bottleneck, problem):
     with pytest.raises(ValueError, match=problem):
         cables(nx.cycle_graph(4), Bottleneck(**bottleneck))
 
 
-def test_the_kernel_backend_has_none():
+def test_the_kernel_backend_refuses_bottlenecks():
     with pytest.raises(ValueError, match="bottlenecks: not with the kernel backend"):
         Uniform(rate="1 Mbit/s", backend="kernel", bottlenecks=(Bottleneck(rate="1 Mbit/s", here=(0,)),))

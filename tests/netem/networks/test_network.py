@@ -49,7 +49,7 @@ def test_the_link_has_the_effective_rate_the_delay_and_the_jitter():
     assert (link.delay_ns, link.jitter_ns) == (50 * MS, 3 * MS)
 
 
-def test_each_link_has_its_own_luck_and_keeps_it_when_peers_join():
+def test_each_link_draws_its_own_numbers_and_keeps_them_when_peers_join():
     def dues(peers, seed, source, target):
         link = Uniform(delay="50 ms", jitter="9 ms").plan(nx.complete_graph(peers), seed).link(source, target)
         return [link.send(now_ns, 1).due_ns - now_ns for now_ns in range(0, 10**10, 10**9)]
@@ -73,7 +73,7 @@ def test_nodes_must_be_numbered():
         Unshaped().plan(nx.relabel_nodes(nx.path_graph(3), {0: "a"}), 0)
 
 
-def test_loops_are_no_links():
+def test_loops_are_left_out():
     assert Unshaped().plan(nx.Graph([(0, 0), (0, 1)]), 0).links.keys() == {(0, 1), (1, 0)}
 
 
@@ -107,7 +107,7 @@ def test_an_arc_holds_for_the_way_back_unless_there_is_one():
         ({"rate": 5.0}, r"edge 1-2: rate: 5.0 is no rate"),
         ({"delay": "ten ms"}, r"edge 1-2: delay: 'ten ms'"),
         ({"jitter": "-1 ms"}, r"edge 1-2: jitter: '-1 ms'"),
-        ({"loss": 1.0}, r"edge 1-2: loss: 1.0 is no share.*0.001"),
+        ({"loss": 1.0}, r"edge 1-2: loss: 1.0 is not a share.*0.001"),
         ({"loss": "1 %"}, r"edge 1-2: loss: '1 %'"),
         ({"loss": math.nan}, r"edge 1-2: loss: nan"),
         ({"loss": True}, r"edge 1-2: loss: True"),
@@ -128,7 +128,7 @@ def test_a_wrong_attribute_names_its_node():
         Edges().plan(graph, seed=0)
 
 
-def test_edges_refuses_a_graph_that_says_nothing():
+def test_edges_refuses_a_graph_without_attributes():
     with pytest.raises(ValueError, match="unshaped"):
         Edges().plan(nx.cycle_graph(4), seed=0)
 

@@ -10,14 +10,13 @@ from grapevine.netem.units import speed_samples_per_s
     [
         ({"rate": "1 Mbit/s", "reorder": True}, "reorder: without jitter nothing overtakes: set jitter too"),
         ({"duplicate": 0.1}, "duplicate: takes no time on links without a rate: set a rate too"),
-        ({"rate": "1 Mbit/s", "duplicate": 1.0}, "duplicate: 1.0 is not from 0 to below 1"),
         ({"rate": "1 Mbit/s", "duplicate": 0.1, "backend": "kernel"}, "duplicate: not with the kernel backend"),
         ({"rate": "1 Mbit/s", "queue": "50 ms"}, "queue: has no effect without TCP: set tcp"),
         ({"rate": "1 Mbit/s", "outage_every": "1 ns"}, "outage_every: 1 ns is too short: expected 1 ms or more"),
         ({"rate": "1 Mbit/s", "loss": 0.01, "loss_burst": 3.0}, "loss_burst: has no effect without TCP"),
     ],
 )
-def test_what_means_nothing_is_refused_with_the_cure(options, problem):
+def test_an_option_without_effect_is_refused_with_the_cure(options, problem):
     with pytest.raises(ValueError, match=problem):
         Uniform(**options).plan(nx.path_graph(2), 0)
 
@@ -33,7 +32,7 @@ def test_duplicates_take_their_share_of_the_rate():
     assert shared.shared().limits == [1e6, 1e6]
 
 
-def test_reordering_and_duplicates_do_not_disturb_each_others_luck():
+def test_reordering_and_duplicates_do_not_change_each_others_random_numbers():
     options = {"rate": "8 Mbit/s", "delay": "50 ms", "jitter": "40 ms"}
     plain = Uniform(**options).plan(nx.path_graph(2), 1).link(0, 1)
     doubled = Uniform(duplicate=0.5, **options).plan(nx.path_graph(2), 1).link(0, 1)

@@ -67,7 +67,7 @@ rtt_ms = 1
 """
 
 
-def test_a_table_of_ones_own(tmp_path):
+def test_a_users_table(tmp_path):
     (tmp_path / "own.csv").write_text(CSV)
     (tmp_path / "own.toml").write_text(TOML)
     table = read_table(str(tmp_path / "own.csv"))
@@ -88,7 +88,7 @@ def test_a_table_of_ones_own(tmp_path):
         ("a.csv", CSV + "Oslo,Bern,1,1\n", "expected more than 0 for every pair"),
         ("a.csv", CSV + "Oslo,Bern,1\n", "row 6"),
         ("a.toml", "title = ", "own|Invalid"),
-        ("a.toml", TOML.replace("42", "-1"), "from Oslo to Rome it is -1"),
+        ("a.toml", TOML.replace("42", "-1"), "is -1.0 from Oslo to Rome"),
         ("a.toml", TOML.replace("[[0, 42], [43, 0]]", "[[0, 42]]"), "rtt_ms: expected 2 rows of 2"),
         ("a.toml", 'regions = ["a"]', "missing required field"),
     ],

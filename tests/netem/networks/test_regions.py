@@ -37,7 +37,7 @@ def test_aws18_keeps_both_directions_as_measured():
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_table_says_where_it_is_from_and_what_is_our_choice(name):
+def test_every_table_names_its_source_and_our_choices(name):
     table = region_table(name)
     assert table.source
     assert table.measured

@@ -20,7 +20,7 @@ from grapevine.netem import (
     Step,
     Uniform,
 )
-from grapevine.netem.shaping.flow_table import Order
+from grapevine.netem.shaping.flow_table import Demand
 from grapevine.netem.shaping.sharing_shaper import AHEAD_NS
 from tests.netem.shaping.fluid import leave_ns
 
@@ -125,39 +125,39 @@ def test_without_delay_a_chunk_is_handed_out_a_little_before_it_has_left():
     assert handed_ns == 4_000_000 - AHEAD_NS
 
 
-def test_an_order_that_comes_late_is_put_in_its_place():
+def test_a_demand_that_comes_late_is_put_in_its_place():
     plan = Uniform(uplink="8 Mbit/s").plan(nx.star_graph(2), 0)
     shared = plan.shared()
     table = FlowTable(shared, memory(shared))
-    table.carry_out([Order(0, 0, 10_000.0, math.inf)])
+    table.carry_out([Demand(0, 0, 10_000.0, math.inf)])
     table.advance(20_000_000)  # it ran dry at 10 ms, had it been alone
     rolled_back = table.rolled_back
-    table.carry_out([Order(5_000_000, 1, 10_000.0, math.inf)])
+    table.carry_out([Demand(5_000_000, 1, 10_000.0, math.inf)])
     table.advance(30_000_000)
     assert table.rolled_back > rolled_back
-    ends = [table.bends(flow)[1][-1][:2] for flow in (0, 1)]
+    ends = [table.breakpoints(flow)[1][-1][:2] for flow in (0, 1)]
     assert ends == [pytest.approx((15e6, 10_000)), pytest.approx((20e6, 10_000))]
 
 
-def test_an_order_that_comes_after_more_than_half_of_the_log_is_put_in_its_place():
-    """Nine orders fill both halves of the log; each flow has the uplink for 1 ms of every 2, but for those that overlap."""
+def test_a_demand_that_comes_after_more_than_half_of_the_log_is_put_in_its_place():
+    """Nine demands fill both halves of the log; each flow has the uplink for 1 ms of every 2, but for those that overlap."""
     plan = Uniform(uplink="8 Mbit/s").plan(nx.star_graph(10), 0)
     shared = plan.shared()
     table = FlowTable(shared, memory(shared))
 
     def ends_ms():
-        return [table.bends(flow)[1][-1][:2] for flow in range(10) if table.bends(flow)[1]]
+        return [table.breakpoints(flow)[1][-1][:2] for flow in range(10) if table.breakpoints(flow)[1]]
 
     for flow in range(9):
-        table.carry_out([Order(2e6 * flow, flow, 1_000.0, math.inf)])
+        table.carry_out([Demand(2e6 * flow, flow, 1_000.0, math.inf)])
     table.advance(30_000_000)
     assert ends_ms() == [pytest.approx((2e6 * flow + 1e6, 1_000)) for flow in range(9)]
-    table.carry_out([Order(4.5e6, 9, 1_000.0, math.inf)])  # shares with flow 2, which has 500 bytes to go
+    table.carry_out([Demand(4.5e6, 9, 1_000.0, math.inf)])  # shares with flow 2, which has 500 bytes to go
     table.advance(30_000_000)
     expected = {flow: 2e6 * flow + 1e6 for flow in range(9)} | {2: 5.5e6, 9: 6e6}
     assert table.rolled_back == 1
     assert ends_ms() == [pytest.approx((expected[flow], 1_000)) for flow in range(10)]
-    table.carry_out([Order(16.5e6, 9, 1_000.0, math.inf)])  # shares with flow 8: back to the newer half alone
+    table.carry_out([Demand(16.5e6, 9, 1_000.0, math.inf)])  # shares with flow 8: back to the newer half alone
     table.advance(30_000_000)
     expected |= {8: 17.5e6, 9: 18e6}
     assert table.rolled_back == 2
@@ -190,19 +190,22 @@ def test_what_is_dropped_leaves_its_share_to_others():
     assert hub.next_ns() is None
 
 
-def test_acknowledgements_go_past_what_waits_and_are_made_up_for():
-    plan = Uniform(rate="8 Mbit/s", uplink="12 Mbit/s", delay="30 ms").plan(nx.star_graph(2), 0)
+@pytest.mark.parametrize("network", [{"uplink": "12 Mbit/s"}, {}])
+def test_acknowledgements_go_past_what_waits_and_are_made_up_for(network):
+    """Alike with segments that do not bind and without any: what leaves next makes up for them."""
+    plan = Uniform(rate="8 Mbit/s", delay="30 ms", **network).plan(nx.star_graph(2), 0)
+    assert bool(plan.shared().routes) == bool(network)
     hub = Senders(plan).shapers[0]
     hub.offer(1, "data", 10_000, 0)
     hub.offer(1, "answer", 100, 0, urgent=True)
     hub.offer(1, "more", 10_000, 0)
-    released = hub.release(0)
-    assert released == [(1, "answer", (0, 0, 30_100_000))]
-    stamps = {item: transit.finish_ns for _, item, transit in hub.release(SECOND_NS)}
-    assert stamps == {"data": 10_000_000, "more": 20_100_000}
+    answer, *early = hub.release(0)
+    assert answer == (1, "answer", (0, 0, 30_100_000))
+    stamps = {item: transit.finish_ns for _, item, transit in early + hub.release(SECOND_NS)}
+    assert stamps == {"data": 10_100_000, "more": 20_100_000}
 
 
-def test_lines_that_change_share_what_they_have_then():
+def test_segments_that_change_share_what_they_have_then():
     steps = [Step(10_000_000, 1e6), Step(10_000_000, 4e6), Step(10_000_000, 0.0)]
     links = {pair: LinkSpec(3e6) for pair in ((0, 1), (0, 2), (1, 0), (2, 0))}
     plan = NetworkPlan(

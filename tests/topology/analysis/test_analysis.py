@@ -1,4 +1,4 @@
-"""The figures against closed forms, and against networkx's own."""
+"""Figures of graphs against closed forms, and against networkx."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_directed_ring_matrix_has_complex_eigenvalues() -> None:
     assert figures.spectrum[0] == pytest.approx(1.0)
 
 
-def test_a_bare_matrix_knows_no_graph() -> None:
+def test_a_matrix_alone_has_no_figures_of_a_graph() -> None:
     figures = topology.analyse(topology.mixing_matrix(topology.build("ring", 6)))
     assert figures.nodes == 6
     assert figures.slem == pytest.approx(2 / 3)
@@ -210,7 +210,7 @@ def test_a_bare_matrix_knows_no_graph() -> None:
     assert {name for name, value in figures.as_dict().items() if value is None} == graphless
 
 
-def test_a_graph_in_pieces_never_agrees() -> None:
+def test_a_disconnected_graph_never_agrees() -> None:
     figures = topology.analyse(nx.disjoint_union(nx.complete_graph(4), nx.cycle_graph(5)))
     assert not figures.connected
     assert figures.slem == 1.0

@@ -49,7 +49,7 @@ def test_finite_time_of_a_matrix() -> None:
 
 
 def test_the_rate_of_rounds_that_repeat_is_that_of_their_product() -> None:
-    """Of a graph that never changes it is its SLEM; of the lazy ring's and torus' rounds in turn, what is simulated."""
+    """For a fixed graph it is its SLEM; for alternating rounds of a lazy ring and torus it is the simulated rate."""
     for name in ("ring", "star", "barbell"):
         graph = topology.build(name, 12)
         still = topology.analyse(topology.still(graph))
@@ -91,7 +91,7 @@ def test_two_peers_agree_in_any_round(name: str, options: dict[str, Any]) -> Non
 
 
 def test_a_measured_rate_is_near_what_is_known() -> None:
-    """Teleportation has no formula; the measure is checked on rounds that have one: a lazy ring."""
+    """Teleportation has no formula; the measurement is checked on a schedule with a known rate: a lazy ring."""
     from grapevine.topology.analysis.schedule_figures import _measured_rate
 
     ring = topology.still(topology.build("ring", 10), "lazy")
@@ -101,7 +101,7 @@ def test_a_measured_rate_is_near_what_is_known() -> None:
 
 @pytest.mark.slow
 def test_effective_neighbours_of_a_schedule_reach_those_of_the_complete_graph() -> None:
-    """Every round J: n. Everybody alone: 1. Halves exchanged each round and no memory: 2, by the variance of a mean of two."""
+    """Every round J: n. No exchange: 1. Averages of two and no memory: 2, by the variance of a mean of two."""
     assert topology.analyse(topology.still(topology.build("complete", 8))).effective_neighbours(0.7) == pytest.approx(8)
     assert topology.analyse(topology.still(nx.empty_graph(8))).effective_neighbours(0.7) == pytest.approx(1)
     for name in ("one-peer-exponential", "one-peer-hypercube", "random-matching"):

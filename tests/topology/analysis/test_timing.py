@@ -1,4 +1,4 @@
-"""Cycle times against circuits counted one by one, and what Marfoq et al. state of rings and stars."""
+"""Cycle times against an enumeration of all circuits, and against the results of Marfoq et al. for rings and stars."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from grapevine.topology.analysis.timing import cycle_time, link_delays
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_cycle_time_is_the_largest_mean_of_all_circuits(seed: int) -> None:
-    luck = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     graph = nx.gnp_random_graph(6, 0.5, seed=seed, directed=True)
-    delays = luck.uniform(0, 10, (6, 6))
-    np.fill_diagonal(delays, luck.uniform(0, 3, 6))
+    delays = rng.uniform(0, 10, (6, 6))
+    np.fill_diagonal(delays, rng.uniform(0, 3, 6))
     circuits = [*nx.simple_cycles(graph), *([i] for i in range(6))]
     means = [np.mean([delays[a, b] for a, b in zip(c, [*c[1:], c[0]], strict=True)]) for c in circuits]
     assert cycle_time(graph, delays) == pytest.approx(max(means))
@@ -23,7 +23,7 @@ def test_the_cycle_time_is_the_largest_mean_of_all_circuits(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rounds_really_take_that_long(seed: int) -> None:
-    """t_j(k + 1) = max_i (t_i(k) + d(i, j)) over whom j hears and itself."""
+    """t_j(k + 1) = max_i (t_i(k) + d(i, j)) over the senders i of peer j and j itself."""
     graph = topology.build("erdos-renyi", 15, seed=seed)
     delays = np.random.default_rng(seed).uniform(1, 5, (15, 15))
     waits = np.where((nx.to_numpy_array(graph) + np.eye(15)) > 0, delays, -np.inf)
@@ -59,8 +59,8 @@ def test_delays_of_links_share_what_a_peer_can_send() -> None:
 
 
 def test_the_spanning_tree_has_the_least_cycle_time_of_all_undirected_overlays() -> None:
-    luck = np.random.default_rng(5)
-    delays = luck.uniform(1, 9, (8, 8))
+    rng = np.random.default_rng(5)
+    delays = rng.uniform(1, 9, (8, 8))
     np.fill_diagonal(delays, 0.0)
     least = cycle_time(topology.build("overlay", 8, delays=delays), delays)
     for seed in range(30):
@@ -69,7 +69,7 @@ def test_the_spanning_tree_has_the_least_cycle_time_of_all_undirected_overlays()
         assert cycle_time(topology.build("overlay", 8, delays=delays, shape=shape), delays) >= least - 1e-12
 
 
-def test_what_is_no_delay_is_refused() -> None:
+def test_invalid_delays_are_refused() -> None:
     graph = topology.build("ring", 4)
     with pytest.raises(ValueError, match=r"delays are of shape \(3, 3\) for 4 peers"):
         cycle_time(graph, np.ones((3, 3)))

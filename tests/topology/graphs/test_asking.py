@@ -1,4 +1,4 @@
-"""Graphs laid after what the fleet is like: D-Cliques after labels, overlays after delays."""
+"""Graphs that depend on the fleet: D-Cliques on its labels, overlays on its delays."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_swaps_lower_the_skew_of_uneven_labels_and_end_where_no_swap_helps() -> 
 
 @pytest.mark.parametrize("between", ["ring", "full", "fractal", "small-world"])
 @pytest.mark.parametrize("n", [3, 12, 20, 47])
-def test_d_cliques_are_connected_whatever_joins_them(between: str, n: int) -> None:
+def test_d_cliques_are_connected_with_every_way_of_joining(between: str, n: int) -> None:
     counts = np.random.default_rng(n).integers(1, 20, size=(n, 4))
     graph = topology.build("d-cliques", n, label_counts=counts, size=4, between=between)
     again = topology.build("d-cliques", n, label_counts=counts, size=4, between=between)
@@ -79,10 +79,10 @@ def test_d_cliques_are_connected_whatever_joins_them(between: str, n: int) -> No
 
 
 def delays(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Delays between random places, not quite the same both ways; and what an undirected link costs."""
-    luck = np.random.default_rng(seed)
-    places = luck.random((n, 2))
-    asked = np.linalg.norm(places[:, None] - places[None], axis=2) + luck.uniform(0, 0.05, (n, n))
+    """Return delays between random places, slightly different per direction, and the cost of each undirected link."""
+    rng = np.random.default_rng(seed)
+    places = rng.random((n, 2))
+    asked = np.linalg.norm(places[:, None] - places[None], axis=2) + rng.uniform(0, 0.05, (n, n))
     return asked, (asked + asked.T) / 2
 
 
@@ -139,17 +139,17 @@ def test_the_ring_is_at_most_half_longer_than_the_shortest(seed: int) -> None:
     assert best - 1e-12 <= total(graph, cost) <= 1.5 * best
 
 
-def test_the_star_stands_where_the_load_is() -> None:
+def test_the_centre_of_the_star_is_on_most_shortest_paths() -> None:
     asked, cost = delays(9, 3)
     graph = topology.build("overlay", 9, delays=asked, shape="star")
     hub = next(peer for peer, degree in graph.degree if degree == 8)
     load = nx.load_centrality(nx.from_numpy_array(cost * (1 - np.eye(9))), weight="weight")
     assert load[hub] == max(load.values())
     hop = np.full((5, 5), 10.0)
-    hop[3], hop[:, 3] = 1.0, 1.0  # all shortest ways lead through peer 3
+    hop[3], hop[:, 3] = 1.0, 1.0  # all shortest paths lead through peer 3
     assert dict(topology.build("overlay", 5, delays=hop, shape="star").degree)[3] == 4
     near = np.full((5, 5), 10.0)
-    near[2], near[:, 2] = 9.0, 9.0  # no way through another is shorter than the direct one
+    near[2], near[:, 2] = 9.0, 9.0  # no path through another peer is shorter than the direct link
     assert dict(topology.build("overlay", 5, delays=near, shape="star").degree)[2] == 4
 
 

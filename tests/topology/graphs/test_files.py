@@ -1,4 +1,4 @@
-"""Graphs from files and from networkx: nothing is lost on the way, and what cannot be read is refused."""
+"""Graphs from files and from networkx: nothing is lost, and unreadable files are refused."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_names_attributes_and_order_survive_every_format(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", [*list(WRITERS)[:4], "net.npy", "net.txt", "net.csv"])
 def test_numbered_nodes_keep_their_numbers(name: str, tmp_path: Path) -> None:
-    """Written in a shuffled order, with two-digit names that text would sort wrongly."""
+    """The file has a shuffled order and two-digit names, which sorting as text would put in the wrong order."""
     original = topology.build("barabasi-albert", 14, seed=3)
     shuffled = nx.Graph()
     shuffled.add_nodes_from(np.random.default_rng(1).permutation(14).tolist())
@@ -180,7 +180,7 @@ REFUSALS: list[tuple[str, str | bytes | None, str]] = [
     ("net.foo", "x", r"cannot tell the format from the ending '.foo' \(known are .graphml"),
     ("net", "x", "cannot tell the format from the ending ''"),
     *[(f"empty.{end}", "", "the file is empty; write a graph") for end in ("graphml", "gml", "edges", "csv", "txt", "npy")],
-    ("net.graphml", "<graphml", "is not GraphML that can be read .*; write it anew"),
+    ("net.graphml", "<graphml", "is not GraphML that can be read .*; write it again"),
     ("net.graphml", "<html></html>", "is not GraphML that can be read"),
     ("net.graphml", graphml(""), "the graph is empty; give it at least one node"),
     ("net.graphml", graphml(TWO), "not connected: it falls into 2 pieces"),
@@ -194,8 +194,8 @@ REFUSALS: list[tuple[str, str | bytes | None, str]] = [
     ("net.gml", 'graph [ node [ id 0 label "a" ] node [ id 1 label "a" ] ]', "label 'a' is duplicated"),
     ("net.gml", "graph [ node [ id 0 ] edge [ source 0 target 5 ] ]", "undefined target 5"),
     ("net.edges", "# nothing\n", "holds no edges; expected lines of two names"),
-    ("net.edges", "a b\nc\n", "line 2 is no edge: 'c'; expected two names"),
-    ("net.edges", "a b\nb,\n", "line 2 is no edge"),
+    ("net.edges", "a b\nc\n", "line 2 is not an edge: 'c'; expected two names"),
+    ("net.edges", "a b\nb,\n", "line 2 is not an edge"),
     ("net.edges", "a b fast\n", "line 1 has 1 values after the two names, and no columns are named; begin the file with"),
     ("net.edges", "source,target,rate\na,b,1,2\n", "line 2 has 2 values after the two names, and 1 columns"),
     ("net.edges", "a b {'rate': 1\n", "line 1: cannot read the attributes"),
@@ -253,7 +253,7 @@ def test_arrays_that_are_no_graph(array: np.ndarray, message: str, tmp_path: Pat
         topology.read_graph(tmp_path / "net.npy")
 
 
-def test_a_file_beyond_all_size_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     with open(tmp_path / "net.edges", "wb") as file:
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(ValueError, match=r"net.edges: the file has 268,435,457 bytes, more than 268,435,456"):
@@ -291,5 +291,5 @@ def test_a_damaged_file_is_a_graph_or_a_value_error(tmp_path_factory: Any, name:
         at = int(place * len(raw))
         raw[at : at + len(content)] = content
     path.write_bytes(bytes(raw[: int(kept * len(raw))]))
-    with contextlib.suppress(ValueError):  # nothing else may escape
+    with contextlib.suppress(ValueError):  # no other exception may be raised
         assert nx.is_connected(topology.read_graph(path))

@@ -1,4 +1,4 @@
-"""Any networkx graph, made ready for a fleet."""
+"""Conversion of networkx graphs into graphs of a fleet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from grapevine import topology
 
 
-def test_whole_numbers_are_numbered_ascending_and_others_as_they_come() -> None:
+def test_whole_numbers_are_numbered_ascending_and_other_names_in_their_order() -> None:
     numbers = topology.from_graph(nx.Graph([(30, 4), (4, 100)]))
     assert [numbers.nodes[i]["original_name"] for i in numbers] == [4, 30, 100]
     assert list(numbers.edges) == [(0, 1), (0, 2)]
@@ -26,7 +26,7 @@ def test_whole_numbers_are_numbered_ascending_and_others_as_they_come() -> None:
 def test_attributes_stay_and_the_given_graph_is_left_alone() -> None:
     given = nx.Graph(name="mine", owner="me")
     given.add_node("b", region="eu")
-    given.nodes["b"]["node_for_adding"] = 1  # as files may bring it
+    given.nodes["b"]["node_for_adding"] = 1  # a key that files may contain
     given.add_edge("b", "a", rate="1 Mbit/s")
     given.edges["b", "a"]["u_of_edge"] = 2
     given.add_edge("a", "a")
@@ -39,14 +39,14 @@ def test_attributes_stay_and_the_given_graph_is_left_alone() -> None:
     assert given.has_edge("a", "a")
 
 
-def test_twice_is_as_good_as_once() -> None:
+def test_converting_twice_gives_the_same_graph() -> None:
     once = topology.from_graph(nx.relabel_nodes(topology.build("star", 5), {i: f"n{i}" for i in range(5)}))
     twice = topology.from_graph(once)
     assert dict(twice.nodes(data=True)) == dict(once.nodes(data=True))
     assert list(twice.edges) == list(once.edges)
 
 
-def test_a_directed_graph_has_to_be_asked_for_and_strongly_connected() -> None:
+def test_a_directed_graph_needs_directed_true_and_strong_connection() -> None:
     circle = nx.DiGraph([("a", "b"), ("b", "c"), ("c", "a")])
     graph = topology.from_graph(circle, directed=True)
     assert type(graph) is nx.DiGraph

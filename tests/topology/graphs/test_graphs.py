@@ -1,4 +1,4 @@
-"""The menu: every graph is what its name says, connected, and the same for the same seed."""
+"""The menu: every graph has the shape of its name, is connected, and is the same for the same seed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from grapevine import topology
 from grapevine.topology.graphs.menu import AnyTopology, torus_sides
 
 RANDOM = ("random-regular", "erdos-renyi", "watts-strogatz", "barabasi-albert", "equi-static", "geographic")
-ASKING = ("d-cliques", "overlay")  # laid after labels or delays: see test_asking.py
+ASKING = ("d-cliques", "overlay")  # they need labels or delays: see test_asking.py
 BUILT = [name for name in topology.menu() if name not in ("file", *ASKING)]
 DIRECTED = ("exponential",)
 
 
 def suited(name: str, n: int) -> int:
-    """The number of peers at or below n for which there is such a graph: 13 and 61 are primes of the form 4 k + 1."""
+    """Return a number of peers at or below n for which the graph exists: 13 and 61 are primes of the form 4 k + 1."""
     return {16: 13, 64: 61}[n] if name in ("paley", "chordal-cycle") else n
 
 
@@ -99,7 +99,7 @@ def test_erdos_renyi_has_about_as_many_links_as_asked() -> None:
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_the_seed_alone_decides(name: str) -> None:
+def test_a_random_graph_depends_on_the_seed_only(name: str) -> None:
     first, again, other = (topology.build(name, 24, seed=seed) for seed in (5, 5, 6))
     assert list(first.edges) == list(again.edges)
     assert list(first.edges) != list(other.edges)
@@ -121,13 +121,13 @@ def test_the_same_seed_in_another_process_gives_the_same_graph() -> None:
     outputs = [
         subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": luck},
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
             cwd=root,
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        for luck in ("1", "2")
+        for hash_seed in ("1", "2")
     ]
     assert outputs[0] == outputs[1] == f"{[list(topology.build(name, 20, seed=3).edges) for name in RANDOM]}\n"
 
@@ -142,7 +142,7 @@ def test_build_takes_numbers_of_numpy_and_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_the_menu_survives_a_file(name: str) -> None:
+def test_a_topology_written_to_a_file_reads_back_the_same(name: str) -> None:
     kind = topology.menu()[name]
     topo = msgspec.convert({"name": name, "mixing": "lazy"}, AnyTopology)
     assert type(topo) is kind
@@ -206,8 +206,8 @@ def test_every_refusal_names_the_cure(name: str, n: int, options: dict[str, Any]
         ("random-regular", {"degree": 2}, "raise degree to 3 or more"),
     ],
 )
-def test_bad_luck_throughout_names_the_cure(name: str, options: dict[str, Any], cure: str, monkeypatch: Any) -> None:
-    """With a single try, about nine of ten of these graphs are in pieces."""
+def test_a_graph_never_connected_names_the_cure(name: str, options: dict[str, Any], cure: str, monkeypatch: Any) -> None:
+    """With a single try, about nine of ten of these graphs are disconnected."""
     monkeypatch.setattr("grapevine.topology.graphs.base.TRIES", 1)
     refused = []
     for seed in range(30):

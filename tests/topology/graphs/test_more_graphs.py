@@ -50,7 +50,7 @@ def test_its_links_go_to_powers_of_two_and_one_way() -> None:
 def equi_static_matrix(graph: nx.Graph) -> np.ndarray:
     """The published mixing matrix of an `equi-static` graph, float64 [n, n]: the mean of the basis matrices drawn.
 
-    A basis matrix gives the peer u places behind (n - 1) / n and oneself 1 / n; undirected, half of it each way.
+    A basis matrix gives the peer u places before weight (n - 1) / n and the peer itself 1 / n; undirected: half each way.
     """
     n = len(graph)
     matrix = (n - 1) / n * nx.to_numpy_array(graph, nodelist=range(n), weight="weight").T
@@ -59,7 +59,7 @@ def equi_static_matrix(graph: nx.Graph) -> np.ndarray:
 
 
 def sufficient_draws(n: int, norm: float, doubt: float = 0.05) -> int:
-    """Draws after which an `equi-static` matrix has |W - J| below `norm`, but with probability `doubt`.
+    """Return the draws after which an `equi-static` matrix has |W - J| below `norm` with probability 1 - `doubt`.
 
     8 ln(2 n / doubt) / (3 norm^2), as Song et al. 2022 derive it from the matrix Bernstein inequality.
     """
@@ -82,7 +82,7 @@ def test_the_equi_static_matrix_is_a_mean_of_basis_matrices(directed: bool) -> N
     assert (matrix == matrix.T).all() != directed
 
 
-def test_with_enough_draws_the_equi_static_norm_is_below_what_was_asked_whatever_the_size() -> None:
+def test_with_enough_draws_the_equi_static_norm_is_below_its_bound_for_every_size() -> None:
     """Theorem 1 of Song et al. 2022: |W - J| < 0.5 with a probability of 0.95; each of 60 draws is far inside."""
     assert sufficient_draws(60, 0.5, 0.05) == int(8 * np.log(2 * 60 / 0.05) / (3 * 0.25))
     for n in (20, 60):
@@ -138,7 +138,7 @@ def test_margulis_gabber_galil_graphs_are_those_of_networkx_and_expand(side: int
     names = nx.relabel_nodes(expected, {(x, y): x * side + y for x, y in expected})
     assert set(map(frozenset, graph.edges)) == set(map(frozenset, names.edges))
     multi = nx.to_numpy_array(nx.margulis_gabber_galil_graph(side))
-    assert np.linalg.eigvalsh(multi)[-2] <= 5 * np.sqrt(2) + 1e-9  # Gabber and Galil 1981: of degree 8, whatever the side
+    assert np.linalg.eigvalsh(multi)[-2] <= 5 * np.sqrt(2) + 1e-9  # Gabber and Galil 1981: degree 8, any side
 
 
 def test_primes() -> None:
@@ -180,7 +180,7 @@ def test_small_world_fingers_reach_half_way_round_in_few_hops() -> None:
 
 
 @pytest.mark.parametrize("n", [6, 40, 150])
-def test_everybody_is_joined_to_the_nearest(n: int) -> None:
+def test_each_peer_is_linked_to_the_nearest(n: int) -> None:
     graph = topology.build("geographic", n, seed=3, nearest=3)
     places = np.array([[graph.nodes[i]["x"], graph.nodes[i]["y"]] for i in range(n)])
     distance = np.linalg.norm(places[:, None] - places[None], axis=2)
@@ -193,7 +193,7 @@ def test_everybody_is_joined_to_the_nearest(n: int) -> None:
 
 
 def test_pieces_are_joined_by_short_links() -> None:
-    """With one nearest neighbour there are always pieces: no more links are added than pieces less one."""
+    """With one nearest neighbour the graph is always disconnected: the number of links added is that of the pieces less one."""
     for seed in range(20):
         graph = topology.build("geographic", 30, seed=seed, nearest=1)
         mutual = topology.build("geographic", 30, seed=seed, nearest=1)
@@ -201,7 +201,7 @@ def test_pieces_are_joined_by_short_links() -> None:
         assert graph.number_of_edges() == mutual.number_of_edges() == 29  # the nearest form a forest, joined to a tree
 
 
-def test_far_links_shorten_ways_and_prefer_the_near_when_told_to() -> None:
+def test_far_links_shorten_paths_and_prefer_near_peers_as_the_exponent_says() -> None:
     plain, world, even = (
         topology.build("geographic", 300, seed=1, **options) for options in ({}, {"far": 1}, {"far": 1, "exponent": 0.0})
     )

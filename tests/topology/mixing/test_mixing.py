@@ -1,4 +1,4 @@
-"""The mixing rules: what they share, and what each is for."""
+"""The mixing rules: common properties, and the definition of each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from grapevine import topology
 from grapevine.topology.mixing.matrix import Rule
 
 FAIR = ("metropolis", "max-degree", "lazy", "best-constant", "fastest")
-PLAIN = [rule for rule in topology.RULES if rule != "sinkhorn"]  # which looks at rates
+PLAIN = [rule for rule in topology.RULES if rule != "sinkhorn"]  # it needs rates
 
 
 @st.composite
 def connected_graphs(draw: st.DrawFn) -> nx.Graph:
-    """A random tree with random extra edges: every connected graph can come out."""
+    """A random tree with random extra edges: every connected graph is possible."""
     n = draw(st.integers(1, 12))
     graph = nx.empty_graph(n)
     graph.add_edges_from((draw(st.integers(0, i - 1)), i) for i in range(1, n))
@@ -40,7 +40,7 @@ def test_every_rule_on_every_connected_graph(graph: nx.Graph, rule: str, seed: i
     off = ~np.eye(n, dtype=bool)
     beside = nx.to_numpy_array(graph).astype(bool)
     assert not matrix[off & ~beside].any()
-    if rule != "fastest":  # which may find that an edge is of no use
+    if rule != "fastest":  # it may give an edge the weight 0
         assert (matrix[beside] != 0).all()
     if rule not in ("best-constant", "fastest"):
         assert (matrix >= 0).all()
@@ -75,7 +75,7 @@ def test_max_degree_and_metropolis_differ_off_the_hub() -> None:
     assert topology.mixing_matrix(graph, "max-degree")[0, 1] == pytest.approx(1 / 4)
 
 
-def test_lazy_is_half_way_to_standing_still() -> None:
+def test_lazy_is_the_mean_of_metropolis_and_no_mixing() -> None:
     graph = topology.build("barbell", 11)
     half = (topology.mixing_matrix(graph, "metropolis") + np.eye(11)) / 2
     np.testing.assert_allclose(topology.mixing_matrix(graph, "lazy"), half, atol=1e-15)
@@ -160,14 +160,14 @@ def test_fastest_on_a_path_is_a_half_everywhere(n: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["barbell", "erdos-renyi", "barabasi-albert", "binary-tree", "random-regular"])
 def test_nothing_mixes_faster_than_fastest(name: str) -> None:
-    """Neither another rule, nor any weights near by: the optimum of a convex problem."""
+    """Neither another rule nor similar weights: the optimum of a convex problem."""
     graph = topology.build(name, 14, seed=3)
     figures = topology.analyse(graph, "fastest")
     assert all(topology.analyse(graph, rule).slem >= figures.slem - 1e-9 for rule in FAIR)
-    luck = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for size in (1e-1, 1e-2, 1e-3):
         for _ in range(40):
-            change = np.triu(luck.standard_normal((14, 14)) * nx.to_numpy_array(graph)) * size
+            change = np.triu(rng.standard_normal((14, 14)) * nx.to_numpy_array(graph)) * size
             other = figures.matrix + change + change.T
             np.fill_diagonal(other, 0.0)
             np.fill_diagonal(other, 1.0 - other.sum(axis=1))
@@ -175,7 +175,7 @@ def test_nothing_mixes_faster_than_fastest(name: str) -> None:
 
 
 def test_push_sum_finds_the_mean_on_any_strongly_connected_digraph() -> None:
-    """Kempe, Dobra and Gehrke 2003: sums of x and of w stay, and x / w tends to the mean, though x alone does not."""
+    """Kempe, Dobra and Gehrke 2003: the sums of x and of w are constant; x / w tends to the mean, x alone does not."""
     graph = nx.DiGraph([(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 2), (0, 3), (3, 1)])
     matrix = topology.mixing_matrix(graph, "push-sum")
     assert matrix[2, 0] == 1 / 4  # 0 sends to three
@@ -191,7 +191,7 @@ def test_push_sum_finds_the_mean_on_any_strongly_connected_digraph() -> None:
     assert np.ptp(values) > 0.1
 
 
-def test_uniform_on_a_directed_graph_averages_what_is_heard() -> None:
+def test_uniform_on_a_directed_graph_averages_the_received_models() -> None:
     matrix = topology.mixing_matrix(nx.DiGraph([(0, 1), (2, 1), (1, 0)]), "uniform")
     np.testing.assert_allclose(matrix, [[1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3], [0, 0, 1]])
 
@@ -226,8 +226,8 @@ def test_equal_rates_make_sinkhorn_uniform_on_regular_graphs() -> None:
         (np.full((4, 4), np.inf), "is inf; give a positive, finite"),
     ],
 )
-def test_rates_that_will_not_do(rates: np.ndarray, message: str) -> None:
+def test_unusable_rates_are_refused(rates: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         topology.mixing_matrix(nx.cycle_graph(4), "sinkhorn", rates)
-    with pytest.raises(ValueError, match="looks at no rates"):
+    with pytest.raises(ValueError, match="uses no rates"):
         topology.mixing_matrix(nx.cycle_graph(4), "metropolis", np.ones((4, 4)))

@@ -1,4 +1,4 @@
-"""MATCHA's plan: proper matchings, the best chances, the exact contraction."""
+"""MATCHA's plan: proper matchings, optimal probabilities, the exact contraction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_edges_are_coloured_with_at_most_one_colour_more_than_the_largest_degree
 @pytest.mark.parametrize(("name", "n"), GRAPHS)
 @pytest.mark.parametrize("budget", [0.2, 0.5, 1.0])
 def test_the_expectation_over_all_coins_is_the_published_one(name: str, n: int, budget: float) -> None:
-    """E[W] = I - a L, and |E[W'W] - J| is the contraction that the schedule states: by enumerating every round there is."""
+    """E[W] = I - a L, and |E[W'W] - J| is the schedule's contraction: checked by enumerating all possible rounds."""
     graph = topology.build(name, n, seed=1)
     found = plan(graph, budget)
     parts = laplacians(n, found.matchings)
@@ -69,7 +69,7 @@ def test_the_whole_budget_is_the_best_constant_weight(name: str, n: int) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "n"), [*GRAPHS, ("barabasi-albert", 16), ("random-regular", 16)])
 def test_no_other_chances_within_the_budget_join_the_graph_better(name: str, n: int) -> None:
-    """The optimum of a concave function: no random allocation, near or far, is above it."""
+    """The optimum of a concave function: no random allocation, near or far, gives a larger value."""
     matchings = edge_colouring(topology.build(name, n, seed=2))
     parts = laplacians(n, matchings)
 
@@ -78,15 +78,15 @@ def test_no_other_chances_within_the_budget_join_the_graph_better(name: str, n: 
 
     best = activation(parts, 0.4)
     assert joined(best) >= joined(np.full(len(parts), 0.4)) - 1e-12
-    luck = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     for nearness in (0.0, 0.9, 0.999):
         for _ in range(60):
-            other = luck.random(len(parts))
+            other = rng.random(len(parts))
             other = np.minimum(other * 0.4 * len(parts) / other.sum(), 1.0)
             assert joined(nearness * best + (1 - nearness) * other) <= joined(best) * (1 + 1e-5)
 
 
-def test_a_bridge_is_used_more_often_than_what_is_joined_well_already() -> None:
+def test_a_bridge_is_used_more_often_than_links_inside_well_connected_parts() -> None:
     found = plan(topology.build("barbell", 10), 0.4)
     bridge = next(i for i, matching in enumerate(found.matchings) if (4, 5) in matching)
     assert found.chances[bridge] == pytest.approx(1.0, abs=1e-6)

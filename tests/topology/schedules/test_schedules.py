@@ -1,4 +1,4 @@
-"""Schedules against the literature: exact agreement in so many rounds, degrees, expected contraction."""
+"""Schedules against the literature: rounds to exact agreement, degrees, expected contraction."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIGNED = ("laplacian", "matcha")
 
 
 def product(schedule: topology.Schedule, rounds: int | None = None) -> np.ndarray:
-    """What so many rounds (a period) do together."""
+    """Return the product of the matrices of the first rounds; a whole period if no number is given."""
     count = schedule.period if rounds is None else rounds
     assert count is not None
     return reduce(lambda done, t: schedule.matrix(t) @ done, range(count), np.eye(schedule.n))
@@ -45,7 +45,7 @@ def off_exact(schedule: topology.Schedule) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", topology.schedule_menu())
-def test_every_schedule_keeps_its_promises(name: str) -> None:
+def test_every_schedule_is_consistent_and_keeps_the_mean(name: str) -> None:
     for n in (16, 64) if name != "laplacian" else (16,):
         options = {"s": 3} if name.startswith("epidemic") else {}
         schedule = topology.schedule(name, n, seed=3, **options)
@@ -89,7 +89,7 @@ def test_base_graphs_are_exact_for_every_number_of_peers(k: int) -> None:
 
 
 def test_the_length_of_simple_base_graphs() -> None:
-    """|H_k(V_1)| + 1 + p_1 rounds, where n's leading digit in base k + 1 is a_1 and stands for (k + 1)^p_1."""
+    """|H_k(V_1)| + 1 + p_1 rounds, where n's leading digit in base k + 1 is a_1, that of (k + 1)^p_1."""
     assert topology.schedule("simple-base", 5, k=1).period == 2 + 1 + 2
     assert topology.schedule("simple-base", 25, k=1).period == 4 + 1 + 4
     assert topology.schedule("simple-base", 7, k=2).period == 2 + 1 + 1  # 7 = 2 x 3 + 1: V_1 has 6 peers
@@ -112,7 +112,7 @@ def test_hyper_hypercubes_are_exact_where_all_prime_factors_are_small(k: int) ->
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
 def test_one_peer_rounds_are_exact_for_powers_of_two_in_any_order(bits: int) -> None:
-    """Ying et al. 2021, lemma 1: log2(n) rounds, in whatever order."""
+    """Ying et al. 2021, lemma 1: log2(n) rounds, in any order."""
     n = 2**bits
     for name in ("one-peer-exponential", "one-peer-hypercube"):
         schedule = topology.schedule(name, n)
@@ -186,7 +186,7 @@ def test_a_full_moshpit_grid_is_exact_after_each_axis(n: int, size: int, rounds:
 
 
 def measured_contraction(schedule: topology.Schedule, values: np.ndarray, rounds: int) -> tuple[float, float]:
-    """How much of the squared disagreement is left in the mean over rounds (about the mean before), and its standard error."""
+    """Return the mean share of the squared disagreement (about the mean before) that a round leaves, and its standard error."""
     values = values - values.mean()
     kept = np.array([np.sum((schedule.matrix(t) @ values) ** 2) for t in range(rounds)]) / np.sum(values**2)
     return float(kept.mean()), float(kept.std() / np.sqrt(rounds))
@@ -260,7 +260,7 @@ def test_epidemic_rounds_have_their_degrees() -> None:
     assert len({degree for t in range(20) for _, degree in local.graph(t).in_degree}) > 3
 
 
-def test_a_random_matching_leaves_nobody_or_one_alone() -> None:
+def test_a_random_matching_leaves_one_peer_alone_only_if_their_number_is_odd() -> None:
     for n, alone in ((10, 0), (11, 1)):
         schedule = topology.schedule("random-matching", n)
         assert all(sum(degree == 0 for _, degree in schedule.graph(t).degree) == alone for t in range(20))
@@ -268,7 +268,7 @@ def test_a_random_matching_leaves_nobody_or_one_alone() -> None:
 
 
 def test_teleportation_keeps_the_mean_of_the_active() -> None:
-    """Whoever becomes active takes over exactly one of the former models; the active average among themselves."""
+    """Each active peer first copies the model of exactly one peer active before; then the active peers average."""
     n, k = 12, 4
     schedule = topology.schedule("teleportation", n, seed=6, k=k)
     values = np.zeros(n)
@@ -279,7 +279,7 @@ def test_teleportation_keeps_the_mean_of_the_active() -> None:
         assert values[now].mean() == pytest.approx(3.0)
         busy = [peer for peer in range(n) if schedule.weights(t, peer)]
         assert len(busy) <= k
-        assert sum(len(schedule.targets(t, peer)) for peer in range(n)) <= 2 * k  # whatever n: k fetches, or a ring of k
+        assert sum(len(schedule.targets(t, peer)) for peer in range(n)) <= 2 * k  # for any n: k copies, or a ring of k
     np.testing.assert_allclose(values[now], 3.0, atol=1e-6)
 
 
@@ -287,7 +287,7 @@ def test_teleportation_keeps_the_mean_of_the_active() -> None:
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_a_round_is_its_seed_and_its_number_alone(name: str) -> None:
+def test_a_round_depends_on_the_seed_and_its_number_only(name: str) -> None:
     first, again, other = (topology.schedule(name, 16, seed=seed, **RANDOM[name]) for seed in (5, 5, 6))
     forwards = [first.matrix(t).copy() for t in range(30)]
     for t in reversed(range(30)):
@@ -309,19 +309,19 @@ def test_the_same_seed_in_another_process_gives_the_same_rounds() -> None:
     outputs = [
         subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": luck},
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
             cwd=root,
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        for luck in ("1", "2")
+        for hash_seed in ("1", "2")
     ]
     assert outputs[0] == outputs[1] != ""
 
 
 @pytest.mark.parametrize("name", topology.schedule_menu())
-def test_the_menu_survives_a_file(name: str) -> None:
+def test_a_schedule_written_to_a_file_reads_back_the_same(name: str) -> None:
     kind = topology.schedule_menu()[name]
     part = msgspec.convert({"name": name}, AnySchedule)
     assert type(part) is kind
@@ -331,7 +331,7 @@ def test_the_menu_survives_a_file(name: str) -> None:
     assert len(get_args(AnySchedule)) == len(topology.schedule_menu())
 
 
-def test_a_graph_of_networkx_may_stand_for_a_name() -> None:
+def test_a_networkx_graph_may_replace_a_name() -> None:
     graph = nx.relabel_nodes(nx.cycle_graph(6), {i: f"n{i}" for i in range(6)})
     np.testing.assert_array_equal(
         topology.schedule("laplacian", 6, graph=graph).matrix(1), topology.schedule("laplacian", 6, graph="ring").matrix(1)
@@ -363,7 +363,7 @@ REFUSALS: list[tuple[Any, Any, dict[str, Any], str]] = [
     ("k-peer-exponential", 4, {"k": 4}, "k = 4 needs at least 5 peers, not 4; raise peers or lower k"),
     ("hyper-hypercube", 7, {"k": 2}, "not 7; set peers to 6 or 8, raise k, or choose 'base'"),
     ("equi-dynamic", 8, {"eta": 0.0}, "eta: 0.0 will not do"),
-    ("epidemic-oracle", 9, {"s": 3}, "an even number of ends, and 9 peers x s 3 is odd; set s to 2 or 4, or peers to 10"),
+    ("epidemic-oracle", 9, {"s": 3}, "an even number of link ends, and 9 peers x s 3 is odd; set s to 2 or 4, or peers to 10"),
     ("epidemic-oracle", 4, {"s": 4}, "set s to 3 or less"),
     ("epidemic-local", 4, {"s": 4}, "raise peers or lower s"),
     ("moshpit", 4, {"size": 5}, "size = 5 needs at least 5 peers, not 4"),
@@ -388,5 +388,5 @@ def test_rounds_are_counted_from_0() -> None:
     for wrong in (-1, 0.5, "1"):
         with pytest.raises(ValueError, match="counted from 0"):
             schedule.matrix(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="base brings its own graphs"):
+    with pytest.raises(ValueError, match="base makes its own graphs"):
         topology.schedule_menu()["base"]().plan(4, 0, nx.cycle_graph(4))

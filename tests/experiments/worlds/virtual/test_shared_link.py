@@ -1,4 +1,4 @@
-"""Shared lines in both worlds: by the book in virtual time, and alike in real time."""
+"""Shared segments in both worlds: by the book in virtual time, and alike in real time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from grapevine import ConfigError, Experiment, run
 from grapevine.experiments.config.experiment import Processes, Stop, Virtual
 from grapevine.experiments.fleet import build
 from grapevine.experiments.tasks import Quadratic
-from grapevine.experiments.worlds.virtual.link import Line, Packed
-from grapevine.experiments.worlds.virtual.shared_link import SharedLine
+from grapevine.experiments.worlds.virtual.link import PeerLink
+from grapevine.experiments.worlds.virtual.shared_link import SharedLink
 from grapevine.netem import Edges, Uniform, UniformDevices
+from grapevine.peer.endpoint import Prepared
+from grapevine.peer.payloads import Parcel
 from grapevine.peer.strategies import DPSGD, Slices, Strategy
 from grapevine.peer.wire import HEADER_BYTES
 from grapevine.topology.graphs.menu import Ring
@@ -27,18 +29,16 @@ def test_virtual_transfers_arrive_by_the_book(seed: int, monkeypatch: pytest.Mon
     graph = random_network(seed, 8)
     listed = random_transfers(graph, seed, 120, 2.0)
     sizes: dict[tuple[int, int], list[int]] = {}
-    pack = Line.pack
+    prepare = PeerLink.prepare
 
-    def packing(self: Line, parcel: object, now_ns: int, horizon_ns: float) -> Packed:
-        packed = pack(self, parcel, now_ns, horizon_ns)  # type: ignore[arg-type]
-        debt_bytes = self._debt_bytes if not isinstance(self, SharedLine) else 0
-        sizes.setdefault((self.source.peer.id, self.target.peer.id), []).append(packed.size_bytes + debt_bytes)
-        return packed
+    def preparing(self: PeerLink, parcel: Parcel, now_ns: int, horizon_ns: float) -> Prepared:
+        prepared = prepare(self, parcel, now_ns, horizon_ns)
+        debt_bytes = self.sender.debt_bytes if not isinstance(self, SharedLink) else 0
+        sizes.setdefault((self.source, self.target), []).append(prepared.size_bytes + debt_bytes)
+        return prepared
 
-    monkeypatch.setattr(Line, "pack", packing)
-    monkeypatch.setattr(
-        "grapevine.experiments.worlds.virtual.link.Line.answer", lambda self, facts: None
-    )  # acknowledgements take bytes too
+    monkeypatch.setattr(PeerLink, "prepare", preparing)
+    monkeypatch.setattr(PeerLink, "arrived", lambda self, delivery: None)  # acknowledgements take bytes too
     arrived_s, _ = arrivals_s(graph, listed, Virtual(), 20.0)
     plan = Edges().plan(graph, 0)
     order = sorted(range(len(listed)), key=lambda place: listed[place][0])

@@ -1,0 +1,152 @@
+"""Who is a member when: the menu of laws by which peers join and leave during a run.
+
+All that a law draws is known before the run, so it becomes events as a script's.  Each peer draws from a generator of its own:
+another number of peers, or another peer's events, change nothing of what a peer draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from grapevine.experiments.config.events import Event, JoinEvent, LeaveEvent
+from grapevine.netem.units import Duration, duration_ns
+
+_STREAM = 0x3E
+
+Span = tuple[int, int]
+"""From when to when a peer is a member, emulated ns; the end may lie behind the run's."""
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
+    """Who is a member when, and from whom a peer that joins takes its weights."""
+
+    weights: Literal["nearest", "best", "mean"] = "nearest"
+    """From whom a joiner takes its weights: the neighbour that answers first, the one that reports the lowest training loss,
+    or the mean of several."""
+    givers: Annotated[int, msgspec.Meta(ge=1)] = 3
+    """With weights = "mean": of how many neighbours, the nearest ones; >= 1."""
+
+    draws: ClassVar[bool] = False
+    """Whether it says by itself who joins and leaves."""
+    changes: ClassVar[bool] = True
+    """Whether members may change without an event of the script."""
+
+    def events(self, peers: int, seed: int, stop_ns: int) -> tuple[list[int], list[Event]]:
+        """The peers that are members at the start, and all joining and leaving after it, in order of time."""
+        raise NotImplementedError
+
+
+class Always(Membership, frozen=True, tag="always"):
+    """All peers are members from start to end, but for what the script's join and leave say."""
+
+    changes: ClassVar[bool] = False
+
+
+class Open(Membership, frozen=True, tag="open"):
+    """As "always", and peers may leave and join by a poke too."""
+
+
+class _Law(Membership, frozen=True):
+    """A law that draws; at least `least` peers are members at any time."""
+
+    least: Annotated[int, msgspec.Meta(ge=1)] = 2
+    """Members that there are at least: a peer whose leaving would leave fewer stays until it would next leave; >= 1."""
+
+    draws: ClassVar[bool] = True
+
+    def events(self, peers: int, seed: int, stop_ns: int) -> tuple[list[int], list[Event]]:
+        spans = self._spans(peers, seed, stop_ns)
+        at_first = sorted(peer for peer, times in spans.items() if times and times[0][0] == 0)
+        for peer in range(peers):
+            if len(at_first) >= self.least:
+                break
+            if peer not in at_first:
+                at_first.append(peer)
+        moments = sorted(
+            (at_ns, peer, joins)
+            for peer, times in spans.items()
+            for since_ns, until_ns in times
+            for at_ns, joins in ((since_ns, True), (until_ns, False))
+            if 0 < at_ns < stop_ns
+        )
+        members = set(at_first)
+        events: list[Event] = []
+        for at_ns, peer, joins in moments:
+            if joins == (peer in members) or (not joins and len(members) <= self.least):
+                continue
+            members ^= {peer}
+            kind = JoinEvent if joins else LeaveEvent
+            events.append(kind(at=f"{at_ns} ns", peer=peer))
+        return sorted(at_first), events
+
+    def _spans(self, peers: int, seed: int, stop_ns: int) -> dict[int, list[Span]]:
+        """From when to when each peer is a member, in order of time."""
+        raise NotImplementedError
+
+
+class Arrivals(_Law, frozen=True, tag="arrivals"):
+    """Peers arrive one after the other by a Poisson process, and each stays for an exponential time."""
+
+    first: Annotated[int, msgspec.Meta(ge=0)] = 2
+    """Peers 0 to first - 1 are members from the start; >= 0."""
+    every: Duration = "10 s"
+    """Mean time between two arrivals, in the order of the peers' numbers; more than 0."""
+    lifetime: Duration = "60 s"
+    """Mean time that a peer stays; more than 0."""
+
+    def __post_init__(self) -> None:
+        _positive("every", self.every)
+        _positive("lifetime", self.lifetime)
+
+    def _spans(self, peers: int, seed: int, stop_ns: int) -> dict[int, list[Span]]:
+        spans, at_ns = {}, 0
+        for peer in range(peers):
+            luck = np.random.default_rng([seed, _STREAM, peer])
+            gap_ns = _exponential(luck, self.every)
+            at_ns += gap_ns if peer >= self.first else 0
+            spans[peer] = [(at_ns, at_ns + _exponential(luck, self.lifetime))]
+        return spans
+
+
+class Availability(_Law, frozen=True, tag="availability"):
+    """Every peer is present and absent in turn, for exponential times (a Markov chain of two states)."""
+
+    present: Duration = "60 s"
+    """Mean time that a peer is a member; more than 0."""
+    absent: Duration = "20 s"
+    """Mean time from a peer's leaving to its return; more than 0."""
+
+    def __post_init__(self) -> None:
+        _positive("present", self.present)
+        _positive("absent", self.absent)
+
+    def _spans(self, peers: int, seed: int, stop_ns: int) -> dict[int, list[Span]]:
+        return {peer: list(self._walk(np.random.default_rng([seed, _STREAM, peer]), stop_ns)) for peer in range(peers)}
+
+    def _walk(self, luck: np.random.Generator, stop_ns: int) -> Iterator[Span]:
+        """Begins as the chain stands in the long run: present with the share present / (present + absent)."""
+        present_ns, absent_ns = duration_ns(self.present), duration_ns(self.absent)
+        at_ns = 0
+        if luck.random() >= present_ns / (present_ns + absent_ns):
+            at_ns = _exponential(luck, self.absent)
+        while at_ns < stop_ns:
+            until_ns = at_ns + _exponential(luck, self.present)
+            yield at_ns, until_ns
+            at_ns = until_ns + _exponential(luck, self.absent)
+
+
+AnyMembership = Always | Open | Arrivals | Availability
+
+
+def _exponential(luck: np.random.Generator, mean: str) -> int:
+    """A time with this mean, ns; at least 1."""
+    return max(1, int(luck.exponential(duration_ns(mean))))
+
+
+def _positive(field: str, duration: str) -> None:
+    if duration_ns(duration) == 0:
+        raise ValueError(f'{field}: {duration!r} is no time; write for example "10 s"')

@@ -1,0 +1,286 @@
+"""Who is a member when, and on which graph: all joining and leaving that is known before the run, compiled.
+
+Each joining and leaving changes the graph of the living by the topology's rule.  What pairs ever become neighbours is known
+from that, so that the network has a link for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import networkx as nx
+import numpy as np
+
+from grapevine import topology
+from grapevine.experiments.config.errors import ConfigError
+from grapevine.experiments.config.events import Event, JoinEvent, KillEvent, LeaveEvent
+from grapevine.experiments.scenario import check_peer, in_order
+from grapevine.netem.units import duration_ns
+from grapevine.topology import Schedule, TimeVarying
+from grapevine.topology.graphs.base import Topology, Turn
+from grapevine.topology.graphs.menu import File
+
+if TYPE_CHECKING:
+    from grapevine.experiments.config.experiment import Experiment
+
+Edge = tuple[int, int]
+T = TypeVar("T")
+STEADY_RULES = ("metropolis", "max-degree", "lazy", "uniform")
+"""Mixing rules that can be worked out again at any instant, on any graph."""
+
+
+class Change(NamedTuple):
+    """One joining or leaving that is known before the run, and what it does to the graph."""
+
+    at_ns: int
+    peer: int
+    joins: bool
+    added: frozenset[Edge]
+    """Links as (lower, higher number)."""
+    removed: frozenset[Edge]
+
+
+@dataclass(frozen=True)
+class MembershipPlan:
+    """How the members of a fleet change, as far as that is known before the run.
+
+    `first` are the members at the start and `graph` their graph; `changes` follow in order of time; `reach` holds every pair
+    that is ever joined, on all peers.  With a `schedule` the rounds are laid anew over the living at every change, and `reach`
+    joins everybody.  `drawn` are the events of the law, `rule` the mixing rule.
+    """
+
+    first: list[int]
+    graph: nx.Graph
+    changes: list[Change]
+    reach: nx.Graph
+    rule: str
+    drawn: list[Event]
+    schedule: TimeVarying | None = None
+
+
+def compile_membership(
+    experiment: Experiment, rule: str, seen: Callable[[], tuple[np.ndarray | None, np.ndarray | None]]
+) -> MembershipPlan | None:
+    """The plan of an experiment whose members may change; None where all stay from start to end.
+
+    `seen` answers with the labels and delays that the graph is laid after, as `topology.graphs.base.Turn` has them.
+    Raises ConfigError, naming the event or the key, where what is asked for cannot be.
+    """
+    scripted = [event for event in in_order(experiment.events) if isinstance(event, JoinEvent | LeaveEvent)]
+    law, strategy = experiment.membership, experiment.strategy
+    if not (scripted or law.changes or strategy.leaves):
+        return None
+    for event in scripted:
+        check_peer(event.peer, experiment.peers, f"{_place(experiment, event)}.peer")
+    _refuse_fixed(experiment, rule)
+    first, drawn = _drawn(experiment, scripted)
+    events = in_order([*experiment.events, *drawn])
+    if not law.draws:
+        opening: dict[int, Event] = {}
+        for event in scripted:
+            opening.setdefault(event.peer, event)
+        first = [peer for peer in range(experiment.peers) if not isinstance(opening.get(peer), JoinEvent)]
+    _refuse_nobody(first)
+    growing = _Growing(experiment, first, Turn(experiment.seed, 0, *_located("topology", seen)))
+    graph = growing.graph
+    changes = [change for event in events if (change := growing.carried_out(event)) is not None]
+    given = experiment.topology
+    schedule = given if isinstance(given, TimeVarying) else None
+    return MembershipPlan(first, graph, changes, growing.reach, rule, drawn, schedule)
+
+
+class _Growing:
+    """The graph of the living as it grows and shrinks, and every link that it ever has."""
+
+    def __init__(self, experiment: Experiment, first: list[int], turn: Turn) -> None:
+        self.experiment = experiment
+        self.turn = turn
+        self.living = set(first)
+        self.killed: set[int] = set()
+        self.rule = _rule_of(experiment)
+        self.graph = _located("topology", lambda: self.rule.over(first, turn))
+        self.reach = nx.Graph()
+        self.reach.add_nodes_from(range(experiment.peers))
+        if isinstance(self.rule, _Everybody):
+            self.reach.add_edges_from(nx.complete_graph(experiment.peers).edges)
+        self._note()
+
+    def carried_out(self, event: Event) -> Change | None:
+        """What an event of the script or of the law does to the graph; None where it changes no membership."""
+        if isinstance(event, KillEvent):
+            self.killed.add(event.peer)
+            self.living.discard(event.peer)
+            self.graph = self.graph.copy()
+            self.graph.remove_nodes_from([event.peer])  # nobody repairs it
+            return None
+        if not isinstance(event, JoinEvent | LeaveEvent) or event.peer in self.killed:
+            return None
+        peer, joins = event.peer, isinstance(event, JoinEvent)
+        self._refuse(event, joins)
+        before, turn = self.graph, self.turn._replace(number=self.turn.number + 1)
+        grow = self.rule.entered if joins else self.rule.left
+        when = f"{event.describe()} at {event.at}: "
+        self.graph = _located(f"{_place(self.experiment, event)}.peer", lambda: grow(before, peer, turn), when)
+        self.turn = turn
+        self.living ^= {peer}
+        self._note()
+        old, new = _edges(before), _edges(self.graph)
+        return Change(event.at_ns, peer, joins, new - old, old - new)
+
+    def _refuse(self, event: JoinEvent | LeaveEvent, joins: bool) -> None:
+        if joins == (event.peer in self.living):
+            state = "is a member already" if joins else "is not a member"
+            raise ConfigError(
+                key=f"{_place(self.experiment, event)}.peer", value=event.peer,
+                problem=f"peer {event.peer} {state} at {event.at}",
+                cure=f"let it {'leave' if joins else 'join'} before, or take the event out",
+            )  # fmt: skip
+        if not joins and len(self.living) == 1:
+            raise ConfigError(
+                key=f"{_place(self.experiment, event)}.peer", value=event.peer, problem="it is the last member",
+                cure="let another peer join before, or take the event out",
+            )  # fmt: skip
+
+    def _note(self) -> None:
+        if self.experiment.strategy.shares == "gradients":
+            count = len(self.graph)
+            if self.graph.number_of_edges() < count * (count - 1) // 2:
+                raise ConfigError(
+                    key="topology.name", value=str(getattr(self.rule, "name", "given")),
+                    problem="gradients are only stable where every member hears every other, and on this graph some do not",
+                    cure='use topology.name = "complete", or a strategy that shares parameters, such as "slices" or "d-psgd"',
+                )  # fmt: skip
+        self.reach.add_edges_from(self.graph.edges(data=True))
+        for peer, attributes in self.graph.nodes(data=True):
+            self.reach.nodes[peer].update(attributes)
+
+
+class _Kept:
+    """A graph from a file or from Python: its own links among the living, and no others."""
+
+    name = "given"
+
+    def __init__(self, graph: nx.Graph) -> None:
+        self.whole = graph
+
+    def over(self, living: Sequence[int], turn: Turn) -> nx.Graph:
+        graph = nx.Graph(self.whole.subgraph(living))
+        if len(graph) and not nx.is_connected(graph):
+            pieces = [sorted(piece) for piece in nx.connected_components(graph)]
+            raise ValueError(
+                f"without the peers that are absent the graph is in {len(pieces)} pieces, one of them {pieces[0]}; let others "
+                "leave, add links, or choose a topology of the menu, such as ring or random-regular, which closes its gaps"
+            )
+        return graph
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return self.over([*graph, newcomer], turn)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return self.over([peer for peer in graph if peer != leaver], turn)
+
+
+class _Everybody:
+    """The links of a schedule whose rounds are laid over the living: all."""
+
+    def __init__(self, schedule: TimeVarying) -> None:
+        self.schedule = schedule
+        self.name = schedule.name
+
+    def over(self, living: Sequence[int], turn: Turn) -> nx.Graph:
+        if len(living) > 1:
+            self.schedule.plan(len(living), turn.seed)
+        return nx.complete_graph(sorted(living))
+
+    def entered(self, graph: nx.Graph, newcomer: int, turn: Turn) -> nx.Graph:
+        return self.over([*graph, newcomer], turn)
+
+    def left(self, graph: nx.Graph, leaver: int, turn: Turn) -> nx.Graph:
+        return self.over([peer for peer in graph if peer != leaver], turn)
+
+
+def _rule_of(experiment: Experiment) -> Topology | _Kept | _Everybody:
+    given, peers = experiment.topology, experiment.peers
+    if isinstance(given, TimeVarying):
+        return _Everybody(given)
+    if isinstance(given, nx.Graph):
+        return _Kept(topology.from_graph(given))
+    if isinstance(given, File):
+        return _Kept(given.build(peers, experiment.seed))
+    assert isinstance(given, Topology)
+    return given
+
+
+def _drawn(experiment: Experiment, scripted: list[JoinEvent | LeaveEvent]) -> tuple[list[int], list[Event]]:
+    """The members at the start and the events of the law; nothing where there is none that draws."""
+    law = experiment.membership
+    if not law.draws:
+        return [], []
+    if scripted:
+        raise ConfigError(
+            key="membership.name", value=str(type(law).__struct_config__.tag),
+            problem="a law says who joins and leaves, and so do events of the script",
+            cure='take the events "join" and "leave" out, or set membership.name = "always"',
+        )  # fmt: skip
+    if experiment.stop.time is None:
+        raise ConfigError(
+            key="stop.time", problem="is missing, and a law of membership draws as far as the run goes",
+            cure='set stop.time, such as "60 s" (stop.steps may stay beside it)',
+        )  # fmt: skip
+    return law.events(experiment.peers, experiment.seed, duration_ns(experiment.stop.time))
+
+
+def _refuse_fixed(experiment: Experiment, rule: str) -> None:
+    strategy, given = experiment.strategy, experiment.topology
+    name = str(type(strategy).__struct_config__.tag)
+    if strategy.membership == "fixed":
+        raise ConfigError(
+            key="strategy.name", value=name,
+            problem=f'"{name}" keeps its members from start to end, and here peers join or leave',
+            cure='use "d-psgd", "slices", "ad-psgd", "full" or another whose members may change, or let all peers stay',
+        )  # fmt: skip
+    if isinstance(given, Schedule):
+        raise ConfigError(
+            key="topology", problem="a schedule given from Python is for one number of peers, and here peers join or leave",
+            cure="name a schedule of the menu, whose rounds are laid over the members anew",
+        )  # fmt: skip
+    if (given.is_directed() if isinstance(given, nx.Graph) else getattr(given, "one_way", False)) or rule == "push-sum":
+        raise ConfigError(
+            key="topology.name", value=str(getattr(given, "name", "given")),
+            problem="its links go one way, and mass that peers take along would leave with them where peers join or leave",
+            cure="use a graph whose links go both ways, such as ring, random-regular or hypercube",
+        )  # fmt: skip
+    if rule not in STEADY_RULES:
+        raise ConfigError(
+            key="topology.mixing", value=rule, problem="cannot be worked out again whenever a peer joins or leaves",
+            cure=f"use one of {', '.join(STEADY_RULES)}",
+        )  # fmt: skip
+
+
+def _refuse_nobody(first: list[int]) -> None:
+    if not first:
+        raise ConfigError(
+            key="events", problem="every peer joins later, so that there is no member at the start",
+            cure="take the join event of one peer out",
+        )  # fmt: skip
+
+
+def _located(key: str, action: Callable[[], T], when: str = "") -> T:
+    """Whatever the topology refuses, with the key of the event or table that asks for it."""
+    try:
+        return action()
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(key=key, problem=f"{when}{error}") from None
+
+
+def _place(experiment: Experiment, event: Event) -> str:
+    """The key of an event in the file; that of the law for one that it has drawn."""
+    return next((f"events[{place}]" for place, each in enumerate(experiment.events) if each is event), "membership")
+
+
+def _edges(graph: nx.Graph) -> frozenset[Edge]:
+    return frozenset((min(edge), max(edge)) for edge in graph.edges)

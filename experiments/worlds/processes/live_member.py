@@ -1,0 +1,217 @@
+"""A live peer of a fleet whose members change: joins, gives weights, leaves, and waits where all change from one step on.
+
+The process of a peer starts with the fleet and sleeps while the peer is absent.  What the launcher says of members comes in by
+the I/O thread, and is carried out by the main thread between a strategy's effects, or while one waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from grapevine.experiments.worlds.processes import control
+from grapevine.peer.effects import Effect, Leave, Send, SendAt, Work
+from grapevine.peer.endpoint import Arrival
+from grapevine.peer.live import LivePeer, Outbound
+from grapevine.peer.membership import Away, Enter, Handover, Row, Rows, Welcome, is_errand, read_errand
+from grapevine.peer.peer import Rounds
+from grapevine.peer.wire import WireError
+
+
+class LiveMember(LivePeer):
+    """Carries out one peer's whole life.
+
+    `say` reaches the launcher, `rounds_over(living)` lays a schedule over members (None = one graph for all rounds), `choice`
+    and `givers` say from whom weights are taken.
+    """
+
+    def begin(
+        self,
+        say: Callable[[control.Up], None],
+        by_step: bool,
+        rounds_over: Callable[[list[int]], Rounds | None],
+        choice: Any,
+        givers: int,
+    ) -> None:
+        """To be called before `run`."""
+        self.handover = Handover(self.peer)
+        self.handover.on_give = self._tell_given
+        self._say = say
+        self._by_step = by_step
+        self._rounds_over = rounds_over
+        self._choice, self._givers = choice, givers
+        self._held: int | None = None  # the step after which this peer waits for the launcher
+        self._away = False
+        self._steady = False  # whether weights and ledgers belong together, as they do where a strategy waits
+        self._errands: deque[Arrival] = deque()
+        self._invited: control.Invite | None = None
+        self._entered: control.Entered | None = None
+        self._is_in = False  # whether this peer, which takes weights over, is a member for all others already
+
+    def _carry_out(self, effect: object) -> Any:
+        if self._held is not None and self.peer.step > self._held:
+            self._until(lambda: self._held is None)
+        self._steady = not isinstance(effect, Send | SendAt)
+        try:
+            if self._steady:
+                self._serve()
+            if isinstance(effect, Away | Enter | Leave):
+                return self._turn(effect)
+            return super()._carry_out(effect)
+        finally:
+            self._steady = False
+
+    def _work(self, work: Work) -> tuple[Any, Exception | None]:
+        if self._held is not None and self.peer.step > self._held:
+            self._until(lambda: self._held is None)
+        self._steady = True
+        try:
+            self._serve()
+            return super()._work(work)
+        finally:
+            self._steady = False
+
+    def _turn(self, effect: Effect) -> Welcome | None:
+        if isinstance(effect, Away):
+            return self._be_away()
+        if isinstance(effect, Enter):
+            self._enter(effect)
+        elif isinstance(effect, Leave):
+            self._say(control.Wish(self.peer.id, effect.duration_ns))
+            if not self._by_step:
+                self.peer.leave_at(self.peer.step)
+        return None
+
+    # ---- absent, joining ------------------------------------------------------------------------------------------
+
+    def _be_away(self) -> Welcome | None:
+        """Sleep until the launcher invites this peer, or the run is over."""
+        peer = self.peer
+        if peer.member:
+            peer.depart()
+        self._away = True
+        self._pending.clear()
+        self._errands.clear()
+        self._held = None
+        self._say(control.Gone(peer.id))
+        self._until(lambda: self._invited is not None)
+        self._advance(self.clock.now_ns())
+        invited, self._invited = self._invited, None
+        self._away = False
+        if invited is None:
+            return None
+        self._is_in = invited.step is not None
+        if invited.step is not None:
+            self._begin(invited.step, invited.weights, invited.living)
+            peer.member = False  # until it has weights
+        return Welcome(invited.weights, self._choice, self._givers, invited.step)
+
+    def _enter(self, effect: Enter) -> None:
+        """Tell the launcher that this peer has weights, and be a member once that has told all others."""
+        self._say(control.Fetched(self.peer.id, list(effect.givers), effect.step))
+        if self._is_in:
+            self.peer.member = True
+            return
+        self._until(lambda: self._entered is not None)
+        self._advance(self.clock.now_ns())
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            self._begin(entered.step, entered.weights, entered.living)
+            if entered.leaves:
+                self.peer.leave_at(entered.step)
+
+    def _begin(self, step: int, weights: dict[int, float], living: list[int]) -> None:
+        peer = self.peer
+        rounds = self._rounds_over(living)
+        peer.enter(step, weights)
+        peer.rounds = Rows(peer, rounds or Row(weights)) if self._by_step else rounds
+
+    def _until(self, holds: Callable[[], bool]) -> None:
+        """Sleep until something holds, or the run is over; news are carried out and errands served meanwhile."""
+        self._read_news()
+        while not holds() and not self.peer.stopped:
+            now_ns = self.clock.now_ns()
+            if self.stop_ns is not None and now_ns >= self.stop_ns:
+                self.peer.stopped = True
+                return
+            self._record(now_ns)
+            self._sleep(min(self._next_record_ns(), 2**62 if self.stop_ns is None else self.stop_ns))
+            self._read_news()
+
+    # ---- what the launcher says -----------------------------------------------------------------------------------
+
+    def _changed(self, message: Any) -> None:
+        """Carry out what the launcher says of members."""
+        peer = self.peer
+        if isinstance(message, control.Prepare):
+            self._held = peer.step
+            self._say(control.Held(peer.id, peer.step))
+        elif isinstance(message, control.Go):
+            self._held = None
+        elif isinstance(message, control.Invite):
+            self._invited = message
+        elif isinstance(message, control.Entered):
+            self._entered = message
+        elif isinstance(message, control.Depart):
+            peer.leave_at(peer.step if message.step is None else message.step)
+        elif isinstance(message, control.Parted):
+            peer.lose(message.peer)
+        elif isinstance(message, control.Row):
+            self._average_with(message)
+
+    def _average_with(self, row: control.Row) -> None:
+        """Take other neighbours and weights over: from a step on, or at once."""
+        peer, weights = self.peer, row.weights
+        rounds = self._rounds_over(row.living)
+        if row.step is not None:
+            assert isinstance(peer.rounds, Rows)
+            for neighbour, weight in weights.items():
+                if neighbour not in peer.mixing:
+                    peer.admit(neighbour, weight)
+            peer.rounds.plan(row.step, rounds or Row(weights), list(weights))
+            return
+        peer.rounds = rounds
+        for neighbour, weight in weights.items():
+            peer.admit(neighbour, weight, row.givers if neighbour == row.joiner else None)
+        for neighbour in [neighbour for neighbour in peer.neighbours if neighbour not in weights]:
+            peer.lose(neighbour)
+
+    def _tell_given(self, joiner: int) -> None:
+        if self.peer.handed[joiner].made is not None:
+            self._say(control.Gave(self.peer.id, joiner, self.peer.handed[joiner].taken))
+
+    # ---- errands --------------------------------------------------------------------------------------------------
+
+    def _arrived(self, arrival: Arrival) -> None:
+        if is_errand(arrival.head):
+            self._errands.append(arrival)
+        elif self._by_step or not self._away:  # others may be the first to hear that this peer is a member from a step on
+            super()._arrived(arrival)
+
+    def _called(self) -> bool:
+        return bool(self.handover.came)
+
+    def _read_news(self) -> None:
+        super()._read_news()
+        if self._steady:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Answer peers that join, and note what givers answer."""
+        sent = False
+        while self._errands:
+            arrival = self._errands.popleft()
+            try:
+                errand = read_errand(arrival.head, arrival.body, self.peer.size)
+            except WireError as error:
+                self.peer.errors[error.kind] += 1
+                continue
+            answer = self.handover.take(arrival.source, errand)
+            if answer is not None and arrival.source in self.endpoint.meters:
+                now_ns = max(self.peer.now_ns, arrival.arrived_ns)
+                for chunk in self.endpoint.send(arrival.source, answer, now_ns, self.peer.horizon_ns):
+                    self.outbox.append(Outbound(arrival.source, chunk, now_ns))
+                sent = True
+        if sent:
+            self.ring_carrier()

@@ -1,0 +1,251 @@
+"""Joining and leaving in virtual time: what the script, the law or a strategy asks for, carried out at one instant for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from grapevine.experiments.config.events import Event, JoinEvent, LeaveEvent
+from grapevine.experiments.fleet import Fleet
+from grapevine.experiments.membership import MembershipPlan
+from grapevine.experiments.worlds.collector import Collector
+from grapevine.experiments.worlds.members import Members
+from grapevine.experiments.worlds.peer_report import rounds_over
+from grapevine.experiments.worlds.virtual.member import Member
+from grapevine.experiments.worlds.virtual.transport import Transport
+from grapevine.peer.effects import Effect, Leave
+from grapevine.peer.membership import Away, Enter, Errand, Row, Rows, Welcome
+from grapevine.peer.peer import Message, Rounds
+
+
+class World(Protocol):
+    """What joining and leaving need of the world of virtual time."""
+
+    fleet: Fleet
+    collector: Collector
+    members: list[Member]
+    transport: Transport[Member]
+    now_ns: int
+
+
+class Turnover:
+    """Lets peers of a virtual world in and out.
+
+    `at(time_ns, action, *arguments)` plans an event, `resume(member, answer)` lets a strategy go on, `rouse(member)` lets one
+    that waits for messages look at what has changed.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        plan: MembershipPlan,
+        at: Callable[..., None],
+        resume: Callable[[Member, Any], None],
+        rouse: Callable[[Member], None],
+    ) -> None:
+        self.world = world
+        self._at = at
+        self._resume = resume
+        self._rouse = rouse
+        self.plan = plan
+        self.members = Members(plan)
+        self.strategy = world.fleet.experiment.strategy
+        self.by_step = self.strategy.membership == "by-step"
+        self._wanted = set(plan.first)  # who is, or is to be, a member
+        self._waiting: set[int] = set()  # who is to join and has no neighbour that is a member
+        world.collector.begin_members(plan.first)
+
+    # ---- what is asked for ----------------------------------------------------------------------------------------
+
+    def script(self, event: Event) -> None:
+        """An event of the script or of the law."""
+        if isinstance(event, JoinEvent | LeaveEvent):
+            joins = isinstance(event, JoinEvent)
+            self.members.begin(event.peer, joins)
+            (self.ask_in if joins else self.ask_out)(event.peer)
+
+    def ask_in(self, peer: int) -> None:
+        """A peer is to join: at once, or as soon as it is gone where it is still leaving."""
+        member = self.world.members[peer]
+        self._wanted.add(peer)
+        if not member.alive or member.ended:
+            self.members.done(peer)
+        elif member.away:
+            self._welcome(member)
+
+    def ask_out(self, peer: int) -> None:
+        """A peer is to leave: at once, or as soon as it is a member where it is still joining."""
+        member = self.world.members[peer]
+        self._wanted.discard(peer)
+        self._waiting.discard(peer)
+        if not member.alive or member.ended or member.away:
+            self.members.done(peer)
+        elif member.peer.member:
+            self._let_go(member)
+
+    def carry_out(self, member: Member, effect: Effect) -> bool:
+        """Carry out what only a fleet with changing members knows; whether the strategy may go on at once."""
+        if isinstance(effect, Away):
+            self._gone(member)
+            return False
+        if isinstance(effect, Enter):
+            self._enter(member, effect)
+        elif isinstance(effect, Leave):
+            if effect.duration_ns is not None:
+                self._at(self.world.now_ns + max(1, effect.duration_ns), self.ask_in, member.peer.id)
+            self.ask_out(member.peer.id)
+        return True
+
+    def errand(self, member: Member, message: Message, errand: Errand) -> bool:
+        """Take in a message of a peer that joins or gives; whether the peer waits for it."""
+        answer = member.handover.take(message.source, errand)
+        if answer is not None:
+            self.world.transport.post(member, message.source, answer, self.world.now_ns)
+        return answer is None
+
+    def touching(self, peer: int) -> list[int]:
+        """Who may have something to do with a peer: its neighbours, and those that join or leave beside it."""
+        return sorted(other for other in self.plan.reach.neighbors(peer) if self.world.members[other].alive)
+
+    def died(self, peer: int) -> None:
+        """A peer has died: its links are gone, and nobody repairs the graph."""
+        self.members.exit(peer)
+        for waiting in sorted(self._waiting):
+            self._at(self.world.now_ns, self.ask_in, waiting)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no member, nor anybody that becomes one."""
+        return not self.members.present and all(member.away or not member.alive for member in self.world.members)
+
+    # ---- leaving --------------------------------------------------------------------------------------------------
+
+    def _let_go(self, member: Member) -> None:
+        """Let a member's strategy come to its end."""
+        peer = member.peer
+        if self.by_step:
+            step = self._next_step()
+            peer.leave_at(step)
+            self.members.exit(peer.id)
+            self._spread(step + self.strategy.steps_ahead)
+        else:
+            peer.leave_at(peer.step)
+
+    def _gone(self, member: Member) -> None:
+        """A peer has nothing more to do, or is not a member yet."""
+        peer = member.peer
+        member.away = True
+        if peer.member:
+            peer.depart()
+            self.world.collector.emulated_s = self.world.now_ns / 1e9
+            self.world.collector.leave(peer.id)
+            if not self.by_step:
+                self.members.exit(peer.id)
+                self._spread(None)
+        if peer.id in self._wanted:
+            self._welcome(member)
+
+    # ---- joining --------------------------------------------------------------------------------------------------
+
+    def _welcome(self, member: Member) -> None:
+        """Tell a peer that is to join who its neighbours will be.
+
+        Where these are all still on their way themselves it waits until one of them is a member.
+        """
+        peer, law = member.peer, self.world.fleet.experiment.membership
+        if self.members.waits_for_others(peer.id):
+            self._waiting.add(peer.id)
+            return
+        self._waiting.discard(peer.id)
+        member.away = False
+        step = None
+        if self.strategy.alike and self.members.present:
+            step = self._next_step()
+            self.members.enter(peer.id)
+            self._spread(step, peer.id)
+            self._begin(member, step)
+            peer.member = False  # until it has weights
+        mixing = self.members.mixing[peer.id] if step is not None else self.members.weights(peer.id)[peer.id]
+        welcome = Welcome(mixing, law.weights, law.givers, step)
+        self._at(self.world.now_ns, self._resume, member, welcome)
+
+    def _enter(self, member: Member, effect: Enter) -> None:
+        """A peer has weights and is a member from now on, or from the next step on that nobody has come to."""
+        peer = member.peer
+        if peer.id in self.members.present:
+            peer.member = True
+        elif self.by_step:
+            step = self._next_step()
+            self.members.enter(peer.id)
+            self._spread(step + self.strategy.steps_ahead, peer.id)
+            self._begin(member, step)
+        else:
+            self.members.enter(peer.id)
+            self._spread(None, peer.id, effect.givers)
+            self._begin(member, effect.step)
+        self.world.collector.emulated_s = self.world.now_ns / 1e9
+        self.world.collector.join(peer.id, effect.givers, peer.step)
+        if peer.id not in self._wanted:
+            self._let_go(member)
+
+    def _begin(self, member: Member, step: int) -> None:
+        """Let a peer be a member from a step on."""
+        peer = member.peer
+        mixing = self.members.mixing[peer.id]
+        peer.enter(step, mixing)
+        peer.rounds = self._rounds()
+        if self.by_step:
+            peer.rounds = Rows(peer, peer.rounds or Row(mixing))
+
+    # ---- for all --------------------------------------------------------------------------------------------------
+
+    def _next_step(self) -> int:
+        """The first step that no member has begun."""
+        steps = [member.peer.step + 1 for member in self.world.members if member.alive and member.peer.id in self._stepping()]
+        return max(steps, default=0)
+
+    def _stepping(self) -> set[int]:
+        return self.members.present | {member.peer.id for member in self.world.members if member.peer.member}
+
+    def _rounds(self) -> Rounds | None:
+        return rounds_over(self.plan.schedule, self.world.fleet.experiment.seed, sorted(self.members.present))
+
+    def _spread(self, step: int | None, joiner: int | None = None, givers: tuple[int, ...] = ()) -> None:
+        """Let every member know its new weights: from a step on, or (None) at once; the joiner knows its own."""
+        ended = [member.peer.id for member in self.world.members if member.ended]
+        handed = {giver: self.world.members[giver].peer.handed.get(joiner or 0) for giver in givers}
+        before, after = self.members.renew(ended)
+        for identity in sorted(self.members.present):
+            member, mixing = self.world.members[identity], after[identity]
+            peer = member.peer
+            if identity == joiner or (mixing == before.get(identity) and self.plan.schedule is None):
+                continue
+            rounds = self._rounds()
+            if step is not None:
+                assert isinstance(peer.rounds, Rows)
+                for neighbour, weight in mixing.items():
+                    if neighbour not in peer.mixing:
+                        peer.admit(neighbour, weight)
+                peer.rounds.plan(step, rounds or Row(mixing), list(mixing))
+                continue
+            peer.rounds = rounds
+            for neighbour, weight in mixing.items():
+                known = {giver: of.taken.get(identity, -1) for giver, of in handed.items() if of is not None}
+                peer.admit(neighbour, weight, known if neighbour == joiner else None)
+            gone = [neighbour for neighbour in peer.neighbours if neighbour not in mixing]
+            for neighbour in gone:
+                peer.lose(neighbour)
+            if gone:
+                self._rouse(member)
+        self._part_with(set(before) - set(after))
+        for waiting in sorted(self._waiting):
+            if waiting in self._wanted and self.world.members[waiting].away:
+                self._at(self.world.now_ns, self.ask_in, waiting)
+
+    def _part_with(self, gone: set[int]) -> None:
+        """Peers that take weights over do not ask those that are members no longer."""
+        for member in self.world.members:
+            if member.alive and member.handover.taking:
+                for peer in gone:
+                    if member.peer.lose(peer):
+                        self._rouse(member)

@@ -1,0 +1,116 @@
+"""The vectors that may travel: the model, and the named spaces that a strategy declares besides it.
+
+A space is known by its name to strategies, and by its number (its place among those declared; the model is number 0) on the
+wire.  Everybody in a run has the same spaces, so a number that was not declared is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from grapevine.peer.codecs import Codec, Float32, Plain
+from grapevine.peer.layout import Layout
+from grapevine.peer.wire import WireError
+
+MODEL = "model"
+"""The name of the space of the peers' weights."""
+MOST_SPACES = 64
+"""Spaces that a strategy may declare."""
+MOST_ELEMENTS = 2**32
+"""Elements of a space: an index has 32 bits."""
+DTYPES = ("float32", "uint32", "uint8")
+_WIDTH_BYTES = {"float32": 4, "uint32": 4, "uint8": 1}
+
+
+class Space(NamedTuple):
+    """A named vector other than the model that peers send parts of: logits, keys, votes, a histogram, dual variables.
+
+    `size` is its number of elements, 1 to 2^32.  float32 spaces travel in the experiment's codec, may be rounded by it, and
+    may have a ledger; uint32 and uint8 spaces travel as their plain bytes, exactly.
+    """
+
+    name: str
+    size: int
+    dtype: Literal["float32", "uint32", "uint8"] = "float32"
+
+    @property
+    def floats(self) -> bool:
+        """Whether it holds numbers that may be rounded, or may be not finite."""
+        return self.dtype == "float32"
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all of its elements as they lie in memory."""
+        return _WIDTH_BYTES[self.dtype] * self.size
+
+
+class Facts(NamedTuple):
+    """What the sizes of a strategy's spaces may depend on; the same for all peers of a run."""
+
+    size: int
+    """Elements of the model."""
+    layout: Layout
+    """The model's tensors."""
+    peers: int
+    """How many peers there are at the start."""
+    outputs: int | None = None
+    """How many numbers the model gives for one sample; None where the task does not know it."""
+    probe_samples: int | None = None
+    """How many samples the task's probe set has; None where it has none."""
+
+
+def checked(declared: Sequence[Space]) -> tuple[Space, ...]:
+    """The spaces that a strategy declares; raises ValueError, with the cure, for what cannot be one."""
+    declared = tuple(declared)
+    if len(declared) > MOST_SPACES:
+        raise ValueError(f"{len(declared)} spaces are declared; a strategy may have at most {MOST_SPACES}")
+    names = {MODEL}
+    for space in declared:
+        if not isinstance(space, Space):
+            raise ValueError(f"{space!r} is no space; return Space(name, size, dtype) for each")
+        if not isinstance(space.name, str) or not space.name or space.name in names:
+            problem = "is the model's own name" if space.name == MODEL else "is empty or declared twice"
+            raise ValueError(f"the space name {space.name!r} {problem}; give each space a name of its own")
+        if space.dtype not in DTYPES:
+            raise ValueError(f"space {space.name!r} holds {space.dtype!r}; choose one of {', '.join(DTYPES)}")
+        if isinstance(space.size, bool) or not isinstance(space.size, int) or not 1 <= space.size <= MOST_ELEMENTS:
+            raise ValueError(f"space {space.name!r} has {space.size!r} elements; give a whole number from 1 to 2^32")
+        names.add(space.name)
+    return declared
+
+
+class Spaces:
+    """The spaces of one run, the model first, and the codec that each of them travels in.
+
+    `size` is the model's, `codec` the experiment's.
+    """
+
+    __slots__ = ("all", "codecs", "numbers")
+
+    def __init__(self, size: int, codec: Codec | None = None, declared: Sequence[Space] = ()) -> None:
+        self.all = (Space(MODEL, size), *declared)
+        self.numbers = {space.name: number for number, space in enumerate(self.all)}
+        codec = codec or Float32()
+        self.codecs: tuple[Codec, ...] = tuple(
+            codec if space.dtype == "float32" else Plain(dtype=space.dtype) for space in self.all
+        )
+
+    def number(self, name: str) -> int:
+        """The number of a space; raises ValueError, with the names that there are, for one that was not declared."""
+        number = self.numbers.get(name)
+        if number is None:
+            raise ValueError(
+                f"there is no space {name!r}; declared are {', '.join(self.numbers)}: let the strategy's spaces() return it"
+            )
+        return number
+
+    def find(self, name: str) -> Space:
+        """The space of this name; raises ValueError for one that was not declared."""
+        return self.all[self.number(name)]
+
+    def numbered(self, number: int) -> tuple[Space, Codec]:
+        """The space of a number that came over the wire, and its codec; raises WireError for one that was not declared."""
+        if number >= len(self.all):
+            raise WireError("space", f"space number {number}; this run has {len(self.all)}")
+        return self.all[number], self.codecs[number]

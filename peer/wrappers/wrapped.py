@@ -1,0 +1,146 @@
+"""A peer with wrappers: they stand around its strategy's coroutine and before its inbox, and what they change is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from grapevine.peer.effects import GRADIENTS, Send, SendAt, Sleep, Work
+from grapevine.peer.endpoint import Arrival
+from grapevine.peer.payloads import Parcel, encode
+from grapevine.peer.peer import Message, Peer, Runs
+from grapevine.peer.wrappers.base import Outgoing, Station, Wrapper
+
+WRAPPER_STREAM = 0x77A9  # keeps what wrappers draw apart from all other draws of a run
+T = TypeVar("T", Outgoing, Message)
+
+
+class WrappedPeer(Peer):
+    """A peer some of whose wrappers stand between its strategy and its world.
+
+    `altered` counts what they changed, by "<name of the wrapper>: <what>": sends or arrivals dropped, altered or added, sends
+    delayed, gradients altered.
+    """
+
+    def wear(self, wrappers: Sequence[tuple[int, Wrapper]], seed: int) -> None:
+        """Put wrappers on, each with its place among those of the experiment."""
+        self.altered: Counter[str] = Counter()
+        self._last_ns = 0  # when the last delayed message leaves
+        self.stations = [
+            Station(wrapper, place, self, np.random.default_rng([seed, WRAPPER_STREAM, place, self.id]))
+            for place, wrapper in wrappers
+        ]
+
+    def begin(self, strategy: Runs) -> Coroutine[Any, Any, None]:
+        return self._between(strategy.run(self))
+
+    def deliver(self, arrival: Arrival | Message) -> None:
+        """A world hands over a message: it passes the wrappers, and what comes of it goes into the inbox."""
+        self.calls = 0
+        message = arrival if isinstance(arrival, Message) else self._decoded(arrival)
+        messages = [] if message is None else [message]
+        for station in reversed(self.stations):
+            messages = [passed for each in messages for passed in self._pass(station, "arrivals", each)]
+        for each in messages:
+            super().deliver(each)
+
+    async def _between(self, strategy: Coroutine[Any, Any, None]) -> None:
+        """Carry a strategy out, and let what it sends and what is computed for it pass the wrappers.
+
+        It ends when the strategy has ended and the last of its messages has left.
+        """
+        answer: Any = None
+        raised: Exception | None = None
+        try:
+            while True:
+                try:
+                    effect = strategy.send(answer) if raised is None else strategy.throw(raised)
+                except StopIteration:
+                    break
+                answer = raised = None
+                if isinstance(effect, Send):
+                    for leaving in self._sends(effect):
+                        await leaving
+                    continue
+                try:
+                    answer = await effect
+                except Exception as error:  # noqa: BLE001 - the task's own code: the strategy may catch it
+                    raised = error
+                    continue
+                if isinstance(effect, Work) and effect.name in GRADIENTS:
+                    answer = answer[0], self._computed(answer[1])
+        finally:
+            strategy.close()
+        if self._last_ns > self.instant_ns:
+            await Sleep(self._last_ns)
+
+    def _sends(self, effect: Send) -> Iterator[Send | SendAt]:
+        """What leaves in the place of a message, target by target."""
+        given, now_ns = effect.parcel, self.instant_ns
+        for target in effect.targets:
+            messages = [Outgoing(target, given.payload, given.scalars, given.step, now_ns)]
+            for station in self.stations:
+                messages = [passed for each in messages for passed in self._pass(station, "sends", each)]
+            for message in messages:
+                same = message.payload is given.payload and message[2:4] == (given.scalars, given.step)
+                leaving = Send((message.target,), given if same else self._encoded(message))
+                if message.leaves_ns > now_ns:
+                    self._last_ns = max(self._last_ns, message.leaves_ns)
+                    yield SendAt(leaving, message.leaves_ns)
+                else:
+                    yield leaving
+
+    def _encoded(self, message: Outgoing) -> Parcel:
+        """A message that a wrapper has made, in bytes, whatever its values are: receivers check them."""
+        number = self.spaces.number(message.payload.space)
+        with np.errstate(all="ignore"):
+            codec = self.spaces.codecs[number]
+            return encode(message.payload, codec, message.step, message.scalars, number, self.codec_rng)[0]
+
+    def _computed(self, gradient: np.ndarray) -> np.ndarray:
+        """The gradient that the strategy gets."""
+        for station in reversed(self.stations):
+            station.now_ns = self.instant_ns
+            view = gradient.view()
+            view.flags.writeable = False
+            found = station.wrapper.computed(station, view)
+            if found is not view:
+                if not isinstance(found, np.ndarray) or found.shape != gradient.shape:
+                    raise _foreign(station, "computed", found, f"an array of shape {gradient.shape}")
+                self._note(station, "gradients altered")
+                gradient = np.asarray(found, np.float32)
+        return gradient
+
+    def _pass(self, station: Station, what: str, message: T) -> list[T]:
+        """What a wrapper makes of a message, counted."""
+        wrapper = station.wrapper
+        method = wrapper.sending if isinstance(message, Outgoing) else wrapper.arriving
+        station.now_ns = self.instant_ns if isinstance(message, Outgoing) else max(self.instant_ns, message.arrived_ns)
+        answer: Any = method(station, message)
+        if not isinstance(answer, Iterable) or isinstance(answer, type(message)):
+            raise _foreign(station, method.__name__, answer, "a list of messages, () for none")
+        passed: list[T] = list(answer)
+        if wrong := [each for each in passed if not isinstance(each, type(message))]:
+            raise _foreign(station, method.__name__, wrong[0], f"each message as {type(message).__name__}")
+        if not passed:
+            self._note(station, f"{what} dropped")
+        for place, each in enumerate(passed):
+            if place:
+                self._note(station, f"{what} added")
+            elif each is not message:
+                later = isinstance(each, Outgoing) and each.leaves_ns > message.leaves_ns
+                if later:
+                    self._note(station, f"{what} delayed")
+                if not later or each[:-1] != message[:-1]:
+                    self._note(station, f"{what} altered")
+        return passed
+
+    def _note(self, station: Station, what: str) -> None:
+        self.altered[f"{type(station.wrapper).__struct_config__.tag}: {what}"] += 1
+
+
+def _foreign(station: Station, method: str, answer: Any, expected: str) -> TypeError:
+    return TypeError(f"{type(station.wrapper).__name__}.{method} answered {answer!r:.80}; it must return {expected}")
