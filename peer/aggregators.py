@@ -20,7 +20,7 @@ class Aggregator(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", fo
 
         `out` may be none of the rows.
         """
-        raise AssertionError("an aggregator combines")
+        raise NotImplementedError
 
 
 class Mean(Aggregator, frozen=True, tag="mean"):

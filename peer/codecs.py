@@ -32,18 +32,18 @@ class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_
 
     def body_bytes(self, count: int) -> int:
         """Bytes of `count` encoded elements, exactly."""
-        raise AssertionError("a codec says its size")
+        raise NotImplementedError
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """float32 [count] -> (uint8 [body_bytes(count)], the values as they will be read, float32 [count]).
 
         `rng` is the peer's own stream for its codec alone: what a codec draws changes no other draw of the run.
         """
-        raise AssertionError("a codec encodes")
+        raise NotImplementedError
 
     def decode(self, body: np.ndarray, count: int) -> np.ndarray:
         """uint8 [body_bytes(count)] -> float32 [count]; the caller has checked the length."""
-        raise AssertionError("a codec decodes")
+        raise NotImplementedError
 
     def elements(self, size_bytes: float) -> int:
         """How many elements fit into so many bytes (0 if none)."""

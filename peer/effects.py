@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 
@@ -27,7 +28,7 @@ STANDARD = (*GRADIENTS, "held-out", "probe", "predict")
 """Work whose cost depends on the number of samples alone; every other name is a piece of a task's own."""
 
 
-class Work(Effect):
+class Work(Effect, msgspec.Struct, eq=False):
     """A piece of work that the peer's task does, and that takes the device's time; answers what the task gives.
 
     `name` is one of `STANDARD` or of the task's own. "held-out" and "probe" answer (loss, accuracy) on those samples,
@@ -36,16 +37,11 @@ class Work(Effect):
     `weights` are those to work at, float32 [size]; None = the peer's own, which nothing may touch until the answer comes.
     """
 
-    __slots__ = ("arguments", "batch", "count", "name", "weights")
-
-    def __init__(
-        self, name: str, count: int | None, batch: Any, weights: np.ndarray | None, arguments: Mapping[str, Any]
-    ) -> None:
-        self.name = name
-        self.count = count
-        self.batch = batch
-        self.weights = weights
-        self.arguments = arguments
+    name: str
+    count: int | None
+    batch: Any
+    weights: np.ndarray | None
+    arguments: Mapping[str, Any]
 
 
 class Send(Effect):

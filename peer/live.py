@@ -64,11 +64,11 @@ class Doorbell:
 class Learner(Protocol):
     """What does the task's work for one peer."""
 
-    def cost_samples(self, work: Work) -> int:
-        """What a piece of work takes of the device's time, in samples of a gradient."""
+    def take_on(self, work: Work) -> int:
+        """What a piece of work takes of the device's time, in samples of a gradient; before it is done."""
 
     def do(self, work: Work, weights: np.ndarray) -> Any:
-        """The answer of a piece of work; `weights` float32 [size] are the peer's own."""
+        """The answer of a piece of work that was taken on; `weights` float32 [size] are the peer's own."""
 
     def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
         """The emulated time of work over so many samples, begun now in the step with this number; 0 = as long as this
@@ -187,7 +187,7 @@ class LivePeer:
         """Do work that takes the device's time: its answer, or what the task raised."""
         start_ns, answer, raised = self.peer.now_ns, None, None
         try:
-            samples = self.learner.cost_samples(work)
+            samples = self.learner.take_on(work)
         except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
             return None, error
         try:

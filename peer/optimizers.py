@@ -34,7 +34,7 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", for
 
     def start(self, size: int) -> Stepper:
         """The state for one peer's vector of `size` elements."""
-        raise AssertionError("an optimizer starts")
+        raise NotImplementedError
 
 
 class Sgd(Optimizer, frozen=True, tag="sgd"):

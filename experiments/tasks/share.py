@@ -23,14 +23,9 @@ class Costs(dict[tuple[str, int], int]):
         super().__init__()
         self.offers = problem.offers()
 
-    def of(self, peer: int, work: Work) -> int:
-        """The cost of a piece of work for a peer.
-
-        Raises ValueError for what the task does not offer, and for a cost that no time can be made of.
-        """
-        if work.count is None:
-            return self._of(work.name, self._offer(work.name)(peer, **work.arguments))
-        return self[work.name, work.count]
+    def own(self, peer: int, work: Work) -> int:
+        """The cost of a piece of the task's own for a peer."""
+        return self._of(work.name, self._offer(work.name)(peer, **work.arguments))
 
     def __missing__(self, key: tuple[str, int]) -> int:
         name, count = key
@@ -83,21 +78,28 @@ class Share:
         """The samples that all peers share."""
         return Samples(self.sampler.over(self.problem.arrays["probe"]), self.problem.probe, "probe")
 
-    def cost_samples(self, work: Work) -> int:
-        """What a piece of work takes of the device's time, in samples of a gradient; raises as `Costs.of` does."""
-        return self.costs.of(self.peer, work)
+    def take_on(self, work: Work) -> int:
+        """What a piece of work takes of the device's time, in samples of a gradient; draws its minibatch where that is fresh.
 
-    def settle(self, work: Work) -> None:
-        """Draw the minibatch of work that is to be done on a fresh one."""
-        if work.batch is None and work.count is not None:
-            work.batch = self.sampler.draw(work.count)
+        Raises ValueError for what the task does not offer, for a cost that no time can be made of, and where there is nothing
+        to draw; what the cost of a piece of the task's own raises comes through.
+        """
+        count = work.count
+        if count is None:
+            return self.costs.own(self.peer, work)
+        samples = self.costs[work.name, count]
+        if work.batch is None:
+            work.batch = self.sampler.draw(count)
+        return samples
 
     def do(self, work: Work, weights: np.ndarray) -> Any:
-        """Do a piece of work; `weights` (float32 [size]) are the peer's own.  What the task raises comes through."""
+        """Do a piece of work that was taken on; `weights` (float32 [size]) are the peer's own.
+
+        What the task raises comes through.
+        """
         at, problem = weights if work.weights is None else work.weights, self.problem
         if work.count is None:
             return getattr(problem, work.name)(self.peer, at, **{name: _read(v) for name, v in work.arguments.items()})
-        self.settle(work)
         if work.name == "gradient":
             loss, gradient = problem.gradient(at, work.batch)
             return float(loss), np.asarray(gradient, np.float32)

@@ -100,4 +100,4 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
 
     async def run(self, peer: Peer) -> None:
         """Train until `peer.running` is false."""
-        raise AssertionError("a strategy runs")
+        raise NotImplementedError

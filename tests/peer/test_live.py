@@ -32,7 +32,7 @@ class Ticking(Clock):
 class Slow:
     """A device that takes a hundred seconds for a step."""
 
-    def cost_samples(self, work: Work) -> int:
+    def take_on(self, work: Work) -> int:
         return work.count or 0
 
     def do(self, work: Work, weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -78,7 +78,7 @@ class Device:
     def __init__(self, host: Host, step_ns: int) -> None:
         self.host, self.step_ns = host, step_ns
 
-    def cost_samples(self, work: Work) -> int:
+    def take_on(self, work: Work) -> int:
         return work.count or 0
 
     def do(self, work: Work, weights: np.ndarray) -> tuple[float, np.ndarray]:

@@ -25,20 +25,15 @@ class Gradients:
     def __init__(self, problem: Problem, weights: Callable[[], np.ndarray]) -> None:
         self._problem = problem
         self._weights = weights
-        self._awaited: dict[str, dict[Work, int]] = {name: {} for name in GRADIENTS}  # name -> what was asked for -> by whom
-        self._computed: dict[Work, tuple[float, np.ndarray]] = {}
-
-    def ask(self, peer: int, work: Work) -> None:
-        """A peer awaits a gradient from now on."""
-        self._awaited[work.name][work] = peer
+        self.awaited: dict[str, dict[Work, int]] = {name: {} for name in GRADIENTS}
+        """Under each name what was asked for, and by which peer; the world enters it here."""
+        self.computed: dict[Work, tuple[float, np.ndarray]] = {}
+        """What is computed and not yet due; the world takes it from here."""
 
     def answer(self, work: Work) -> tuple[float, np.ndarray]:
-        """The loss and gradient of what is due.  What the task raises for it comes through."""
-        answer = self._computed.pop(work, None)
-        if answer is None:
-            self._compute(work, self._awaited[work.name])
-            answer = self._computed.pop(work)
-        return answer
+        """The loss and gradient of what is due and not yet computed.  What the task raises for it comes through."""
+        self._compute(work, self.awaited[work.name])
+        return self.computed.pop(work)
 
     def _compute(self, first: Work, awaited: dict[Work, int]) -> None:
         """Those of one name in one call, beginning with the one that is due, then in the order asked for.
@@ -55,7 +50,7 @@ class Gradients:
             works += others
         for work, loss, gradient in zip(works, losses.tolist(), gradients, strict=True):
             awaited.pop(work, None)
-            self._computed[work] = loss, gradient
+            self.computed[work] = loss, gradient
 
     def _at_once(self, works: list[Work], peers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         models: np.ndarray = self._weights()[peers]

@@ -34,7 +34,7 @@ from grapevine.experiments.worlds.virtual.member import Member
 from grapevine.experiments.worlds.virtual.transport import Transport
 from grapevine.experiments.worlds.virtual.turnover import Turnover
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
-from grapevine.peer.effects import GRADIENTS, Leave, Receive, Send, SendAt, Sleep, Work
+from grapevine.peer.effects import Leave, Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.membership import Away, Enter, Errand
 
 NEVER_NS = 2**62
@@ -238,22 +238,33 @@ class VirtualWorld:
 
     def _begin(self, member: Member, work: Work) -> Exception | None:
         """Let work fall due when the peer's device has done it; what the task raises where it cannot say what it costs."""
+        peer = member.peer
+        awaited = self._gradients.awaited.get(work.name)
         try:
-            samples = member.share.costs.of(member.peer.id, work)
-            lazy = work.name in GRADIENTS
-            if lazy:
-                member.share.settle(work)
-                self._gradients.ask(member.peer.id, work)
+            samples = member.share.take_on(work)
         except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
             return error
-        step_ns = member.device.step_ns(samples, self.now_ns, member.peer.speed.steps)
-        self._at(self.now_ns + step_ns, self._work_due, member, work, lazy)
+        if awaited is not None:
+            awaited[work] = peer.id
+        step_ns = member.device.step_ns(samples, self.now_ns, peer.speed.steps)
+        self._at(self.now_ns + step_ns, self._gradient_due if awaited is not None else self._work_due, member, work)
         return None
 
-    def _work_due(self, member: Member, work: Work, lazy: bool) -> None:
+    def _gradient_due(self, member: Member, work: Work) -> None:
+        """Let the strategy have its gradient, or what the task raised."""
+        answer = self._gradients.computed.pop(work, None)
+        if answer is None:
+            try:
+                answer = self._gradients.answer(work)
+            except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
+                self._resume(member, None, error)
+                return
+        self._resume(member, answer)
+
+    def _work_due(self, member: Member, work: Work) -> None:
         """Do the work, and let the strategy have the answer, or what the task raised."""
         try:
-            answer = self._gradients.answer(work) if lazy else member.share.do(work, member.peer.weights)
+            answer = member.share.do(work, member.peer.weights)
         except Exception as error:  # noqa: BLE001 - likewise
             self._resume(member, None, error)
         else:

@@ -124,7 +124,7 @@ def _generator(seed: int, peer: int) -> np.random.Generator:
 
 def test_a_live_peer_looks_too() -> None:
     class Quick(Slow):
-        def cost_samples(self, work: Work) -> int:
+        def take_on(self, work: Work) -> int:
             return -(-(work.count or 0) // (3 if work.name == "held-out" else 1))
 
         def do(self, work: Work, weights: np.ndarray) -> Any:

@@ -256,7 +256,7 @@ def test_asking_for_samples_does_not_disturb_the_stream() -> None:
 def test_what_standard_work_costs(name: str, count: int, cost: int) -> None:
     """Forward and backward are 1 and 2 thirds of a gradient; clipping goes backward twice."""
     share = Share(Digits().problem(3, Iid(), 0), 0, np.random.default_rng(0))
-    assert share.cost_samples(Work(name, count, None, None, {})) == cost
+    assert share.take_on(Work(name, count, None, None, {})) == cost
 
 
 def test_work_that_is_not_offered_or_costs_nonsense_is_refused() -> None:
@@ -265,6 +265,6 @@ def test_work_that_is_not_offered_or_costs_nonsense_is_refused() -> None:
         share = Share(problem, 0, np.random.default_rng(0))
         share.costs.offers["solve"] = lambda peer, cost=cost: cost
         with pytest.raises(ValueError, match="a cost is 0 or more, and finite"):
-            share.cost_samples(Work("solve", None, None, None, {}))
+            share.take_on(Work("solve", None, None, None, {}))
     with pytest.raises(ValueError, match='does not offer "predict": it offers gradient, clip, held-out, solve'):
-        Share(problem, 0, np.random.default_rng(0)).cost_samples(Work("predict", 1, None, None, {}))
+        Share(problem, 0, np.random.default_rng(0)).take_on(Work("predict", 1, None, None, {}))
