@@ -168,6 +168,7 @@ def test_steps_along_signs_are_of_one_size(recipes: Path, tmp_path: Path) -> Non
     assert weights.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]  # 20 steps of 0.25 towards 10 end at 5
 
 
+@pytest.mark.slow
 def test_the_spirals_are_learnt(recipes: Path, tmp_path: Path) -> None:
     experiment = Experiment(
         peers=3, world=Virtual(), task=part("spirals"), optimizer=Adam(learning_rate=0.02), stop=Stop(steps=300)

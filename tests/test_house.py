@@ -163,6 +163,7 @@ def test_nothing_of_ours_goes_by_a_bare_name() -> None:
     assert bare == []
 
 
+@pytest.mark.slow
 def test_no_room_knows_a_strategy_by_its_class() -> None:
     """What a strategy is stands on its class: only the default of an experiment, and of the probe's, are named."""
     named = set()

@@ -56,6 +56,7 @@ def test_first_experiment_does_what_is_said(tmp_path: Path) -> None:
     assert 100 * result.summary["accuracy_mean"] == pytest.approx(float(said.group(2)), abs=0.5)
 
 
+@pytest.mark.slow
 def test_python_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (program,) = blocks(README, "python")
     monkeypatch.chdir(tmp_path)
@@ -66,6 +67,7 @@ def test_python_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "(34, 4810)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_study_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (program,) = blocks((DOCS / "studies.md").read_text(encoding="utf-8"), "python")
     monkeypatch.chdir(tmp_path)

@@ -297,6 +297,7 @@ def test_cuts_without_end_are_left_to_a_world_that_can_be_poked() -> None:
 # ---- carried out ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_rate_to_a_tenth_is_what_the_link_carries_from_then_on(tmp_path: Path) -> None:
     result = carried_out(tmp_path, RateEvent(at="4 s", link=(0, 1), way="out", factor=0.1))
     assert sent(result, 0, 1, 1, 4) == pytest.approx(sent(result, 1, 0, 1, 4), rel=0.05)
@@ -307,6 +308,7 @@ def test_a_rate_to_a_tenth_is_what_the_link_carries_from_then_on(tmp_path: Path)
     assert (result.links[result.links.source == 2].rate_asked_bytes_per_s == 1e6).all()
 
 
+@pytest.mark.slow
 def test_who_waits_for_whole_models_waits_through_a_cut(tmp_path: Path) -> None:
     events = CutEvent(at="3 s", link=(0, 1)), HealEvent(at="5 s", link=(0, 1))
     result = carried_out(tmp_path / "cut", *events, strategy=DPSGD())
@@ -317,6 +319,7 @@ def test_who_waits_for_whole_models_waits_through_a_cut(tmp_path: Path) -> None:
     assert result.summary["peers_lost"] == []
 
 
+@pytest.mark.slow
 def test_a_partition_keeps_groups_apart_until_it_is_healed(tmp_path: Path) -> None:
     events = PartitionEvent(at="1 s", groups=((0, 1),)), HealEvent(at="6 s")
     task = Quadratic(targets=(0.0, 0.0, 8.0, 8.0), dimension=4, batch_size=10)
@@ -327,6 +330,7 @@ def test_a_partition_keeps_groups_apart_until_it_is_healed(tmp_path: Path) -> No
     assert distance[9.5] < distance[6.0] / 4
 
 
+@pytest.mark.slow
 def test_a_killed_peer_is_lost_in_the_middle(tmp_path: Path) -> None:
     result = carried_out(tmp_path, KillEvent(at="4 s", peer=2), strategy=DPSGD())
     assert result.summary["peers_lost"] == [2]
@@ -353,6 +357,7 @@ def test_a_kill_sets_free_who_would_wait_for_ever(tmp_path: Path) -> None:
     assert result.metrics.groupby("peer")["step"].max()[0] == 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network", [Uniform(rate="8 Mbit/s"), Uniform(uplink="8 Mbit/s"), Uniform(rate="8 Mbit/s", tcp="cubic"), OUTAGES]
 )
@@ -365,6 +370,7 @@ def test_who_waits_behind_a_cut_waits_until_the_time_is_over(tmp_path: Path, net
     assert result.summary["steps_max"] < 110
 
 
+@pytest.mark.slow
 def test_devices_are_slowed_and_paused(tmp_path: Path) -> None:
     events = SpeedEvent(at="5 s", peer=1, factor=0.2), PauseEvent(at="2 s", peer=2, length="4 s")
     steps = carried_out(tmp_path, *events).metrics.groupby("peer")["step"].max()

@@ -20,6 +20,7 @@ DRAWS = np.random.default_rng(1)
 vectors = hnp.arrays(np.float32, st.integers(0, 3000), elements=st.floats(-1000, 1000, width=32))
 
 
+@pytest.mark.slow
 @given(vectors, st.sampled_from(CODECS))
 @settings(max_examples=120, deadline=None)
 def test_round_trip_within_the_stated_error(values: np.ndarray, codec: AnyCodec) -> None:
@@ -59,6 +60,7 @@ def test_endless_room_holds_any_model() -> None:
     assert Float32().elements(float("inf")) >= 2**32
 
 
+@pytest.mark.slow
 @given(vectors.filter(len), st.sampled_from(CODECS), st.integers(0, 100), st.integers(0, 2**40))
 @settings(max_examples=80, deadline=None)
 def test_dense_survives_the_wire(values: np.ndarray, codec: AnyCodec, start: int, step: int) -> None:
@@ -145,6 +147,7 @@ def test_a_head_of_the_model_is_as_long_as_before_there_were_spaces() -> None:
     assert encode(Dense(values), Float32(), 9, number=5)[0].head == bytes([0x97, 0, 0, 9, 0, 3, 0x90, 5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", [QSGD(), QSGD(levels=2, bucket=100), QSGD(bucket=64, norm="euclidean")])
 def test_the_mean_over_many_draws_is_the_value(codec: QSGD) -> None:
     """E Q(v) = v: a level is one of two neighbours, so the deviation of the mean of n draws is known; five of them."""

@@ -30,6 +30,7 @@ actions = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(actions, st.sampled_from([Float32(), Float16(), Int8()]))
 @settings(max_examples=150, deadline=None)
 def test_made_is_paid_and_owed(steps: list[tuple], codec: AnyCodec) -> None:

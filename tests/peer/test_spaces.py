@@ -189,6 +189,7 @@ PARCELS = [
 ]
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(PARCELS),
     st.integers(0, 500),

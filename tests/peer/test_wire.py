@@ -67,6 +67,7 @@ def mutate(parts: list[bytes], kind: str, place: int, how: int | bytes) -> list[
     return parts
 
 
+@pytest.mark.slow
 @given(st.sampled_from(FRAMES), mutations)
 @settings(max_examples=400, deadline=None)
 def test_a_spoilt_frame_is_read_or_refused(parts: list[bytes], mutation: tuple) -> None:

@@ -313,6 +313,7 @@ def test_probe_prints_a_line_a_link(ring: str, monkeypatch: pytest.MonkeyPatch, 
     assert printed[1]["rate_asked_bytes_per_s"] is None
 
 
+@pytest.mark.slow
 def test_topology_prints_figures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["topology", "ring", "-n", "8", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)

@@ -455,6 +455,7 @@ def test_the_nearest_name_and_values_in_messages() -> None:
     assert len(show_value(list(range(9999)))) <= 120
 
 
+@pytest.mark.slow
 def test_reading_is_quick_to_import() -> None:
     """What is heavy must not be imported before a command needs it."""
     heavy = "torch pandas sklearn scipy plotly pyarrow zmq matplotlib"

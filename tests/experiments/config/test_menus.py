@@ -69,6 +69,7 @@ def test_the_names_of_the_contract_are_listed(menu: str, capsys: pytest.CaptureF
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("menu", [*MENUS.values(), *LISTS.values()], ids=lambda menu: menu.plural)
 def test_every_part_and_every_field_is_listed_with_its_words(menu, capsys: pytest.CaptureFixture[str]) -> None:
     text = listed(capsys, menu.plural)
@@ -93,6 +94,7 @@ def test_every_part_and_every_field_has_words(part: type[msgspec.Struct]) -> Non
         assert option.takes
 
 
+@pytest.mark.slow
 def test_all_menus_and_the_plain_keys_are_listed_together(capsys: pytest.CaptureFixture[str]) -> None:
     text = listed(capsys)
     for menu in MENUS.values():

@@ -33,6 +33,7 @@ def rows_of(text: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return probe.probe(Experiment.parse(text))
 
 
+@pytest.mark.slow
 def test_exact_links_are_found_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(RING + 'uplink = "12 Mbit/s"\n', monkeypatch)
     assert [(row["source"], row["target"]) for row in rows] == [(0, 1), (0, 3), (1, 0), (1, 2), (2, 1), (2, 3), (3, 0), (3, 2)]
@@ -80,6 +81,7 @@ def test_a_turn_has_no_peer_and_no_cable_twice() -> None:
             assert len(set(turn) & set(cable.links)) <= 1
 
 
+@pytest.mark.slow
 def test_of_many_links_some_are_measured_alone_and_the_verdict_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "ALONE_AT_MOST_S", 10.0)
     rows = rows_of(SHARED, monkeypatch)
@@ -90,10 +92,12 @@ def test_of_many_links_some_are_measured_alone_and_the_verdict_counts_them(monke
     assert f"{len(measured)} of the 30 links, evenly chosen, were measured alone" in verdict(rows)
 
 
+@pytest.mark.slow
 def test_without_shared_segments_the_shares_are_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(math.isnan(row["share_asked_bytes_per_s"]) for row in rows_of(RING, monkeypatch))
 
 
+@pytest.mark.slow
 def test_jitter_loss_and_tcp_are_compared_with_their_model(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(RING + 'jitter = "4 ms"\nloss = 0.001\ntcp = "cubic"\n', monkeypatch)
     for row in rows:
@@ -106,6 +110,7 @@ def test_jitter_loss_and_tcp_are_compared_with_their_model(monkeypatch: pytest.M
             assert row[key] == 0
 
 
+@pytest.mark.slow
 def test_messages_go_one_by_one_and_the_run_outlasts_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Fleet, probe.Probing]] = []
     measure = probe._measure

@@ -225,6 +225,7 @@ def test_of_a_crowd_in_regions_the_regions_are_drawn(tmp_path: Path) -> None:
     assert "1.806 MB over 4 directed links" in told
 
 
+@pytest.mark.slow
 def test_of_very_many_links_those_with_the_largest_errors_are_drawn(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, TOML.format(name="x", peers=80, strategy="solo"), MANIFEST, write_report)
     for source in range(80):

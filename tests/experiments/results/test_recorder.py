@@ -99,6 +99,7 @@ def test_events_are_on_disk_at_once_and_clean(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_leaves_a_readable_folder(tmp_path: Path) -> None:
     script = """if True:
         import os, signal, sys

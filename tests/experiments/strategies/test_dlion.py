@@ -53,6 +53,7 @@ def test_a_transfer_counts_no_gradient_twice_and_loses_none(
         np.testing.assert_allclose(peer.weights, expected, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_dlion_that_drops_sends_of_the_newest_gradient_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after weights were handed over, which takes several steps: what was made meanwhile is dropped with the rest."""
     made = gradients(monkeypatch)
@@ -132,6 +133,7 @@ def test_dlion_tells_eleven_finite_numbers_within_their_bounds(
         assert any(message.scalars[5] == 1e30 for message in said)
 
 
+@pytest.mark.slow
 def test_dlion_goes_on_when_the_giver_or_a_taker_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At any moment of a transfer over slow links."""
     strategy = DLion(batching=False, transfer_every=4)

@@ -86,6 +86,7 @@ def test_all_reduce_with_a_rounding_codec_keeps_equal_weights(tmp_path: Path) ->
     np.testing.assert_allclose(found[0].weights, np.mean(VECTORS, axis=0), atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reorder", [False, True])
 @pytest.mark.parametrize("at_ms", range(1, 160, 6))
 def test_all_reduce_goes_on_with_the_survivors(tmp_path: Path, at_ms: int, reorder: bool) -> None:
@@ -141,6 +142,7 @@ def test_adpsgd_moves_the_sum_by_gradients_alone(tmp_path: Path, monkeypatch: py
     np.testing.assert_allclose(total, -RATE * sum(sum(each) for each in made.values()), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("graph", "peers", "edges"), [(Complete(), 4, 6), (Ring(), 5, 5)], ids=["complete", "ring"])
 @pytest.mark.parametrize("speeds", [("100 samples/s",), ("100 samples/s", "70 samples/s", "310 samples/s")], ids=len)
 def test_adpsgd_meets_along_every_edge(
@@ -156,6 +158,7 @@ def test_adpsgd_meets_along_every_edge(
     assert sum(met.values()) > 200 * peers / 3
 
 
+@pytest.mark.slow
 def test_adpsgd_keeps_the_sum_and_the_hull_where_nobody_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Averaging alone, from unequal models: whoever meets whom while it waits, sums stay and all models stay between them."""
     gradient = Peer.gradient

@@ -46,6 +46,7 @@ NARROW = Uniform(rate="1 Mbit/s", delay="500 us")
 # ---- ako ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"schedule": "fixed", "parts": 3}, {"schedule": "rates"}, {"schedule": "room"}], ids=str)
 @pytest.mark.parametrize("codec", [Float32(), Int8()], ids=["float32", "int8"])
 def test_ako_delivers_every_gradient_exactly_once(tmp_path: Path, options: dict[str, Any], codec: Any) -> None:
@@ -61,6 +62,7 @@ def test_ako_delivers_every_gradient_exactly_once(tmp_path: Path, options: dict[
         np.testing.assert_allclose(used + unread(peer), peer.ledger.total + paid, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parts", "size"), [(1, 240), (3, 240), (7, 240), (240, 240)])
 def test_ako_is_at_most_p_minus_1_rounds_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, size: int) -> None:
     """Every element goes to every neighbour once in p rounds, a different part to each where there are as many parts."""
@@ -87,6 +89,7 @@ def test_ako_sends_part_t_plus_q_mod_p(tmp_path: Path, monkeypatch: pytest.Monke
         assert len(message.payload.values) == 240 // p
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("when_busy", "step_s"), [("wait", 0.42), ("skip", 0.1), ("queue", 0.1)])
 def test_ako_with_parts_too_large_for_the_link(tmp_path: Path, when_busy: Any, step_s: float) -> None:
     """A half of 80 kB takes 0.32 s of 1 Mbit/s, a step 0.1 s: steps wait, or parts do, or the queue grows; nothing is lost."""
@@ -540,6 +543,7 @@ def test_dgc_clips_as_the_paper_does_where_gradients_are_averaged() -> None:
 # ---- dlion --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dlion_deals_batches_by_speed_so_that_steps_take_equally_long(tmp_path: Path) -> None:
     """Without an overhead batches are proportional to speed; with one the times are equal all the same."""
     speeds = (400, 200, 100, 100)
@@ -616,6 +620,7 @@ def test_dlion_sends_the_largest_that_fit(tmp_path: Path, monkeypatch: pytest.Mo
                 assert not peer.ledger.owed(neighbour).any()
 
 
+@pytest.mark.slow
 def test_dlion_hands_knowledge_from_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only who was asked gives weights, and x <- x - lambda (x - x_best) for the elements of every slice of them."""
     slow, blend, drawn = Uniform(rate="600 kbit/s", delay="500 us"), Peer.blend, []

@@ -195,6 +195,7 @@ def test_verdicts_rank_the_graphs(small: tuple[Sweep, list[CellResult], Connecti
     assert "Nothing in it was fitted" in said[-1]
 
 
+@pytest.mark.slow
 def test_the_page_and_its_tables_hold_the_results(small: tuple[Sweep, list[CellResult], Connectivity, Path]) -> None:
     sweep, cells, study, folder = small
     files, said = write_study(Study("tiny", sweep, cells, "grapevine sweep tiny.toml", SWEEP), folder / "report.html")

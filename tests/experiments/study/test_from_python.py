@@ -108,6 +108,7 @@ def test_the_same_sweep_as_a_file_finds_its_runs_complete(tmp_path: Path, capsys
     assert [attempt.point.name for attempt in result.attempts] == ["strategy.name=solo,seed=1", "strategy.name=d-psgd,seed=1"]
 
 
+@pytest.mark.slow
 def test_what_cannot_leave_this_process_runs_in_it(
     tmp_path: Path, local: type[Strategy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_run_that_fails_stops_no_other_and_is_told(tmp_path: Path, local: type
     assert result.status == 1
 
 
+@pytest.mark.slow
 def test_labels_tell_parts_of_one_kind_apart(tmp_path: Path, local: type[Strategy]) -> None:
     axes = {
         "strategy": [local(), local(share=0.5), {"name": "solo"}],
@@ -186,6 +188,7 @@ def test_what_cannot_be_swept_is_refused_before_anything_starts(axes: object, me
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_built_is_listed(tmp_path: Path) -> None:
     base = BASE.replace(peers=4, topology=topology.Ring())
     with pytest.raises(ConfigError, match=r"sweep\(\): sweep: 1 of 2 combinations cannot be built"):
@@ -209,6 +212,7 @@ def test_a_task_with_data_in_memory_is_swept(tmp_path: Path) -> None:
 # -- tuned
 
 
+@pytest.mark.slow
 def test_tuning_finds_the_best_and_widens(tmp_path: Path, local: type[Strategy]) -> None:
     found = tune(BASE.replace(strategy=local()), {"optimizer.learning_rate": [0.1, 0.2]}, out=tmp_path / "t")
     assert found.chosen == {"optimizer.learning_rate": 0.8}  # of 4 steps on |x - b|^2 / 2; 1.6 overshoots
@@ -221,6 +225,7 @@ def test_tuning_finds_the_best_and_widens(tmp_path: Path, local: type[Strategy])
     assert again.best.optimizer == Sgd(momentum=0.9)
 
 
+@pytest.mark.slow
 def test_a_tuned_sweep_chooses_for_each_cell(tmp_path: Path, local: type[Strategy]) -> None:
     rates = {"optimizer.learning_rate": [0.1, 0.4, 1.9]}
     result = sweep(BASE, {"strategy": [local(), Here()]}, tune=rates, seeds=[1], out=tmp_path / "s")

@@ -258,6 +258,7 @@ def test_a_list_whose_best_value_is_at_an_end_is_widened_and_reported(tmp_path: 
     assert {attempt.state for attempt in [*again.trials, *again.attempts]} == {"skipped"}
 
 
+@pytest.mark.slow
 def test_a_list_is_widened_only_to_values_that_its_field_allows(tmp_path: Path, command: Any) -> None:  # noqa: F811
     """A fill of 0.5 is followed by 1, and 1 by nothing."""
     text = TUNED.replace("peers = [2, 3]", "peers = [2]")
@@ -299,6 +300,7 @@ def recorded(folder: Path, lines: dict[str, list[float]]) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_not_chosen_and_is_reported(tmp_path: Path, command: Any) -> None:  # noqa: F811
     """The fake command fails with seed 13: no cell has a best trial then, and nothing is measured."""
     sweep = planned(tmp_path, TUNED.replace("[tune]", "[tune]\nseed = 13"))

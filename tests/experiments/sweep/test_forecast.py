@@ -50,6 +50,7 @@ seed = [1, 2]
 # -- runs that lose peers unasked
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, command: Any) -> None:  # noqa: F811
     """A stand-in's accuracy is a tenth of its seed; seed 4 loses peer 1."""
     text = "[stop]\nsteps = 1\naccuracy = 0.5\n[sweep]\npeers = [2]\nseed = [1, 3, 4]"
@@ -78,6 +79,7 @@ def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, co
     assert again.status is ExitStatus.DONE
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_the_worst_of_its_runs(tmp_path: Path, command: Any) -> None:  # noqa: F811
     statuses = {"[1]": 0, "[1, 4]": 3, "[1, 4, 5]": 1}
     for seeds, status in statuses.items():
@@ -92,6 +94,7 @@ def test_a_trial_that_lost_peers_is_not_chosen(tmp_path: Path, command: Any) -> 
     assert carried.status is ExitStatus.INCOMPLETE
 
 
+@pytest.mark.slow
 def test_the_command_tells_of_losses(tmp_path: Path, command: Any, monkeypatch: Any, capsys: Any) -> None:  # noqa: F811
     monkeypatch.setattr(sweeps.carry_out, "__defaults__", (1, command, lambda standing: None))
     monkeypatch.setenv("COLUMNS", "200")
@@ -107,6 +110,7 @@ def test_the_command_tells_of_losses(tmp_path: Path, command: Any, monkeypatch: 
 # -- combinations that cannot be built
 
 
+@pytest.mark.slow
 def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     file, out = tmp_path / "pairs.toml", tmp_path / "out"

@@ -208,6 +208,7 @@ def test_all_runs_leave_folders_a_table_and_their_inputs(tmp_path: Path, command
         assert (out / "logs" / f"{point.name}.log").read_text() == f"training {point.values['seed']}\n"
 
 
+@pytest.mark.slow
 def test_what_is_complete_is_not_run_again(tmp_path: Path, command: Any) -> None:
     out = tmp_path / "out"
     run_sweep(points_of(1, 5), out, command=command)
@@ -219,6 +220,7 @@ def test_what_is_complete_is_not_run_again(tmp_path: Path, command: Any) -> None
     assert states(run_sweep(changed, out, command=command)[0]) == ["completed"]
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_and_stops_no_other(tmp_path: Path, command: Any) -> None:
     attempts, status = run_sweep(points_of(13, 9, 5, 40, 1), tmp_path / "out", command=command)
     assert status == 1
@@ -271,6 +273,7 @@ def test_the_folder_of_a_run_is_no_place_for_a_sweep(tmp_path: Path) -> None:
 # -- the table
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_a_run(tmp_path: Path, command: Any) -> None:
     points = [*points_of(1, 13), Point("mixed", {"seed": "two", "strategy": {"name": "ako"}}, Experiment(seed=2))]
     attempts, _ = run_sweep(points, tmp_path / "out", command=command)
@@ -309,6 +312,7 @@ def test_the_table_on_a_terminal_has_one_unit_a_column() -> None:
     assert _columns(["seed"], [{"seed": 1, "state": "failed"}]) == (["seed", "state"], [["1", "failed"]])
 
 
+@pytest.mark.slow
 def test_the_comparison_is_over_all_complete_runs(tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from grapevine.experiments.report import page as page_module
 

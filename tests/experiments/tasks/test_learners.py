@@ -187,6 +187,7 @@ def test_the_networks_own_start_has_the_same_law_as_torchs() -> None:
     assert at == len(ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "steps"), [(MODELS["mlp"], 300), (MODELS["logistic"], 300), (MODELS["cnn"], 150)])
 def test_plain_gradient_descent_learns_the_digits(task: Digits, steps: int) -> None:
     problem = task.problem(1, Iid(), 0)

@@ -98,6 +98,7 @@ def test_full_is_large_batch_descent_with_equal_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[0], np.mean(TARGETS) * (1 - (1 - RATE) ** 30), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_full_with_a_median_descends_on_the_median_gradient(tmp_path: Path) -> None:
     found = weights(tmp_path, topology=Complete(), strategy=Full(), aggregator=Median(), stop=Stop(steps=400))
     np.testing.assert_allclose(found, np.median(TARGETS), atol=1e-3)
@@ -123,6 +124,7 @@ def carried_out(tmp_path: Path, **changes: Any) -> VirtualWorld:
     return world
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", [Float32(), Int8()])
 def test_ako_delivers_every_gradient_exactly_once(tmp_path: Path, codec: AnyCodec) -> None:
     """(x_0 - x_i) / eta = what i made + what others paid to i, less what lies in its inbox or is under way; all divided by n
@@ -158,6 +160,7 @@ def test_an_aggregator_without_rounds_is_refused() -> None:
         build(experiment(strategy=Slices(), aggregator=Median()))
 
 
+@pytest.mark.slow
 def test_a_virtual_peer_that_dies_leaves_the_others_with_their_mean(tmp_path: Path) -> None:
     """Survivors of a ring become a path with doubly stochastic rows: their fixed point is that of the path's matrix."""
     fleet = build(experiment(stop=Stop(steps=600)))

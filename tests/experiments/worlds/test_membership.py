@@ -78,6 +78,7 @@ def happened(result: Result, kind: str) -> list[dict[str, Any]]:
 # ---- closed forms ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["combine-then-adapt", "adapt-then-combine"])
 @pytest.mark.parametrize("choice", ["nearest", "best", "mean"])
 def test_the_mean_goes_to_the_optimum_of_those_that_are_members_at_the_end(order: Any, choice: Any, tmp_path: Path) -> None:
@@ -155,6 +156,7 @@ def test_a_ring_has_the_expected_links(tmp_path: Path) -> None:
     assert second.removed <= {tuple(sorted(edge)) for edge in fleet.graph.edges}
 
 
+@pytest.mark.slow
 def test_what_a_leaver_made_reaches_everybody_and_nothing_counts_twice(tmp_path: Path) -> None:
     """Peers without data of their own move by what the others make alone: by the same, each gradient once."""
     world = world_of(
@@ -170,6 +172,7 @@ def test_what_a_leaver_made_reaches_everybody_and_nothing_counts_twice(tmp_path:
     assert all(peer.ledger is not None and 0 not in peer.ledger.paid for peer in others)
 
 
+@pytest.mark.slow
 def test_a_joiners_distance_from_the_others_is_that_of_those_that_stayed(tmp_path: Path) -> None:
     """The ledgers owe a joiner what its weights lack: it ends where the others do, and not where it would be if it had got
     twice what the giver had, or had never got what the giver lacked."""
@@ -259,6 +262,7 @@ class Restless(DPSGD, frozen=True, tag="restless"):
             peer.apply(gradient)
 
 
+@pytest.mark.slow
 def test_a_strategy_may_leave_and_come_back(tmp_path: Path) -> None:
     result = carried_out(tmp_path, strategy=Restless())
     (join,), (leave,) = happened(result, "join"), happened(result, "leave")

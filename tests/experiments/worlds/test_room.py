@@ -34,6 +34,7 @@ def test_a_line_that_links_share_is_used_without_long_queues(setting: str, ratio
     assert 0.9 <= use.rates <= SUM_MOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.1, 3.0])
 def test_a_change_of_rate_is_known_within_two_round_trips_and_two_steps(factor: float) -> None:
     """On half of the links, whose peers look at them once a step only."""

@@ -297,6 +297,7 @@ class Twice(Wrapper, frozen=True, tag="twice"):
         return [message, message._replace(leaves_ns=message.leaves_ns + 10_000_000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", list(SEEDS)[:4])
 def test_a_scenario_replays_to_the_byte(seed: int, tmp_path: Path) -> None:
     experiment, losses = scenario(seed)

@@ -177,6 +177,7 @@ def watch_members(monkeypatch: pytest.MonkeyPatch, killed: bool) -> None:
     monkeypatch.setattr(Members, "renew", checked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_turnover(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     links, carried, forgiven = watch(monkeypatch)
@@ -217,6 +218,7 @@ def endings(world: WatchedWorld, outcome: Outcome) -> None:
         assert 0 <= count <= world.fleet.experiment.peers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", list(SEEDS)[:3])
 def test_a_scenario_replays_to_the_byte(seed: int, tmp_path: Path) -> None:
     first, second = (carried_out(scenario(seed), [], tmp_path / name)[1] for name in "ab")

@@ -137,6 +137,7 @@ def test_who_only_looks_changes_nothing(tmp_path: Path, strategy: Any) -> None:
     assert len(set(digests)) == 1
 
 
+@pytest.mark.slow
 def test_dropped_messages_are_a_binomial_share_and_leave_books_and_meters_sound(tmp_path: Path) -> None:
     share = 0.2
     experiment = asked(strategy=Ako(), topology=Complete(), stop=Stop(steps=150), wrappers=[Drop(share=share, peers=(1, 4))])

@@ -31,6 +31,7 @@ def test_without_a_rate_only_the_delay_counts():
     assert link.rate_bytes_per_s == math.inf
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(sizes=SIZES, rate=st.integers(1, 10**9))
 def test_goodput_is_exact_however_the_bytes_are_cut(sizes, rate):
@@ -41,6 +42,7 @@ def test_goodput_is_exact_however_the_bytes_are_cut(sizes, rate):
     assert abs(finish_ns - exact_ns) < 1 + float(exact_ns) * 1e-12
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     chunks=st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 10**6), st.booleans(), st.booleans()), max_size=40),

@@ -27,6 +27,7 @@ def carried_bytes(steps, looped, start_ns, end_ns):
     return total
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(steps=STEPS, looped=st.booleans(), start_ns=st.integers(0, 20 * S), size=st.integers(1, 10**6))
 def test_bytes_leave_at_the_rate_in_force(steps, looped, start_ns, size):

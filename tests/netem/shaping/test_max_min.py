@@ -75,6 +75,7 @@ def test_whatever_changes_it_is_the_textbooks_allocation(network, changes, data)
     check(kept.limits, routes, kept.caps, kept.rates)
 
 
+@pytest.mark.slow
 def test_a_thousand_peers_settle_as_all_at_once():
     rng = np.random.default_rng(3)
     graph = nx.random_regular_graph(4, 400, seed=1)

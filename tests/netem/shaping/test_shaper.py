@@ -155,6 +155,7 @@ STEP = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(steps=st.lists(STEP, max_size=60), rates=st.tuples(RATES, RATES, RATES), data=st.data())
 def test_every_chunk_is_released_once_in_its_links_order(steps, rates, data):

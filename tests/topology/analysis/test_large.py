@@ -99,6 +99,7 @@ def test_quadrature_is_exact_for_polynomials() -> None:
             np.testing.assert_allclose(np.sum(weights * nodes**power, axis=1), expected, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_spread_of_eigenvalues_is_that_of_the_whole_spectrum() -> None:
     """A torus of 50 x 50 has the eigenvalues (1 + 2 cos a + 2 cos b) / 5; the bars must hold the right shares of them."""
     figures = topology.analyse(topology.build("torus", 2500))

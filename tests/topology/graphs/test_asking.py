@@ -103,6 +103,7 @@ def test_the_spanning_tree_is_the_least_of_all_trees(seed: int) -> None:
         assert delay == pytest.approx(cost[i, j])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("most", [2, 3, 4])
 def test_bounded_trees_keep_to_their_degree_and_wait_at_most_three_times_as_long(seed: int, most: int) -> None:

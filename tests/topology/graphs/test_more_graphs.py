@@ -82,6 +82,7 @@ def test_the_equi_static_matrix_is_a_mean_of_basis_matrices(directed: bool) -> N
     assert (matrix == matrix.T).all() != directed
 
 
+@pytest.mark.slow
 def test_with_enough_draws_the_equi_static_norm_is_below_its_bound_for_every_size() -> None:
     """Theorem 1 of Song et al. 2022: |W - J| < 0.5 with a probability of 0.95; each of 60 draws is far inside."""
     assert sufficient_draws(60, 0.5, 0.05) == int(8 * np.log(2 * 60 / 0.05) / (3 * 0.25))

@@ -150,6 +150,7 @@ def test_fastest_is_the_best_constant_where_all_edges_are_alike(name: str, n: in
     np.testing.assert_allclose(fastest.matrix, constant.matrix, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 8, 21])
 def test_fastest_on_a_path_is_a_half_everywhere(n: int) -> None:
     """Boyd, Diaconis, Sun and Xiao 2006, "Fastest mixing Markov chain on a path": SLEM cos(pi / n)."""

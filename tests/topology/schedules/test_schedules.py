@@ -215,6 +215,7 @@ def test_one_random_round_contracts_as_published(name: str, n: int, options: dic
     assert abs(mean - expected) < 4.5 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ring", "star", "barbell"])
 def test_pairwise_gossip_on_a_graph_shrinks_the_fiedler_vector_by_its_eigenvalue(name: str) -> None:
     """Exactly, over all edges: 1 - l_2 / (2 |E|) (Boyd et al. 2006); in the drawn rounds within 4.5 standard errors."""

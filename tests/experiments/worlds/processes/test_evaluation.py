@@ -114,6 +114,7 @@ def raising(live: Live) -> None:
     live.evaluator.theirs.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loses", "why"), [(killed, "ended with status 3"), (silent, "no sign of life"), (raising, "MemoryError: no room")]
 )
@@ -224,6 +225,7 @@ def test_a_score_stops_the_run_by_validation_and_not_by_test(tmp_path: Path) -> 
     assert live.world.reason == "validation accuracy 0.9 reached at 1 s (90.6%)"
 
 
+@pytest.mark.slow
 def test_a_virtual_run_stops_by_validation_and_tells_times_by_test(tmp_path: Path) -> None:
     devices, record = UniformDevices(speed="2000 samples/s"), Record(every="1 ms", report=False)
     stop = Stop(steps=400, accuracy=0.8)

@@ -35,6 +35,7 @@ def test_nobody_else_may_enter_a_folder(place: Path) -> None:
     assert not list(place.iterdir())
 
 
+@pytest.mark.slow
 def test_only_what_dead_launchers_of_this_user_left_is_removed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = make_folder(place)
     dead = left_by(place, 2**22 + 1, "77")  # no process has such a number

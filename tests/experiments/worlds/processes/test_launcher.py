@@ -165,6 +165,7 @@ def test_an_interrupt_is_heard_between_two_starts(make: Any, monkeypatch: pytest
     assert started == ["peer 0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interrupted", "limit_s"), [(True, 1e9), (False, 0.0)])
 def test_a_start_waits_for_no_fork_server_that_is_stopped(
     interrupted: bool, limit_s: float, monkeypatch: pytest.MonkeyPatch

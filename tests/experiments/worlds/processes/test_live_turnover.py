@@ -24,6 +24,8 @@ from grapevine.peer.strategies import DPSGD, Full
 from grapevine.topology.graphs.menu import Complete
 from tests.experiments.fleets import LiveFleet, until
 
+pytestmark = pytest.mark.live
+
 TARGETS = (3.0, -1.0, 4.0, 1.0, -5.0)
 BASE = Experiment(
     peers=5,

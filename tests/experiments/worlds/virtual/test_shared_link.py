@@ -23,6 +23,7 @@ from grapevine.topology.graphs.menu import Ring
 from tests.netem.shaping.fluid import leave_ns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_virtual_transfers_arrive_by_the_book(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every message's last bit leaves when progressive filling says, and arrives a delay later."""
