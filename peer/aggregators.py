@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -15,6 +16,7 @@ BLOCK = 1 << 15  # elements worked on at a time: they stay in the cache between 
 class Aggregator(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """How several contributions become one."""
 
+    @abstractmethod
     def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
         """Put into `out` one vector (float32 [size]) from k >= 1 vectors and their weights, which add up to one.
 

@@ -6,6 +6,7 @@ the values as they will be read), so that a ledger can take it back: error feedb
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_right
 from typing import Annotated, ClassVar, Literal
 
@@ -30,10 +31,12 @@ class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_
     number: ClassVar[int] = OWN_NUMBERS.start
     lossless: ClassVar[bool] = False
 
+    @abstractmethod
     def body_bytes(self, count: int) -> int:
         """Bytes of `count` encoded elements, exactly."""
         raise NotImplementedError
 
+    @abstractmethod
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """float32 [count] -> (uint8 [body_bytes(count)], the values as they will be read, float32 [count]).
 
@@ -41,6 +44,7 @@ class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_
         """
         raise NotImplementedError
 
+    @abstractmethod
     def decode(self, body: np.ndarray, count: int) -> np.ndarray:
         """uint8 [body_bytes(count)] -> float32 [count]; the caller has checked the length."""
         raise NotImplementedError

@@ -5,6 +5,7 @@ An optimizer's configuration is a frozen value; `start(size)` gives the state th
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Protocol
 
 import msgspec
@@ -32,6 +33,7 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", for
     weight_decay: NonNegative = 0.0
     """Pull towards zero added to the gradient: gradient + weight_decay * weights; >= 0."""
 
+    @abstractmethod
     def start(self, size: int) -> Stepper:
         """The state for one peer's vector of `size` elements."""
         raise NotImplementedError

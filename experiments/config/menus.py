@@ -96,6 +96,13 @@ class Menu:
         if not isinstance(part, self.bases):
             raise self._foreign(part)
         fields = self._fields(part)
+        if type(part) not in self.members.values() and (lacking := _unwritten(type(part))):
+            raise ConfigError(
+                key=key or self.key,
+                value=self.called(part),
+                problem=f"the class {type(part).__name__} does not define {', '.join(lacking)}",
+                cure="write it, as the recipe of its family in CONTRIBUTING.md shows",
+            )
         if fields is None or type(part) not in self.members.values():
             check_struct(part, key or self.key)
         if fields is None:
@@ -170,6 +177,11 @@ def _alike(read: Any, given: Any) -> bool:
 
 FROM_PYTHON = "from-python"
 """The `name` of a table that stands for a part which no file can hold."""
+
+
+def _unwritten(cls: type) -> list[str]:
+    """The methods that a part's class must have and leaves to its base class."""
+    return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
 
 
 def name_of(part: Any) -> str:

@@ -4,6 +4,7 @@ A task of one's own needs five members at most: its name and fields, `Task.probl
 `Problem.offers` where it offers more than the standard work. All others have defaults here.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_u
         if self.batch_size > MOST_SAMPLES:
             raise ValueError(f"batch_size = {self.batch_size}: more than {MOST_SAMPLES:,} samples are no batch; set it lower")
 
+    @abstractmethod
     def problem(self, peers: int, partition: Partition, seed: int) -> "Problem":
         """Make the task concrete for `peers` peers: the same seed gives the same problem, bit for bit.
 

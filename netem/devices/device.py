@@ -1,6 +1,7 @@
 """A device: the duration of one peer's training steps."""
 
 import math
+from abc import abstractmethod
 
 import msgspec
 
@@ -24,6 +25,7 @@ class Device(msgspec.Struct, frozen=True):
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """The devices of the peers."""
 
+    @abstractmethod
     def plan(self, peers: int, seed: int = 0) -> list[Device]:
         """Return the devices of peers 0 to `peers` - 1; devices draw their random numbers from `seed`, 0 or more."""
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """A network made concrete for one graph: the specification of every link, and the Link made from it."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -225,6 +226,7 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Network(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """The links between the peers."""
 
+    @abstractmethod
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
         """Return every link and access line for the peers 0 to n-1 of `graph`; links draw numbers from `seed`, 0 or more."""
         raise NotImplementedError

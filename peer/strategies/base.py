@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import msgspec
@@ -98,6 +99,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         """
         return None
 
+    @abstractmethod
     async def run(self, peer: Peer) -> None:
         """Train until `peer.running` is false."""
         raise NotImplementedError

@@ -11,9 +11,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import networkx as nx
 import pytest
 
-from grapevine import Dense, Experiment, Network, Peer, Quadratic, Slices, Stop, Strategy, Uniform, run
+from grapevine import (
+    Dense,
+    Experiment,
+    LinkSpec,
+    Network,
+    NetworkPlan,
+    Peer,
+    Quadratic,
+    Slices,
+    Stop,
+    Strategy,
+    Uniform,
+    plan_links,
+    run,
+)  # fmt: skip
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.own_parts import code_digest, folder_of, reference_of
@@ -161,11 +176,17 @@ class Wide(Network, frozen=True, tag="wide"):
     hops: tuple[int, ...] = ()
     factor: float = 1.0
 
+    def plan(self, graph: nx.Graph, seed: int) -> NetworkPlan:
+        return plan_links(graph, seed, lambda source, target: LinkSpec())
+
 
 class Nested(Strategy, frozen=True, tag="nested"):
     """A strategy around another."""
 
     inner: Strategy
+
+    async def run(self, peer: Peer) -> None:
+        return
 
 
 def test_every_family_from_python_is_checked_with_the_exact_key() -> None:
@@ -204,6 +225,9 @@ class Loose(Network, frozen=True, tag="loose"):
     """A network whose annotation does not say what its values are."""
 
     bounds: tuple[Any, ...] = ()
+
+    def plan(self, graph: nx.Graph, seed: int) -> NetworkPlan:
+        return plan_links(graph, seed, lambda source, target: LinkSpec())
 
 
 def test_values_keep_their_types() -> None:
@@ -396,3 +420,12 @@ def test_a_run_from_python_names_the_class(tmp_path: Path) -> None:
     result = run(experiment, out=tmp_path / "out")
     assert f'name = "{__name__}:Told"' in result.experiment_toml
     assert list(result.manifest["code"]) == ["strategy"]
+
+
+class Unfinished(Strategy, frozen=True, tag="unfinished"):
+    """A strategy without a `run`."""
+
+
+def test_a_class_that_lacks_a_method_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="the class Unfinished does not define run; write it"):
+        Experiment(strategy=Unfinished())

@@ -101,6 +101,9 @@ class Odd(Strategy, frozen=True, tag="odd"):
     def spaces(self, facts: Facts) -> tuple[Space, ...]:
         return self.declared
 
+    async def run(self, peer: Peer) -> None:
+        return
+
 
 def test_spaces_that_cannot_be_are_refused_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match="strategy: space 'a' has 0 elements"):

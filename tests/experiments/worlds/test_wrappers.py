@@ -402,6 +402,9 @@ class Wide(Strategy, frozen=True, tag="wide"):
     def spaces(self, facts: Facts) -> tuple[Space, ...]:
         return (Space("wide", 2**28),)
 
+    async def run(self, peer: Peer) -> None:
+        return
+
 
 def test_a_board_too_large_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"wrappers\[0\].peers: the board of 8 colluders would take more than 1"):
