@@ -173,7 +173,7 @@ def test_every_event_is_read_and_written_again() -> None:
         ('[{at = "1 s", do = "rate"}]', "events[0].factor", "needs either factor or to"),
         ('[{at = "1 s", do = "rate", factor = 0.5, to = "1 Mbit/s"}]', "events[0].factor", "needs either factor or to"),
         ('[{at = "1 s", do = "rate", factor = 0}]', "events[0].factor", "expected a number above 0"),
-        ('[{at = "1 s", do = "rate", to = "fast"}]', "events[0].to", "is no rate"),
+        ('[{at = "1 s", do = "rate", to = "fast"}]', "events[0].to", "is not a rate"),
         ('[{at = "1 s", do = "loss", to = 1}]', "events[0].to", "below 1"),
         ('[{at = "1 s", do = "partition", groups = [[0], [0]]}]', "events[0].groups", "name peer 0 twice"),
         ('[{at = "1 s", do = "pause", peer = 1, length = "0 s"}]', "events[0].length", "is no pause"),

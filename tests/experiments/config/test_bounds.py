@@ -146,7 +146,7 @@ def test_a_name_that_could_steer_a_terminal_is_refused(name: str) -> None:
 
 
 def test_a_unit_in_other_letters_is_suggested() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean Mbit/s\? letters keep their case"):
+    with pytest.raises(ConfigError, match=r"did you mean Mbit/s\? capital and small letters differ"):
         Experiment.from_document({**BASE, "network": {"name": "uniform", "rate": "2 mbit/s"}})
 
 
