@@ -173,9 +173,9 @@ def test_labels_tell_parts_of_one_kind_apart(tmp_path: Path, local: type[Strateg
     ("axes", "message"),
     [
         ({}, r"sweep\(\): axes: is empty; give lists"),
-        ({"strategy": 3}, r"sweep\(\): sweep.strategy: 3 will not do; write a list of one value or more"),
+        ({"strategy": 3}, r"sweep\(\): sweep.strategy: 3 is not a list; write a list of one value or more"),
         ({"strategy": DPSGD()}, r"sweep\(\): sweep.strategy"),
-        ({"strategy": ["solo"]}, r'sweep\(\): sweep.strategy: "solo" is no table; write "strategy.name" = \["solo"\]'),
+        ({"strategy": ["solo"]}, r'sweep\(\): sweep.strategy: "solo" is not a table; write "strategy.name" = \["solo"\]'),
         ({"strategy.fil": [1]}, r"sweep\(\): \[sweep\]: strategy.fil: no such field"),
         ({"topology.mixing": ["lazy"]}, r"topology was given from Python"),
         ([1], r"sweep\(\): axes: list is no dictionary"),

@@ -119,13 +119,13 @@ def test_every_cell_tries_the_same_candidates_on_a_seed_of_its_own(tmp_path: Pat
         ("seed = [1000, 4]\n[tune]\npeers = [2, 3]", "tune on another: set tune.seed = 1001"),
         ("seed = [1]\n[tune]\nsed = 3", "tune.sed = 3: no such field; [tune] has: seed, target; did you mean seed?"),
         ("seed = [1]\n[tune]\ntarget = 0.9", "tune: tunes nothing; add lists to it"),
-        ("seed = [1]\n[tune]\npeers = 3", 'tune.peers: 3 will not do; write a list of one value or more'),
+        ("seed = [1]\n[tune]\npeers = 3", 'tune.peers: 3 is not valid; write a list of one value or more'),
         ("seed = [1]\n[tune]\npeers = [3, 3]", "tune.peers = [3, 3]: holds a value twice; name each value once"),
         (f"seed = {list(range(10_001))}", "sweep.seed: the lists make 10,001 runs, more than 10,000; shorten the lists"),
         (f"seed = [1]\n[tune]\npeers = {list(range(1, 102))}\nstop.steps = {list(range(1, 102))}",
          "tune: the lists make 10,201 runs, more than 10,000"),
         ("peers = [2]\n[tune]\npeers = [3]", "tune.peers: is swept as well; take it out of [sweep] or of [tune]"),
-        ("seed = [1]\n[tune]\npeers = [3, -3]", "[tune]: peers: -3 will not do"),
+        ("seed = [1]\n[tune]\npeers = [3, -3]", "[tune]: peers: -3 is not valid"),
         ("seed = [1, 2]\n[[sweep]]", "study.toml: line"),
     ],
 )  # fmt: skip
@@ -148,7 +148,7 @@ def test_tables_that_vary_different_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_study_cannot_be_read_as_a_single_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="tune: is for many runs, and this is one; run the file with `grapevine sweep`"):
+    with pytest.raises(ConfigError, match="tune: belongs to a sweep of many runs, and this is one; run the file with `grapevine sweep`"):
         Experiment.parse("[tune]\npeers = [3]")
 
 

@@ -173,9 +173,9 @@ def test_a_combination_with_a_candidate_that_cannot_be_built_is_invalid(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('skip_invalid = "yes"', 'sweep.skip_invalid: "yes" will not do; write true or false'),
-        ("skip_invalid = [true]", "sweep.skip_invalid: [true] will not do"),
-        ("baseline = 3", "sweep.baseline: 3 will not do; write text"),
+        ('skip_invalid = "yes"', 'sweep.skip_invalid: "yes" is not valid; write true or false'),
+        ("skip_invalid = [true]", "sweep.skip_invalid: [true] is not valid"),
+        ("baseline = 3", "sweep.baseline: 3 is not valid; write text"),
         ('baseline = "solo"', 'sweep.baseline: "solo" is none of the choices of the first axis, peers; name one of: 2, 3'),
     ],
 )

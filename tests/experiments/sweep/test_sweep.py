@@ -163,21 +163,21 @@ def test_swept_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     [
         ("seed = 1", "sweep.toml: sweep: is missing or empty; add [sweep]"),
         ("[sweep]", "sweep.toml: sweep: is missing or empty"),
-        ("[sweep]\nseed = 3", 'sweep.toml: sweep.seed: 3 will not do; write a list of one value or more, such as "seed" = [3]'),
-        ("[sweep]\nseed = []", "sweep.toml: sweep.seed: [] will not do"),
+        ("[sweep]\nseed = 3", 'sweep.toml: sweep.seed: 3 is not valid; write a list of one value or more, such as "seed" = [3]'),
+        ("[sweep]\nseed = []", "sweep.toml: sweep.seed: [] is not valid"),
         ("[sweep]\nseed = [1, 1]", "sweep.toml: sweep: the same run comes twice: {seed = 1}; name each value once"),
         ("[sweep]\nsed = [1]", "sweep.toml: [sweep]: sed: no such field"),
         ('[sweep]\n"strategy.fil" = [1]', "sweep.toml: [sweep]: strategy.fil: no such field; d-psgd has: order"),
         ('[sweep]\n"network.name" = ["uniform"]\n"network.rate" = [5]', "sweep.toml: [sweep]: network.rate: 5 has no unit"),
         (
             '[sweep]\nstrategy = ["ako", "solo"]',
-            'sweep.toml: sweep.strategy: "ako" is no table; write "strategy.name" = ["ako", "solo"]',
+            'sweep.toml: sweep.strategy: "ako" is not a table; write "strategy.name" = ["ako", "solo"]',
         ),
         (
             '[sweep]\nstrategy = ["ako", {name = "solo"}]',
-            'sweep.toml: sweep.strategy: "ako" is no table; write {name = "..."} for each that is a name alone',
+            'sweep.toml: sweep.strategy: "ako" is not a table; write {name = "..."} for each that is a name alone',
         ),
-        ("peers = 0\n[sweep]\nseed = [1]", "sweep.toml: peers: 0 will not do"),
+        ("peers = 0\n[sweep]\nseed = [1]", "sweep.toml: peers: 0 is not valid"),
         ("[sweep]\nseed = [" + "1," * 101 + "]\npeers = [" + "1," * 100 + "]", "sweep.toml: sweep: the lists make 10,100 runs"),
     ],
 )

@@ -165,7 +165,10 @@ def test_the_effective_rate_of_bbr_falls_by_the_loss_alone():
         ({"name": "uniform", "outage_every": "5 s"}, "outage_every: needs a rate"),
         ({"name": "uniform", "rate": "1 Mbit/s", "queue": "5 ms"}, "queue: has no effect without TCP"),
         ({"name": "uniform", "rate": "1 Mbit/s", "loss_burst": 3.0}, "loss_burst: has no effect without TCP"),
-        ({"name": "uniform", "rate": "1 B/s", "tcp": "bbr", "loss": 0.9, "loss_burst": 2.0}, "loss_burst: bursts of 2.0 packets do not allow a loss of 0.9"),
+        (
+            {"name": "uniform", "rate": "1 B/s", "tcp": "bbr", "loss": 0.9, "loss_burst": 2.0},
+            "loss_burst: bursts of 2.0 packets do not allow a loss of 0.9",
+        ),
         ({"name": "uniform", "rate": "1 Mbit/s", "outage_length": "0 s"}, "outage_length"),
         ({"name": "uniform", "tcp": "reno"}, "Invalid enum value 'reno'"),
         ({"name": "trace"}, "missing required field `path`"),
