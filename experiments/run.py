@@ -57,7 +57,7 @@ def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool 
 
 
 def _draw(folders: Sequence[Path], page: Path) -> None:
-    """Draw the report; the import is inside because it takes longer than a short run."""
+    """Write the report page; the import is inside because it takes longer than a short run."""
     from grapevine.experiments.report.page import write_report
 
     write_report(folders, page)
@@ -70,8 +70,8 @@ def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
     except ValueError as error:
         raise ConfigError(source="--out", problem=str(error)) from None
     except OSError as error:
-        problem = f"{folder}: cannot be used for a run ({error.strerror})"
-        raise ConfigError(source="--out", problem=problem, cure="give another --out") from None
+        problem = f"the folder {folder} cannot be used for a run ({error.strerror})"
+        raise ConfigError(source="--out", problem=problem, cure="give another folder") from None
 
 
 def _prepare(fleet: Fleet) -> None:
@@ -83,7 +83,7 @@ def _prepare(fleet: Fleet) -> None:
 
 
 def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> ExitStatus:
-    """Train, and complete the run folder; after any exception it holds the last weights and a true summary too."""
+    """Train, and complete the run folder; after any exception it still holds the last weights and a correct summary."""
     from grapevine.experiments.live_view import Progress
     from grapevine.experiments.worlds.collector import Collector
 

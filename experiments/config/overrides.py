@@ -64,7 +64,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             cure = "write table.key=value, such as --set strategy.name=ako"
-            raise ConfigError(SOURCE, problem=f"{text!r} has no key and =", cure=cure)
+            raise ConfigError(SOURCE, problem=f"{text!r} does not have the form key=value", cure=cure)
         settings[key.strip()] = toml.parse_value(_as_utf8(value.strip()), SOURCE, key.strip())
     return settings
 

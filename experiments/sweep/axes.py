@@ -151,7 +151,8 @@ def _axis(name: str, given: Any, source: str) -> Axis:
     choices = tuple(_named(value, where, source) for value in values)
     labels = [str(choice.shown) for choice in choices]
     if twice := [label for label in labels if labels.count(label) > 1]:
-        raise ConfigError(source, where, problem=f"two choices have the label {show_value(twice[0])}", cure="use each label once")
+        problem = f"two choices have the label {show_value(twice[0])}"
+        raise ConfigError(source, where, problem=problem, cure="use each label once")
     return Axis(name, choices)
 
 

@@ -192,12 +192,12 @@ def test_what_is_no_event_is_told_with_its_key(written: str, key: str, words: st
     ("event", "key", "words"),
     [
         (HealEvent(at="10 s"), "at", "the run stops at 10 s"),
-        (CutEvent(at="1 s", link=(0, 2)), "link", "peers 0 and 2 are not neighbours; those of peer 0 are 1, 3"),
+        (CutEvent(at="1 s", link=(0, 2)), "link", "peers 0 and 2 are not neighbours; the neighbours of peer 0 are 1, 3"),
         (CutEvent(at="1 s", link=(0, 4)), "link", "there is no peer 4; the peers are 0 to 3"),
         (CutEvent(at="1 s", peer=9), "peer", "there is no peer 9"),
         (KillEvent(at="1 s", peer=4), "peer", "there is no peer 4"),
         (PartitionEvent(at="1 s", groups=((0, 7),)), "groups", "there is no peer 7"),
-        (PartitionEvent(at="1 s", groups=((0, 1, 2, 3),)), "groups", "cuts nothing"),
+        (PartitionEvent(at="1 s", groups=((0, 1, 2, 3),)), "groups", "cuts no link"),
     ],
 )
 def test_what_a_fleet_does_not_have(event: Event, key: str, words: str) -> None:
@@ -250,7 +250,7 @@ def test_what_a_link_or_a_device_cannot_do_is_refused_with_the_cure(tmp_path: Pa
     assert 'set network.tcp = "cubic"' in refused(LossEvent(at="1 s", to=0.1), network=recorded)
     assert 'set network.tcp = "cubic"' in refused(DelayEvent(at="1 s", factor=2.0), network=recorded)
     host = {"devices": Experiment().devices, "stop": Stop(steps=9)}
-    assert "emulate its device" in refused(SpeedEvent(at="1 s", peer=0, factor=0.5), **host)
+    assert "is not emulated; set devices.name" in refused(SpeedEvent(at="1 s", peer=0, factor=0.5), **host)
     assert "never healed" in refused(CutEvent(at="1 s", link=(0, 1)), stop=Stop(steps=9))
     cut = CutEvent(at="1 s", link=(0, 1))
     for healed in (HealEvent(at="2 s"), KillEvent(at="2 s", peer=1)):
@@ -346,7 +346,7 @@ def test_a_killed_peer_is_lost_in_the_middle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("event", [KillEvent(at="5 s", peer=2), SpeedEvent(at="6 s", peer=2, factor=0.5)])
 def test_nothing_happens_to_the_dead(tmp_path: Path, event: Event) -> None:
-    with pytest.raises(ConfigError, match=r"events\[0\].peer.*peer 2 is killed by events\[1\] before"):
+    with pytest.raises(ConfigError, match=r"events\[0\].peer.*events\[1\] kills peer 2"):
         carried_out(tmp_path, event, KillEvent(at="4 s", peer=2), strategy=DPSGD())
 
 

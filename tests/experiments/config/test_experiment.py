@@ -265,7 +265,12 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("[topologie]", "topologie", "no such field", "did you mean topology?"),
     ('[sweep]\n"seed" = [1]', "sweep", "belongs to a sweep of many runs", "grapevine sweep"),
     ('[strategy]\nname = "ako"\nfil = 0.5', "strategy.fil", "no such field; ako has: fill, least", "did you mean fill?"),
-    ('[strategy]\nname = "ako"\nseed = 3', "strategy.seed", "no such field", "write seed at the top of the file, above the first [table]"),
+    (
+        '[strategy]\nname = "ako"\nseed = 3',
+        "strategy.seed",
+        "no such field",
+        "write seed at the top of the file",
+    ),
     (
         '[topology]\nname = "ring"\ndegree = 3',
         "topology.degree",
@@ -354,7 +359,12 @@ WRONG: list[tuple[str, str, str, str]] = [
     (f"seed = {'[' * 40}{']' * 40}", "seed", "is nested too deeply, in more than 32 levels", "use fewer levels of brackets"),
     (f"seed = 0x{'f' * 6000}", "seed", "a whole number has more than 64 bits", "9223372036854775807"),
     (f"seed = {'9' * 6000}", "", "a whole number has more than 64 bits", ""),
-    (f'[topology]\nname = "moshpit"\nsize = 0x{"f" * 400}', "topology", "a whole number has more than 64 bits", "write a number"),
+    (
+        f'[topology]\nname = "moshpit"\nsize = 0x{"f" * 400}',
+        "topology",
+        "a whole number has more than 64 bits",
+        "write a number",
+    ),
     (f"[network]\na{'.b' * 900} = 1", "network", "is nested too deeply", "use fewer levels of brackets"),
     ('[record]\nevery = "0 ms"', "record.every", "'0 ms' is too short", "'1 s'"),
 ]

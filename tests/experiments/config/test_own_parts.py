@@ -131,7 +131,10 @@ def test_a_package_is_found_as_a_module_is(folder: Path) -> None:
         ("mine_own:helper", "cannot be used as strategy; name a class that is derived from grapevine.Strategy"),
         ("mine_own:Strategy", "is the base class itself"),
         ("mine_own:msgspec.Struct", "cannot be used as strategy"),
-        ("mine_own:", '"mine_own:" does not have the form module:Class; write the module, a colon and the class, such as "mine:Strategy"'),
+        (
+            "mine_own:",
+            '"mine_own:" does not have the form module:Class; write the module, a colon and the class',
+        ),
         ("../mine_own:Averaging", "does not have the form module:Class"),
         ("broken_own:Averaging", "importing broken_own raised ZeroDivisionError: division by zero ("),
         ("unparsed_own:Averaging", "importing unparsed_own raised SyntaxError"),

@@ -50,5 +50,5 @@ def test_a_speed_may_be_the_time_of_a_sample():
     device = UniformDevices(speed="0.5 ms/sample", overhead="2 ms").plan(1)[0]
     assert device.step_ns(32) == 18_000_000
     for text in ("0 ms/sample", "3 h/sample", "ms/sample"):
-        with pytest.raises(ValueError, match="is (not a speed|out of range)"):
+        with pytest.raises(ValueError, match=r"is (not a speed|out of range)"):
             speed_samples_per_s(text)
