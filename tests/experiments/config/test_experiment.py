@@ -295,7 +295,7 @@ WRONG: list[tuple[str, str, str, str]] = [
     ('strategy = "ako"', "strategy", '"ako" is not a table', 'write strategy.name = "ako"'),
     ("strategy = [1]", "strategy", "[1] is not a table", "write strategy.name = "),
     ("stop = 5", "stop = 5", "is not a table", "write [stop]"),
-    ('[task]\nname = "module"', "task", "is for Python", "digits or quadratic"),
+    ('[task]\nname = "module"', "task", "from Python only", "digits or quadratic"),
     ("peers = 0", "peers", "0 is not valid", "expected a whole number of at least 1"),
     ("peers = 2.5", "peers", "2.5 is not valid", "expected a whole number of at least 1"),
     ("peers = true", "peers", "true is not valid", "expected a whole number"),
