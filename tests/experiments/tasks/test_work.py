@@ -219,7 +219,7 @@ def test_the_probe_set_is_shared_and_nobody_trains_or_judges_with_it(partition: 
 def test_a_probe_set_that_takes_all_that_a_peer_has_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 1 to 1436"):
         Digits().problem(5, Iid(), 0).take_probe(1437, 0)
-    with pytest.raises(ValueError, match="all that peer"):
+    with pytest.raises(ValueError, match="takes all samples of peer"):
         Digits().problem(1437, Iid(), 0).take_probe(10, 0)
 
 
@@ -266,5 +266,5 @@ def test_work_that_is_not_offered_or_costs_nonsense_is_refused() -> None:
         share.costs.offers["solve"] = lambda peer, cost=cost: cost
         with pytest.raises(ValueError, match="expected 0 or more, and finite"):
             share.take_on(Work("solve", None, None, None, {}))
-    with pytest.raises(ValueError, match='does not offer "predict": it offers gradient, clip, held-out, solve'):
+    with pytest.raises(ValueError, match='does not offer the work "predict": it offers gradient, clip, held-out, solve'):
         Share(problem, 0, np.random.default_rng(0)).take_on(Work("predict", 1, None, None, {}))
