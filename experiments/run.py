@@ -18,7 +18,7 @@ from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
 from grapevine.experiments.forecast import timeless, wide_jitter
-from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.fair_shares import SharedSegments
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
@@ -183,7 +183,7 @@ def _manifest(fleet: Fleet) -> dict[str, Any]:
         "model_size": fleet.problem.size,
         "samples": [int(count) for count in fleet.problem.samples],
         "places": fleet.plan.places,
-        "shared_lines": msgspec.to_builtins(SharedLines.of(fleet.plan)),
+        "shared_segments": msgspec.to_builtins(SharedSegments.of(fleet.plan)),
         "notes": list(getattr(fleet.problem, "notes", [])),
         "congestion_control": congestion_control() if fleet.plan.kernel else None,
         "machine": describe_machine(),
