@@ -16,8 +16,9 @@ import numpy as np
 from grapevine.experiments.config.experiment import ConfigError, Experiment, Processes
 from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
-from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
+from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.forecast import timeless, wide_jitter
+from grapevine.experiments.graph import topology_name
 from grapevine.experiments.results.fair_shares import SharedLines
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
@@ -163,7 +164,7 @@ def _summary(fleet: Fleet, outcome: Outcome) -> dict[str, Any]:
         name=experiment.name,
         world=str(type(experiment.world).__struct_config__.tag),
         topology=topology_name(experiment),
-        strategy=strategy_name(experiment),
+        strategy=name_of(experiment.strategy),
         peers=experiment.peers,
         seed=experiment.seed,
         spectral_gap=fleet.figures.gap,

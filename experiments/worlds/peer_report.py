@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from grapevine.experiments.fleet import mixing_rule
+from grapevine.experiments.graph import mixing_rule
 from grapevine.peer.counts import LinkCount
 from grapevine.peer.membership import Row, Rows
 from grapevine.peer.peer import CODEC_STREAM, Peer, Staleness

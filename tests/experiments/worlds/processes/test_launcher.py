@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from grapevine import Experiment
-from grapevine.experiments import fleet as build_module
-from grapevine.experiments import open_files
+from grapevine.experiments import compatibility, open_files
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.experiment import Processes, Stop
 from grapevine.experiments.fleet import build
@@ -207,9 +206,9 @@ def test_a_fork_server_that_lacks_what_a_task_needs_is_replaced(monkeypatch: pyt
 @pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
 def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment(peers=40, topology=graph, strategy=Solo(), world=Processes(), stop=Stop(steps=5))
-    monkeypatch.setattr(build_module, "files_allowed", lambda: needed)
+    monkeypatch.setattr(compatibility, "files_allowed", lambda: needed)
     build(experiment)
-    monkeypatch.setattr(build_module, "files_allowed", lambda: needed - 1)
+    monkeypatch.setattr(compatibility, "files_allowed", lambda: needed - 1)
     with pytest.raises(ConfigError, match=rf"hold up to {needed} files open each, and {needed - 1} are permitted here"):
         build(experiment, lambda experiment: pytest.fail("data were loaded"))
 
