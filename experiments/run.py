@@ -20,9 +20,10 @@ from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.forecast import timeless, wide_jitter
 from grapevine.experiments.graph import topology_name
 from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.machine import describe_machine
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
+from grapevine.experiments.results.recorder import Recorder, default_folder
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.results.summary import summarise, unfinished
 from grapevine.experiments.worlds.interrupt import Interrupt
