@@ -13,16 +13,16 @@ import numpy as np
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.results.recorder import FLEET, Recorder
-from grapevine.experiments.results.result import LinkFigures
+from grapevine.experiments.results.recorder import Recorder
 from grapevine.experiments.results.warnings import CAUSES
+from grapevine.experiments.worlds.link_rows import LinkRows
 from grapevine.experiments.worlds.peer_report import FINAL, Report
+from grapevine.experiments.worlds.score_history import ScoreHistory
 from grapevine.experiments.worlds.scoring import Evaluate, Score
 from grapevine.peer.expected import NOT_FINITE
 from grapevine.peer.peer import SENT_EMPTY
 
 LATENESS_KEPT = 200_000
-SCORES = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 
 
 class Collector:
@@ -35,13 +35,8 @@ class Collector:
         self.show = show
         self.steps = [0] * peers
         self.train_loss = [math.nan] * peers
-        self.scores: dict[str, list[float]] = {name: [math.nan] * peers for name in SCORES}
-        self.accuracy_of_mean = math.nan
-        self.validation_accuracy_mean = math.nan
-        self.validation_accuracy_of_mean = math.nan
-        self.loss_initial: float | None = None
-        self._newest = -1.0  # the record index that the scores belong to
-        self._history: list[tuple[float, float, float, float]] = []  # record index, seconds, accuracy, validation accuracy
+        self.scores = ScoreHistory(peers, recorder)
+        self.links = LinkRows(fleet.plan, recorder)
         self.bytes_sent = 0
         self.bytes_by_peer = [0] * peers
         self.messages_sent = 0
@@ -61,8 +56,6 @@ class Collector:
         self.started_s = time.monotonic()
         self.clock_s: Callable[[], float] = lambda: 0.0
         self.records = 0
-        self.left_out = 0
-        self.poked: set[tuple[int, int]] = set()  # links that are no longer what was asked for
         self._stepped = False
         self._sent_at: dict[int, int] = {}  # record index -> bytes sent by all peers up to it
         self._steps_at: dict[int, dict[int, int]] = {}  # record index -> each peer's step
@@ -127,7 +120,7 @@ class Collector:
         gone = [peer for peer in ended if peer not in reports]  # what they sent is sent all the same
         self._sent_at[index] = self._sent_at.get(index, 0) + sum(self.bytes_by_peer[peer] for peer in gone)
         del self._open[index]
-        self._write_links(reports)
+        self.links.write(reports)
         self.recorder.flush()
         peers = sorted(peer for peer, report in reports.items() if report.member and peer not in self.lost)
         time_ns = max(report.time_ns for report in reports.values())
@@ -135,48 +128,18 @@ class Collector:
 
     def scored(self, score: Score) -> None:
         """The scores of one snapshot, in any order; they belong to its own time and steps, whatever has happened since."""
-        time_s, order = score.time_ns / 1e9, _order(score.index)
         steps = self._steps_at.pop(score.index, {})
-        found = (score.losses, score.accuracies, score.validation_losses, score.validation_accuracies)
-        means = {f"{name}_mean": float(np.mean(values)) for name, values in zip(SCORES, found, strict=True)}
-        latest = order > self._newest
-        for name, values in zip(SCORES, found, strict=True):
-            for peer, value in zip(score.peers, values, strict=True):
-                if latest:
-                    self.scores[name][peer] = value
-                if name.endswith("loss") or not math.isnan(value):
-                    self.recorder.metric(time_s, peer, steps.get(peer, 0), name, value)
-        if latest:
-            self._newest = order
-            self.accuracy_of_mean = score.accuracy_of_mean
-            self.validation_accuracy_mean = means["validation_accuracy_mean"]
-            self.validation_accuracy_of_mean = score.validation_accuracy_of_mean
-        if score.index == 0:
-            self.loss_initial = means["loss_mean"]
-        if not math.isnan(means["accuracy_mean"]):
-            self._history.append((order, time_s, means["accuracy_mean"], means["validation_accuracy_mean"]))
-        fleet = {
-            **means,
-            "accuracy_of_mean": score.accuracy_of_mean,
-            "validation_accuracy_of_mean": score.validation_accuracy_of_mean,
-            "consensus_distance": score.consensus_distance,
-            "bytes_sent": float(self._sent_at.pop(score.index, self.bytes_sent)),
-        }
-        step = int(np.mean(list(steps.values()))) if steps else 0
-        for name, value in fleet.items():
-            if not math.isnan(value):
-                self.recorder.metric(time_s, FLEET, step, name, value)
+        self.scores.take(score, steps, self._sent_at.pop(score.index, self.bytes_sent))
 
     def unscored(self, task: Evaluate) -> None:
         """A record whose weights could not be kept until there was time to score them: nobody knows how good they were."""
-        self.left_out += 1
-        self._history.append((_order(task.index), task.time_ns / 1e9, math.nan, math.nan))
+        self.scores.skip(task)
         self._steps_at.pop(task.index, None)
         self._sent_at.pop(task.index, None)
 
     def target_reached(self, accuracy: float, time_ns: int) -> str:
         """The reason to give when the fleet's mean validation accuracy has come to where the run was to stop."""
-        return f"validation accuracy {accuracy:g} reached at {time_ns / 1e9:g} s ({self.validation_accuracy_mean:.1%})"
+        return f"validation accuracy {accuracy:g} reached at {time_ns / 1e9:g} s ({self.scores.validation_accuracy_mean:.1%})"
 
     def lose(self, peer: int, why: str, asked: bool = False, **fields: Any) -> list[Evaluate]:
         """A peer is gone, `asked` where the script says so; returns what is complete now that nobody waits for it."""
@@ -234,8 +197,8 @@ class Collector:
                 "bytes_by_peer": self.bytes_by_peer,
                 "steps": self.steps,
                 "train_loss": self.train_loss,
-                "validation_accuracy": self.scores["validation_accuracy"],
-                "validation_accuracy_mean": self.validation_accuracy_mean,
+                "validation_accuracy": self.scores.latest["validation_accuracy"],
+                "validation_accuracy_mean": self.scores.validation_accuracy_mean,
                 "lost": self.lost,
                 "phase": self.phase,
                 "events": events,
@@ -254,16 +217,15 @@ class Collector:
     def outcome(self, completed: bool, reason: str, wall_s: float, weights: np.ndarray) -> Outcome:
         """How the run ended.  `wall_s` counts from the start barrier; `weights` float32 [peers, size]."""
         for index in sorted(self._open):  # what not every peer has reported is true all the same
-            self._write_links(self._open[index])
+            self.links.write(self._open[index])
         self._warn_of_refusals()
-        if self.left_out:
+        if unscored := self.scores.records_unscored:
             self.warn(
-                f"{self.left_out} of {self.records} records have no scores: this machine had neither time to score them nor "
+                f"{unscored} of {self.records} records have no scores: this machine had neither time to score them nor "
                 "room to keep their weights until the end, and a time to accuracy that they may hide is left out; record less "
                 "often, or use fewer peers"
             )
         used = sum(count for _, count in self.staleness)
-        history = sorted(self._history)
         return Outcome(
             completed=completed,
             reason=reason,
@@ -273,23 +235,17 @@ class Collector:
             bytes_sent=self.bytes_sent,
             messages_sent=self.messages_sent,
             weights=weights,
-            **self.scores,
-            accuracy_of_mean=self.accuracy_of_mean,
-            validation_accuracy_of_mean=self.validation_accuracy_of_mean,
-            accuracy_history=[(time_s, share) for _, time_s, share, _ in history],
-            validation_accuracy_history=[(time_s, share) for _, time_s, _, share in history],
+            **self.scores.for_outcome(),
             staleness_steps_mean=sum(steps for steps, _ in self.staleness) / used if used else math.nan,
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
             peers_lost_unasked=sorted(self.lost_unasked),
             peers_absent=sorted(self.absent - set(self.lost)),
             members=self.members_over_time,
-            records_unscored=self.left_out,
-            links=[self._as_asked(link) for link in self.recorder.link_figures()],
+            links=self.links.figures(),
             uplinks=self.fleet.plan.uplinks,
             downlinks=self.fleet.plan.downlinks,
             cables=self.fleet.plan.cables,
-            loss_initial=self.loss_initial,
             wrapped=self.fleet.wrapped,
             altered=dict(sorted(sum(map(Counter, self.altered.values()), Counter()).items())),
             warnings=self.warnings,
@@ -311,38 +267,3 @@ class Collector:
                 + ", ".join(f"{word} {count}" for word, count in sorted(refused.items()))
                 + (", whose values a sender outside this run, or a fault, made not finite" if refused[NOT_FINITE] else "")
             )
-
-    def _as_asked(self, link: LinkFigures) -> LinkFigures:
-        """A link that was poked was not asked to be any one thing over the whole run."""
-        if (link.source, link.target) not in self.poked:
-            return link
-        return link._replace(rate_asked_bytes_per_s=math.nan, delay_asked_s=math.nan)
-
-    def _write_links(self, reports: dict[int, Report]) -> None:
-        """One row a directed link: what its sender counted, and what its receiver saw.
-
-        What varies by design was not asked to be any one figure: nan.
-        """
-        incoming = {(link.source, peer): link for peer, report in reports.items() for link in report.incoming}
-        for source, report in sorted(reports.items()):
-            for link in report.outgoing:
-                asked = self.fleet.plan.links[source, link.target]
-                varies = asked.varies or (source, link.target) in self.poked
-                seen = incoming.get((source, link.target))
-                self.recorder.link(
-                    report.time_ns / 1e9,
-                    source,
-                    link.target,
-                    link.bytes,
-                    link.messages,
-                    math.nan if varies else asked.effective_rate_bytes_per_s,
-                    link.rate_bytes_per_s,
-                    math.nan if varies else asked.delay_ns / 1e9,
-                    math.nan if seen is None else seen.delay_s,
-                    math.nan if seen is None else seen.staleness_steps,
-                )
-
-
-def _order(index: int) -> float:
-    """Where a record stands among the others: the one at the end comes last."""
-    return math.inf if index == FINAL else float(index)

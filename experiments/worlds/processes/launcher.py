@@ -332,7 +332,7 @@ class ProcessesWorld:
             self.scoring.answered(message.index, scored=True)
             self.collector.scored(message)
             target = self.fleet.experiment.stop.accuracy
-            if target is not None and self.collector.validation_accuracy_mean >= target and not self.reason:
+            if target is not None and self.collector.scores.validation_accuracy_mean >= target and not self.reason:
                 self._stop(self.collector.target_reached(target, message.time_ns))
         elif isinstance(message, control.Unscored):
             self.scoring.answered(message.index, scored=False)

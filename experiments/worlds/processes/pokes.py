@@ -129,7 +129,7 @@ class Pokes:
             self.kill(event.peer, BY_POKE)
         elif isinstance(event, LinkEvent | PartitionEvent):
             affected = event.affected(self.fleet.plan.links)
-            self.collector.poked.update(affected)
+            self.collector.links.poked.update(affected)
             self._tell_links(affected)
         elif isinstance(event, SpeedEvent | PauseEvent):
             self.say(event.peer, control.Alter({}, list(tempos_of(self._events, event.peer))))

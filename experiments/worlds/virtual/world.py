@@ -336,7 +336,7 @@ class VirtualWorld:
         self._records += 1
         self._next_record_ns = self._records * self._every_ns
         target = self.fleet.experiment.stop.accuracy
-        if target is not None and self.collector.validation_accuracy_mean >= target:
+        if target is not None and self.collector.scores.validation_accuracy_mean >= target:
             self.reason = self.collector.target_reached(target, self.now_ns)
 
     def _carry_out(self, event: Event) -> None:

@@ -296,6 +296,6 @@ def test_times_are_in_order_however_late_the_scores_come(tmp_path: Path) -> None
     outcome = live.collector.outcome(True, "", 1.0, np.zeros((2, 1), np.float32))
     assert outcome.accuracy_history == [(float(index), share) for index, share in enumerate(shares)]
     assert outcome.accuracy == [0.72, 0.72]
-    assert live.collector.validation_accuracy_mean == pytest.approx(0.72)
+    assert live.collector.scores.validation_accuracy_mean == pytest.approx(0.72)
     assert outcome.loss_initial == 1.0
     assert math.isnan(live.collector.train_loss[0])
