@@ -14,9 +14,10 @@ from grapevine.experiments.tasks import Digits, Quadratic
 from grapevine.netem import Access, MixedDevices, Uniform, UniformDevices
 from grapevine.peer.codecs import Float32, Int8
 from grapevine.peer.ledger import Ledger
+from grapevine.peer.message import Message
 from grapevine.peer.optimizers import Sgd
 from grapevine.peer.payloads import Dense, Marks, Sparse
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies import gaia
 from grapevine.peer.strategies.ako import Ako, pay_round
 from grapevine.peer.strategies.dgc import DGC
