@@ -7,17 +7,14 @@ ends (SIGHUP) what is stopped in a group that has lost its last relative.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import select
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.config.membership import Membership
 from grapevine.experiments.scenario import altered_device
 from grapevine.experiments.tasks.share import Share
 from grapevine.experiments.worlds.boards import boards, put_up
@@ -33,11 +29,12 @@ from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_gene
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.board_file import map_board
 from grapevine.experiments.worlds.processes.flow_file import open_table
-from grapevine.experiments.worlds.processes.folders import remove_folder
 from grapevine.experiments.worlds.processes.live_member import LiveMember
+from grapevine.experiments.worlds.processes.peer_spec import PeerSpec
+from grapevine.experiments.worlds.processes.pipe import ChildPipe
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, unspool
 from grapevine.experiments.worlds.scoring import Evaluate, score
-from grapevine.netem import Device, Link, Shaper, Shared, SharingShaper, Steady
+from grapevine.netem import Shaper, SharingShaper, Steady
 from grapevine.netem.kernel.namespaces import enter
 from grapevine.netem.networks.plan import capped_rate
 from grapevine.peer.carrier import Carrier
@@ -45,11 +42,9 @@ from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import Clock, LivePeer
 from grapevine.peer.membership import life
 from grapevine.peer.payloads import message_limit_bytes
-from grapevine.peer.peer import Peer
 from grapevine.peer.realtime import Privilege
 from grapevine.peer.sockets import Sockets
 from grapevine.peer.wrappers.wrapped import WrappedPeer
-from grapevine.topology import TimeVarying
 from grapevine.topology.schedules.living import OverLiving
 
 LOCAL = "ipc://"
@@ -59,76 +54,6 @@ PEER_NICE = 10  # of peers as fast as the host: many of them must not starve the
 EVALUATOR_NICE = 10
 EVALUATOR_BEAT_S = 1.0
 SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
-
-
-@dataclass(frozen=True)
-class PeerSpec:
-    """Everything that one peer's process needs to know; the peer itself is made by the launcher and travels whole."""
-
-    peer: Peer
-    peers: int
-    links: dict[int, Link]
-    shared: Shared
-    device: Device
-    strategy: Any
-    problem: Any
-    arrays: list[str]
-    seed: int
-    room: Path
-    address: str
-    run: int
-    realtime: bool
-    """Whether to ask for real-time priority, which has been found to be permitted."""
-    dilation: float
-    stop_ns: int | None
-    every_ns: int
-    dies_ns: int | None = None
-    """When the script kills this peer, which it sees to itself: the launcher of a busy machine may be late."""
-    membership: Membership | None = None
-    """The law of membership; None where all peers stay."""
-    schedule: TimeVarying | None = None
-    """The schedule whose rounds are laid over the members."""
-    namespace: str = ""
-    """The network namespace to live in; "" = the launcher's."""
-
-
-class _Pipe:
-    """The child's end of its pipe to the launcher; writing is safe from any thread.
-
-    `folders` are the launcher's: whoever notices that it died removes them in its place.
-    """
-
-    def __init__(self, connection: Connection, folders: Sequence[Path] = ()) -> None:
-        self.connection = connection
-        self.folders = folders
-        self._writable = select.poll()
-        self._writable.register(connection.fileno(), select.POLLOUT)
-        self._lock = threading.Lock()
-
-    def say(self, message: control.Up) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            self.connection.send_bytes(control.encode(message))
-
-    def beat(self) -> None:
-        """Show that this process lives, unless that would mean to wait: what fills the pipe, or is on its way, shows it too."""
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            if self._writable.poll(0):
-                with contextlib.suppress(OSError):
-                    self.connection.send_bytes(control.encode(control.Beat()))
-        finally:
-            self._lock.release()
-
-    def hear(self) -> control.Down:
-        """The launcher's next message; the launcher's end ends this process."""
-        try:
-            message: control.Down = control.decode_down(self.connection.recv_bytes())
-            return message
-        except (EOFError, OSError):
-            for folder in self.folders:
-                remove_folder(folder)
-            os._exit(1)
 
 
 class _Learner(Share):
@@ -145,7 +70,7 @@ class _Learner(Share):
 class _PeerProcess:
     """A peer's two threads and their talk with the launcher."""
 
-    def __init__(self, spec: PeerSpec, pipe: _Pipe) -> None:
+    def __init__(self, spec: PeerSpec, pipe: ChildPipe) -> None:
         self.spec = spec
         self.pipe = pipe
         self.snapshots = Snapshots(spec.room, spec.peers, spec.problem.size)
@@ -284,7 +209,7 @@ def peer_main(spec: PeerSpec, folders: Sequence[Path], connection: Connection) -
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _one_thread()
     os.nice(0 if spec.device.step_ns(1) else PEER_NICE)
-    pipe = _Pipe(connection, folders)
+    pipe = ChildPipe(connection, folders)
     try:
         if spec.namespace:
             enter(spec.namespace)  # before there is any other thread or socket: both stay where they are
@@ -306,7 +231,7 @@ def evaluator_main(
     _by_itself()
     os.nice(EVALUATOR_NICE)
     _one_thread()
-    pipe = _Pipe(connection, folders)
+    pipe = ChildPipe(connection, folders)
     threading.Thread(target=_beat_for_ever, args=(pipe,), name="beat", daemon=True).start()
     try:
         problem.attach(unspool(room, arrays))
@@ -321,7 +246,7 @@ def evaluator_main(
     os._exit(0)
 
 
-def _beat_for_ever(pipe: _Pipe) -> None:
+def _beat_for_ever(pipe: ChildPipe) -> None:
     while True:
         pipe.beat()
         time.sleep(EVALUATOR_BEAT_S)
@@ -340,15 +265,3 @@ def _one_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
-
-
-def may_run_realtime() -> bool:
-    """Whether SCHED_FIFO may be asked for; tried for a moment, because root in a container often may not, and zmq aborts the
-    process where its thread is refused."""
-    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except OSError:
-        return False
-    os.sched_setscheduler(0, policy, parameters)
-    return True

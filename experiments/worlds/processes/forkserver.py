@@ -12,6 +12,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker, util
@@ -29,6 +30,7 @@ UNGUARDED = 77  # exit status of a child whose script starts a fleet on import
 UNKNOWN = 255  # what multiprocessing tells of a process whose fork server is gone
 PLACE_LIMIT = 24  # characters: the fork server's address, 83 longer, may have 107
 INTERRUPTED_START_S = 1.0  # from an interrupt until a start that still waits for the fork server is broken off
+KILLED_S = 3.0  # within which the fork server reports the end of the processes that were killed
 PIECE_BYTES = 16_384  # what a pipe that has room at all takes without waiting
 SHORT = f"give TMPDIR a folder that can be written to and whose path has at most {PLACE_LIMIT} characters"
 _ENVIRONMENT = {
@@ -259,3 +261,19 @@ def _open_handle(process: int) -> int:
         return os.pidfd_open(process)
     except OSError:
         return -1
+
+
+def end_all(children: Sequence[Child]) -> None:
+    """End all processes of a fleet: politely, then by a signal."""
+    for child in children:
+        child.say(control.Exit())
+    deadline_s = time.monotonic() + 0.3
+    for child in children:
+        child.process.join(max(0.0, deadline_s - time.monotonic()))
+        child.end()
+    deadline_s = time.monotonic() + KILLED_S
+    for child in children:
+        child.process.join(max(0.0, deadline_s - time.monotonic()))
+    if any(child.process.is_alive() for child in children):
+        end_fork_server()  # it is stopped: a wait for one of its processes would never end
+    wake_tracker()

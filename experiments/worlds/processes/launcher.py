@@ -7,15 +7,12 @@ that dies or falls silent is named and its neighbours are told; an interrupt, an
 from __future__ import annotations
 
 import functools
-import os
-import secrets
 import time
 import traceback
 from collections.abc import Sequence
-from math import inf, isfinite
+from math import inf
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,42 +20,29 @@ from grapevine.experiments.config.experiment import Processes
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.scenario import kills
 from grapevine.experiments.worlds.boards import boards
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.peer_report import FINAL, Report, make_peer
+from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.attention import Attention
 from grapevine.experiments.worlds.processes.board_file import lay_board
-from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
 from grapevine.experiments.worlds.processes.evaluation import Scoring
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
-from grapevine.experiments.worlds.processes.forkserver import (
-    UNGUARDED,
-    Child,
-    WorldError,
-    bounded_start,
-    end_fork_server,
-    server_folder,
-    start_fork_server,
-    wake_tracker,
-)
+from grapevine.experiments.worlds.processes.forkserver import Child, WorldError, end_all
 from grapevine.experiments.worlds.processes.pokes import BY_SCRIPT, Pokes
+from grapevine.experiments.worlds.processes.realtime import needs_realtime, why_not_realtime
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, make_room, spool
+from grapevine.experiments.worlds.processes.startup import SETUP_S, Startup
 from grapevine.experiments.worlds.processes.turnover import Turnover
 from grapevine.experiments.worlds.scoring import Evaluate, Score, score
 from grapevine.experiments.worlds.strategy_error import told_fault
 from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
-from grapevine.netem.kernel.plan import address
 
 SILENCE_S = 10.0  # without a sign of life for so long, while the launcher listens, a process counts as lost
-SETUP_S = 120.0
 STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
 INTERRUPT_GRACE_S = 0.7
-RAISED = 1  # exit status of a process that could not even begin: it cannot read what it is given
-KILLED_S = 3.0  # within which the fork server has told that the processes are gone that were killed
 REFRESH_S = 0.25
 
 
@@ -93,7 +77,7 @@ class ProcessesWorld:
 
     def run(self) -> Outcome:
         """Start, train, end.  Raises WorldError where the fleet could not be started; no process survives this call."""
-        self._heed_interrupt()
+        self.interrupt.heed()
         peers, problem = self.fleet.experiment.peers, self.fleet.problem
         arrays_bytes = sum(array.nbytes + 4096 for array in problem.arrays.values())
         try:
@@ -105,7 +89,7 @@ class ProcessesWorld:
             try:
                 self._start(room)
             except WorldError:
-                self._heed_interrupt()  # which broke the start off
+                self.interrupt.heed()  # which broke the start off
                 raise
             started_s = time.monotonic()
             self._train()
@@ -114,7 +98,7 @@ class ProcessesWorld:
             return self.collector.outcome(self.completed, self.reason, wall_s, self.weights)
         finally:
             remove_folder(room)
-            self._end_all()
+            end_all([*self.peers.values(), *([] if self.evaluator is None else [self.evaluator])])
             self._take_network_down()
 
     def _lay_files(self, room: Path) -> None:
@@ -134,25 +118,15 @@ class ProcessesWorld:
 
     # ---- the start ------------------------------------------------------------------------------------------------
 
-    def _start(self, room: Any) -> None:
-        experiment, run = self.fleet.experiment, secrets.randbits(63)
-        start_fork_server(self.fleet.problem.preload)
-        self._bring_network_up()
-        names = list(self.fleet.problem.arrays)
-        with bounded_start(lambda: self.interrupt.requested, SETUP_S):
-            for peer in range(experiment.peers):
-                self._heed_interrupt()
-                spec = self._spec(peer, names, room, run)
-                self.peers[peer] = Child(f"peer {peer}", peer_main, (spec, (room, server_folder())))
-            arguments = self.fleet.problem, names, room, experiment.peers, (room, server_folder())
-            self.evaluator = Child("evaluator", evaluator_main, arguments)
-        import pyarrow.parquet  # noqa: F401 - while the peers set up, not while they train
-
-        addresses = {peer: message.address for peer, message in self._hear_all(control.Ready).items()}
-        for peer, child in self.peers.items():
-            child.say(control.Connect({other: addresses[other] for other in self.fleet.graph.neighbors(peer)}))
-        self._hear_all(control.Connected)
-        if self._timed() and (missing := self._without_realtime()):
+    def _start(self, room: Path) -> None:
+        experiment, timed = self.fleet.experiment, needs_realtime(self.fleet.plan)
+        missing = why_not_realtime(self.world) if timed else ""
+        startup = Startup(self.fleet, self.network, self.interrupt, self.attention)
+        try:
+            startup.run(room, realtime=timed and not missing)
+        finally:
+            self.peers, self.evaluator = startup.peers, startup.evaluator
+        if missing:
             self.collector.event("note", text=f"no real-time priority, since {missing}: releases may be late beside busy cores")
         self.epoch_ns = time.monotonic_ns() + 20_000_000 + 1_000_000 * experiment.peers
         for child in self.peers.values():
@@ -160,46 +134,9 @@ class ProcessesWorld:
             child.heard_s = self.attention.s  # it may have waited long for the others
         self.collector.clock_s = self._emulated_s
         self.collector.phase = "training"
+        assert self.evaluator is not None
         pids = [child.process.pid for child in self.peers.values()]
         self.collector.event("start", peers=experiment.peers, pids=pids, evaluator=self.evaluator.process.pid)
-
-    def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
-        fleet, experiment = self.fleet, self.fleet.experiment
-        if self.world.transport == "ipc" and self.network is None:
-            listens = f"ipc://peer-{peer}"  # in the run's own folder
-        else:
-            host = "127.0.0.1" if self.network is None else address(peer)
-            listens = f"tcp://{host}:{self.world.port + peer if self.world.port else '*'}"
-        itself = make_peer(fleet, peer, np.array(fleet.problem.initial, np.float32))
-        return PeerSpec(
-            peer=itself,
-            peers=experiment.peers,
-            links={neighbour: fleet.plan.link(peer, neighbour) for neighbour in sorted(fleet.graph.neighbors(peer))},
-            shared=self.shared,
-            device=fleet.devices[peer],
-            strategy=experiment.strategy,
-            problem=fleet.problem,
-            arrays=arrays,
-            seed=experiment.seed,
-            room=room,
-            address=listens,
-            namespace="" if self.network is None else self.network.name(peer),
-            run=run,
-            realtime=self._timed() and not self._without_realtime(),
-            dilation=self.world.dilation,
-            stop_ns=fleet.stop_ns,
-            every_ns=fleet.every_ns,
-            membership=None if fleet.membership is None else experiment.membership,
-            schedule=None if fleet.membership is None else fleet.membership.schedule,
-            dies_ns=next((at_ns for at_ns, victim in kills(experiment.events) if victim == peer), None),
-        )
-
-    def _bring_network_up(self) -> None:
-        if self.network is not None:
-            try:
-                self.network.__enter__()
-            except NamespaceError as error:
-                raise WorldError(f"the kernel refused the network: {error}") from None
 
     def _take_network_down(self) -> None:
         if self.network is not None:
@@ -207,59 +144,6 @@ class ProcessesWorld:
                 self.network.undo()
             except NamespaceError as error:
                 self.collector.warn(f"{error}; try `grapevine cleanup`")
-
-    def _timed(self) -> bool:
-        plan = self.fleet.plan
-        links = any(spec.delay_ns or isfinite(spec.rate_bytes_per_s) for spec in plan.links.values())
-        return links or bool(plan.cables) or any(isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
-
-    def _without_realtime(self) -> str:
-        """Why the peers ask for no real-time priority; "" where they do."""
-        if not self.world.realtime:
-            return "world.realtime is false"
-        if (niceness := os.getpriority(os.PRIO_PROCESS, 0)) > 0:
-            return f"the launcher is to be nice ({niceness})"
-        return "" if may_run_realtime() else "SCHED_FIFO is not permitted here"
-
-    def _heed_interrupt(self) -> None:
-        """Before the start barrier there is nothing to end in good order."""
-        if self.interrupt.requested:
-            raise KeyboardInterrupt
-
-    def _hear_all(self, kind: type) -> dict[int, Any]:
-        """One message of a kind from every peer, before anything may go wrong."""
-        heard: dict[int, Any] = {}
-        deadline_s = self.attention.s + SETUP_S
-        while len(heard) < len(self.peers):
-            self._heed_interrupt()
-            if self.attention.s > deadline_s:
-                missing = [child.name for peer, child in self.peers.items() if peer not in heard]
-                raise WorldError(f"{', '.join(missing)}: no answer within {SETUP_S:.0f} s of the start")
-            for peer, child in self.peers.items():
-                if peer in heard:
-                    continue
-                child.go_on()
-                for message in child.read():
-                    if isinstance(message, kind):
-                        heard[peer] = message
-                if not child.alive:
-                    raise self._ended_early(child)
-            wait([child.connection for peer, child in self.peers.items() if peer not in heard], 0.1)
-            self.attention.look()
-        return heard
-
-    def _ended_early(self, child: Child) -> WorldError:
-        """Why a process ended before the start, as far as can be known."""
-        ending = child.ending()
-        if child.process.exitcode == UNGUARDED:
-            return WorldError(
-                "the script starts its fleet when it is imported, and every peer's process imports it: put the call under "
-                '`if __name__ == "__main__":`'
-            )
-        words, code = child.last_words.strip(), child.process.exitcode
-        cure = "what comes from Python must be importable: define it at the top level of a file, or use the virtual world"
-        silent = f"{ending}; {cure}" if code == RAISED else ending
-        return WorldError(f"{child.name} ended while it was set up: {words.splitlines()[-1] if words else silent}", words)
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -470,22 +354,6 @@ class ProcessesWorld:
             self.completed, self.reason = False, why
             return False
         return True
-
-    def _end_all(self) -> None:
-        children = [child for child in (*self.peers.values(), self.evaluator) if child is not None]
-        for child in children:
-            child.say(control.Exit())
-        deadline_s = time.monotonic() + 0.3
-        for child in children:
-            child.process.join(max(0.0, deadline_s - time.monotonic()))
-            child.end()
-        deadline_s = time.monotonic() + KILLED_S
-        for child in children:
-            child.process.join(max(0.0, deadline_s - time.monotonic()))
-        if any(child.process.is_alive() for child in children):
-            end_fork_server()  # it is stopped: whoever waits for one of its processes would wait for ever
-
-        wake_tracker()
 
     def _refresh(self) -> None:
         if time.monotonic() - self._refreshed_s > REFRESH_S:
