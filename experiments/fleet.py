@@ -1,4 +1,4 @@
-"""From an experiment to a fleet: every part made concrete, every impossible pair refused before anything starts."""
+"""The fleet of an experiment: every part made concrete, and parts that do not fit together refused before anything starts."""
 
 from __future__ import annotations
 
@@ -48,12 +48,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fleet:
-    """An experiment with all of its parts made concrete; what a world carries out.
+    """An experiment with all of its parts made concrete; a world carries it out.
 
-    `graph` holds every link that is ever used, undirected since answers travel back; `rounds` who sends to whom at each step
-    where that changes or links go one way, else None; `shares` W of the first round, a sparse array [peers, peers]; `plan` the
-    asked network; `devices` one a peer; `problem` the task; `membership` who joins and leaves when, None where all stay: then
-    `graph` holds every link that any two members ever have, and `shares` the weights of the members at the start.
+    - `graph`: every link that is ever used; undirected, because acknowledgements travel back.
+    - `shares`: the mixing matrix W of the first round, a sparse array [peers, peers].
+    - `plan`: the configured network.
+    - `devices`: one for each peer.
+    - `problem`: the task.
+    - `rounds`: the links of each step, if they change or go one way; else None.
+    - `membership`: which peers join and leave, and when; None = all stay. With it, `graph` holds every link that any two
+      members ever have, and `shares` the weights of the members at the start.
     """
 
     experiment: Experiment
@@ -69,7 +73,7 @@ class Fleet:
 
     @property
     def wrapped(self) -> list[int]:
-        """The peers that any of the experiment's wrappers stands at, ascending."""
+        """The peers that have at least one wrapper, ascending."""
         return sorted({peer for wrapper in self.experiment.wrappers for peer in wrapper.among(self.experiment.peers)})
 
     @property
@@ -79,20 +83,20 @@ class Fleet:
 
     @property
     def first_graph(self) -> nx.Graph:
-        """Who may talk to whom at the start, on the nodes 0 to members - 1: all links, unless members change."""
+        """The links at the start, on the nodes 0 to members - 1; all links of the fleet if its members do not change."""
         if self.membership is None:
             return self.graph
         return nx.convert_node_labels_to_integers(self.membership.graph, ordering="sorted")
 
     @property
     def script(self) -> list[Event]:
-        """What happens while the fleet runs, in order of time: the experiment's events, and those of its law of membership."""
+        """The events of the run in order of time: those of the experiment, and those drawn by its law of membership."""
         drawn = [] if self.membership is None else self.membership.drawn
         return in_order([*self.experiment.events, *drawn])
 
     @property
     def stop_ns(self) -> int | None:
-        """The emulated time at which to stop; None where only steps end the run."""
+        """The emulated time at which to stop; None if only steps end the run."""
         time = self.experiment.stop.time
         return None if time is None else duration_ns(time)
 
@@ -102,7 +106,7 @@ class Fleet:
         return duration_ns(self.experiment.record.every)
 
     def mixing_of(self, peer: int) -> dict[int, float]:
-        """W_ij of each neighbour of a peer, in order of neighbour; 0 for who is heard in other rounds only."""
+        """Return W_ij of each neighbour of a peer, by ascending neighbour; 0 for neighbours of later rounds only."""
         row = slice(self.shares.indptr[peer], self.shares.indptr[peer + 1])
         heard = dict(zip(self.shares.indices[row].tolist(), self.shares.data[row].tolist(), strict=True))
         if self.membership is not None:
@@ -117,7 +121,7 @@ class Fleet:
 
     @property
     def figures(self) -> Figures | ScheduleFigures:
-        """What theory says of the mixing: spectral gap, effective neighbours, ...; of the members at the start."""
+        """The figures of the mixing in theory (spectral gap, effective neighbours, ...), for the members at the start."""
         if self.membership is not None and self.membership.schedule is not None:
             return topology.analyse(self.membership.schedule.plan(len(self.membership.first), self.experiment.seed))
         if self.membership is not None:
@@ -133,9 +137,11 @@ class Fleet:
 
 
 def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] | None = None) -> Fleet:
-    """Make an experiment concrete.  Raises ConfigError, naming key, value and cure, where its parts do not fit.
+    """Return the fleet of an experiment.
 
-    `make_problem` takes the place of `problem_of`: whoever builds many alike may keep what it answers.
+    `make_problem` is called in place of `problem_of`; a caller that builds many similar fleets may pass one that caches.
+
+    Raises ConfigError, with key, value and cure, if the experiment's parts do not fit together.
     """
     refuse_too_many(experiment)
     make_problem = make_problem or problem_of
@@ -149,7 +155,7 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
         graph, laid = membership.reach, membership.graph
     refuse_rounds(experiment, laid)
     refuse_missing_edges(experiment, graph)
-    if membership is None:  # else that was looked at for each of its graphs
+    if membership is None:  # compile_membership has checked each of its graphs
         refuse_unstable(experiment, graph)
     refuse_aggregator(experiment)
     refuse_codec(experiment.codec)
@@ -172,14 +178,14 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
 
 
 def _declared(experiment: Experiment, problem: Problem) -> tuple[Space, ...]:
-    """The vector spaces that the strategy declares besides the model."""
+    """Return the vectors besides the model that the strategy declares."""
     outputs, probe_samples = (getattr(problem, name, 0) or None for name in ("outputs", "probe"))
     facts = Facts(problem.size, Layout(problem.layout), experiment.peers, outputs, probe_samples)
     return _located("strategy", lambda: checked(experiment.strategy.spaces(facts)))
 
 
 def problem_of(experiment: Experiment) -> Problem:
-    """The task, its data split among the peers that train; peers that serve hold nothing."""
+    """Return the experiment's problem, with the data split among the peers that train; peers that only serve hold none."""
     partition: Partition = experiment.partition
     servers = experiment.strategy.hubs
     if 0 < servers < experiment.peers:
@@ -197,7 +203,7 @@ def problem_of(experiment: Experiment) -> Problem:
 
 
 def _located(key: str, action: Callable[[], T]) -> T:
-    """Whatever a room refuses, with the key of its table."""
+    """Return `action()`; raise its ValueError as a ConfigError of the table `key`."""
     try:
         return action()
     except ValueError as error:

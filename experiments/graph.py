@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def laid_graph(experiment: Experiment, problem: Problem | None) -> nx.Graph | Schedule:
-    """The graph of the fleet, or its schedule."""
+    """Return the graph of the fleet, or its schedule.  Raises ValueError if it cannot be made."""
     given, peers = experiment.topology, experiment.peers
     if isinstance(given, Schedule):
         if not np.allclose(given.matrix(0).sum(axis=1), 1.0):
@@ -35,12 +35,12 @@ def laid_graph(experiment: Experiment, problem: Problem | None) -> nx.Graph | Sc
 
 
 def laid_after(experiment: Experiment) -> str:
-    """What the graph must see before it can be laid: "nothing", the "data" of the peers, or the "network"."""
+    """Return what the graph is made from besides its own settings: "nothing", the "data" of the peers, or the "network"."""
     return getattr(experiment.topology, "laid_after", "nothing")
 
 
 def labels_and_delays(experiment: Experiment, problem: Problem | None) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The labels [peers, classes] and the delays [peers, peers] that the graph is laid after, where it is laid after any."""
+    """Return the label counts [peers, classes] and the delays [peers, peers], s, from which the graph is made; else None."""
     counts = delays = None
     peers = experiment.peers
     if problem is not None:
@@ -55,13 +55,13 @@ def labels_and_delays(experiment: Experiment, problem: Problem | None) -> tuple[
 
 
 def _both_ways(graph: nx.Graph) -> nx.Graph:
-    """A directed graph all of whose links go both ways is an undirected one: files often hold such."""
+    """Return a directed graph as an undirected one if all its links go both ways, as in many files."""
     symmetric = graph.is_directed() and all(graph.has_edge(target, source) for source, target in graph.edges)
     return graph.to_undirected() if symmetric else graph
 
 
 def asked_delays_s(plan: NetworkPlan, peers: int) -> np.ndarray:
-    """The one-way delays of a plan, in seconds, float64 [peers, peers]; infinite where it has no link."""
+    """Return the configured one-way delays of a plan, in seconds, float64 [peers, peers]; infinite if there is no link."""
     delays = np.full((peers, peers), np.inf)
     np.fill_diagonal(delays, 0.0)
     for (source, target), spec in plan.links.items():
@@ -70,13 +70,13 @@ def asked_delays_s(plan: NetworkPlan, peers: int) -> np.ndarray:
 
 
 def topology_name(experiment: Experiment) -> str:
-    """What to call the experiment's graph: its name in the menu, or the kind of a graph given from Python."""
+    """Return the name of the experiment's topology in its menu; "given" for a graph or a schedule from Python."""
     given = experiment.topology
     return "given" if isinstance(given, nx.Graph | Schedule) else str(given.__struct_config__.tag)
 
 
 def mixing_rule(experiment: Experiment) -> str:
-    """How much each neighbour counts: what the table says, or of a networkx graph its attribute `graph.graph["mixing"]`."""
+    """Return the rule of the mixing weights: the table's `mixing`, or a networkx graph's attribute `graph.graph["mixing"]`."""
     given = experiment.topology
     if isinstance(given, nx.Graph):
         return str(given.graph.get("mixing", "metropolis"))
@@ -84,7 +84,7 @@ def mixing_rule(experiment: Experiment) -> str:
 
 
 def mixing_shares(experiment: Experiment, laid: nx.Graph | Schedule, plan: NetworkPlan) -> tuple[csr_array, Schedule | None]:
-    """W, and the rounds where one graph and one W do not say all."""
+    """Return W of the first round as a sparse array [peers, peers], and the rounds if W changes or links go one way."""
     from scipy.sparse import csr_array
 
     if isinstance(laid, Schedule):
@@ -97,21 +97,21 @@ def mixing_shares(experiment: Experiment, laid: nx.Graph | Schedule, plan: Netwo
     if not laid.is_directed():
         if rule == "push-sum":
             cure = "choose metropolis, which keeps the mean on every undirected graph"
-            raise ValueError(f"push-sum is for links that go one way, and those of this graph go both; {cure}")
+            raise ValueError(f"push-sum is for links that go one way, and the links of this graph go both ways; {cure}")
         return topology.sparse_mixing(laid, rule, rates), None
     if rule == "metropolis":
         degrees = {degree for _, degree in (*laid.in_degree, *laid.out_degree)}
         if len(degrees) > 1:
             raise ValueError(
-                "links go one way and peers have unequal numbers of them, so that no equal shares keep the fleet's mean; "
+                "links go one way and peers have unequal numbers of them, so that equal weights do not keep the fleet's mean; "
                 f'set {_where_mixing(experiment)} = "push-sum" (with strategy d-psgd), or "uniform", with which the mean drifts'
             )
-        rule = "uniform"  # the same shares where all degrees are equal
+        rule = "uniform"  # the same weights as metropolis, because all degrees are equal
     return topology.sparse_mixing(laid, rule, rates), topology.still(laid, rule, rates)
 
 
 def shares_among_all(shares: csr_array, members: list[int], peers: int) -> csr_array:
-    """The weights of the members, by ascending number, among those of all peers: an absent one keeps what it has."""
+    """Return the members' W (rows by ascending member) as the W of all peers; an absent peer has weight 1 on itself."""
     from scipy.sparse import coo_array, csr_array
 
     places, among = np.asarray(sorted(members)), coo_array(shares)

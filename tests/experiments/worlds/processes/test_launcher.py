@@ -212,7 +212,7 @@ def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: in
     monkeypatch.setattr(compatibility, "files_allowed", lambda: needed)
     build(experiment)
     monkeypatch.setattr(compatibility, "files_allowed", lambda: needed - 1)
-    with pytest.raises(ConfigError, match=rf"hold up to {needed} files open each, and {needed - 1} are permitted here"):
+    with pytest.raises(ConfigError, match=rf"hold up to {needed} open files each, and {needed - 1} are permitted here"):
         build(experiment, lambda experiment: pytest.fail("data were loaded"))
 
 
