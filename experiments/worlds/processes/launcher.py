@@ -37,7 +37,7 @@ from grapevine.experiments.worlds.processes.snapshots import Snapshots, make_roo
 from grapevine.experiments.worlds.processes.startup import SETUP_S, Startup
 from grapevine.experiments.worlds.processes.turnover import Turnover
 from grapevine.experiments.worlds.scoring import Evaluate, Score, score
-from grapevine.experiments.worlds.strategy_error import told_fault
+from grapevine.experiments.worlds.strategy_error import fault_line
 from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
 
 SILENCE_S = 10.0  # without a sign of life for so long, while the launcher listens, a process counts as lost
@@ -237,7 +237,7 @@ class ProcessesWorld:
     def _lose(self, peer: int, child: Child) -> None:
         """A peer's process is gone: name it, tell the others, go on."""
         if child.last_words:
-            told = told_fault(child.last_words, self.fleet.experiment.strategy)
+            told = fault_line(child.last_words, self.fleet.experiment.strategy)
             self.collector.event("fault", peer=peer, text=child.last_words)
             self.completed = False
             self.failure = self.failure or f"peer {peer} failed: {told}; events.jsonl has the whole traceback"

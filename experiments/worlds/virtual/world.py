@@ -27,7 +27,7 @@ from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, make_peer
 from grapevine.experiments.worlds.scoring import score
-from grapevine.experiments.worlds.strategy_error import told_fault
+from grapevine.experiments.worlds.strategy_error import fault_line
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.gradients import Gradients
 from grapevine.experiments.worlds.virtual.member import Member
@@ -165,7 +165,7 @@ class VirtualWorld:
     def _broken_off(self, interrupt: KeyboardInterrupt) -> None:
         """An interrupt had to break off what was going on."""
         text = "".join(traceback.format_exception(interrupt))
-        told = told_fault(text, self.fleet.experiment.strategy).partition(" ")[2]
+        told = fault_line(text, self.fleet.experiment.strategy).partition(" ")[2]
         self.completed = False
         self.reason = "interrupted"
         for member in self.members:
@@ -293,7 +293,7 @@ class VirtualWorld:
         text = "".join(traceback.format_exception(error))
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.event("fault", peer=identity, text=text)
-        told = told_fault(text, self.fleet.experiment.strategy)
+        told = fault_line(text, self.fleet.experiment.strategy)
         self.completed = False
         self.failure = self.failure or f"peer {identity} failed: {told}; events.jsonl has the whole traceback"
         self._die(identity, f"its strategy raised {told}")
