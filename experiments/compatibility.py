@@ -45,7 +45,8 @@ def refuse_rounds(experiment: Experiment, laid: nx.Graph | Schedule) -> None:
     if isinstance(laid, Schedule) and not strategy.follows_rounds:
         raise ConfigError(
             key="strategy.name", value=name,
-            problem=f'"{name}" needs the same neighbours in every round, and "{topology_name(experiment)}" changes them',
+            problem=f'"{name}" needs the same neighbours in every round, '
+            f'and those of "{topology_name(experiment)}" change from round to round',
             cure="use d-psgd, slices or ad-psgd, or a topology that does not change",
         )  # fmt: skip
     if not isinstance(laid, Schedule) and laid.is_directed() and not strategy.follows_rounds:
