@@ -231,7 +231,7 @@ def test_how_a_process_ended_is_not_guessed_where_the_fork_server_is_gone(make: 
     world.peers[0].process.exitcode, world.peers[1].process.exitcode = forkserver.UNKNOWN, None
     for peer in range(2):
         world._lose(peer, world.peers[peer])
-        assert "how is not known, since the fork server is stopped or gone" in world.collector.warnings[-1]
+        assert "an unknown status, since the fork server is stopped or gone" in world.collector.warnings[-1]
 
 
 def test_who_was_lost_unasked_is_told_apart_and_belongs_to_the_reason(make: Any) -> None:
@@ -319,7 +319,7 @@ def test_shared_files_go_where_there_is_room(tmp_path: Path, monkeypatch: pytest
     assert snapshots.make_room(10, lay).parent == places[2]
     assert [len(list(place.iterdir())) for place in places if place.is_dir()] == [0, 1, 0]
     places[:] = places[:2]
-    with pytest.raises(OSError, match=r"share 2 MB, and neither .*full nor .*missing has so much room"):
+    with pytest.raises(OSError, match=r"share 2 MB, and neither .*full nor .*missing has enough room"):
         snapshots.make_room(2_000_000, lay)
     assert not list(places[0].iterdir())
 
@@ -338,12 +338,12 @@ def test_a_fleet_without_room_for_its_weights_is_refused_in_words(make: Any, mon
 
     world = make(Stop(steps=5))
     monkeypatch.setattr(snapshots.os, "posix_fallocate", full)
-    with pytest.raises(WorldError, match="has so much room"):
+    with pytest.raises(WorldError, match="has enough room"):
         world.run()
 
 
 def test_the_signal_of_a_mapped_file_without_room_has_words(make: Any) -> None:
-    assert "SIGBUS, as when a file that it has mapped" in Stand("peer 0", -signal.SIGBUS).ending()
+    assert "SIGBUS, as after a lack of room for a file that it has mapped" in Stand("peer 0", -signal.SIGBUS).ending()
 
 
 def test_a_beat_never_waits_for_a_launcher_that_does_not_listen() -> None:
