@@ -1,4 +1,4 @@
-"""What one peer's process must know before it starts."""
+"""The specification of one peer's process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from grapevine.topology import TimeVarying
 
 @dataclass(frozen=True)
 class PeerSpec:
-    """Everything that one peer's process needs to know; the peer itself is made by the launcher and travels whole."""
+    """Everything that one peer's process needs; the launcher makes the peer itself and sends it whole."""
 
     peer: Peer
     peers: int
@@ -37,25 +37,28 @@ class PeerSpec:
     address: str
     run: int
     realtime: bool
-    """Whether to ask for real-time priority, which has been found to be permitted."""
+    """Whether to ask for real-time priority, which is known to be permitted."""
     dilation: float
     stop_ns: int | None
     every_ns: int
     dies_ns: int | None = None
-    """When the script kills this peer, which it sees to itself: the launcher of a busy machine may be late."""
+    """When an event kills this peer; its process kills itself, because the launcher of a busy machine may be late."""
     membership: Membership | None = None
-    """The law of membership; None where all peers stay."""
+    """The law of membership; None = all peers stay."""
     schedule: TimeVarying | None = None
-    """The schedule whose rounds are laid over the members."""
+    """The schedule whose rounds connect the members."""
     namespace: str = ""
-    """The network namespace to live in; "" = the launcher's."""
+    """The network namespace of the process; "" = the launcher's."""
 
 
 def peer_spec(
     fleet: Fleet, peer: int, arrays: list[str], room: Path, run: int, realtime: bool, network: Namespaces | None = None
 ) -> PeerSpec:
-    """Return what the process of `peer` must know; `arrays` names the problem's arrays in the folder `room`, `run` marks the
-    frames of this run, `network` holds the namespaces of the kernel backend."""
+    """Return the specification of a peer's process.
+
+    `arrays` names the problem's arrays in the folder `room`, `run` marks the frames of this run, `realtime`: whether to ask for
+    real-time priority; `network` holds the namespaces of the kernel backend.
+    """
     experiment, world = fleet.experiment, fleet.experiment.world
     assert isinstance(world, Processes)
     if world.transport == "ipc" and network is None:

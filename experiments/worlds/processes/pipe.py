@@ -17,7 +17,7 @@ from grapevine.experiments.worlds.processes.folders import remove_folder
 class ChildPipe:
     """The child's end of its pipe to the launcher; writing is safe from any thread.
 
-    `folders` are the launcher's: whoever notices that it died removes them in its place.
+    `folders` are the launcher's: if it dies, its children remove them.
     """
 
     def __init__(self, connection: Connection, folders: Sequence[Path] = ()) -> None:
@@ -28,11 +28,12 @@ class ChildPipe:
         self._lock = threading.Lock()
 
     def say(self, message: control.Up) -> None:
+        """Send a message to the launcher, if it still runs."""
         with self._lock, contextlib.suppress(OSError):
             self.connection.send_bytes(control.encode(message))
 
     def beat(self) -> None:
-        """Show that this process lives, unless that would mean to wait: what fills the pipe, or is on its way, shows it too."""
+        """Send a sign of life if that needs no waiting; a pipe that is full or being written shows life too."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -43,7 +44,7 @@ class ChildPipe:
             self._lock.release()
 
     def hear(self) -> control.Down:
-        """The launcher's next message; the launcher's end ends this process."""
+        """Return the launcher's next message; end this process if the launcher has ended."""
         try:
             message: control.Down = control.decode_down(self.connection.recv_bytes())
             return message

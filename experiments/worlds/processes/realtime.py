@@ -25,8 +25,8 @@ def why_not_realtime(world: Processes) -> str:
 
 
 def may_run_realtime() -> bool:
-    """Whether SCHED_FIFO may be asked for; tried for a moment, because root in a container often may not, and zmq aborts the
-    process where its thread is refused."""
+    """Whether SCHED_FIFO is permitted, by a short trial: root in a container often may not use it, and zmq aborts the process
+    if its thread may not."""
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))

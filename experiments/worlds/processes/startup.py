@@ -24,7 +24,7 @@ from grapevine.experiments.worlds.processes.peer_spec import peer_spec
 from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
 
 SETUP_S = 120.0
-RAISED = 1  # exit status of a process that could not even begin: it cannot read what it is given
+RAISED = 1  # exit status of a process that could not read its arguments
 
 
 class Startup:
@@ -69,7 +69,7 @@ class Startup:
                 raise WorldError(f"the kernel refused the network: {error}") from None
 
     def _hear_all(self, kind: type) -> dict[int, Any]:
-        """One message of a kind from every peer, before anything may go wrong."""
+        """Return one message of this kind from every peer.  Raises WorldError if a peer ends or does not answer."""
         heard: dict[int, Any] = {}
         deadline_s = self.attention.s + SETUP_S
         while len(heard) < len(self.peers):
@@ -92,14 +92,14 @@ class Startup:
 
 
 def ended_early(child: Child) -> WorldError:
-    """Why a process ended before the start, as far as can be known."""
+    """Return the error of a process that ended before the start, with its cause as far as it is known."""
     ending = child.ending()
     if child.process.exitcode == UNGUARDED:
         return WorldError(
-            "the script starts its fleet when it is imported, and every peer's process imports it: put the call under "
+            "the script starts its fleet when it is imported, and every peer's process imports the script: put the call under "
             '`if __name__ == "__main__":`'
         )
     words, code = child.last_words.strip(), child.process.exitcode
-    cure = "what comes from Python must be importable: define it at the top level of a file, or use the virtual world"
-    silent = f"{ending}; {cure}" if code == RAISED else ending
-    return WorldError(f"{child.name} ended while it was set up: {words.splitlines()[-1] if words else silent}", words)
+    cure = "objects from Python must be importable: define them at the top level of a file, or use the virtual world"
+    cause = f"{ending}; {cure}" if code == RAISED else ending
+    return WorldError(f"{child.name} ended while it was set up: {words.splitlines()[-1] if words else cause}", words)
