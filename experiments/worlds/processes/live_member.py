@@ -1,7 +1,7 @@
 """A live peer of a fleet whose members change: it joins, gives weights, leaves, and waits for changes from a step on.
 
-The process of a peer starts with the fleet and sleeps while the peer is absent.  The I/O thread receives the launcher's messages
-about members, and the main thread carries them out between a strategy's effects, or while one waits.
+The process of a peer starts with the fleet and sleeps while the peer is absent.  The I/O thread receives the launcher's
+messages about members, and the main thread carries them out between a strategy's effects, or while one waits.
 """
 
 from __future__ import annotations

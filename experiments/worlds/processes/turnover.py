@@ -1,8 +1,8 @@
 """Joining and leaving in a fleet of processes: the launcher's part.
 
 Strategies that wait for the messages of each step change from one step on that no member has begun.  To find it, the launcher
-asks all members for their steps; each answers, and begins no step after its next one before it receives the changes.  So the step
-after the furthest member's is the last one with the old weights, and every message that a member waits for is sent.
+asks all members for their steps; each answers, and begins no step after its next one before it receives the changes.  So the
+step after the furthest member's is the last one with the old weights, and every message that a member waits for is sent.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ class Turnover:
         self._wanted = set(self.members.present)  # peers that are members, or will be
         self._away: set[int] = set()
         self._taking: dict[int, bool] = {}  # peer that takes weights over -> whether it is a member meanwhile
-        self._given: dict[
-            tuple[int, int], dict[int, int]
-        ] = {}  # (joiner, giver) -> peer -> step of its newest message in the weights
+        self._given: dict[tuple[int, int], dict[int, int]] = {}  # (joiner, giver) -> peer -> step of its newest message used
         self._leaving: set[int] = set()
         self._waiting: set[int] = set()  # peers that are to join and have no neighbour that is a member
         self._returns: list[tuple[int, int]] = []  # (emulated ns, peer) of peers that left for a duration
