@@ -51,7 +51,9 @@ class Sender:
 
     def slip(self, now_ns: int, size_bytes: int) -> int:
         """Let a few bytes go past whatever waits; when they arrive."""
-        self.debt_bytes = size_bytes + (self.debt_bytes if self.busy(now_ns) else 0)
+        if self.debt_bytes and not self.busy(now_ns):
+            self.debt_bytes = 0
+        self.debt_bytes += size_bytes
         return self.link.beside_ns(now_ns, size_bytes)
 
     def offer(self, now_ns: int, size_bytes: int, item: Any, first: bool = True, urgent: bool = False) -> Transit | None:
@@ -77,30 +79,42 @@ class Sender:
         self.debt_bytes = 0
         return item, self.link.send(start_ns, size_bytes, first)
 
-    def carry(self, now_ns: int, first_bytes: int, rest_bytes: int = 0, chunk_bytes: int = 0) -> list[Transit]:
-        """Put a message on the link at once, its first chunk and the rest; when each travels.
+    def carry(self, now_ns: int, first_bytes: int, rest_bytes: int = 0) -> tuple[int, int, int]:
+        """Put a message on the link at once, its first chunk and then the rest in one piece.
 
-        The rest goes in one piece, or in chunks of `chunk_bytes` where that is not 0. Acknowledgements that come while a
-        message leaves fall among its chunks. As they are not known yet, those that came since the message before are made up
-        for in their place: evenly over all bytes, so that the receiver measures what it would.
+        Return when the first chunk arrives, and when the last bytes leave and arrive (ns).
         """
-        link, debt_bytes = self.link, self.debt_bytes
-        if debt_bytes:
-            self.debt_bytes = 0
-            early_bytes = debt_bytes * first_bytes // (first_bytes + rest_bytes)
-            first_bytes += early_bytes
-            debt_bytes -= early_bytes
-        first = link.send(now_ns, first_bytes)
+        if self.debt_bytes:
+            first_bytes, rest_bytes = self._with_debt(first_bytes, rest_bytes)
+        link = self.link
+        _, finish_ns, first_ns = link.send(now_ns, first_bytes)
         if not rest_bytes:
-            return [first]
-        if not chunk_bytes:
-            return [first, link.send(now_ns, rest_bytes + debt_bytes, False)]
-        transits = [first]
+            return first_ns, finish_ns, first_ns
+        _, finish_ns, due_ns = link.send(now_ns, rest_bytes, False)
+        return first_ns, finish_ns, due_ns
+
+    def carry_chunks(self, now_ns: int, first_bytes: int, rest_bytes: int, chunk_bytes: int) -> list[Transit]:
+        """Put a message on the link at once, its first chunk and then the rest in chunks; return when each travels."""
+        laden_first_bytes, laden_rest_bytes = self._with_debt(first_bytes, rest_bytes)
+        debt_bytes = laden_rest_bytes - rest_bytes
+        transits = [self.link.send(now_ns, laden_first_bytes)]
         for start in range(0, rest_bytes, chunk_bytes):
             end = min(start + chunk_bytes, rest_bytes)
             more_bytes = debt_bytes * end // rest_bytes - debt_bytes * start // rest_bytes
-            transits.append(link.send(now_ns, end - start + more_bytes, False))
+            transits.append(self.link.send(now_ns, end - start + more_bytes, False))
         return transits
+
+    def _with_debt(self, first_bytes: int, rest_bytes: int) -> tuple[int, int]:
+        """Return the bytes of a message's first chunk and of its rest with the link's debt, which is paid by this.
+
+        Acknowledgements that are sent while a message leaves travel among its chunks. They are not known yet, so those since
+        the message before take their place: spread evenly over all bytes, so that the receiver measures the same rate.
+        """
+        debt_bytes, self.debt_bytes = self.debt_bytes, 0
+        early_bytes = debt_bytes * first_bytes // (first_bytes + rest_bytes)
+        if not rest_bytes:
+            return first_bytes + debt_bytes, 0
+        return first_bytes + early_bytes, rest_bytes + debt_bytes - early_bytes
 
     def forget(self) -> int:
         """Drop what is queued; how many bytes that was."""

@@ -7,7 +7,7 @@ import gc
 
 import numpy
 
-from grapevine.peer.aggregators import add_scaled
+from grapevine.peer.blas import add_scaled
 
 add_scaled(numpy.zeros(4, numpy.float32), numpy.zeros(4, numpy.float32), 1.0)  # loads libraries that are loaded on first use
 numpy.zeros((4, 4), numpy.float32) @ numpy.zeros((4, 4), numpy.float32)  # starts the linear algebra library

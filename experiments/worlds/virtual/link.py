@@ -94,10 +94,11 @@ class PeerLink:
 
     def settle(self, now_ns: int) -> None:
         """Let the source measure from the acknowledgements that have arrived by now."""
-        answers = self.answers
+        answers, acknowledged = self.answers, self.meter.acknowledged
         while answers and answers[0][0] <= now_ns:
             arrived_ns, message, spread_bytes, spread_ns = answers.popleft()
-            self.endpoint.acknowledged(self.target, message, spread_bytes, spread_ns, arrived_ns)
+            if not acknowledged(message, spread_bytes, spread_ns, arrived_ns):
+                self.endpoint.errors["acknowledgement"] += 1
 
     def catch_up(self, now_ns: int) -> None:
         """Send the reports and take in the acknowledgements that are due by now."""
@@ -133,15 +134,15 @@ class PrivateLink(PeerLink):
         message, size_bytes, first_bytes, chunk_bytes, report_ms = self.prepare(parcel, now_ns, horizon_ns)
         rest_bytes, sender = size_bytes - first_bytes, self.sender
         if report_ms and type(sender.link) is not Link:  # its rate may change meanwhile
-            transits = sender.carry(now_ns, first_bytes, rest_bytes, chunk_bytes)
+            transits = sender.carry_chunks(now_ns, first_bytes, rest_bytes, chunk_bytes)
+            _, finish_ns, due_ns = transits[-1]
+            spread_ns = due_ns - transits[0].due_ns
             self._foresee_each(message, chunk_bytes, report_ms, [transit.due_ns for transit in transits[:-1]])
         else:
-            transits = sender.carry(now_ns, first_bytes, rest_bytes)
-        _, finish_ns, due_ns = transits[-1]
-        first_ns = transits[0].due_ns
-        spread_ns = due_ns - first_ns
-        if report_ms and len(transits) == 2 and spread_ns > report_ms * 1_000_000:
-            self._foresee(message, rest_bytes, chunk_bytes, report_ms * 1_000_000, first_ns, spread_ns)
+            first_ns, finish_ns, due_ns = sender.carry(now_ns, first_bytes, rest_bytes)
+            spread_ns = due_ns - first_ns
+            if report_ms and spread_ns > report_ms * 1_000_000:
+                self._foresee(message, rest_bytes, chunk_bytes, report_ms * 1_000_000, first_ns, spread_ns)
         sent = self.sent
         sent.bytes += size_bytes
         sent.messages += 1

@@ -17,7 +17,7 @@ from grapevine.netem.shaping.sender import Sender
 from grapevine.peer.counts import LinkCount
 from grapevine.peer.effects import Send
 from grapevine.peer.endpoint import Endpoint
-from grapevine.peer.message import Message
+from grapevine.peer.message import Message, new_message
 from grapevine.peer.meter import LinkMeter
 from grapevine.peer.payloads import Parcel, message_limit_bytes
 from grapevine.peer.peer import Peer
@@ -136,7 +136,7 @@ class Transport(Generic[AnyMember]):
         if not link.open:
             return
         link.arrived(delivery)
-        message = Message(link.source, parcel.step, parcel.payload, parcel.scalars, delivery.due_ns)
+        message = new_message((link.source, parcel.step, parcel.payload, parcel.scalars, delivery[0]))
         self._deliver(self._members[link.target], message)
 
 

@@ -272,13 +272,12 @@ class VirtualWorld:
 
     def _deliver(self, member: Member, message: Any) -> None:
         """Deliver a message; a strategy that waits for several messages is woken by the last one."""
-        if self.turnover is not None:
-            if isinstance(message.payload, Errand):
-                if not self.turnover.errand(member, message, message.payload):
-                    return
-            elif not member.away:
-                member.peer.deliver(message)
-        else:
+        if self.turnover is None:
+            member.peer.deliver(message)
+        elif isinstance(message.payload, Errand):
+            if not self.turnover.errand(member, message, message.payload):
+                return
+        elif not member.away:
             member.peer.deliver(message)
         if member.waiting:
             member.missing -= 1
