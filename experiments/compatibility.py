@@ -34,7 +34,7 @@ def refuse_unoffered(experiment: Experiment, problem: Problem) -> None:
         raise ConfigError(
             key="task.name", value=task,
             problem=f'the strategy "{name_of(experiment.strategy)}" asks its task for {words}, which "{task}" does not offer',
-            cure=f'choose a task that offers it; "{task}" offers {", ".join(offers)}',
+            cure=f'choose another task; "{task}" offers {", ".join(offers)}',
         )  # fmt: skip
 
 
@@ -85,14 +85,14 @@ def refuse_missing_edges(experiment: Experiment, graph: nx.Graph) -> None:
             problem=f'"{name}" uses {strategy.hubs} of the peers as servers, so no peer is left to train',
             cure=f"set peers = {strategy.hubs + 1} or more",
         )  # fmt: skip
-    asked = {"connected": 0, "complete": peers, "hubs": strategy.hubs}[strategy.needs]
-    alone = [peer for peer in range(asked) if len(set(graph.neighbors(peer)) - {peer}) < peers - 1]
-    if alone:
-        subject = "every peer" if strategy.needs == "complete" else f"each of its servers (peers 0 to {asked - 1})"
+    fully_linked = {"connected": 0, "complete": peers, "hubs": strategy.hubs}[strategy.needs]
+    lacking = [peer for peer in range(fully_linked) if len(set(graph.neighbors(peer)) - {peer}) < peers - 1]
+    if lacking:
+        subject = "every peer" if strategy.needs == "complete" else f"each of its servers (peers 0 to {fully_linked - 1})"
         raise ConfigError(
             key="topology.name", value=topology_name(experiment),
-            problem=f'with "{name}" {subject} needs a link to every other peer, and on this graph peer {alone[0]} lacks one',
-            cure='use topology.name = "complete"' + (' or "star"' if asked == 1 else ""),
+            problem=f'with "{name}" {subject} needs a link to every other peer, and on this graph peer {lacking[0]} lacks one',
+            cure='use topology.name = "complete"' + (' or "star"' if fully_linked == 1 else ""),
         )  # fmt: skip
 
 

@@ -234,7 +234,7 @@ class Turnover:
         self._invite_waiting()
 
     def _part_with(self, gone: set[int]) -> None:
-        """Let peers that take weights over ask the peers `gone`, which give none any more, no longer."""
+        """Stop peers that take weights over from asking the peers `gone`, which give none any more."""
         for peer in sorted(self._taking):
             for other in sorted(gone - {peer}):
                 self._say(peer, control.Parted(other))

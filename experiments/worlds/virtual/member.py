@@ -11,7 +11,7 @@ from grapevine.peer.peer import Peer
 
 
 class Member:
-    """One peer with its coroutine and what the world of virtual time knows of it."""
+    """One peer with its coroutine and its state in the world of virtual time."""
 
     __slots__ = (
         "alive",

@@ -247,7 +247,7 @@ class Turnover:
                 self._at(self.world.now_ns, self.ask_in, waiting)
 
     def _part_with(self, gone: set[int]) -> None:
-        """Let peers that take weights over ask the peers `gone`, which are not members any more, no longer."""
+        """Stop peers that take weights over from asking the peers `gone`, which are not members any more."""
         for member in self.world.members:
             if member.alive and member.handover.taking:
                 for peer in gone:

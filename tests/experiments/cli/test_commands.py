@@ -183,7 +183,7 @@ def test_what_the_command_line_itself_gets_wrong(ring: str, capsys: pytest.Captu
         (["report", ".", "--out", ""], "grapevine report: argument --out: the path is empty: expected the name of a file"),
         (["sweep", ring, "--out", ""], "grapevine sweep: argument --out: the path is empty"),
         (["topology", "ring", "--html", ""], "grapevine topology: argument --html: the path is empty"),
-        (["report", "nowhere"], "nowhere: is no folder, so it is no run"),
+        (["report", "nowhere"], "nowhere: is not a folder, so it is not a run"),
         (["probe", ring, "--world", "virtual"], "--set: world.name"),
         (
             ["topology", "file"],
