@@ -18,7 +18,7 @@ from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.forecast import timeless, wide_jitter
-from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.fair_shares import SharedSegments
 from grapevine.experiments.results.machine import describe_machine
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.recorder import Recorder, default_folder
@@ -57,7 +57,7 @@ def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool 
 
 
 def _draw(folders: Sequence[Path], page: Path) -> None:
-    """Draw the report; the import is inside because it takes longer than a short run."""
+    """Write the report page; the import is inside because it takes longer than a short run."""
     from grapevine.experiments.report.page import write_report
 
     write_report(folders, page)
@@ -70,8 +70,8 @@ def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
     except ValueError as error:
         raise ConfigError(source="--out", problem=str(error)) from None
     except OSError as error:
-        problem = f"{folder}: cannot be used for a run ({error.strerror})"
-        raise ConfigError(source="--out", problem=problem, cure="give another --out") from None
+        problem = f"the folder {folder} cannot be used for a run ({error.strerror})"
+        raise ConfigError(source="--out", problem=problem, cure="give another folder") from None
 
 
 def _prepare(fleet: Fleet) -> None:
@@ -83,7 +83,7 @@ def _prepare(fleet: Fleet) -> None:
 
 
 def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> ExitStatus:
-    """Train, and complete the run folder; after any exception it holds the last weights and a true summary too."""
+    """Train, and complete the run folder; after any exception it still holds the last weights and a correct summary."""
     from grapevine.experiments.live_view import Progress
     from grapevine.experiments.worlds.collector import Collector
 
@@ -165,7 +165,7 @@ def _manifest(fleet: Fleet) -> dict[str, Any]:
         "model_size": fleet.problem.size,
         "samples": [int(count) for count in fleet.problem.samples],
         "places": fleet.plan.places,
-        "shared_lines": msgspec.to_builtins(SharedLines.of(fleet.plan)),
+        "shared_segments": msgspec.to_builtins(SharedSegments.of(fleet.plan)),
         "notes": list(getattr(fleet.problem, "notes", [])),
         "congestion_control": congestion_control() if fleet.plan.kernel else None,
         "machine": describe_machine(),
