@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -202,6 +204,18 @@ def test_a_fork_server_that_lacks_what_a_task_needs_is_replaced(monkeypatch: pyt
         assert (
             held == ["grapevine.experiments.tasks.autograd", "grapevine.experiments.worlds.processes.preload"][not replaced :]
         )
+
+
+@pytest.mark.slow
+def test_the_fork_server_holds_whatever_a_peer_imports_and_no_torch() -> None:
+    """Otherwise each peer would import it anew: seconds of processor time at every start of a fleet."""
+    program = (
+        "import sys; import grapevine.experiments.worlds.processes.preload\n"
+        "held = set(sys.modules)\n"
+        "import grapevine, grapevine.experiments.worlds.processes.child, grapevine.experiments.tasks\n"
+        "print(sorted(set(sys.modules) - held), 'torch' in held)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[] False\n"
 
 
 @pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
