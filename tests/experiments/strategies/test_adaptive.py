@@ -23,10 +23,9 @@ from grapevine.peer.strategies.gaia import Gaia
 from grapevine.peer.strategies.slices import Slices, _Heard
 from grapevine.peer.strategies.tfako import TFAko
 from grapevine.topology.graphs.menu import Ring
-from tests.experiments.strategies.fleets import asked, carried_out, listen, longest_queue_s, make_world
+from tests.experiments.strategies.fleets import WIDE, asked, carried_out, listen, longest_queue_s, make_world
 from tests.helpers import make_peer
 
-WIDE = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(6).normal(0, 3, (4, 20_000)))
 DROP_S, RISE_S, END_S = 3, 6, 10
 
 ADAPTIVE = [

@@ -20,9 +20,9 @@ from grapevine.peer.strategies.adpsgd import ADPSGD
 from grapevine.peer.strategies.all_reduce import AllReduce
 from grapevine.peer.wire import HEADER_BYTES
 from grapevine.topology.graphs.menu import Complete, ErdosRenyi, Ring, Torus
-from tests.experiments.strategies.fleets import RATE, TARGETS, asked, carried_out, gradients, listen, make_world
+from tests.experiments.strategies.fleets import RATE, TARGETS, asked, carried_out, gradients, listen, make_world, normal_targets
 
-VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 50)))
+VECTORS = normal_targets(8, 50)
 
 
 @pytest.mark.parametrize("peers", [1, 2, 3, 8])
