@@ -185,7 +185,7 @@ def test_adpsgd_keeps_the_sum_and_the_hull_where_nobody_learns(tmp_path: Path, m
 def test_adpsgd_ends_in_hundreds_of_schedules(tmp_path: Path) -> None:
     """Any graph, speed, jitter, and peers that die meanwhile: nobody waits for ever."""
     rng = np.random.default_rng(11)
-    for seed in range(400):
+    for seed in range(200):
         peers = int(rng.integers(3, 7))
         graph = [Ring(), ErdosRenyi(p=0.7), Complete()][seed % 3]
         speeds = tuple(f"{speed} samples/s" for speed in rng.integers(20, 500, peers))

@@ -40,7 +40,7 @@ from tests.experiments.worlds.test_swarm import (
     watch,
 )
 
-SEEDS = range(60)
+SEEDS = range(45)
 STRATEGIES = [
     Solo(), DPSGD(), DPSGD(), DPSGD(order="adapt-then-combine"), Slices(), ADPSGD(), Full(), DGC(), Ako(), TFAko(), DLion(),
     Gaia(), Gaia(barrier=True), Ako(schedule="fixed", when_busy="wait"), DLion(keep=False),
