@@ -119,6 +119,7 @@ if TYPE_CHECKING:
     from grapevine.peer.ledger import Largest as Largest
     from grapevine.peer.ledger import Ledger as Ledger
     from grapevine.peer.ledger import Next as Next
+    from grapevine.peer.message import Message as Message
     from grapevine.peer.optimizers import Adam as Adam
     from grapevine.peer.optimizers import Optimizer as Optimizer
     from grapevine.peer.optimizers import Sgd as Sgd
@@ -127,7 +128,6 @@ if TYPE_CHECKING:
     from grapevine.peer.payloads import Marks as Marks
     from grapevine.peer.payloads import Payload as Payload
     from grapevine.peer.payloads import Sparse as Sparse
-    from grapevine.peer.peer import Message as Message
     from grapevine.peer.peer import Peer as Peer
     from grapevine.peer.spaces import Facts as Facts
     from grapevine.peer.spaces import Space as Space
@@ -181,9 +181,10 @@ _NAMES = {
     "peer.expected": "Expected",
     "peer.layout": "Layout Tensor",
     "peer.ledger": "Above All Chosen Largest Ledger Next",
+    "peer.message": "Message",
     "peer.optimizers": "Adam Optimizer Sgd Stepper",
     "peer.payloads": "Dense Marks Payload Sparse",
-    "peer.peer": "Message Peer",
+    "peer.peer": "Peer",
     "peer.spaces": "Facts Space",
     "peer.strategies": "ADPSGD Ako AllReduce DGC DLion DPSGD FedAvg Full Gaia ParameterServer Slices Solo Strategy TFAko",
     "peer.wrappers": "Outgoing Station Wrapper",

@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 from grapevine.peer.effects import Effect, Receive, Send
+from grapevine.peer.neighbourhood import LEAST_HORIZON_NS, Rounds
 from grapevine.peer.payloads import Parcel, all_finite
-from grapevine.peer.peer import LEAST_HORIZON_NS, Peer, Rounds
+from grapevine.peer.peer import Peer
 from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 
 if TYPE_CHECKING:
@@ -129,13 +130,13 @@ class Handover:
         if self.taking or not peer.member or about.stop > peer.size or about.start > about.stop:
             return None
         if about.kind == _HELLO:
-            peer.handed.pop(source, None)
+            peer.joiner_debts.handed.pop(source, None)
             return Errand(_Head(_TOLD, peer.step, peer.loss if isfinite(peer.loss) else inf)).parcel()
         part = slice(about.start, min(about.stop, about.start + PART))
-        if source not in peer.handed:
+        if source not in peer.joiner_debts.handed:
             peer.hand_over(source)
             self.on_give(source)
-        weights, step = peer.handed[source].weights, peer.handed[source].step
+        weights, step = peer.joiner_debts.handed[source].weights, peer.joiner_debts.handed[source].step
         return Errand(_Head(_GIVEN, step, 0.0, part.start, part.stop), weights[part]).parcel()
 
 

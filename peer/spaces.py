@@ -86,11 +86,12 @@ class Spaces:
     `size` is the model's, `codec` the experiment's.
     """
 
-    __slots__ = ("all", "codecs", "numbers")
+    __slots__ = ("all", "codecs", "numbers", "sizes")
 
     def __init__(self, size: int, codec: Codec | None = None, declared: Sequence[Space] = ()) -> None:
         self.all = (Space(MODEL, size), *declared)
         self.numbers = {space.name: number for number, space in enumerate(self.all)}
+        self.sizes = {space.name: space.size for space in self.all}
         codec = codec or Float32()
         self.codecs: tuple[Codec, ...] = tuple(
             codec if space.dtype == "float32" else Plain(dtype=space.dtype) for space in self.all

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from grapevine.peer.calls import Calls
 from grapevine.peer.effects import STANDARD, Work
 from grapevine.peer.meter import SpeedMeter
 from grapevine.peer.samples import Samples
@@ -46,7 +47,7 @@ class Data(Protocol):
         """The samples that all peers share and nobody trains on."""
 
 
-class Worker:
+class Worker(Calls):
     """The part of a `Peer` that its task works for.
 
     What a strategy asks for beside plain gradients stands on its class, in `asks`; the verbs raise ValueError for what does
@@ -59,8 +60,6 @@ class Worker:
     data_samples: int
     held_out_samples: int
     speed: SpeedMeter
-    instant_ns: int
-    calls: int
     samples: int
     loss: float
     loss_sum: float
@@ -180,9 +179,6 @@ class Worker:
         return await Work(name, None, None, None if weights is None else self._model(weights), arguments)
 
     # ---- what these share -----------------------------------------------------------------------------------------
-
-    def _count(self, calls: int = 1) -> None:
-        raise NotImplementedError
 
     def _declared(self, name: str) -> None:
         if name not in self.asks:

@@ -186,12 +186,17 @@ def fleet_weights(folder: Path, **parts: Any) -> np.ndarray:
 
 
 def names_for_strategies() -> list[str]:
-    """The public methods and properties of `Peer` above the line from which on they are a world's business."""
-    source = (Path(__file__).parent.parent / "peer" / "peer.py").read_text(encoding="utf-8")
-    line = next(number for number, text in enumerate(source.splitlines(), 1) if "what a world does" in text)
-    (peer,) = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Peer"]
-    defined = [node for node in peer.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.lineno < line]
-    return sorted({node.name for node in defined if not node.name.startswith("_")})
+    """The public methods and properties of `Peer` and of its parts, without those that only a world calls."""
+    names = set()
+    for module, of in [("peer", "Peer"), ("work", "Worker"), ("neighbourhood", "Neighbourhood"), ("calls", "Calls")]:
+        source = (Path(__file__).parent.parent / "peer" / f"{module}.py").read_text(encoding="utf-8")
+        lines = source.splitlines()
+        last = next((number for number, text in enumerate(lines) if "what a world does" in text), len(lines))
+        (part,) = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == of]
+        names |= {
+            node.name for node in part.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.lineno < last
+        }
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 @pytest.mark.parametrize("name", names_for_strategies())

@@ -12,7 +12,8 @@ import numpy as np
 from grapevine.experiments.fleet import mixing_rule
 from grapevine.peer.counts import LinkCount
 from grapevine.peer.membership import Row, Rows
-from grapevine.peer.peer import CODEC_STREAM, Peer, Staleness
+from grapevine.peer.message import Staleness
+from grapevine.peer.peer import CODEC_STREAM, Peer
 from grapevine.peer.wrappers.wrapped import WrappedPeer
 from grapevine.topology import TimeVarying
 from grapevine.topology.schedules.living import OverLiving

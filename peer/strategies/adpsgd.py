@@ -31,8 +31,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
 _NOTHING = np.zeros(0, np.float32)

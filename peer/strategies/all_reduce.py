@@ -21,8 +21,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense, all_finite
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
 _PART, _STEP, _LAST_STEP, _WEIGHTS = (float(kind) for kind in range(4))

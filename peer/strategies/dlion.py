@@ -33,8 +33,9 @@ import numpy as np
 
 from grapevine.peer.expected import COUNT, Bounds, Expected
 from grapevine.peer.ledger import All, Chosen, Pick
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 from grapevine.peer.strategies.max_n import MaxN
 from grapevine.peer.strategies.takeover import Books

@@ -22,8 +22,9 @@ import msgspec
 import numpy as np
 
 from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
 _MODEL, _REPORT, _BYE = 0.0, 1.0, 2.0

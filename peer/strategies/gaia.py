@@ -35,8 +35,9 @@ import numpy as np
 
 from grapevine.peer.expected import COUNT, Expected
 from grapevine.peer.ledger import Chosen, Ledger
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Marks
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
 _STEP_OF_ADAPTATION, _TOLERANCE = 0.005, 0.1

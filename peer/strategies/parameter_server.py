@@ -26,8 +26,9 @@ import msgspec
 import numpy as np
 
 from grapevine.peer.expected import COUNT, Expected
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
 _PUSH, _PULL, _TICK, _BYE, _WEIGHTS, _MIRROR, _LAST_MIRROR = (float(kind) for kind in range(7))

@@ -30,8 +30,9 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from grapevine.peer.expected import Expected
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
 _LONGEST_NS = 250_000_000  # of link time that one slice may save up for: queues stay well under a second

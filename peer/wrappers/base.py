@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import msgspec
 import numpy as np
 
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Payload
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.wrappers.board import Board, Posted
 
 

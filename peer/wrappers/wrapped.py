@@ -10,8 +10,9 @@ import numpy as np
 
 from grapevine.peer.effects import GRADIENTS, Send, SendAt, Sleep, Work
 from grapevine.peer.endpoint import Arrival
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Parcel, encode
-from grapevine.peer.peer import Message, Peer, Runs
+from grapevine.peer.peer import Peer, Runs
 from grapevine.peer.wrappers.base import Outgoing, Station, Wrapper
 
 WRAPPER_STREAM = 0x77A9  # keeps what wrappers draw apart from all other draws of a run
@@ -40,7 +41,7 @@ class WrappedPeer(Peer):
     def deliver(self, arrival: Arrival | Message) -> None:
         """A world hands over a message: it passes the wrappers, and what comes of it goes into the inbox."""
         self.calls = 0
-        message = arrival if isinstance(arrival, Message) else self._decoded(arrival)
+        message = arrival if isinstance(arrival, Message) else self.inbox.decoded(arrival, self.mixing)
         messages = [] if message is None else [message]
         for station in reversed(self.stations):
             messages = [passed for each in messages for passed in self._pass(station, "arrivals", each)]

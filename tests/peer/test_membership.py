@@ -8,8 +8,9 @@ import pytest
 from grapevine.peer.codecs import Float32
 from grapevine.peer.ledger import All, Ledger, Next
 from grapevine.peer.membership import PART, Errand, Handover, Row, Rows, _Head, is_errand, read_errand
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense, encode
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.wire import WireError
 
 
@@ -137,7 +138,7 @@ def test_a_giver_owes_a_joiner_what_it_made_since_it_gave() -> None:
     ledger.add(np.full(6, 3.0))
     giver.admit(4, 0.3, {0: -1})
     np.testing.assert_array_equal(ledger.owed(4), np.full(6, 3.0))
-    assert not giver.handed, "what was set aside is forgotten"
+    assert not giver.joiner_debts.handed, "what was set aside is forgotten"
 
 
 def test_a_third_peer_owes_a_joiner_what_it_owes_the_giver_and_what_was_on_its_way_there() -> None:

@@ -10,8 +10,9 @@ from grapevine.peer.effects import Receive, Send, Sleep, Work
 from grapevine.peer.endpoint import Arrival, piece_bytes
 from grapevine.peer.expected import Expected, misfit
 from grapevine.peer.ledger import All
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense, Marks, Payload, Sparse, encode
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from tests.helpers import answer, give, make_peer, run_until_blocked
 
 
@@ -53,7 +54,7 @@ def test_gather_forgets_messages_of_past_steps() -> None:
         _, messages, ended = run_until_blocked(peer.gather(step=step))
         assert ended
         assert [message.step for message in messages] == [step, step]
-        assert len(peer._inbox) == 0
+        assert len(peer.inbox) == 0
 
 
 @pytest.mark.parametrize("bad", [np.full(8, np.nan), np.r_[np.zeros(7), np.inf], np.zeros(0)], ids=["nan", "inf", "empty"])

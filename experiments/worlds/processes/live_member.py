@@ -15,7 +15,7 @@ from grapevine.peer.effects import Effect, Leave, Send, SendAt, Work
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.live import LivePeer, Outbound
 from grapevine.peer.membership import Away, Enter, Handover, Row, Rows, Welcome, is_errand, read_errand
-from grapevine.peer.peer import Rounds
+from grapevine.peer.neighbourhood import Rounds
 from grapevine.peer.wire import WireError
 
 
@@ -178,8 +178,8 @@ class LiveMember(LivePeer):
             peer.lose(neighbour)
 
     def _tell_given(self, joiner: int) -> None:
-        if self.peer.handed[joiner].made is not None:
-            self._say(control.Gave(self.peer.id, joiner, self.peer.handed[joiner].taken))
+        if self.peer.joiner_debts.handed[joiner].made is not None:
+            self._say(control.Gave(self.peer.id, joiner, self.peer.joiner_debts.handed[joiner].taken))
 
     # ---- errands --------------------------------------------------------------------------------------------------
 

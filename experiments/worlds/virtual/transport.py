@@ -17,9 +17,10 @@ from grapevine.netem.shaping.sender import Sender
 from grapevine.peer.counts import LinkCount
 from grapevine.peer.effects import Send
 from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.message import Message
 from grapevine.peer.meter import LinkMeter
 from grapevine.peer.payloads import Parcel, message_limit_bytes
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 
 At = Callable[..., None]
 

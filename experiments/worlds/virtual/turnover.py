@@ -15,7 +15,8 @@ from grapevine.experiments.worlds.virtual.member import Member
 from grapevine.experiments.worlds.virtual.transport import Transport
 from grapevine.peer.effects import Effect, Leave
 from grapevine.peer.membership import Away, Enter, Errand, Row, Rows, Welcome
-from grapevine.peer.peer import Message, Rounds
+from grapevine.peer.message import Message
+from grapevine.peer.neighbourhood import Rounds
 
 
 class World(Protocol):
@@ -213,7 +214,7 @@ class Turnover:
     def _spread(self, step: int | None, joiner: int | None = None, givers: tuple[int, ...] = ()) -> None:
         """Let every member know its new weights: from a step on, or (None) at once; the joiner knows its own."""
         ended = [member.peer.id for member in self.world.members if member.ended]
-        handed = {giver: self.world.members[giver].peer.handed.get(joiner or 0) for giver in givers}
+        handed = {giver: self.world.members[giver].peer.joiner_debts.handed.get(joiner or 0) for giver in givers}
         before, after = self.members.renew(ended)
         for identity in sorted(self.members.present):
             member, mixing = self.world.members[identity], after[identity]

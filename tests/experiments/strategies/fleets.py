@@ -19,9 +19,10 @@ from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.virtual.world import VirtualWorld
 from grapevine.netem import Uniform, UniformDevices
+from grapevine.peer.message import Message
 from grapevine.peer.optimizers import Sgd
 from grapevine.peer.payloads import Marks, Payload, decode, decode_head
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.topology.graphs.menu import Complete
 
 RATE = 0.1
@@ -124,7 +125,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[np.ndarray]]:
 def unread(peer: Peer) -> np.ndarray:
     """The sum of what lies in a peer's inbox."""
     total = np.zeros(peer.size)
-    for item in peer._inbox:
+    for item in peer.inbox:
         payload = item.payload if isinstance(item, Message) else decode(decode_head(item.head), item.body, peer.spaces)
         total[payload.where()] += payload.values
     return total

@@ -13,10 +13,10 @@ import pytest
 from grapevine.experiments.config.experiment import Stop
 from grapevine.experiments.tasks import Quadratic
 from grapevine.netem import MixedDevices, Network, NetworkPlan, ScheduleNetwork, Uniform, UniformDevices
+from grapevine.peer.message import Message
 from grapevine.peer.meter import LinkMeter, SpeedMeter
 from grapevine.peer.optimizers import Sgd
 from grapevine.peer.payloads import Dense
-from grapevine.peer.peer import Message
 from grapevine.peer.strategies.ako import Ako
 from grapevine.peer.strategies.dlion import DLion
 from grapevine.peer.strategies.gaia import Gaia

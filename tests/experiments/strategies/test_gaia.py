@@ -12,8 +12,9 @@ from grapevine.experiments.config.experiment import Stop
 from grapevine.experiments.tasks import Quadratic
 from grapevine.netem import MixedDevices, Uniform, UniformDevices
 from grapevine.peer.ledger import Ledger
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense, Marks, Sparse
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies import gaia
 from grapevine.peer.strategies.gaia import Gaia
 from tests.experiments.strategies.fleets import (

@@ -138,7 +138,7 @@ def test_ako_delivers_every_gradient_exactly_once(tmp_path: Path, codec: AnyCode
         assert peer.ledger is not None
         owed_to_it = sum(other.ledger.paid[peer.id] for other in peers if other is not peer and other.ledger)
         unread = np.zeros(peer.size)
-        for message in peer._inbox:
+        for message in peer.inbox:
             unread[message.payload.where()] += message.payload.values
         used = (0.0 - peer.weights.astype(float)) / RATE
         np.testing.assert_allclose(used + unread, peer.ledger.total + owed_to_it, rtol=1e-4, atol=1e-3)

@@ -24,8 +24,9 @@ from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.members import Members
 from grapevine.netem import MixedDevices, Uniform
 from grapevine.peer.codecs import Float32, Int8
+from grapevine.peer.message import Message
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.peer import Message, Peer
+from grapevine.peer.peer import Peer
 from grapevine.peer.strategies import ADPSGD, DGC, DPSGD, Ako, DLion, Full, Gaia, Slices, Solo, TFAko
 from grapevine.topology.graphs.menu import BarabasiAlbert, Complete, ErdosRenyi, RandomRegular, Ring, Star
 from grapevine.topology.graphs.menu import Path as PathGraph

@@ -31,8 +31,8 @@ from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.peer_report import make_peer
 from grapevine.netem import Uniform, UniformDevices
 from grapevine.peer.codecs import Int8
+from grapevine.peer.message import Message
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.peer import Message
 from grapevine.peer.strategies import DPSGD, Ako, Slices
 from grapevine.peer.wrappers.wrapped import WrappedPeer
 from grapevine.topology.graphs.menu import Complete, Ring
@@ -240,7 +240,7 @@ def test_arrivals_are_dropped_and_added(tmp_path: Path) -> None:
     assert isinstance(peer, WrappedPeer)
     assert peer.staleness[3].messages == 0
     assert peer.altered["deaf: arrivals dropped"] > 10
-    heard = peer.staleness[5].messages + sum(item.source == 5 for item in peer._inbox)
+    heard = peer.staleness[5].messages + sum(item.source == 5 for item in peer.inbox)
     assert heard == 2 * peer.altered["deaf: arrivals added"]
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from grapevine.experiments.config.experiment import Stop
 from grapevine.experiments.tasks import Quadratic
+from grapevine.peer.message import Message
 from grapevine.peer.optimizers import Sgd
 from grapevine.peer.payloads import Dense, Marks, Payload, Sparse
-from grapevine.peer.peer import Message
 from grapevine.peer.strategies import (
     ADPSGD,
     DGC,
