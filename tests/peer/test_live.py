@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from grapevine.peer.effects import Work
 from grapevine.peer.endpoint import Endpoint
@@ -119,3 +120,19 @@ def test_logical_time_passes_over_what_holds_the_host_up_for_less_than_the_slack
 
 def test_where_a_step_takes_what_the_host_takes_there_is_no_slack() -> None:
     assert times(0, 0, 7_000_000) == [3_000_000, 13_000_000]
+
+
+@pytest.mark.parametrize(("step_ns", "time_ns"), [(SECOND_NS, 1), (0, 7_000_000)])
+def test_what_a_strategy_awaits_between_steps_has_the_same_slack(step_ns: int, time_ns: int) -> None:
+    """The host holds a strategy up for 7 ms before it sleeps for 1 ns: within the slack, or real time where there is none."""
+    seen: list[int] = []
+    peer, host = make_peer(0, {}), Host()
+
+    async def strategy(peer: Peer) -> None:
+        host.at_ns += 7_000_000
+        await peer.sleep(1)
+        seen.append(peer.now_ns)
+
+    live = LivePeer(peer, Endpoint(0, [], LIMIT_BYTES), Device(host, step_ns), host, None, 10**15, lambda index, _: None)
+    live.run(strategy(peer))
+    assert seen == [time_ns]
