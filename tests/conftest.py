@@ -17,6 +17,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+pytest.register_assert_rewrite("tests.experiments.worlds.watched")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

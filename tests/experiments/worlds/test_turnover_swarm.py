@@ -32,7 +32,7 @@ from grapevine.topology.graphs.menu import BarabasiAlbert, Complete, ErdosRenyi,
 from grapevine.topology.graphs.menu import Path as PathGraph
 from grapevine.topology.graphs.places import Geographic
 from grapevine.topology.schedules.menu import OnePeerExponential, RandomMatching
-from tests.experiments.worlds.test_swarm import (
+from tests.experiments.worlds.watched import (
     WatchedWorld,
     carried_out,
     conserved,
