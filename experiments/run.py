@@ -16,12 +16,12 @@ import numpy as np
 from grapevine.experiments.config.experiment import ConfigError, Experiment, Processes
 from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
-from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
+from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.forecast import timeless, wide_jitter
 from grapevine.experiments.results.fair_shares import SharedSegments
+from grapevine.experiments.results.machine import describe_machine
 from grapevine.experiments.results.numbers import peers_text
-from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
+from grapevine.experiments.results.recorder import Recorder, default_folder
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.results.summary import summarise, unfinished
 from grapevine.experiments.worlds.interrupt import Interrupt
@@ -108,7 +108,7 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
             collector.phase = "writing"
             collector.refresh(collector.emulated_s)
             collector.event("end", text=outcome.reason)
-            recorder.finish(_summary(fleet, outcome), outcome.weights)
+            recorder.finish(summarise(outcome, experiment, fleet.figures.gap), outcome.weights)
     except KeyboardInterrupt:
         recorder.finish(unfinished(text, "interrupted"), _last_weights(fleet, world))
         return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED
@@ -154,24 +154,6 @@ def _world(fleet: Fleet, collector: Collector, interrupt: Interrupt) -> Any:
     from grapevine.experiments.worlds.virtual.world import VirtualWorld
 
     return VirtualWorld(fleet, collector, interrupt)
-
-
-def _summary(fleet: Fleet, outcome: Outcome) -> dict[str, Any]:
-    experiment = fleet.experiment
-    return summarise(
-        outcome,
-        name=experiment.name,
-        world=str(type(experiment.world).__struct_config__.tag),
-        topology=topology_name(experiment),
-        strategy=strategy_name(experiment),
-        peers=experiment.peers,
-        seed=experiment.seed,
-        spectral_gap=fleet.figures.gap,
-        dilation=getattr(experiment.world, "dilation", 1.0),
-        network_backend="kernel" if fleet.plan.kernel else "userspace",
-        record_every_s=fleet.every_ns / 1e9,
-        machine=describe_machine(),
-    )
 
 
 def _manifest(fleet: Fleet) -> dict[str, Any]:

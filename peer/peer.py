@@ -36,7 +36,7 @@ MOST_NOTES, NOTE_CHARACTERS = 64, 64
 
 
 class Runs(Protocol):
-    """A strategy, seen from the peer that it trains."""
+    """A strategy, as its peer needs it."""
 
     def run(self, peer: Any) -> Coroutine[Any, Any, None]:
         """Train until `peer.running` is false."""
@@ -63,7 +63,7 @@ class Peer(Worker, Neighbourhood):
       before this one that it did not make itself, because it joined with the weights of others.
     """
 
-    def __init__(  # noqa: PLR0913 - what a peer is made of
+    def __init__(  # noqa: PLR0913 - the parts of a peer
         self,
         identity: int,
         peers: int,

@@ -46,7 +46,8 @@ def execute(arguments: argparse.Namespace) -> int:
         return _check_sweep(arguments, path)
     experiment = read_experiment(arguments)
     with errors_from(arguments):
-        from grapevine.experiments.fleet import build, mixing_rule
+        from grapevine.experiments.fleet import build
+        from grapevine.experiments.graph import mixing_rule
 
         fleet = build(experiment)
     from grapevine import topology

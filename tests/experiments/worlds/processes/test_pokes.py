@@ -70,11 +70,11 @@ def test_a_question_gets_its_answer(meeting: tuple[Path, Rendezvous]) -> None:
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (b"not json", "no question"),
+        (b"not json", "not a question"),
         (b"x" * (LIMIT_BYTES + 100), "more than"),
-        (b"[]", "no question"),
-        (b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "no question"),
-        (b'{"a": "\xff"}', "no question"),
+        (b"[]", "not a question"),
+        (b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "not a question"),
+        (b'{"a": "\xff"}', "not a question"),
     ],
 )
 def test_what_is_no_question_is_turned_away(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
