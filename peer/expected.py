@@ -7,6 +7,7 @@ from math import isfinite
 from sys import float_info
 from typing import NamedTuple
 
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense, Form, Payload
 from grapevine.peer.spaces import MODEL
 
@@ -39,9 +40,10 @@ class Expected(NamedTuple):
         form, bounds, sources, elements, space = self
         if space != payload.space or len(scalars) != len(bounds) or (sources is not None and source not in sources):
             return False
-        for scalar, (least, most) in zip(scalars, bounds, strict=True):
-            if not least <= scalar <= most:
-                return False
+        if scalars:
+            for scalar, (least, most) in zip(scalars, bounds, strict=True):
+                if not least <= scalar <= most:
+                    return False
         count = payload.count
         if form == "none" or not count:
             return form == "none" and not count
@@ -52,12 +54,13 @@ class Expected(NamedTuple):
         return form == payload.form
 
 
-def misfit(source: int, payload: Payload, scalars: Sequence[float], size: int, expected: Sequence[Expected] | None) -> str:
+def misfit(message: Message, size: int, expected: Sequence[Expected] | None) -> str:
     """Return the kind of error of a message, "" if it has none; `size` is the number of elements of its payload's space.
 
     Every value must be finite, and the message must have one of the expected forms.  If no forms are declared (None) it must
     hold at least one element, and its scalars must be finite.
     """
+    source, _, payload, scalars, _ = message
     if not payload.finite:
         return NOT_FINITE
     if expected is None:
