@@ -149,7 +149,8 @@ class Tcp:
         """Close a round; begin the next when the first acknowledgement is back, or later, when bytes are offered."""
         end_ns = max(self._start_ns + self.rtt_ns, self._last_ns)
         pause_ns = self._free_ns - end_ns
-        full = self._left < 1
+        self._sent = _whole(self._sent)
+        full = _whole(self._left) < 1
         self.control.ended(
             Round(
                 self._start_ns, end_ns, self._sent, self._before, full, self._lost, min(self._clean, self._sent),
@@ -223,3 +224,9 @@ class Tcp:
         self._free_ns = self._last_ns = left_ns
         self._sent += segments
         self._left -= segments
+
+
+def _whole(segments: float) -> float:
+    """Return the whole number next to `segments` if only rounding lies between them: the cut of a message must not decide."""
+    nearest = round(segments)
+    return float(nearest) if abs(segments - nearest) < ROUNDING else segments

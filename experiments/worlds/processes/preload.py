@@ -7,6 +7,8 @@ import gc
 
 import numpy
 
+import grapevine.experiments.tasks
+import grapevine.experiments.worlds.processes.child  # noqa: F401
 from grapevine.peer.blas import add_scaled
 
 add_scaled(numpy.zeros(4, numpy.float32), numpy.zeros(4, numpy.float32), 1.0)  # loads libraries that are loaded on first use

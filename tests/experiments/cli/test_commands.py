@@ -22,7 +22,7 @@ from grapevine.experiments.config import bounds
 from grapevine.experiments.config.experiment import ConfigError, Experiment
 from grapevine.experiments.probe import probe
 from grapevine.peer.strategies import Ako
-from tests.experiments.config.test_experiment import WRONG
+from tests.experiments.config.wrong import WRONG
 
 RING = """
 name = "ring"

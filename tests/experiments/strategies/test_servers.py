@@ -19,9 +19,9 @@ from grapevine.peer.strategies import fedavg
 from grapevine.peer.strategies.fedavg import FedAvg
 from grapevine.peer.strategies.parameter_server import ParameterServer
 from grapevine.topology.graphs.menu import Ring, Star
-from tests.experiments.strategies.fleets import RATE, asked, carried_out, gradients, listen, make_world
+from tests.experiments.strategies.fleets import RATE, asked, carried_out, gradients, listen, make_world, normal_targets
 
-VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 51)))
+VECTORS = normal_targets(8, 51)
 MIXED = MixedDevices(speeds=("100 samples/s", "30 samples/s", "500 samples/s"))
 
 

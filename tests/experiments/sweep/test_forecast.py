@@ -26,8 +26,7 @@ from grapevine.experiments.sweep.plan import Point, read_sweep
 from grapevine.experiments.sweep.sweep import Attempt, carry_out
 from grapevine.experiments.tasks import Quadratic
 from tests.experiments.recorded import record_run
-from tests.experiments.study.test_page import planned
-from tests.experiments.sweep.test_sweep import command  # noqa: F401
+from tests.experiments.sweep.studies import planned
 
 PAIRS = """
 peers = 9
@@ -51,7 +50,7 @@ seed = [1, 2]
 
 
 @pytest.mark.slow
-def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, command: Any) -> None:  # noqa: F811
+def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, command: Any) -> None:
     """A stand-in's accuracy is a tenth of its seed; seed 4 loses peer 1."""
     text = "[stop]\nsteps = 1\naccuracy = 0.5\n[sweep]\npeers = [2]\nseed = [1, 3, 4]"
     sweep, out = planned(tmp_path, text), tmp_path / "out"
@@ -80,13 +79,13 @@ def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, co
 
 
 @pytest.mark.slow
-def test_a_sweep_ends_with_the_worst_of_its_runs(tmp_path: Path, command: Any) -> None:  # noqa: F811
+def test_a_sweep_ends_with_the_worst_of_its_runs(tmp_path: Path, command: Any) -> None:
     statuses = {"[1]": 0, "[1, 4]": 3, "[1, 4, 5]": 1}
     for seeds, status in statuses.items():
         assert carry_out(planned(tmp_path, f"[sweep]\nseed = {seeds}"), tmp_path / f"{status}", 2, command).status == status
 
 
-def test_a_trial_that_lost_peers_is_not_chosen(tmp_path: Path, command: Any) -> None:  # noqa: F811
+def test_a_trial_that_lost_peers_is_not_chosen(tmp_path: Path, command: Any) -> None:
     sweep = planned(tmp_path, '[sweep]\nseed = [1]\n[tune]\n"optimizer.learning_rate" = [0.1, 0.2]\nseed = 4')
     carried = carry_out(sweep, tmp_path / "out", 2, command)
     assert carried.scores == [[None, None]]
@@ -95,7 +94,7 @@ def test_a_trial_that_lost_peers_is_not_chosen(tmp_path: Path, command: Any) -> 
 
 
 @pytest.mark.slow
-def test_the_command_tells_of_losses(tmp_path: Path, command: Any, monkeypatch: Any, capsys: Any) -> None:  # noqa: F811
+def test_the_command_tells_of_losses(tmp_path: Path, command: Any, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(sweeps.carry_out, "__defaults__", (1, command, lambda standing: None))
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "study.toml").write_text('[sweep]\n"task.batch_size" = [8]\nseed = [1, 3, 4]')
@@ -139,7 +138,7 @@ def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, mo
 @pytest.mark.slow
 def test_they_are_left_out_where_the_file_says_so(
     tmp_path: Path,
-    command: Any,  # noqa: F811
+    command: Any,
     monkeypatch: Any,
     capsys: Any,
 ) -> None:

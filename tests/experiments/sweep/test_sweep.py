@@ -7,18 +7,15 @@ import errno
 import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas
-import pyarrow.parquet
 import pytest
 
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.cli.sweep import _columns
 from grapevine.experiments.config.experiment import ConfigError, Experiment
-from grapevine.experiments.results.result import METRIC_COLUMNS, schema
 from grapevine.experiments.sweep import runs, sweep
 from grapevine.experiments.sweep import table as table_module
 from grapevine.experiments.sweep.plan import Point, read_sweep
@@ -39,61 +36,6 @@ name = "complete"
 seed = [0, 1]
 """
 
-STAND_IN = """
-import json, os, pathlib, shutil, signal, sys, tomllib
-file, folder = map(pathlib.Path, sys.argv[1:3])
-experiment = tomllib.loads(file.read_text())
-print("training", experiment["seed"], flush=True)
-if experiment["seed"] == 13:
-    print("ring.toml: peers: bad luck", file=sys.stderr)
-    sys.exit(2)
-if experiment["seed"] in (9, 40):
-    os.kill(os.getpid(), experiment["seed"])
-folder.mkdir(exist_ok=True)
-shutil.copy(file, folder / "experiment.toml")
-(folder / "manifest.json").write_text(json.dumps({"run_folder": 1}))
-done = experiment["seed"] != 5
-stopped = []
-if experiment["seed"] == 77:
-    signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
-    (folder / "up").write_text("")
-    while not stopped:
-        signal.pause()
-    done = False
-summary = {"name": experiment["name"], "completed": done, "reason": "50 steps" if done else "out of luck", "wall_s": 2.0,
-           "accuracy_mean": experiment["seed"] / 10, "peers_lost": [1], "digest": None, "time_to_accuracy_s": {"0.5": 1.5},
-           "warnings": ["x"], "seed": experiment["seed"], "validation_accuracy_mean": experiment["seed"] / 10,
-           "peers_lost_unasked": [1] if experiment["seed"] == 4 and not (file.parent / "well").exists() else [],
-           "lateness_p99_ms": 3.5, "records_unscored": 2}
-(folder / "summary.json").write_text(json.dumps(summary))
-rate = experiment.get("optimizer", {}).get("learning_rate")
-found = [place for place in (pathlib.Path(sys.argv[3]) / f"{rate}.parquet", pathlib.Path(sys.argv[3]) / "0.1.parquet")]
-shutil.copy(next(place for place in found if place.exists()), folder / "metrics.parquet")
-shutil.copy(pathlib.Path(sys.argv[3]) / "links.parquet", folder / "links.parquet")
-(folder / "events.jsonl").write_text(json.dumps({"time_s": 1.5, "kind": "lost", "peer": 1, "text": "ended by SIGKILL"}) + "\\n")
-sys.exit(130 if stopped else 3 if summary["peers_lost_unasked"] else 0 if done else 1)
-"""
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Callable[[Path, Path], list[str]]:
-    """What stands in for `grapevine run`: bad input for seed 13, a crash for 9, an early end for 5, no end for 77.
-
-    Seed 4 loses a peer unasked, until there is a file `inputs/well`.
-    """
-    script = tmp_path / "stand_in.py"
-    script.write_text(STAND_IN)
-    measured(tmp_path, 0.1, [0.2, 0.6])
-    return lambda file, folder: [sys.executable, "-S", "-E", str(script), str(file), str(folder), str(tmp_path)]
-
-
-def measured(folder: Path, learning_rate: float, accuracies: list[float]) -> None:
-    """What a stand-in's fleet is said to reach with a learning rate: a mean accuracy at 1 s, 2 s, ..."""
-    names = ("accuracy_mean", "validation_accuracy_mean")
-    rows = [(float(at), -1, at, name, value) for at, value in enumerate(accuracies, start=1) for name in names]
-    pandas.DataFrame(rows, columns=list(METRIC_COLUMNS)).to_parquet(folder / f"{learning_rate}.parquet")
-    pyarrow.parquet.write_table(schema("links.parquet").empty_table(), folder / "links.parquet")
-
 
 def points_of(*seeds: int) -> list[Point]:
     """One point a seed."""
@@ -102,9 +44,6 @@ def points_of(*seeds: int) -> list[Point]:
 
 def states(attempts: list[Attempt]) -> list[str]:
     return [attempt.state for attempt in attempts]
-
-
-# -- which runs a file stands for
 
 
 def test_the_product_of_the_lists(tmp_path: Path) -> None:
@@ -194,9 +133,6 @@ def test_what_cannot_be_swept_is_refused(text: str, message: str, tmp_path: Path
     assert not Path("out").exists()
 
 
-# -- what becomes of the runs
-
-
 def test_all_runs_leave_folders_a_table_and_their_inputs(tmp_path: Path, command: Any) -> None:
     out, points = tmp_path / "out", points_of(1, 2, 3)
     seen: list[SweepProgress] = []
@@ -271,9 +207,6 @@ def test_the_folder_of_a_run_is_no_place_for_a_sweep(tmp_path: Path) -> None:
         run_sweep(points_of(1), tmp_path)
     with pytest.raises(ConfigError, match="cannot be used for a sweep"):
         run_sweep(points_of(1), Path("/dev/null/out"))
-
-
-# -- the table
 
 
 @pytest.mark.slow

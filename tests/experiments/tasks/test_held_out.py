@@ -23,9 +23,9 @@ from grapevine.peer.peer import Peer
 from grapevine.peer.strategies import Solo
 from grapevine.peer.strategies.dlion import DLion
 from tests.experiments.strategies.fleets import asked, make_world
-from tests.experiments.tasks.test_module import TEST, TRAIN, Net, Tied, dropping, normalised
+from tests.experiments.tasks.modules import TEST, TRAIN, Net, Tied, dropping, normalised
 from tests.helpers import LIMIT_BYTES, make_peer, run_until_blocked
-from tests.peer.test_live import SECOND_NS, Slow, Ticking
+from tests.peer.clocks import SECOND_NS, Slow, Ticking
 
 
 class Judging(Solo, frozen=True, tag="judging"):

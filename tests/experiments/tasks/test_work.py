@@ -17,7 +17,7 @@ from grapevine.peer.effects import Work
 from grapevine.peer.samples import Samples
 from grapevine.peer.strategies import Solo
 from tests.experiments.strategies.fleets import asked
-from tests.experiments.tasks.test_module import TEST, TRAIN, Net, dropping, normalised
+from tests.experiments.tasks.modules import TEST, TRAIN, Net, dropping, normalised
 
 MODELS = {
     "logistic": Digits(model="logistic"),

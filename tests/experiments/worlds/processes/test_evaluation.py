@@ -31,7 +31,7 @@ from grapevine.experiments.worlds.scoring import Evaluate, Score, score
 from grapevine.netem.devices.menu import UniformDevices
 from grapevine.peer.strategies import Solo
 from grapevine.topology.graphs.menu import Complete
-from tests.experiments.worlds.processes.test_launcher import Stand
+from tests.experiments.worlds.processes.stand import Stand
 
 RECORDS = 40  # more than the files that the peers share hold here
 
