@@ -55,10 +55,10 @@ class Expected(NamedTuple):
 
 
 def misfit(message: Message, size: int, expected: Sequence[Expected] | None) -> str:
-    """Return in one word what is wrong with a message, "" if nothing is; `size` is that of its payload's space.
+    """Return the kind of error of a message, "" if it has none; `size` is the number of elements of its payload's space.
 
-    Every value must be finite, and the message must have one of the expected forms.  If none are declared (None), it must have
-    at least one element and finite scalars.
+    Every value must be finite, and the message must have one of the expected forms.  If no forms are declared (None) it must
+    hold at least one element, and its scalars must be finite.
     """
     source, _, payload, scalars, _ = message
     if not payload.finite:

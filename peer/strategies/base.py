@@ -30,13 +30,11 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     - `needs_order`: it fails if messages of a link overtake each other.
     - `membership`: the times at which peers may join and leave: never ("fixed"), at any instant ("at-once"), or from a step on
       that is the same for all peers ("by-step", for strategies that wait for the messages of each step).
-    - `alike`: all peers hold the same weights at every step, so that a joiner needs the weights of the very step from which it
-    is
-      a member.
+    - `alike`: all peers hold the same weights at every step, so that a joiner needs the weights of the very step from which
+      it is a member.
     - `leaves`: it calls `peer.leave`.
     - `gossip`: whole models follow x <- W x - eta g, or W (x - eta g), step by step: then the consensus distance can be
-    predicted
-      from W.
+      predicted from W.
     - `asks`: the work of its task that it uses besides plain gradients: "clip" and "targets" for `peer.gradient` with that
       argument, "predict" for `peer.predict`, and the names that it passes to `peer.work`.
     """

@@ -9,11 +9,12 @@ When a takes over a share l of b's weights, x_a <- (1 - l) x_a + l x_b, then for
 The debts to a must change by the same amounts, else gradients that b had used and a had not count twice, and the opposite ones
 are lost:
 
-    m = b       b has used all of its own gradients, so the share l of b's debt to a is paid: b subtracts it when it sends the
-                weights;
-    m = a a loses the share l of those of its own gradients that b had not used: it adds l (T_a - R_b^a) to its update at once;
-    another m subtracts l (R_b^m - R_a^m) from its debt to a (a negative amount increases the debt), once b has reported that it
-                gave and a has reported that it took.
+    m = b       b has used all of its own gradients, so the share l of b's debt to a is paid: b subtracts it when it sends
+                the weights;
+    m = a       a loses the share l of those of its own gradients that b had not used: it adds l (T_a - R_b^a) to its update
+                at once;
+    another m   subtracts l (R_b^m - R_a^m) from its debt to a (a negative amount increases the debt), once b has reported
+                that it gave and a has reported that it took.
 
 Gradients under way: a debt falls when it is paid, but R rises only when the message is used.  Each message therefore carries
 the step of the receiver's newest message that its sender has used, and `Books` keeps the payments after that: R_i^m = paid -
