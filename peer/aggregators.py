@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 import numpy as np
+
+from grapevine.peer.blas import add_scaled
 
 BLOCK = 1 << 15  # elements worked on at a time: they stay in the cache between the passes
 
@@ -42,20 +43,6 @@ def _weighted_sum(rows: Sequence[np.ndarray], weights: Sequence[float], out: np.
     np.multiply(rows[0], weights[0], out=out)
     for row, weight in zip(rows[1:], weights[1:], strict=True):
         add_scaled(out, row, weight)
-
-
-def add_scaled(out: np.ndarray, row: np.ndarray, weight: float) -> None:
-    """out <- out + weight x row in one pass, on contiguous float32 vectors (BLAS level 1: numpy would take two passes)."""
-    _saxpy()(row, out, a=weight)
-
-
-@functools.cache
-def _saxpy() -> Callable[..., np.ndarray]:
-    """Loaded on first use: whoever only reads configurations does without it."""
-    from scipy.linalg import blas
-
-    saxpy: Callable[..., np.ndarray] = blas.saxpy
-    return saxpy
 
 
 class Median(Aggregator, frozen=True, tag="median"):

@@ -18,6 +18,7 @@ from grapevine.peer.payloads import Parcel
 from grapevine.peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
 
 MEASURE_EVERY = 4
+"""One chunk measures no rate: one message in this number that fits into one chunk is cut in two."""
 OVERTAKEN = 64  # so many messages of a neighbour may come later than one sent after them, and be arriving at the same time
 PIECE_LEAST_BYTES = 64  # a message that is cut for measuring is cut no finer
 
@@ -133,8 +134,8 @@ class Endpoint:
         meter, message, total = neighbour.meter, neighbour.sequence, parcel.body.nbytes
         neighbour.sequence = message + 1
         piece = meter.chunk_bytes()
-        if total <= piece:
-            piece = piece_bytes(total, message, piece)
+        if total <= piece and not message % MEASURE_EVERY:
+            piece = max(PIECE_LEAST_BYTES, -(-total // 2))
         chunk_bytes = HEADER_BYTES + piece
         if total > piece:
             size_bytes = parcel.size_bytes + HEADER_BYTES * -(-total // piece)
@@ -228,14 +229,3 @@ def _begin(neighbour: _Neighbour, assembly: _Assembly) -> None:
     arriving[message] = assembly
     if len(arriving) > OVERTAKEN:
         del arriving[next(iter(arriving))]
-
-
-def piece_bytes(total_bytes: int, message: int, chunk_bytes: int) -> int:
-    """How much of a body goes into each of its chunks.
-
-    One chunk measures nothing, so a message that would fit into one is cut in two whenever its turn to measure comes:
-    every fourth time, which keeps small messages over fast links cheap.
-    """
-    if total_bytes <= chunk_bytes and message % MEASURE_EVERY == 0:
-        return max(PIECE_LEAST_BYTES, -(-total_bytes // 2))
-    return chunk_bytes

@@ -7,6 +7,7 @@ from math import isfinite
 from sys import float_info
 from typing import NamedTuple
 
+from grapevine.peer.message import Message
 from grapevine.peer.payloads import Dense, Form, Payload
 from grapevine.peer.spaces import MODEL
 
@@ -39,9 +40,10 @@ class Expected(NamedTuple):
         form, bounds, sources, elements, space = self
         if space != payload.space or len(scalars) != len(bounds) or (sources is not None and source not in sources):
             return False
-        for scalar, (least, most) in zip(scalars, bounds, strict=True):
-            if not least <= scalar <= most:
-                return False
+        if scalars:
+            for scalar, (least, most) in zip(scalars, bounds, strict=True):
+                if not least <= scalar <= most:
+                    return False
         count = payload.count
         if form == "none" or not count:
             return form == "none" and not count
@@ -52,12 +54,13 @@ class Expected(NamedTuple):
         return form == payload.form
 
 
-def misfit(source: int, payload: Payload, scalars: Sequence[float], size: int, expected: Sequence[Expected] | None) -> str:
-    """In one word what is wrong with a message, "" where nothing is; `size` is that of the space of its payload.
+def misfit(message: Message, size: int, expected: Sequence[Expected] | None) -> str:
+    """Return in one word what is wrong with a message, "" if nothing is; `size` is that of its payload's space.
 
-    Every value must be finite, and the message must have one of the expected forms.  Where none are declared (None) it must
-    hold at least one element, and its scalars must be finite.
+    Every value must be finite, and the message must have one of the expected forms.  If none are declared (None), it must have
+    at least one element and finite scalars.
     """
+    source, _, payload, scalars, _ = message
     if not payload.finite:
         return NOT_FINITE
     if expected is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.expected import Expected, misfit
@@ -21,10 +21,12 @@ class Inbox:
     has none of these forms is dropped, and `errors` counts it by the kind of error.
     """
 
-    __slots__ = ("_errors", "_spaces", "_waiting", "expected")
+    __slots__ = ("_errors", "_spaces", "_waiting", "expected", "put")
 
     def __init__(self, spaces: Spaces, errors: Counter[str]) -> None:
         self._waiting: deque[Arrival | Message] = deque()
+        self.put: Callable[[Arrival | Message], None] = self._waiting.append
+        """Add a whole message: in bytes as it came off the wire, or decoded."""
         self._spaces = spaces
         self._errors = errors
         self.expected: Sequence[Expected] | None = None
@@ -34,10 +36,6 @@ class Inbox:
 
     def __iter__(self) -> Iterator[Arrival | Message]:
         return iter(self._waiting)
-
-    def put(self, arrival: Arrival | Message) -> None:
-        """Add a whole message: in bytes as it came off the wire, or decoded."""
-        self._waiting.append(arrival)
 
     def clear(self) -> None:
         """Drop all messages."""
@@ -101,8 +99,7 @@ class Inbox:
 
     def _fits(self, message: Message) -> bool:
         """Whether a message has a form that the strategy expects; count it if not."""
-        payload = message.payload
-        word = misfit(message.source, payload, message.scalars, self._spaces.sizes[payload.space], self.expected)
+        word = misfit(message, self._spaces.sizes[message.payload.space], self.expected)
         if word:
             self._errors[word] += 1
         return not word

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grapevine.peer.payloads import Dense, Payload, Sparse, all_finite
+from grapevine.peer.blas import all_finite
+from grapevine.peer.payloads import Dense, Payload, Sparse
 from grapevine.peer.spaces import MODEL
 
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from grapevine.peer.blas import all_finite
 from grapevine.peer.effects import Effect, Receive, Send
 from grapevine.peer.neighbourhood import LEAST_HORIZON_NS, Rounds
-from grapevine.peer.payloads import Parcel, all_finite
+from grapevine.peer.payloads import Parcel
 from grapevine.peer.peer import Peer
 from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 

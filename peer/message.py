@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from grapevine.peer.payloads import Payload
@@ -15,6 +17,10 @@ class Message(NamedTuple):
     payload: Payload
     scalars: tuple[float, ...]
     arrived_ns: int
+
+
+new_message: Callable[[tuple[int, int, Payload, tuple[float, ...], int]], Message] = partial(tuple.__new__, Message)
+"""The same as Message(*fields), in half the time."""
 
 
 class Staleness:

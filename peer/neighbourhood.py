@@ -10,7 +10,7 @@ from grapevine.peer.calls import Calls
 from grapevine.peer.codecs import Codec
 from grapevine.peer.message import Message
 from grapevine.peer.meter import MEASURING_BYTES, LinkMeter, SpeedMeter
-from grapevine.peer.spaces import MODEL, Space, Spaces
+from grapevine.peer.spaces import MODEL, Spaces
 from grapevine.peer.wire import HEADER_BYTES
 
 OVERHEAD_BYTES = HEADER_BYTES + 64
@@ -78,18 +78,16 @@ class Neighbourhood(Calls):
         self._count()
         if neighbour not in self.mixing:
             return 0
-        count = self._room(neighbour, fill, index_bytes, least, *self.spaces.numbered(self.spaces.number(space)))
-        return count if count >= least else 0
-
-    def _room(self, neighbour: int, fill: float, index_bytes: int, least: int, space: Space, codec: Codec) -> int:
+        _, (_, size, _), codec = self.spaces.find(space)
         meter = self.meters[neighbour]
-        whole_bytes = codec.body_bytes(space.size) + index_bytes * space.size
+        whole_bytes = codec.body_bytes(size) + index_bytes * size
         enough_bytes = min(whole_bytes, max(MEASURED_BODY_BYTES, codec.body_bytes(least) + index_bytes * least))
         meter.least_bytes = max(MEASURING_BYTES, 2 * OVERHEAD_BYTES + enough_bytes)
         room_bytes = meter.room_bytes(self.instant_ns, self.horizon_ns, fill) - OVERHEAD_BYTES
         if room_bytes < enough_bytes:
             return 0
-        return min(space.size, _fitting(codec, room_bytes, index_bytes))
+        count = min(size, _fitting(codec, room_bytes, index_bytes))
+        return count if count >= least else 0
 
     def rate_bytes_per_s(self, neighbour: int) -> float | None:
         """Return the measured rate of the link to a neighbour; None before a measurement, inf where nothing limits it."""

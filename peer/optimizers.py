@@ -11,7 +11,7 @@ from typing import Annotated, Protocol
 import msgspec
 import numpy as np
 
-from grapevine.peer.aggregators import add_scaled
+from grapevine.peer.blas import add_scaled
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]

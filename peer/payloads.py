@@ -6,12 +6,12 @@ says all about itself: its number on the wire, how it is encoded and decoded, it
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 import numpy as np
 
+from grapevine.peer.blas import all_finite
 from grapevine.peer.codecs import OWN_NUMBERS, Codec
 from grapevine.peer.spaces import MODEL, MOST_SPACES, Space, Spaces
 from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
@@ -23,15 +23,6 @@ SLACK_BYTES = 4_096
 _UInt = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 Form = Literal["whole", "part", "chosen", "marks", "none"]
 """What a strategy may expect: a kind's own `form`, "whole" of a part that is everything, "none" of one without elements."""
-
-
-def all_finite(values: np.ndarray) -> bool:
-    """Whether no element is nan or infinite, in one pass and without memory (float32 or float64 [count]).
-
-    The sum of squares is finite only if all elements are; where it is not, it may have overflowed: then each is looked at.
-    """
-    with np.errstate(all="ignore"):
-        return isfinite(values.dot(values)) or bool(np.isfinite(values).all())
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -54,11 +45,9 @@ class _Values:
     """Values [count] of one space, and whether they are finite (None = not looked at yet; whole numbers always are)."""
 
     __slots__ = ("known_finite", "space", "values")
-
-    def __init__(self, values: np.ndarray, known_finite: bool | None, space: str) -> None:
-        self.values = values
-        self.known_finite = known_finite
-        self.space = space
+    values: np.ndarray
+    known_finite: bool | None
+    space: str
 
     @property
     def count(self) -> int:
@@ -81,7 +70,9 @@ class Dense(_Values):
     form: ClassVar[Form] = "part"
 
     def __init__(self, values: np.ndarray, start: int = 0, known_finite: bool | None = None, space: str = MODEL) -> None:
-        super().__init__(values, known_finite, space)
+        self.values = values
+        self.known_finite = known_finite
+        self.space = space
         self.start = start
 
     @property
@@ -125,7 +116,9 @@ class Sparse(_Values):
     form: ClassVar[Form] = "chosen"
 
     def __init__(self, indices: np.ndarray, values: np.ndarray, known_finite: bool | None = None, space: str = MODEL) -> None:
-        super().__init__(values, known_finite, space)
+        self.values = values
+        self.known_finite = known_finite
+        self.space = space
         self.indices = indices
 
     def where(self) -> np.ndarray:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from grapevine.peer.aggregators import Aggregator, Mean, add_scaled
+from grapevine.peer.aggregators import Aggregator, Mean
+from grapevine.peer.blas import add_scaled
 from grapevine.peer.calls import CALLS_OF_A_SEND
 from grapevine.peer.codecs import Codec, Float32
 from grapevine.peer.effects import Leave, Receive, Send, Sleep
@@ -147,7 +148,7 @@ class Peer(Worker, Neighbourhood):
 
         Raises ValueError for a space of whole numbers: codecs round a debt, and these spaces travel exactly.
         """
-        found = self.spaces.find(space)
+        _, found, _ = self.spaces.find(space)
         if not found.floats:
             raise ValueError(f"space {space!r} holds {found.dtype}, and ledgers are for float32; send its values whole")
         self.ledgers[space] = Ledger(found.size, self.neighbours, space)
@@ -320,19 +321,19 @@ class Peer(Worker, Neighbourhood):
         its share of the mass received: `weights` is the model x / w of Assran et al. 2019 (arXiv 1811.10792, algorithm 1),
         and the mass-weighted mean over the fleet is kept.
         """
-        rows, weights = [own], [0.0]
+        rows, weights, size, mass = [own], [0.0], self.size, self.mass
         for message in models:
             payload = message.payload
-            if not isinstance(payload, Dense) or payload.space != MODEL or len(payload.values) != self.size:
+            if not isinstance(payload, Dense) or payload.space != MODEL or len(payload.values) != size:
                 self.errors["range"] += 1
                 continue
-            if self.mass is not None and not (len(message.scalars) == 1 and 0.0 < message.scalars[0] < inf):
+            if mass is not None and not (len(message.scalars) == 1 and 0.0 < message.scalars[0] < inf):
                 self.errors["mass"] += 1
                 continue
             rows.append(payload.values)
-            weights.append(self.weight(message) if self.mass is None else message.scalars[0])
-        weights[0] = 1.0 - sum(weights) if self.mass is None else self._kept_mass
-        if self.mass is not None:
+            weights.append(self.weight(message) if mass is None else message.scalars[0])
+        weights[0] = 1.0 - sum(weights) if mass is None else self._kept_mass
+        if mass is not None:
             self.mass = sum(weights)
             weights = [weight / self.mass for weight in weights]
         if self.codec.lossless:
@@ -463,8 +464,7 @@ class Peer(Worker, Neighbourhood):
 
         If a value is not finite (training has diverged) the message goes without elements, so that no receiver waits for it.
         """
-        number = self.spaces.number(payload.space)
-        space, codec = self.spaces.numbered(number)
+        number, space, codec = self.spaces.find(payload.space)
         if not payload.within(space.size):
             raise ValueError(f"the payload has elements beyond those of space {space.name!r}, which has {space.size:,}")
         if payload.finite:

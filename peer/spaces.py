@@ -86,29 +86,25 @@ class Spaces:
     `size` is the model's, `codec` the experiment's.
     """
 
-    __slots__ = ("all", "codecs", "numbers", "sizes")
+    __slots__ = ("all", "codecs", "named", "sizes")
 
     def __init__(self, size: int, codec: Codec | None = None, declared: Sequence[Space] = ()) -> None:
         self.all = (Space(MODEL, size), *declared)
-        self.numbers = {space.name: number for number, space in enumerate(self.all)}
         self.sizes = {space.name: space.size for space in self.all}
         codec = codec or Float32()
         self.codecs: tuple[Codec, ...] = tuple(
             codec if space.dtype == "float32" else Plain(dtype=space.dtype) for space in self.all
         )
+        self.named = {space.name: (number, space, self.codecs[number]) for number, space in enumerate(self.all)}
 
-    def number(self, name: str) -> int:
-        """The number of a space; raises ValueError, with the names that there are, for one that was not declared."""
-        number = self.numbers.get(name)
-        if number is None:
+    def find(self, name: str) -> tuple[int, Space, Codec]:
+        """Return a space's number, the space and its codec; raise ValueError, with all names, for an unknown one."""
+        found = self.named.get(name)
+        if found is None:
             raise ValueError(
-                f"there is no space {name!r}; declared are {', '.join(self.numbers)}: let the strategy's spaces() return it"
+                f"there is no space {name!r}; declared are {', '.join(self.named)}: let the strategy's spaces() return it"
             )
-        return number
-
-    def find(self, name: str) -> Space:
-        """The space of this name; raises ValueError for one that was not declared."""
-        return self.all[self.number(name)]
+        return found
 
     def numbered(self, number: int) -> tuple[Space, Codec]:
         """The space of a number that came over the wire, and its codec; raises WireError for one that was not declared."""

@@ -23,7 +23,7 @@ from grapevine.experiments.study.tables import table, titled, tuned_names, tunin
 from grapevine.experiments.sweep.cells import CellResult, Measure, measures
 from grapevine.experiments.sweep.forecast import no_solo
 from grapevine.experiments.sweep.table import write_table
-from grapevine.experiments.sweep.tune import MOST_WIDENED, plain, trials_told
+from grapevine.experiments.sweep.tune import MOST_WIDENED, candidate_words, plain
 
 DRAWN = ("time_to_target_s", "accuracy_mean", "accuracy_spread", "loss_mean")
 DASHES = ("solid", "dash", "dot")
@@ -71,9 +71,9 @@ def _intro(study: Study, drawn: bool) -> str:
     if sweep.tune:
         text += (
             f"Every combination was tuned with the same {len(sweep.tune.candidates)} trials ({tuned_names(sweep)}: "
-            f"{trials_told(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which no measured run uses. The best trial is "
-            f"the first to reach a mean validation accuracy of {100 * sweep.target:g} %; if none reaches it, the one with the "
-            f"highest validation accuracy at the end. If the best value is at an end of its list, the list is continued by "
+            f"{candidate_words(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which no measured run uses. The best trial "
+            f"is the first to reach a mean validation accuracy of {100 * sweep.target:g} %; if none reaches it, the one with "
+            f"the highest validation accuracy at the end. If the best value is at an end of its list, the list is continued by "
             f"its own ratio, by at most {MOST_WIDENED} values. {_budget(study)} "
         )
     return f'<p class="told">{escape(text)}</p><p class="note">Made by <code>{escape(study.command)}</code></p>'

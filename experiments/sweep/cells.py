@@ -1,4 +1,4 @@
-"""Cells of a sweep: the runs that differ in the seed alone, taken together, with intervals."""
+"""Cells of a sweep: the runs that differ in the seed alone, combined to means with intervals."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ from grapevine.experiments.sweep.tune import Score, best, plain
 
 LEVEL = 0.95
 WARNING_FIGURES = ("warnings", "records_unscored", "lateness_p99_ms")
-"""Figures that make others less worth: columns only where a run has them."""
+"""Figures that cast doubt on others; they have a column only if a run has them."""
 LEFT_OUT = " *"
-"""Beside the figures of a cell of which runs were left out, since they lost peers that the file did not ask to lose."""
+"""The mark of a cell's figures if runs were left out because they lost peers that no event of the file killed."""
 COARSE = " †"
-"""Beside an interval that is no spread of the runs but what a time is known to: the time between two records."""
+"""The mark of an interval that is the time between two records, because the runs differ by less."""
 MARKS = {
-    LEFT_OUT: "without the runs that lost peers which the file did not ask to lose",
-    COARSE: "known to the time between two records, by more than which the runs do not differ",
+    LEFT_OUT: "without the runs that lost peers which no event of the file killed",
+    COARSE: "exact to the time between two records only: the runs differ by less",
 }
 GRID_POINTS = 200
 BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
 
 
 class Estimate(NamedTuple):
-    """The mean of what the runs of a cell came to, and how far off it may be."""
+    """The mean of a figure over the runs of a cell, and its uncertainty."""
 
     mean: float
     half: float | None
     """Half the width of the 95 % interval of Student's t; None for fewer than two runs."""
     n: int
-    """Runs that have a value."""
+    """The number of runs that have the figure."""
     grain: float = 0.0
-    """What a single value is known to, such as the time between two records; 0 = it is exact."""
+    """The resolution of a single value, such as the time between two records; 0 = the value is exact."""
 
     @property
     def coarse(self) -> bool:
-        """Whether the runs differ by less than what a single value is known to, so that only that can be told."""
+        """Whether the interval of the runs is smaller than the resolution of a single value."""
         return self.grain > (self.half or 0.0)
 
     @property
     def within(self) -> float | None:
-        """How far off the mean may be: half the interval, or what a value is known to where that is more."""
+        """The uncertainty of the mean: half the interval, or the resolution of a value if that is more."""
         return self.grain if self.coarse else self.half
 
 
 class Measure(NamedTuple):
-    """A figure that cells are compared by."""
+    """A figure by which cells are compared."""
 
     key: str
     title: str
     unit: str
     scale: float
-    """What is shown is the value over this."""
+    """The shown value is the value divided by this."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,19 @@ class CellResult:
     """One cell after its runs."""
 
     values: Mapping[str, Any]
-    """What was chosen on each axis."""
+    """Axis -> chosen value."""
     attempts: tuple[Attempt, ...]
     folders: tuple[Path, ...]
-    """Of the complete runs that lost no peer unasked: all figures are theirs."""
+    """The folders of the complete runs that lost no peer except by events; all figures are of these runs."""
     target: float
     tuned: Mapping[str, Any]
-    """What tuning chose; empty where nothing is tuned, or where no trial was completed."""
+    """The tuned values; empty if nothing is tuned, or no trial was completed."""
     scores: tuple[Score | None, ...]
-    """Of its trials."""
+    """The scores of its trials."""
     tried: tuple[Mapping[str, Any], ...] = ()
-    """What each trial tried."""
+    """The values that each trial tried."""
     lost_unasked: int = 0
-    """Peers that its damaged runs lost unasked."""
+    """The number of peers that its damaged runs lost and no event had killed."""
 
     @cached_property
     def results(self) -> list[Result]:
@@ -91,25 +91,25 @@ class CellResult:
 
     @cached_property
     def runs(self) -> list[dict[str, float]]:
-        """The numbers of each complete run: those of its summary, and what is worked out of them."""
+        """The figures of each complete run: those of its summary, and those derived from them."""
         return [figures_of(result, self.target) for result in self.results]
 
     @property
     def damaged(self) -> list[Attempt]:
-        """The complete runs that lost peers unasked."""
+        """The complete runs that lost peers which no event of the file killed."""
         return [attempt for attempt in self.attempts if attempt.damaged]
 
     def estimate(self, key: str) -> Estimate | None:
-        """Mean and interval of a figure over the runs; None where no run has it."""
+        """Return mean and interval of a figure over the runs; None if no run has it."""
         found = estimate([run[key] for run in self.runs if key in run])
         grain = max((run.get(f"{key}.grain", 0.0) for run in self.runs), default=0.0)
         return found._replace(grain=grain) if found else None
 
     def ahead_of(self, other: CellResult, key: str) -> Estimate | None:
-        """The mean difference, other less this, over the seeds that both have; None where one of these runs lacks the figure.
+        """Return the mean difference, other minus this, over the seeds that both have; None if a run lacks the figure.
 
-        Runs of the same seed share their luck (partition, initial weights, jitter), so that their difference varies less than
-        they do: the interval is that of the differences.
+        Runs of the same seed share their random numbers (partition, initial weights, jitter), so that their difference varies
+        less than the runs do: the interval is that of the differences.
         """
         own, others = ({run["seed"]: run for run in cell.runs if "seed" in run} for cell in (self, other))
         pairs = [(own[seed], others[seed]) for seed in own if seed in others]
@@ -120,12 +120,12 @@ class CellResult:
         return found._replace(grain=grain) if found else None
 
     def accuracy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mean accuracy over time: [times], mean over the runs [times], half interval [times] (nan for a single run)."""
+        """Return the mean accuracy over time: times [k], mean over the runs [k], half interval [k] (nan for a single run)."""
         lines = [over_time(result, "accuracy_mean") for result in self.results]
         lines = [line for line in lines if line]
         if not lines:
             return np.empty(0), np.empty(0), np.empty(0)
-        ends = min(line[-1][0] for line in lines)  # beyond it fewer runs would make the mean
+        ends = min(line[-1][0] for line in lines)  # after this time the mean would be over fewer runs
         times = np.unique([time_s for line in lines for time_s, _ in line if time_s <= ends])
         times = np.linspace(times[0], times[-1], GRID_POINTS) if len(times) > GRID_POINTS else times
         stacked = np.stack([np.interp(times, *np.array(line).T) for line in lines])
@@ -135,9 +135,9 @@ class CellResult:
         return times, stacked.mean(axis=0), half
 
     def shown(self, measure: Measure) -> str:
-        """A figure as a table has it: "82.1 ± 0.9"; a target that not all runs reach: "2 of 3".
+        """Return a figure as tables show it: "82.1 ± 0.9"; for a target that not all runs reach, "2 of 3".
 
-        The mark says that runs with losses were left out.
+        A mark follows if runs that lost peers were left out.
         """
         return self._shown(measure) + (LEFT_OUT if self.damaged else "")
 
@@ -151,7 +151,7 @@ class CellResult:
 
 
 def cells_of(sweep: Sweep, outcome: SweepOutcome, out: Path) -> list[CellResult]:
-    """The cells of a sweep that was outcome out under `out`, in the order of the plan."""
+    """Return the cells of a sweep that was carried out under `out`, in the order of the plan."""
     attempts = {attempt.point.name: attempt for attempt in outcome.attempts}
     cells = []
     for cell, scores in zip(outcome.cells, outcome.scores, strict=True):
@@ -170,10 +170,10 @@ def _lost_unasked(attempts: Sequence[Attempt], out: Path) -> int:
 
 
 def figures_of(result: Result, target: float) -> dict[str, float]:
-    """Every number of a run's summary, how many warnings and lost peers, the first time at `target`, the spread of the peers'
-    accuracies.
+    """Return every number of a run's summary, the numbers of warnings and lost peers, the first time at `target`, and the
+    spread of the peers' accuracies.
 
-    `KEY.grain` is what KEY is known to, where it is not exact.
+    `KEY.grain` is the resolution of KEY, if KEY is not exact.
     """
     summary = result.summary
     figures = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
@@ -187,7 +187,7 @@ def figures_of(result: Result, target: float) -> dict[str, float]:
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean of independent values and its 95 % interval by Student's t: +- t(n - 1) s / sqrt(n)."""
+    """Return the mean of independent values and its 95 % interval by Student's t: +- t(n - 1) s / sqrt(n)."""
     n = len(values)
     if not n:
         return None
@@ -196,7 +196,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
-    """What the cells have that is worth a column, each in one unit."""
+    """Return the figures of the cells that get a column, each in one unit."""
     known = {key for cell in cells for run in cell.runs for key in run}
     sent, scale = one_unit([found.mean for cell in cells if (found := cell.estimate("bytes_sent"))], BYTES)
     listed = [
@@ -218,8 +218,7 @@ def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
 
 
 def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]:
-    """One row a cell: what was chosen, what was tuned, and of every figure the mean, half the interval, and n where some runs
-    lack it."""
+    """Return a row for each cell: chosen and tuned values, and for every figure the mean and half the interval."""
     keys = sorted({key for cell in cells for run in cell.runs for key in run if not key.endswith(".grain")} - {"seed"})
     rows = []
     for cell in cells:
@@ -243,7 +242,7 @@ def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]
 
 
 def trial_rows(sweep: Sweep, cells: Sequence[CellResult], trials: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """One row a run of the tuning: what it tried, what came of it, whether it widened a list, and whether it was chosen."""
+    """Return a row for each trial: its values, its score, whether it widened a list, and whether it was chosen."""
     rows, left = [], iter(trials)
     for cell in cells:
         chosen = best(cell.scores)
@@ -258,7 +257,7 @@ def trial_rows(sweep: Sweep, cells: Sequence[CellResult], trials: Sequence[Attem
 
 
 def interval(found: Estimate, scale: float = 1.0) -> str:
-    """ "82.1 ± 0.9": as many decimals as the interval deserves; "12 ± 1 †" where a value is known to 1 only."""
+    """Return "82.1 ± 0.9", with two figures of the interval; "12 ± 1 †" if the resolution of a value is only 1."""
     if found.coarse:
         return f"{in_unit(found.mean / scale, 1.0)} ± {in_unit(found.grain / scale, 1.0)}{COARSE}"
     mean, half = found.mean / scale, None if found.half is None else found.half / scale
@@ -273,7 +272,7 @@ def interval(found: Estimate, scale: float = 1.0) -> str:
 
 
 def _decimals(mean: float, half: float) -> Callable[[float], str]:
-    """Two figures of the interval, never more than four of the mean."""
+    """Return a function that formats with two figures of the interval, and never more than four of the mean."""
     decimals = max(0, 1 - math.floor(math.log10(half)))
     most = max(0, 3 - math.floor(math.log10(abs(mean)))) if mean else decimals
     return lambda value: f"{value:,.{min(decimals, most, 6)}f}"

@@ -20,9 +20,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from grapevine.peer.blas import all_finite
 from grapevine.peer.expected import COUNT, Expected
 from grapevine.peer.message import Message
-from grapevine.peer.payloads import Dense, all_finite
+from grapevine.peer.payloads import Dense
 from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 

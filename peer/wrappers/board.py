@@ -78,7 +78,7 @@ class Board:
         """Keep a copy of a post, in the place of its poster's oldest one."""
         row = self._rows[posted.peer]
         number = int(self._stamps[row].max()) + 1
-        space = self.spaces.number(posted.payload.space)
+        space = self.spaces.find(posted.payload.space)[0]
         parcel, _ = encode(posted.payload, self.spaces.codecs[space], posted.step, posted.scalars, space)
         head, body = np.frombuffer(parcel.head, np.uint8), parcel.body
         about = _ABOUT.pack(posted.time_ns, posted.source, posted.target, len(head), len(body))

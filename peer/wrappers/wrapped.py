@@ -96,9 +96,8 @@ class WrappedPeer(Peer):
 
     def _encoded(self, message: Outgoing) -> Parcel:
         """A message that a wrapper has made, in bytes, whatever its values are: receivers check them."""
-        number = self.spaces.number(message.payload.space)
+        number, _, codec = self.spaces.find(message.payload.space)
         with np.errstate(all="ignore"):
-            codec = self.spaces.codecs[number]
             return encode(message.payload, codec, message.step, message.scalars, number, self.codec_rng)[0]
 
     def _computed(self, gradient: np.ndarray) -> np.ndarray:

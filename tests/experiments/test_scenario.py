@@ -128,7 +128,7 @@ def test_a_killed_peer_is_lost_in_the_middle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("event", [KillEvent(at="5 s", peer=2), SpeedEvent(at="6 s", peer=2, factor=0.5)])
 def test_nothing_happens_to_the_dead(tmp_path: Path, event: Event) -> None:
-    with pytest.raises(ConfigError, match=r"events\[0\].peer.*peer 2 is killed by events\[1\] before"):
+    with pytest.raises(ConfigError, match=r"events\[0\].peer.*events\[1\] kills peer 2"):
         carried_out(tmp_path, event, KillEvent(at="4 s", peer=2), strategy=DPSGD())
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from grapevine.peer.codecs import Int8
 from grapevine.peer.effects import Receive, Send, Sleep, Work
-from grapevine.peer.endpoint import Arrival, piece_bytes
+from grapevine.peer.endpoint import Arrival, Endpoint
 from grapevine.peer.expected import Expected, misfit
 from grapevine.peer.ledger import All
 from grapevine.peer.message import Message
-from grapevine.peer.payloads import Dense, Marks, Payload, Sparse, encode
+from grapevine.peer.payloads import Dense, Marks, Parcel, Payload, Sparse, encode
 from grapevine.peer.peer import Peer
 from tests.helpers import answer, give, make_peer, run_until_blocked
 
@@ -106,7 +106,7 @@ FORMS = (Expected("whole", ((0.0, 2.0),)), Expected("part", (), (1,), slice(2, 4
 def test_a_message_is_held_against_what_is_expected(
     source: int, payload: Payload, scalars: tuple[float, ...], word: str
 ) -> None:
-    assert misfit(source, payload, scalars, 8, FORMS) == word
+    assert misfit(Message(source, 0, payload, scalars, 0), 8, FORMS) == word
 
 
 def test_gather_goes_on_without_a_lost_neighbour() -> None:
@@ -248,7 +248,8 @@ def test_a_link_measured_far_too_slow_saves_up_for_a_message_that_measures(fill:
         peer.now_ns = waited_s * 1_000_000_000
         assert waited_s < 200
     body_bytes = (4 + index_bytes) * count
-    assert piece_bytes(body_bytes, 0, meter.chunk_bytes()) < body_bytes
+    prepared = Endpoint(0, [1], 10**6).prepare(1, Parcel(b"", np.zeros(body_bytes, np.uint8), 0, Marks(np.zeros(0))), 0, 0.0)
+    assert prepared.first_bytes < prepared.size_bytes
 
 
 def test_room_is_in_elements_and_at_least_one_where_there_is_any() -> None:

@@ -16,6 +16,7 @@ from grapevine.peer.effects import Receive
 from grapevine.peer.endpoint import Arrival
 from grapevine.peer.expected import Expected, misfit
 from grapevine.peer.ledger import All, Next
+from grapevine.peer.message import Message
 from grapevine.peer.meter import LinkMeter
 from grapevine.peer.payloads import Dense, Head, Marks, Payload, Sparse, decode, decode_head, encode, message_limit_bytes
 from grapevine.peer.peer import Peer
@@ -183,7 +184,7 @@ PARCELS = [
         Sparse(np.array([1, 1999], np.uint32), np.array([7, 8], np.float32), space="keys"),
         Marks(np.array([0, 3, 10], np.uint32), "flags"),
     )
-    for number in [spaces.number(payload.space)]
+    for number, _, _ in [spaces.find(payload.space)]
     for parcel in [encode(payload, spaces.codecs[number], 3, (1.0,), number)[0]]
     for head, body in [(parcel.head, parcel.body)]
 ]
@@ -218,7 +219,7 @@ def test_a_spoilt_message_is_within_its_space_or_refused(
         payload = decode(decode_head(head), np.frombuffer(body, np.uint8), spaces)
     except WireError:
         return
-    space = spaces.find(payload.space)
+    _, space, _ = spaces.find(payload.space)
     assert payload.within(space.size)
     if isinstance(payload, Marks):
         assert len(np.unique(payload.indices)) == payload.count
@@ -227,16 +228,20 @@ def test_a_spoilt_message_is_within_its_space_or_refused(
         assert len(np.zeros(space.size)[payload.where()]) == payload.count
 
 
+def message(payload: Dense | Sparse) -> Message:
+    return Message(1, 0, payload, (), 0)
+
+
 def test_what_is_expected_names_its_space() -> None:
     forms = (Expected("whole"), Expected("whole", space="votes"), Expected("chosen", space="flags"))
     ones = np.ones(6, np.uint32)
     flags = Sparse(np.array([3], np.uint32), np.ones(1, np.uint8), space="flags")
-    assert misfit(1, Dense(ones, space="votes"), (), 6, forms) == ""
-    assert misfit(1, Dense(ones[:5], space="votes"), (), 6, forms) == "unexpected"
-    assert misfit(1, Dense(ones, space="flags"), (), 6, forms) == "unexpected"
-    assert misfit(1, flags, (), 11, forms) == ""
-    assert misfit(1, Dense(np.ones(6, np.float32)), (), 6, forms[1:]) == "unexpected"
-    assert misfit(1, Dense(ones[:0], space="votes"), (), 6, forms) == "empty"
+    assert misfit(message(Dense(ones, space="votes")), 6, forms) == ""
+    assert misfit(message(Dense(ones[:5], space="votes")), 6, forms) == "unexpected"
+    assert misfit(message(Dense(ones, space="flags")), 6, forms) == "unexpected"
+    assert misfit(message(flags), 11, forms) == ""
+    assert misfit(message(Dense(np.ones(6, np.float32))), 6, forms[1:]) == "unexpected"
+    assert misfit(message(Dense(ones[:0], space="votes")), 6, forms) == "empty"
 
 
 def test_the_size_of_its_own_space_is_what_whole_means() -> None:
@@ -325,7 +330,7 @@ class Signs(payloads._Values):
     number, form = 3, "signs"
 
     def __init__(self, values: np.ndarray, start: int = 0, space: str = MODEL) -> None:
-        super().__init__(values, True, space)
+        self.values, self.known_finite, self.space = values, True, space
         self.start = start
 
     def where(self) -> slice:

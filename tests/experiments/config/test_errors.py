@@ -49,15 +49,15 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_values_from_python_are_checked_like_those_of_a_file() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"strategy": Ako(fill=3)}, "strategy.fill: 3 will not do; expected a number above 0 and at most 1"),
-        ({"strategy": "ako"}, "strategy: str is no strategy; write strategy=Ako()"),
-        ({"strategy": Ako}, "strategy: Ako is a class; write strategy=Ako(...)"),
-        ({"topology": 4}, "topology: int is no topology; give a Topology"),
-        ({"optimizer": Adam(beta1=1.0)}, "optimizer.beta1: 1.0 will not do"),
-        ({"stop": 5}, "stop: 5 will not do; expected a table: Stop(...)"),
-        ({"stop": Stop(steps=0)}, "stop.steps: 0 will not do"),
-        ({"peers": 0}, "peers: 0 will not do"),
-        ({"name": 3}, "name: 3 will not do"),
+        ({"strategy": Ako(fill=3)}, "strategy.fill: 3 is not valid; expected a number above 0 and at most 1"),
+        ({"strategy": "ako"}, "strategy: a value of type str is not valid here; write strategy=Ako()"),
+        ({"strategy": Ako}, "strategy: Ako is a class, not a value; write strategy=Ako(...)"),
+        ({"topology": 4}, "topology: a value of type int is not valid here; give a Topology"),
+        ({"optimizer": Adam(beta1=1.0)}, "optimizer.beta1: 1.0 is not valid"),
+        ({"stop": 5}, "stop: 5 is not valid; expected a table: Stop(...)"),
+        ({"stop": Stop(steps=0)}, "stop.steps: 0 is not valid"),
+        ({"peers": 0}, "peers: 0 is not valid"),
+        ({"name": 3}, "name: 3 is not valid"),
         ({"peers": 9, "topology": nx.petersen_graph()}, "peers: 9 peers, but the graph given has 10 nodes; pass peers=10"),
     ]
     for parts, message in wrong:
@@ -72,8 +72,8 @@ def test_a_setting_at_fault_is_told_as_such() -> None:
         ({"strategy.name": "nope"}, "--set: strategy.name: there is no strategy"),
         ({"devices.name": "uniform"}, "--set: devices.speed: is missing"),
         ({"stop.accuracy": 0.5}, "--set: stop"),
-        ({".x": 1}, "--set: .x: is no key"),
-        ({"x.": 1}, "--set: x.: is no key"),
+        ({".x": 1}, "--set: .x: is not a key"),
+        ({"x.": 1}, "--set: x.: is not a key"),
         ({"nonsense.key": 1}, "--set: nonsense"),
     ]:
         with pytest.raises(ConfigError) as caught:

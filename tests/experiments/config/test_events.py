@@ -50,8 +50,8 @@ def test_every_event_is_read_and_written_again() -> None:
 @pytest.mark.parametrize(
     ("written", "key", "words"),
     [
-        ("3", "events", "is no list; write [[events]]"),
-        ("[3]", "events[0]", "is no table"),
+        ("3", "events", "is not a list of tables; write [[events]]"),
+        ("[3]", "events[0]", "is not a table"),
         ('[{at = "1 s"}]', "events[0].do", "is missing; known: cut, delay,"),
         ('[{at = "1 s", do = "cuts"}]', "events[0].do", "did you mean cut?"),
         ('[{do = "heal"}]', "events[0].at", "is missing"),
@@ -59,15 +59,15 @@ def test_every_event_is_read_and_written_again() -> None:
         ('[{at = "1 s", do = "heal"}, {at = "1 s", do = "cut", links = [0, 1]}]', "events[1].links", "did you mean link?"),
         ('[{at = "1 s", do = "cut", link = [0]}]', "events[0].link", "expected a list of 2 whole numbers"),
         ('[{at = "1 s", do = "cut", link = [2, 2]}]', "events[0].link", "joins peer 2 with itself"),
-        ('[{at = "1 s", do = "cut", link = [0, 1], peer = 3}]', "events[0].peer", "not together with link"),
-        ('[{at = "1 s", do = "cut", way = "out"}]', "events[0].way", "of all links says nothing"),
-        ('[{at = "1 s", do = "rate"}]', "events[0].factor", "needs either factor or to"),
-        ('[{at = "1 s", do = "rate", factor = 0.5, to = "1 Mbit/s"}]', "events[0].factor", "needs either factor or to"),
+        ('[{at = "1 s", do = "cut", link = [0, 1], peer = 3}]', "events[0].peer", "cannot be combined with link"),
+        ('[{at = "1 s", do = "cut", way = "out"}]', "events[0].way", "has no meaning for all links"),
+        ('[{at = "1 s", do = "rate"}]', "events[0].factor", "give either factor or to"),
+        ('[{at = "1 s", do = "rate", factor = 0.5, to = "1 Mbit/s"}]', "events[0].factor", "give either factor or to"),
         ('[{at = "1 s", do = "rate", factor = 0}]', "events[0].factor", "expected a number above 0"),
-        ('[{at = "1 s", do = "rate", to = "fast"}]', "events[0].to", "is no rate"),
+        ('[{at = "1 s", do = "rate", to = "fast"}]', "events[0].to", "is not a rate"),
         ('[{at = "1 s", do = "loss", to = 1}]', "events[0].to", "below 1"),
-        ('[{at = "1 s", do = "partition", groups = [[0], [0]]}]', "events[0].groups", "name peer 0 twice"),
-        ('[{at = "1 s", do = "pause", peer = 1, length = "0 s"}]', "events[0].length", "is no pause"),
+        ('[{at = "1 s", do = "partition", groups = [[0], [0]]}]', "events[0].groups", "peer 0 appears twice"),
+        ('[{at = "1 s", do = "pause", peer = 1, length = "0 s"}]', "events[0].length", "is too short"),
         ('[{at = "1 s", do = "kill"}]', "events[0].peer", "is missing"),
     ],
 )
@@ -83,12 +83,12 @@ def test_what_is_no_event_is_told_with_its_key(written: str, key: str, words: st
     ("event", "key", "words"),
     [
         (HealEvent(at="10 s"), "at", "the run stops at 10 s"),
-        (CutEvent(at="1 s", link=(0, 2)), "link", "peers 0 and 2 are not neighbours; those of peer 0 are 1, 3"),
+        (CutEvent(at="1 s", link=(0, 2)), "link", "peers 0 and 2 are not neighbours; the neighbours of peer 0 are 1, 3"),
         (CutEvent(at="1 s", link=(0, 4)), "link", "there is no peer 4; the peers are 0 to 3"),
         (CutEvent(at="1 s", peer=9), "peer", "there is no peer 9"),
         (KillEvent(at="1 s", peer=4), "peer", "there is no peer 4"),
         (PartitionEvent(at="1 s", groups=((0, 7),)), "groups", "there is no peer 7"),
-        (PartitionEvent(at="1 s", groups=((0, 1, 2, 3),)), "groups", "cuts nothing"),
+        (PartitionEvent(at="1 s", groups=((0, 1, 2, 3),)), "groups", "cuts no link"),
     ],
 )
 def test_what_a_fleet_does_not_have(event: Event, key: str, words: str) -> None:
@@ -141,7 +141,7 @@ def test_what_a_link_or_a_device_cannot_do_is_refused_with_the_cure(tmp_path: Pa
     assert 'set network.tcp = "cubic"' in refused(LossEvent(at="1 s", to=0.1), network=recorded)
     assert 'set network.tcp = "cubic"' in refused(DelayEvent(at="1 s", factor=2.0), network=recorded)
     host = {"devices": Experiment().devices, "stop": Stop(steps=9)}
-    assert "emulate its device" in refused(SpeedEvent(at="1 s", peer=0, factor=0.5), **host)
+    assert "is not emulated; set devices.name" in refused(SpeedEvent(at="1 s", peer=0, factor=0.5), **host)
     assert "never healed" in refused(CutEvent(at="1 s", link=(0, 1)), stop=Stop(steps=9))
     cut = CutEvent(at="1 s", link=(0, 1))
     for healed in (HealEvent(at="2 s"), KillEvent(at="2 s", peer=1)):

@@ -21,11 +21,11 @@ from tests.experiments.config.examples import FULL, Mine
 
 
 def test_the_ranges_of_a_part_of_ones_own_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"^strategy\.pace: 3\.0 will not do; expected a number at most 1$"):
+    with pytest.raises(ConfigError, match=r"^strategy\.pace: 3\.0 is not valid; expected a number at most 1$"):
         Experiment(strategy=Mine(pace=3.0))
-    with pytest.raises(ConfigError, match=r"^strategy\.inner\.pace: 2\.0 will not do"):
+    with pytest.raises(ConfigError, match=r"^strategy\.inner\.pace: 2\.0 is not valid"):
         Experiment(strategy=Mine(inner=Mine(pace=2.0)))
-    with pytest.raises(ConfigError, match=r"^strategy\.fill: 3\.0 will not do"):  # no file can hold a number of numpy
+    with pytest.raises(ConfigError, match=r"^strategy\.fill: 3\.0 is not valid"):  # no file can hold a number of numpy
         Experiment(strategy=Ako(fill=np.float64(3.0)))
     assert Experiment(strategy=Mine(pace=np.float64(0.25))).strategy.pace == 0.25  # type: ignore[attr-defined]
 

@@ -60,7 +60,7 @@ def test_wrappers_are_read_from_a_file_and_written_back() -> None:
             ("peers = [0, 3]", "peers = [0, 6]"),
             r"wrappers\[1\].peers = \[0, 6\]: there is no peer 6; give some of the peers 0 to 5",
         ),
-        (("peers = [0, 3]", "peers = []"), "the wrapper stands at no peer"),
+        (("peers = [0, 3]", "peers = []"), "the wrapper has no peer"),
         (("peers = [0, 3]", "peers = [-1]"), r"wrappers\[1\].peers\[0\]"),
         (("[[wrappers]]\nname", "[wrappers]\nname"), "."),
     ],

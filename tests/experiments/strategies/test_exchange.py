@@ -113,7 +113,7 @@ def test_all_reduce_goes_on_with_the_survivors(tmp_path: Path, at_ms: int, reord
 
 
 def test_all_reduce_on_a_ring_is_refused_with_the_cure() -> None:
-    with pytest.raises(ConfigError, match=r"everybody talks to everybody.*complete"):
+    with pytest.raises(ConfigError, match=r"every peer needs a link to every other peer.*complete"):
         build(asked(8, topology=Ring(), strategy=AllReduce()))
 
 

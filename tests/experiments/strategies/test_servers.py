@@ -128,7 +128,7 @@ def test_servers_need_their_edges_and_somebody_to_serve() -> None:
         build(asked(8, topology=Ring(), strategy=ParameterServer()))
     with pytest.raises(ConfigError, match=r"peers 0 to 1.*complete"):
         build(asked(8, topology=Star(), strategy=ParameterServer(servers=2)))
-    with pytest.raises(ConfigError, match="nobody is left to train"):
+    with pytest.raises(ConfigError, match="no peer is left to train"):
         build(asked(2, strategy=ParameterServer(servers=2)))
 
 

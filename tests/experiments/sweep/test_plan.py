@@ -69,27 +69,27 @@ def test_every_cell_tries_the_same_candidates_on_a_seed_of_its_own(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('variant = [{label = "a", peers = 3}, {peers = 4}]', "some choices have a label, and this has none: {peers = 4}"),
-        ('variant = [{label = "a", peers = 3}, {label = "a", peers = 4}]', 'two choices are called "a"; label each once'),
-        ('variant = [{label = "a"}]', 'sweep.variant: "a" sets nothing; add keys'),
-        ('variant = [{label = 4, peers = 3}]', "sweep.variant: 4 is no label; write it as text"),
-        ('variant = [{label = "a", seed = 3}]', 'sweep.variant: "a" sets the seed; vary it as a list of its own'),
-        ('strategy = [{label = "a", name = "ako"}]', "sweep.strategy: choices with a label set keys of their own"),
-        ('peers = [2]\nvariant = [{label = "a", peers = 3}]', "sweep: peers is set by peers and by variant; let one of them"),
+        ('variant = [{label = "a", peers = 3}, {peers = 4}]', "this choice has no label, but others have: {peers = 4}"),
+        ('variant = [{label = "a", peers = 3}, {label = "a", peers = 4}]', 'two choices have the label "a"; use each'),
+        ('variant = [{label = "a"}]', 'sweep.variant: the choice "a" sets no key; add keys'),
+        ('variant = [{label = 4, peers = 3}]', "sweep.variant: 4 is not valid as a label; write it as text"),
+        ('variant = [{label = "a", seed = 3}]', 'sweep.variant: the choice "a" sets the seed; vary the seed in its own list'),
+        ('strategy = [{label = "a", name = "ako"}]', "sweep.strategy: choices with a label cannot be under the name of a part"),
+        ('peers = [2]\nvariant = [{label = "a", peers = 3}]', "sweep: both peers and variant set peers; set it in one of them"),
         ('variant = [{label = "a", "strategy.fil" = 3}]', "[sweep]: strategy.fil: no such field"),
-        ("seed = [1, 1000]\n[tune]\npeers = [2, 3]", "tune.seed: 1000 is one of the measured seeds (1, 1000); tune on another"),
-        ("seed = [1]\n[tune]\npeers = [2, 3]\nseed = [1]", "tune.seed: [1] is no seed; give one whole number"),
-        ("seed = [1]\n[tune]\npeers = [2]\ntarget = 90", "tune.target: 90 is no share of samples; give a mean accuracy"),
-        ("seed = [1000, 4]\n[tune]\npeers = [2, 3]", "tune on another: set tune.seed = 1001"),
+        ("seed = [1, 1000]\n[tune]\npeers = [2, 3]", "tune.seed: 1000 is one of the measured seeds (1, 1000); tune"),
+        ("seed = [1]\n[tune]\npeers = [2, 3]\nseed = [1]", "tune.seed: [1] is not a seed; give one whole number"),
+        ("seed = [1]\n[tune]\npeers = [2]\ntarget = 90", "tune.target: 90 is not a share of samples; give a mean accuracy"),
+        ("seed = [1000, 4]\n[tune]\npeers = [2, 3]", "tune on another seed: set tune.seed = 1001"),
         ("seed = [1]\n[tune]\nsed = 3", "tune.sed = 3: no such field; [tune] has: seed, target; did you mean seed?"),
-        ("seed = [1]\n[tune]\ntarget = 0.9", "tune: tunes nothing; add lists to it"),
-        ("seed = [1]\n[tune]\npeers = 3", 'tune.peers: 3 will not do; write a list of one value or more'),
-        ("seed = [1]\n[tune]\npeers = [3, 3]", "tune.peers = [3, 3]: holds a value twice; name each value once"),
-        (f"seed = {list(range(10_001))}", "sweep.seed: the lists make 10,001 runs, more than 10,000; shorten the lists"),
+        ("seed = [1]\n[tune]\ntarget = 0.9", "tune: has no list of candidates; add lists"),
+        ("seed = [1]\n[tune]\npeers = 3", 'tune.peers: 3 is not a list; write a list of one value or more'),
+        ("seed = [1]\n[tune]\npeers = [3, 3]", "tune.peers = [3, 3]: has a value twice; write each value once"),
+        (f"seed = {list(range(10_001))}", "sweep.seed: the lists give 10,001 runs, more than 10,000; shorten the lists"),
         (f"seed = [1]\n[tune]\npeers = {list(range(1, 102))}\nstop.steps = {list(range(1, 102))}",
-         "tune: the lists make 10,201 runs, more than 10,000"),
-        ("peers = [2]\n[tune]\npeers = [3]", "tune.peers: is swept as well; take it out of [sweep] or of [tune]"),
-        ("seed = [1]\n[tune]\npeers = [3, -3]", "[tune]: peers: -3 will not do"),
+         "tune: the lists give 10,201 runs, more than 10,000"),
+        ("peers = [2]\n[tune]\npeers = [3]", "tune.peers: is in [sweep] too; remove it from [sweep] or from [tune]"),
+        ("seed = [1]\n[tune]\npeers = [3, -3]", "[tune]: peers: -3 is not valid"),
         ("seed = [1, 2]\n[[sweep]]", "study.toml: line"),
     ],
 )  # fmt: skip
@@ -102,15 +102,15 @@ def test_invalid_studies_are_refused(text: str, message: str, tmp_path: Path) ->
 def test_lists_that_make_too_many_runs_are_counted_before_any_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_combinations", lambda axes: pytest.fail("combinations were made"))
     lists = "\n".join(f'"{key}" = {list(range(1, 3001))}' for key in ("seed", "peers", "stop.steps"))
-    with pytest.raises(ConfigError, match="the lists make 27,000,000,000 runs, more than 10,000"):
+    with pytest.raises(ConfigError, match="the lists give 27,000,000,000 runs, more than 10,000"):
         planned(tmp_path, f"[sweep]\n{lists}")
 
 
 def test_tables_that_vary_different_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the 1st \[\[sweep\]\] varies seed, number 2 varies peers; let all vary the same"):
+    with pytest.raises(ConfigError, match=r"the first table \[\[sweep\]\] varies seed, but table 2 varies peers; let all"):
         planned(tmp_path, "[[sweep]]\nseed = [1]\n[[sweep]]\npeers = [1]")
 
 
 def test_a_study_cannot_be_read_as_a_single_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="tune: is for many runs, and this is one; run the file with `grapevine sweep`"):
+    with pytest.raises(ConfigError, match="tune: belongs to a sweep of many runs, and this is one run; run"):
         Experiment.parse("[tune]\npeers = [3]")

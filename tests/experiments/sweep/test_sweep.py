@@ -102,22 +102,25 @@ def test_swept_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     [
         ("seed = 1", "sweep.toml: sweep: is missing or empty; add [sweep]"),
         ("[sweep]", "sweep.toml: sweep: is missing or empty"),
-        ("[sweep]\nseed = 3", 'sweep.toml: sweep.seed: 3 will not do; write a list of one value or more, such as "seed" = [3]'),
-        ("[sweep]\nseed = []", "sweep.toml: sweep.seed: [] will not do"),
-        ("[sweep]\nseed = [1, 1]", "sweep.toml: sweep: the same run comes twice: {seed = 1}; name each value once"),
+        (
+            "[sweep]\nseed = 3",
+            "sweep.toml: sweep.seed: 3 is not a list; write a list of one value or more, such as",
+        ),
+        ("[sweep]\nseed = []", "sweep.toml: sweep.seed = []: the list is empty"),
+        ("[sweep]\nseed = [1, 1]", "sweep.toml: sweep: the same run comes twice: {seed = 1}; write each value once"),
         ("[sweep]\nsed = [1]", "sweep.toml: [sweep]: sed: no such field"),
         ('[sweep]\n"strategy.fil" = [1]', "sweep.toml: [sweep]: strategy.fil: no such field; d-psgd has: order"),
         ('[sweep]\n"network.name" = ["uniform"]\n"network.rate" = [5]', "sweep.toml: [sweep]: network.rate: 5 has no unit"),
         (
             '[sweep]\nstrategy = ["ako", "solo"]',
-            'sweep.toml: sweep.strategy: "ako" is no table; write "strategy.name" = ["ako", "solo"]',
+            'sweep.toml: sweep.strategy: "ako" is not a table; write "strategy.name" = ["ako", "solo"]',
         ),
         (
             '[sweep]\nstrategy = ["ako", {name = "solo"}]',
-            'sweep.toml: sweep.strategy: "ako" is no table; write {name = "..."} for each that is a name alone',
+            'sweep.toml: sweep.strategy: "ako" is not a table; write {name = "..."} in place of a name alone',
         ),
-        ("peers = 0\n[sweep]\nseed = [1]", "sweep.toml: peers: 0 will not do"),
-        ("[sweep]\nseed = [" + "1," * 101 + "]\npeers = [" + "1," * 100 + "]", "sweep.toml: sweep: the lists make 10,100 runs"),
+        ("peers = 0\n[sweep]\nseed = [1]", "sweep.toml: peers: 0 is not valid"),
+        ("[sweep]\nseed = [" + "1," * 101 + "]\npeers = [" + "1," * 100 + "]", "sweep.toml: sweep: the lists give 10,100 runs"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(text: str, message: str, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -286,7 +289,7 @@ def test_a_sweep_whose_disk_is_full_tells_what_came_of_it(tmp_path: Path, comman
     assert main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(out), "--quiet"]) == 1
     printed = capsys.readouterr()
     problem = "tables and report could not be written: No space left on device"
-    assert printed.err == f"grapevine sweep: {out}: {problem}; make room, and give the same command again\n"
+    assert printed.err == f"grapevine sweep: {out}: {problem}; free some space, then repeat the command\n"
     assert printed.out.count("completed") == 2
 
 

@@ -43,9 +43,9 @@ def test_a_choice_at_an_end_of_its_list_is_reported() -> None:
     tune = Tune(tuple(tried), 1, None)
     assert tune.at_an_end(tried[1], tried) == ["optimizer.learning_rate"]
     assert tune.at_an_end(tried[2], tried) == []
-    assert tune.told(tried[2], tried) == "learning rate 0.2, best of 3"
+    assert tune.in_words(tried[2], tried) == "learning rate 0.2, best of 3"
     more = [*tried, {"optimizer.learning_rate": 0.8}]
-    assert tune.told(more[3], more) == "learning rate 0.8, widened to 0.8, best of 4"
+    assert tune.in_words(more[3], more) == "learning rate 0.8, widened to 0.8, best of 4"
     words = [{"strategy.name": "a"}, {"strategy.name": "b"}]
     assert Tune(tuple(words), 1, None).at_an_end(words[0], words) == []
 
@@ -150,7 +150,7 @@ def test_tuning_chooses_by_validation_and_never_by_the_test_set(tmp_path: Path) 
     assert score_of(Result.read(folder), 0.7).loss == 0.25  # a task without accuracy
     del summary["validation_accuracy_mean"]
     (folder / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(ValueError, match=r"lacks validation_accuracy_mean, which tuning chooses by; .* run it again"):
+    with pytest.raises(ValueError, match=r"validation_accuracy_mean is missing, which tuning needs; .* run it again"):
         score_of(Result.read(folder), 0.5)
 
 

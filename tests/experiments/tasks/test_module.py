@@ -197,7 +197,7 @@ class Unset(Net):
         ({"test": (spoilt(TEST_X, (0, 63), np.inf), TEST_Y)}, r"test x\[0, 63\] is inf"),
         ({"train": (spoilt(TRAIN_X, (2, 1), 1e300), TRAIN_Y)}, r"train x\[2, 1\] is inf .*as float32"),
         ({"validation": (VALIDATION[0], spoilt(VALIDATION[1], (5,), np.nan))}, r"validation y\[5\] is nan"),
-        ({"factory": Unset}, "parameter head.bias holds nan or infinity as the factory built it"),
+        ({"factory": Unset}, "parameter head.bias holds nan or infinity at the start"),
         ({"loss": lambda output, y: nn.functional.cross_entropy(output, y) / 0}, "gives loss inf at its initial weights"),
         ({"loss": lambda output, y: (output.sum() * 0) ** 0.5}, "a gradient that is not finite at its initial weights"),
     ],
@@ -283,10 +283,10 @@ def test_it_can_be_described_in_plain_values() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "for Python"),
-        ({"factory": Net()}, "not what it builds"),
+        ({}, "from Python only"),
+        ({"factory": Net()}, "not the module"),
         ({"factory": 3}, "factory is int"),
-        ({"factory": Net, "train": None}, "needs train"),
+        ({"factory": Net, "train": None}, "give train"),
         ({"factory": Net, "loss": "mse"}, "loss is str"),
     ],
 )
@@ -310,15 +310,15 @@ def lazy() -> nn.Module:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"factory": list}, "gave list"),
-        ({"factory": fixed}, "nothing to train"),
+        ({"factory": list}, "returned list"),
+        ({"factory": fixed}, "without trainable parameters"),
         ({"factory": double}, "float64"),
         ({"factory": lazy}, "no shape yet"),
         ({"factory": functools.partial(nn.Linear, 7, 10)}, "must fit together"),
         ({"factory": functools.partial(nn.Linear, 64, 3)}, "must fit together"),
         ({"loss": functools.partial(nn.functional.cross_entropy, reduction="none")}, "must fit together"),
         ({"train": (TRAIN_X, TRAIN_Y[:-1])}, "1437 samples and y has 1436"),
-        ({"train": (TRAIN_X[:0], TRAIN_Y[:0])}, "at least one"),
+        ({"train": (TRAIN_X[:0], TRAIN_Y[:0])}, "one or more"),
         ({"train": (TRAIN_X,)}, "1 parts"),
         ({"train": 5}, "train is int"),
         ({"test": TensorDataset(torch.zeros(3, 64))}, "pairs"),

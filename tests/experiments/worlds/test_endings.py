@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from grapevine.experiments.config.experiment import Experiment, Processes, Record, Stop, Virtual
-from grapevine.experiments.results import recorder as recorder_module
+from grapevine.experiments.results.atomic_files import whole
 from grapevine.experiments.results.recorder import FILES, Recorder
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.results.summary import unfinished
+from grapevine.experiments.results.table_writer import TableWriter
 from grapevine.experiments.run import run_experiment
 from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.collector import Collector
@@ -225,11 +226,11 @@ def test_a_full_disk_ends_the_run_once_and_leaves_the_truth(tmp_path: Path, monk
     recorder.flush(force=True)
 
     def full(self: object, folder: Path) -> None:
-        with recorder_module._whole(folder / "metrics.parquet") as part:
+        with whole(folder / "metrics.parquet") as part:
             part.write_bytes(b"PAR1 half")
             raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(recorder_module._Table, "write", full)
+    monkeypatch.setattr(TableWriter, "write", full)
     recorder.flush(force=True)
     recorder.finish({**unfinished("", "done"), "completed": True}, np.ones((2, 3)))
     result = Result.read(tmp_path)

@@ -344,7 +344,7 @@ def test_every_strategy_says_whether_members_may_change() -> None:
         if strategy in allowed:
             assert build(experiment).membership is not None
         else:
-            with pytest.raises(ConfigError, match=r"keeps its members from start to end.*d-psgd"):
+            with pytest.raises(ConfigError, match=r"needs the same members from start to end.*d-psgd"):
                 build(experiment)
 
 
@@ -353,16 +353,16 @@ def test_every_strategy_says_whether_members_may_change() -> None:
     [
         ({"events": (JoinEvent(at="1 s", peer=1), JoinEvent(at="2 s", peer=1))}, r"events\[1\].peer", "is a member already"),
         ({"events": (LeaveEvent(at="1 s", peer=1), LeaveEvent(at="2 s", peer=1))}, r"events\[1\].peer", "is not a member"),
-        ({"events": (KillEvent(at="1 s", peer=1), LeaveEvent(at="2 s", peer=1))}, r"events\[1\].peer", "is killed by"),
+        ({"events": (KillEvent(at="1 s", peer=1), LeaveEvent(at="2 s", peer=1))}, r"events\[1\].peer", "kills peer"),
         ({"events": (JoinEvent(at="1 s", peer=9),)}, r"events\[0\].peer", "peers"),
         ({"events": tuple(JoinEvent(at="1 s", peer=peer) for peer in range(6))}, "events", "no member at the start"),
         ({"events": tuple(LeaveEvent(at="1 s", peer=peer) for peer in range(6))}, r"events\[5\].peer", "the last member"),
         ({"events": COMING, "topology": Ring(mixing="fastest")}, "topology.mixing", "metropolis"),
-        ({"events": COMING, "topology": topology.schedule("base", 6)}, "topology", "one number of peers"),
+        ({"events": COMING, "topology": topology.schedule("base", 6)}, "topology", "fixed number of peers"),
         ({"events": COMING, "topology": nx.DiGraph(nx.cycle_graph(6, create_using=nx.DiGraph))}, "topology", "go one way"),
         ({"events": (LeaveEvent(at="1 s", peer=0),), "topology": nx.star_graph(5)}, r"events\[0\].peer", "pieces"),
-        ({"events": COMING, "membership": Arrivals(), "stop": Stop(time="9 s")}, "membership.name", "a law says who joins"),
-        ({"membership": Arrivals()}, "stop.time", "a law of membership"),
+        ({"events": COMING, "membership": Arrivals(), "stop": Stop(time="9 s")}, "membership.name", "this law draws joining"),
+        ({"membership": Arrivals()}, "stop.time", "the law of membership"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_cure(changes: dict[str, Any], key: str, words: str) -> None:

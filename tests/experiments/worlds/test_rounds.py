@@ -11,7 +11,8 @@ import pytest
 
 from grapevine import ConfigError, Experiment, run, topology
 from grapevine.experiments.config.experiment import Record, Stop, Virtual
-from grapevine.experiments.fleet import asked_delays_s, build
+from grapevine.experiments.fleet import build
+from grapevine.experiments.graph import asked_delays_s
 from grapevine.experiments.tasks import Digits, Quadratic
 from grapevine.experiments.tasks.partitions import Dirichlet
 from grapevine.netem import Uniform, UniformDevices

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from grapevine.experiments.worlds.processes import child as child_module
-from grapevine.experiments.worlds.processes import control
-from grapevine.experiments.worlds.processes.child import _Pipe, may_run_realtime
+from grapevine.experiments.worlds.processes import control, realtime
+from grapevine.experiments.worlds.processes.pipe import ChildPipe
+from grapevine.experiments.worlds.processes.realtime import may_run_realtime
 from tests.experiments.worlds.processes.stand import Stand
 
 
 def test_a_beat_never_waits_for_a_launcher_that_does_not_listen() -> None:
     """The I/O thread beats: it must not stand still, and all links with it, because a pipe is full."""
     ours, theirs = Pipe()
-    pipe = _Pipe(ours)
+    pipe = ChildPipe(ours)
     for _ in range(5_000):  # more than the pipe holds
         pipe.beat()
     with pipe._lock:
@@ -70,8 +71,8 @@ def test_real_time_priority_is_tried_and_not_guessed_from_being_root(monkeypatch
     def refuse(*_: Any) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(child_module.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(child_module.os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(realtime.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(realtime.os, "sched_setscheduler", refuse)
     assert not may_run_realtime()
 
 

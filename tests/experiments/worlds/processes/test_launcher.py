@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from grapevine import Experiment
-from grapevine.experiments import fleet as build_module
-from grapevine.experiments import open_files
+from grapevine.experiments import compatibility, open_files
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.experiment import Processes, Stop
 from grapevine.experiments.fleet import build
@@ -22,11 +21,14 @@ from grapevine.experiments.results.recorder import Recorder
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Report
-from grapevine.experiments.worlds.processes import attention, control, forkserver, launcher, snapshots
+from grapevine.experiments.worlds.processes import attention, control, forkserver, launcher, realtime, snapshots, startup
 from grapevine.experiments.worlds.processes import child as child_module
 from grapevine.experiments.worlds.processes.forkserver import WorldError
 from grapevine.experiments.worlds.processes.launcher import ProcessesWorld
+from grapevine.experiments.worlds.processes.peer_spec import peer_spec
+from grapevine.experiments.worlds.processes.realtime import why_not_realtime
 from grapevine.experiments.worlds.processes.snapshots import Snapshots
+from grapevine.experiments.worlds.processes.startup import Startup, ended_early
 from grapevine.peer.sockets import Sockets
 from grapevine.peer.strategies import Solo
 from grapevine.topology.graphs.menu import Complete, Ring
@@ -88,9 +90,9 @@ def test_a_stop_waits_for_the_end_of_a_long_step(make: Any) -> None:
 def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make(Stop(steps=5))
     stands = [Stand("peer 0"), Stand("peer 1"), Stand("evaluator")]
-    monkeypatch.setattr(launcher, "Child", lambda *_: stands.pop(0))
-    monkeypatch.setattr(launcher, "start_fork_server", lambda modules: None)
-    monkeypatch.setattr(world, "_hear_all", lambda kind: {peer: control.Ready("") for peer in range(2)})
+    monkeypatch.setattr(startup, "Child", lambda *_: stands.pop(0))
+    monkeypatch.setattr(startup, "start_fork_server", lambda modules: None)
+    monkeypatch.setattr(Startup, "_hear_all", lambda self, kind: {peer: control.Ready("") for peer in range(2)})
     world.attention.s = 100.0
     world._start(Path())
     world._watch_time()
@@ -136,8 +138,8 @@ def test_an_interrupt_is_heard_between_two_starts(make: Any, monkeypatch: pytest
         world.interrupt.requested = True
         return Stand(name)
 
-    monkeypatch.setattr(launcher, "Child", start)
-    monkeypatch.setattr(launcher, "start_fork_server", lambda modules: None)
+    monkeypatch.setattr(startup, "Child", start)
+    monkeypatch.setattr(startup, "start_fork_server", lambda modules: None)
     with pytest.raises(KeyboardInterrupt):
         world._start(Path())
     assert started == ["peer 0"]
@@ -146,10 +148,10 @@ def test_an_interrupt_is_heard_between_two_starts(make: Any, monkeypatch: pytest
 @pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
 def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment(peers=40, topology=graph, strategy=Solo(), world=Processes(), stop=Stop(steps=5))
-    monkeypatch.setattr(build_module, "files_allowed", lambda: needed)
+    monkeypatch.setattr(compatibility, "files_allowed", lambda: needed)
     build(experiment)
-    monkeypatch.setattr(build_module, "files_allowed", lambda: needed - 1)
-    with pytest.raises(ConfigError, match=rf"hold up to {needed} files open each, and {needed - 1} are permitted here"):
+    monkeypatch.setattr(compatibility, "files_allowed", lambda: needed - 1)
+    with pytest.raises(ConfigError, match=rf"hold up to {needed} open files each, and {needed - 1} are permitted here"):
         build(experiment, lambda experiment: pytest.fail("data were loaded"))
 
 
@@ -157,11 +159,10 @@ def test_a_peer_of_many_neighbours_needs_more_files_than_its_launcher() -> None:
     assert open_files.files_needed(10, 400) == open_files.files_needed(2, 400) == 32 + 3 * 400
 
 
-def test_who_is_killed_during_the_start_is_named_with_the_signal(make: Any) -> None:
-    world = make(Stop(steps=5))
-    words = str(world._ended_early(Stand("peer 3", -signal.SIGKILL)))
+def test_who_is_killed_during_the_start_is_named_with_the_signal() -> None:
+    words = str(ended_early(Stand("peer 3", -signal.SIGKILL)))
     assert words == "peer 3 ended while it was set up: its process was ended by SIGKILL"
-    assert "must be importable" in str(world._ended_early(Stand("peer 3", 1)))
+    assert "must be importable" in str(ended_early(Stand("peer 3", 1)))
 
 
 def test_how_a_process_ended_is_not_guessed_where_the_fork_server_is_gone(make: Any) -> None:
@@ -169,7 +170,7 @@ def test_how_a_process_ended_is_not_guessed_where_the_fork_server_is_gone(make: 
     world.peers[0].process.exitcode, world.peers[1].process.exitcode = forkserver.UNKNOWN, None
     for peer in range(2):
         world._lose(peer, world.peers[peer])
-        assert "how is not known, since the fork server is stopped or gone" in world.collector.warnings[-1]
+        assert "an unknown status, since the fork server is stopped or gone" in world.collector.warnings[-1]
 
 
 def test_who_was_lost_unasked_is_told_apart_and_belongs_to_the_reason(make: Any) -> None:
@@ -210,18 +211,14 @@ def test_a_fleet_that_lost_everybody_is_not_complete_whatever_it_had_reached(mak
     assert world.reason == "accuracy 0.9 reached at 5 s (91.0%); every peer was lost"
 
 
-def test_real_time_priority_is_not_asked_for_by_who_is_nice_or_told_not_to(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = make(Stop(steps=5))
-    monkeypatch.setattr(launcher, "may_run_realtime", lambda: True)
-    monkeypatch.setattr(launcher.os, "getpriority", lambda *_: 0)
-    assert world._without_realtime() == ""
-    monkeypatch.setattr(launcher.os, "getpriority", lambda *_: 5)
-    assert "nice (5)" in world._without_realtime()
-    monkeypatch.setattr(launcher.os, "getpriority", lambda *_: 0)
-    world.world = Processes(realtime=False)
-    assert "world.realtime is false" in world._without_realtime()
-    monkeypatch.setattr(world, "_timed", lambda: True)
-    assert not world._spec(0, [], Path(), 7).realtime
+def test_real_time_priority_is_not_asked_for_by_who_is_nice_or_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realtime, "may_run_realtime", lambda: True)
+    monkeypatch.setattr(realtime.os, "getpriority", lambda *_: 0)
+    assert why_not_realtime(Processes()) == ""
+    monkeypatch.setattr(realtime.os, "getpriority", lambda *_: 5)
+    assert "nice (5)" in why_not_realtime(Processes())
+    monkeypatch.setattr(realtime.os, "getpriority", lambda *_: 0)
+    assert "world.realtime is false" in why_not_realtime(Processes(realtime=False))
 
 
 def test_a_death_by_a_signal_without_a_name_has_words(make: Any) -> None:
@@ -237,17 +234,17 @@ def test_a_fleet_without_room_for_its_weights_is_refused_in_words(make: Any, mon
 
     world = make(Stop(steps=5))
     monkeypatch.setattr(snapshots.os, "posix_fallocate", full)
-    with pytest.raises(WorldError, match="has so much room"):
+    with pytest.raises(WorldError, match="has enough room"):
         world.run()
 
 
 def test_the_signal_of_a_mapped_file_without_room_has_words(make: Any) -> None:
-    assert "SIGBUS, as when a file that it has mapped" in Stand("peer 0", -signal.SIGBUS).ending()
+    assert "SIGBUS, as after a lack of room for a file that it has mapped" in Stand("peer 0", -signal.SIGBUS).ending()
 
 
 def test_local_names_lie_in_the_runs_own_folder_however_long_its_path_is(make: Any, tmp_path: Path) -> None:
     """Nobody else may enter it, while names outside of any folder are everybody's as soon as their owner is dead."""
-    assert make(Stop(steps=5))._spec(1, [], Path(), 7).address == "ipc://peer-1"
+    assert peer_spec(make(Stop(steps=5)).fleet, 1, [], Path(), 7, realtime=False).address == "ipc://peer-1"
     folder = tmp_path / ("long" * 40)
     folder.mkdir()
     peer: Any = SimpleNamespace(folder=os.open(folder, os.O_RDONLY))

@@ -70,11 +70,11 @@ def test_a_question_gets_its_answer(meeting: tuple[Path, Rendezvous]) -> None:
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (b"not json", "no question"),
+        (b"not json", "not a question"),
         (b"x" * (LIMIT_BYTES + 100), "more than"),
-        (b"[]", "no question"),
-        (b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "no question"),
-        (b'{"a": "\xff"}', "no question"),
+        (b"[]", "not a question"),
+        (b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "not a question"),
+        (b'{"a": "\xff"}', "not a question"),
     ],
 )
 def test_what_is_no_question_is_turned_away(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
@@ -191,7 +191,7 @@ def test_a_poke_goes_to_whose_link_or_device_it_is(tmp_path: Path) -> None:
     ("event", "words"),
     [
         ({"do": "cut", "link": [0, 2]}, "event.link = [0, 2]: peers 0 and 2 are not neighbours"),
-        ({"do": "rate", "link": [0, 1]}, "needs either factor or to"),
+        ({"do": "rate", "link": [0, 1]}, "give either factor or to"),
         ({"do": "kill", "peer": 3}, "peer 3 does not run any more"),
         ({"do": "heal", "peer": 3}, "of no link do both peers still run"),
         ({"do": "sing"}, 'there is no event "sing"'),
@@ -203,7 +203,7 @@ def test_what_a_running_fleet_refuses(tmp_path: Path, event: dict[str, Any], wor
     fleet.alive = {0, 1, 2}
     assert words in fleet.poke(1, **event)["refused"]
     assert (fleet.said, fleet.killed) == ([], [])
-    assert "is no table" in fleet.pokes._answer({})["refused"]
+    assert "is not a table" in fleet.pokes._answer({})["refused"]
 
 
 def test_pokes_and_the_script_are_one_story(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_healing_what_is_not_cut_tells_nobody(tmp_path: Path) -> None:
     [
         (["heals"], 'event.do: there is no event "heals"; did you mean heal?'),
         (["cut", "links=0,1"], "event.links: no such field"),
-        (["rate", "link=0,1"], "event.factor: needs either factor or to"),
+        (["rate", "link=0,1"], "event.factor: give either factor or to"),
         (["cut", "link"], "'link' sets nothing; write key=value, such as link=0,1"),
         (["heal", "at=1 s"], 'at = "1 s": a poke happens at once; leave at out'),
         (["heal"], "its run is over (3 s are over)"),

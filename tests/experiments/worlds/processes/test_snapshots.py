@@ -43,7 +43,7 @@ def test_shared_files_go_where_there_is_room(tmp_path: Path, monkeypatch: pytest
     assert snapshots.make_room(10, lay).parent == places[2]
     assert [len(list(place.iterdir())) for place in places if place.is_dir()] == [0, 1, 0]
     places[:] = places[:2]
-    with pytest.raises(OSError, match=r"share 2 MB, and neither .*full nor .*missing has so much room"):
+    with pytest.raises(OSError, match=r"share 2 MB, and neither .*full nor .*missing has enough room"):
         snapshots.make_room(2_000_000, lay)
     assert not list(places[0].iterdir())
 
