@@ -135,7 +135,7 @@ def _print(fleet: Fleet, estimate: Forecast, graph: dict[str, Any]) -> None:
     console.print(table)
     if any(math.isfinite(link.rate_bytes_per_s) or link.delay_ns for link in estimate.links):
         binding = sum(link.binds for link in estimate.links)
-        console.print(f"  {binding} of {len(estimate.links)} links bind: a whole model takes longer over them than a step")
+        console.print(f"  {binding} of {len(estimate.links)} links bind (a whole model takes longer than a step)")
         console.print(_links(estimate))
     for title, line in _script(fleet):
         console.print(f"  [dim]{title}[/dim] {line}")

@@ -370,5 +370,5 @@ class Wrong(Wrapper, frozen=True, tag="wrong"):
 @pytest.mark.parametrize("answer", [None, 5, [None]])
 def test_a_wrapper_that_answers_wrongly_is_named(tmp_path: Path, answer: Any) -> None:
     outcome = make_world(tmp_path, asked(wrappers=[Wrong(answer=answer, peers=(3,))], stop=Stop(steps=3))).run()
-    assert "Wrong.sending answered" in outcome.reason
+    assert "Wrong.sending returned" in outcome.reason
     assert list(outcome.peers_lost) == [3]

@@ -272,8 +272,8 @@ def test_healing_links_that_are_not_cut_sends_nothing_to_peers(tmp_path: Path) -
         (["heals"], 'event.do: there is no event "heals"; did you mean heal?'),
         (["cut", "links=0,1"], "event.links: no such field"),
         (["rate", "link=0,1"], "event.factor: give either factor or to"),
-        (["cut", "link"], "'link' sets nothing; write key=value, such as link=0,1"),
-        (["heal", "at=1 s"], 'at = "1 s": a poke happens at once; leave at out'),
+        (["cut", "link"], "'link' does not have the form key=value; write key=value, such as link=0,1"),
+        (["heal", "at=1 s"], 'at = "1 s": a poke always happens at once; leave at out'),
         (["heal"], "its run is over (3 s are over)"),
     ],
 )
@@ -290,7 +290,7 @@ def test_what_is_no_poke_is_one_sentence_and_status_2(
 
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["poke", str(tmp_path / "nothing"), "heal"]) == 2
-    assert "no fleet listens there; give the run folder of a fleet that is running" in capsys.readouterr().err
+    assert "no fleet listens there; give the run folder of a running fleet" in capsys.readouterr().err
 
 
 @pytest.mark.live

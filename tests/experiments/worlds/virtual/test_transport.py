@@ -134,3 +134,13 @@ def test_an_answer_to_nothing_is_counted_as_in_real_time(tmp_path: Path) -> None
     link.catch_up(10**12)
     assert world.members[0].endpoint.errors == {"acknowledgement": 1}
     assert world.members[0].endpoint.meters[1].in_flight_bytes == 0
+
+
+@pytest.mark.parametrize("dimension", [100, 3_000])
+def test_steps_in_lockstep_measure_the_rate_of_the_link_exactly(tmp_path: Path, dimension: int) -> None:
+    """Each acknowledgement leaves at the instant of the next message: it delays that message and does not stretch it."""
+    network = Uniform(rate="2 Mbit/s", delay="20 ms")
+    world = make_world(tmp_path, asked(3, dimension=dimension, strategy=DPSGD(), network=network, stop=Stop(time="1 s")))
+    world.train()
+    rates = [meter.rate_bytes_per_s for member in world.members for meter in member.endpoint.meters.values()]
+    assert rates == pytest.approx([250_000.0] * 6, rel=1e-5)
