@@ -359,7 +359,7 @@ def test_wrappers_of_ones_own_are_named_in_their_list(folder: Path) -> None:
         Experiment.read(folder / "walled.toml")
 
 
-def test_a_graph_of_ones_own_is_shown_as_any(
+def test_a_users_graph_is_shown_as_a_built_in_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder, "kinds_own", LIVE)

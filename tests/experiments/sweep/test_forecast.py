@@ -178,7 +178,7 @@ def test_a_combination_with_a_candidate_that_cannot_be_built_is_invalid(tmp_path
         ('baseline = "solo"', 'sweep.baseline: "solo" is not a choice of the first axis, peers; name one of: 2, 3'),
     ],
 )
-def test_options_that_say_nothing(text: str, message: str, tmp_path: Path) -> None:
+def test_options_without_effect_are_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         planned(tmp_path, f"[sweep]\n{text}\npeers = [2, 3]\nseed = [1]")
     assert message in str(caught.value)

@@ -103,7 +103,7 @@ def test_complete_graphs_and_stars(seed: int) -> None:
         assert max(dict(graph.degree).values()) == len(graph) - 1
 
 
-def test_who_joins_a_preferential_graph_prefers_hubs() -> None:
+def test_a_newcomer_of_a_preferential_graph_prefers_hubs() -> None:
     star = nx.star_graph(9)
     chosen = [next(iter(growth.join_preferred(star, 10, 1, np.random.default_rng(luck)).neighbors(10))) for luck in range(400)]
     assert abs(chosen.count(0) / 400 - 0.5) < 0.08  # nine of the eighteen ends of links are the hub's
