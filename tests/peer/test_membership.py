@@ -59,7 +59,7 @@ def test_no_strategys_message_is_taken_for_an_errand() -> None:
         (b"\xc1" + b"\x00" * 600, 0),
     ],
 )
-def test_what_is_no_errand_is_refused(head: bytes, body_bytes: int) -> None:
+def test_a_message_that_is_not_an_errand_is_refused(head: bytes, body_bytes: int) -> None:
     with pytest.raises(WireError):
         read_errand(head, np.zeros(body_bytes, np.uint8), 10)
 

@@ -265,7 +265,7 @@ def test_run_hands_over_what_it_was_given(
     assert (out, quiet) == (Path("here"), True)
 
 
-def test_an_error_that_nobody_foresaw_is_one_sentence_and_a_file(
+def test_an_unforeseen_error_is_one_sentence_and_a_file(
     ring: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: Any) -> None:

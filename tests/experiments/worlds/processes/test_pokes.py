@@ -77,7 +77,7 @@ def test_a_question_gets_its_answer(meeting: tuple[Path, Rendezvous]) -> None:
         (b'{"a": "\xff"}', "not a question"),
     ],
 )
-def test_what_is_no_question_is_turned_away(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
+def test_a_malformed_request_is_refused(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
     folder, rendezvous = meeting
     thread = serving(rendezvous)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -277,7 +277,7 @@ def test_healing_links_that_are_not_cut_sends_nothing_to_peers(tmp_path: Path) -
         (["heal"], "its run is over (3 s are over)"),
     ],
 )
-def test_what_is_no_poke_is_one_sentence_and_status_2(
+def test_a_wrong_poke_is_one_sentence_and_status_2(
     tmp_path: Path, arguments, words, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record_run(tmp_path / "run")
