@@ -75,10 +75,14 @@ def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
 
 
 def _prepare(fleet: Fleet) -> None:
-    """Start the fork server in the background, if the world is the world of processes."""
-    if isinstance(fleet.experiment.world, Processes):
-        from grapevine.experiments.worlds.processes.forkserver import start_fork_server
+    """Start the fork server in the background, if the world is the world of processes.
 
+    Raises ConfigError if the peers' processes could not import a class or function that the experiment needs.
+    """
+    if isinstance(fleet.experiment.world, Processes):
+        from grapevine.experiments.worlds.processes.forkserver import refuse_unimportable, start_fork_server
+
+        refuse_unimportable(fleet.experiment, fleet.problem)
         start_fork_server(fleet.problem.preload)
 
 
@@ -170,6 +174,7 @@ def _summary(fleet: Fleet, outcome: Outcome) -> dict[str, Any]:
         dilation=getattr(experiment.world, "dilation", 1.0),
         network_backend="kernel" if fleet.plan.kernel else "userspace",
         record_every_s=fleet.every_ns / 1e9,
+        least_loss=fleet.problem.least_loss(),
         machine=describe_machine(),
     )
 

@@ -183,7 +183,7 @@ def _cell_columns(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[list[str],
     from grapevine.experiments.sweep.cells import measures
     from grapevine.experiments.sweep.tune import plain
 
-    shown = measures(cells, sweep.target)
+    shown = measures(cells)
     keys = list(sweep.tune.candidates[0]) if sweep.tune else []
     tuned = [f"{title.replace('_', ' ')}\ntuned" for title in _short(keys)] + (["trials"] if keys else [])
     titles = [*_short(sweep.axes), *tuned, "runs", *(f"{measure.title}\n{measure.unit}".rstrip() for measure in shown)]

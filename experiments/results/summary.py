@@ -30,6 +30,9 @@ KEYS = (
 LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9", "0.95")
 """The mean accuracies for which the summary holds the first time."""
 
+LEAST_LOSS, EXCESS_LOSS = "loss_of_optimum", "excess_loss"
+"""Keys of runs of a task that knows its optimum: the test loss there, and how much the mean test loss of the peers is above."""
+
 
 def summarise(  # noqa: PLR0913 - one keyword a key of the summary
     outcome: Outcome,
@@ -44,6 +47,7 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
     dilation: float = 1.0,
     network_backend: str = "userspace",
     record_every_s: float = math.nan,
+    least_loss: float | None = None,
     machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a run as a dictionary that JSON can hold (nan and infinity become None).
@@ -86,6 +90,8 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
     if network_backend == "kernel":
         summary["delay_error_median_ms"] = math.nan  # delays include the kernel's queues
     summary["warnings"] = [*outcome.warnings, *warnings_about(summary, outcome, peers_text(diverged) if diverged else "")]
+    if least_loss is not None:
+        summary |= {LEAST_LOSS: least_loss, EXCESS_LOSS: summary["loss_mean"] - least_loss}
     if machine is not None:
         summary["machine"] = dict(machine)
     return dict(clean(summary))

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grapevine.experiments.report.text_table import in_unit, one_unit
-from grapevine.experiments.results.curves import first_reached, over_time
+from grapevine.experiments.results.curves import fleet_line
 from grapevine.experiments.results.result import Result
+from grapevine.experiments.results.summary import EXCESS_LOSS
 from grapevine.experiments.sweep.plan import Sweep
 from grapevine.experiments.sweep.sweep import Attempt, SweepOutcome
+from grapevine.experiments.sweep.target import ACCURACY, LOSS, Target, target_of
 from grapevine.experiments.sweep.tune import Score, best, plain
 
 LEVEL = 0.95
@@ -63,6 +65,10 @@ class Measure(NamedTuple):
     unit: str
     scale: float
     """What is shown is the value over this."""
+    least: float = 0.0
+    """The smallest value that is possible."""
+    most: float = math.inf
+    """The largest value that is possible."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class CellResult:
     attempts: tuple[Attempt, ...]
     folders: tuple[Path, ...]
     """Of the complete runs that lost no peer unasked: all figures are theirs."""
-    target: float
+    target: Target
     tuned: Mapping[str, Any]
     """What tuning chose; empty where nothing is tuned, or where no trial was completed."""
     scores: tuple[Score | None, ...]
@@ -119,9 +125,9 @@ class CellResult:
         grain = max(run.get(f"{key}.grain", 0.0) for pair in pairs for run in pair)
         return found._replace(grain=grain) if found else None
 
-    def accuracy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mean accuracy over time: [times], mean over the runs [times], half interval [times] (nan for a single run)."""
-        lines = [over_time(result, "accuracy_mean") for result in self.results]
+    def curve(self, figure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A figure of the fleet over time: [times], mean over the runs [times], half interval [times] (nan for one run)."""
+        lines = [fleet_line(result, figure) for result in self.results]
         lines = [line for line in lines if line]
         if not lines:
             return np.empty(0), np.empty(0), np.empty(0)
@@ -147,20 +153,34 @@ class CellResult:
             return f"0 of {n}" if measure.key == "time_to_target_s" and n else "-"
         if measure.key == "time_to_target_s" and found.n < n:
             return f"{found.n} of {n}"
-        return interval(found, measure.scale)
+        return interval(found, measure.scale, measure.least, measure.most)
+
+    def __repr__(self) -> str:
+        """Describe the cell, its number of runs and their main figure on one line."""
+        place = ", ".join(f"{axis} {plain(value)}" for axis, value in self.values.items()) or "all"
+        runs = f"{len(self.folders)} of {len(self.attempts)} runs"
+        try:
+            figures = {measure.key: measure for measure in measures([self])}
+            key = next((key for key in (ACCURACY, EXCESS_LOSS, LOSS) if key in figures), None)
+            main = f", {figures[key].title} {self.shown(figures[key])} {figures[key].unit}".rstrip() if key else ""
+        except (ValueError, OSError):  # the folders are gone
+            main = ""
+        return f"<CellResult {place}: {runs}{main}>"
 
 
 def cells_of(sweep: Sweep, outcome: SweepOutcome, out: Path) -> list[CellResult]:
     """The cells of a sweep that was outcome out under `out`, in the order of the plan."""
     attempts = {attempt.point.name: attempt for attempt in outcome.attempts}
+    groups = [tuple(attempts[point.name] for point in cell.points) for cell in outcome.cells]
+    places = [tuple(out / attempt.point.name for attempt in own if attempt.done) for own in groups]
+    runs = [[Result.read(folder) for folder in folders] for folders in places]
+    target = target_of(sweep.target, sweep.options.target_loss, runs)
     cells = []
-    for cell, scores in zip(outcome.cells, outcome.scores, strict=True):
-        own = tuple(attempts[point.name] for point in cell.points)
-        folders = tuple(out / attempt.point.name for attempt in own if attempt.done)
+    for cell, scores, own, folders in zip(outcome.cells, outcome.scores, groups, places, strict=True):
         chosen = best(scores)
         tuned = cell.trials[chosen].tuned if chosen is not None else {}
         tried = tuple(trial.tuned for trial in cell.trials)
-        cells.append(CellResult(cell.values, own, folders, sweep.target, tuned, tuple(scores), tried, _lost_unasked(own, out)))
+        cells.append(CellResult(cell.values, own, folders, target, tuned, tuple(scores), tried, _lost_unasked(own, out)))
     return cells
 
 
@@ -169,7 +189,7 @@ def _lost_unasked(attempts: Sequence[Attempt], out: Path) -> int:
     return sum(len(Result.read(folder).summary["peers_lost_unasked"]) for folder in damaged)
 
 
-def figures_of(result: Result, target: float) -> dict[str, float]:
+def figures_of(result: Result, target: Target) -> dict[str, float]:
     """Every number of a run's summary, how many warnings and lost peers, the first time at `target`, the spread of the peers'
     accuracies.
 
@@ -181,7 +201,7 @@ def figures_of(result: Result, target: float) -> dict[str, float]:
     figures |= {key: float(len(summary.get(key) or ())) for key in ("warnings", "peers_lost")}
     if summary.get("accuracy_max") is not None and summary.get("accuracy_min") is not None:
         figures["accuracy_spread"] = summary["accuracy_max"] - summary["accuracy_min"]
-    if (reached := first_reached(over_time(result, "accuracy_mean"), target)) is not None:
+    if (reached := target.reached(result)) is not None:
         figures |= {"time_to_target_s": reached.value, "time_to_target_s.grain": reached.grain}
     return figures
 
@@ -195,15 +215,19 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(float(np.mean(values)), half, n)
 
 
-def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
+def measures(cells: Sequence[CellResult]) -> list[Measure]:
     """What the cells have that is worth a column, each in one unit."""
+    if not cells:
+        return []
+    target = cells[0].target
     known = {key for cell in cells for run in cell.runs for key in run}
     sent, scale = one_unit([found.mean for cell in cells if (found := cell.estimate("bytes_sent"))], BYTES)
     listed = [
-        Measure("time_to_target_s", f"time to {100 * target:g} %", "s", 1.0),
-        Measure("accuracy_mean", "accuracy", "%", 0.01),
-        Measure("accuracy_spread", "spread between peers", "points", 0.01),
-        Measure("loss_mean", "loss", "", 1.0),
+        Measure("time_to_target_s", f"time to {target.words}", "s", 1.0),
+        Measure(ACCURACY, "accuracy", "%", 0.01, most=1.0),
+        Measure("accuracy_spread", "spread between peers", "points", 0.01, most=1.0),
+        Measure(EXCESS_LOSS, "excess loss", "", 1.0, _least(cells, EXCESS_LOSS)),
+        Measure(LOSS, "loss", "", 1.0, _least(cells, LOSS)),
         Measure("consensus_distance", "consensus distance", "", 1.0),
         Measure("bytes_sent", "sent", sent, scale),
         Measure("steps_total", "steps", "", 1.0),
@@ -212,9 +236,15 @@ def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
         Measure("lateness_p99_ms", "late (99th percentile)", "ms", 1.0),
     ]
     idle = {key for key in WARNING_FIGURES if not any(run.get(key) for cell in cells for run in cell.runs)}
-    with_accuracy = "accuracy_mean" in known
-    hidden = idle | ({"loss_mean", "consensus_distance"} if with_accuracy else {"time_to_target_s"})
-    return [m for m in listed if m.key not in hidden and (m.key in known or (m.key == "time_to_target_s" and with_accuracy))]
+    with_accuracy, aimed_at = ACCURACY in known, target.figure
+    hidden = idle | ({EXCESS_LOSS, LOSS} - {aimed_at}) | ({"consensus_distance"} if with_accuracy else set())
+    timed = not math.isnan(target.level) and aimed_at in known
+    return [m for m in listed if m.key not in hidden and (m.key in known or (m.key == "time_to_target_s" and timed))]
+
+
+def _least(cells: Sequence[CellResult], key: str) -> float:
+    """The smallest possible value of a loss: 0, except of a task whose losses can be negative."""
+    return -math.inf if any(run.get(key, 0.0) < 0 for cell in cells for run in cell.runs) else 0.0
 
 
 def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]:
@@ -236,6 +266,7 @@ def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]
         reached = cell.estimate("time_to_target_s")
         row["time_to_target_s.n"] = reached.n if reached else 0
         row["time_to_target_s.grain"] = reached.grain if reached else None
+        row |= {"target": None if math.isnan(cell.target.level) else cell.target.level, "target_of": cell.target.figure}
         late = [run["lateness_p99_ms"] for run in cell.runs if "lateness_p99_ms" in run]
         row["lateness_p99_ms.max"] = max(late, default=None)
         rows.append(row)
@@ -257,8 +288,11 @@ def trial_rows(sweep: Sweep, cells: Sequence[CellResult], trials: Sequence[Attem
     return rows
 
 
-def interval(found: Estimate, scale: float = 1.0) -> str:
-    """ "82.1 ± 0.9": as many decimals as the interval deserves; "12 ± 1 †" where a value is known to 1 only."""
+def interval(found: Estimate, scale: float = 1.0, least: float = -math.inf, most: float = math.inf) -> str:
+    """ "82.1 ± 0.9": as many decimals as the interval deserves; "12 ± 1 †" where a value is known to 1 only.
+
+    An interval that goes beyond `least` or `most`, the possible values, is cut there and shown by its ends: "4 (0 to 15)".
+    """
     if found.coarse:
         return f"{in_unit(found.mean / scale, 1.0)} ± {in_unit(found.grain / scale, 1.0)}{COARSE}"
     mean, half = found.mean / scale, None if found.half is None else found.half / scale
@@ -269,6 +303,8 @@ def interval(found: Estimate, scale: float = 1.0) -> str:
     if half < 1e-9 * abs(mean) or not half:
         return f"{in_unit(mean, 1.0)} ± 0"
     show = _decimals(mean, half)
+    if mean - half < least / scale or mean + half > most / scale:
+        return f"{show(mean)} ({show(max(mean - half, least / scale))} to {show(min(mean + half, most / scale))})"
     return f"{show(mean)} ± {show(half)}"
 
 

@@ -30,7 +30,7 @@ class Point:
     """Of its folder: the same values have the same name."""
     values: dict[str, Any]
     """What was chosen on each axis; of a named choice its label."""
-    experiment: Experiment
+    experiment: Experiment = field(repr=False)
     tuned: dict[str, Any] = field(default_factory=dict)
     """What tuning chose, or what this trial of it tries: "table.key" -> value."""
 

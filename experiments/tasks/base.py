@@ -194,6 +194,11 @@ class Problem:
         """The exact minimum of the mean of the peers' objectives, float64 [size], where it is known."""
         return None
 
+    def least_loss(self) -> float | None:
+        """The test loss at the optimum; None where no optimum is known."""
+        best = self.optimum()
+        return None if best is None else float(self.evaluate(np.asarray(best, dtype=np.float32)[None], "test")[0][0])
+
     # ---- which samples --------------------------------------------------------------------------------------------
 
     def indices(self, peer: int, part: Part = "shards") -> np.ndarray:

@@ -27,6 +27,7 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
         batch = problem.sampler(trains, np.random.default_rng(0)).draw(min(batch_size, _TRIED))
         loss, gradient = problem.gradient(problem.initial, batch)
         scores = [problem.evaluate(problem.initial[None], data) for data in ("validation", "test")]
+        best = problem.optimum()
     except Exception as error:  # the user's own code: it may raise anything
         said = str(error) or "it is not there"
         raise ValueError(
@@ -40,6 +41,8 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
     for losses, accuracies in scores:
         _refuse(f"{name}.evaluate gives losses", np.shape(losses), (1,))
         _refuse(f"{name}.evaluate gives accuracies", np.shape(accuracies), (1,))
+    if best is not None:
+        _refuse(f"{name}.optimum gives weights", np.shape(best), (problem.size,))
 
 
 def _refuse(what: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
