@@ -13,7 +13,8 @@ from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.results.curves import Curve, curve_of
 from grapevine.experiments.study.theory import Gradients, gains, measured_gradients, predicted
-from grapevine.experiments.sweep.cells import CellResult, Estimate, estimate
+from grapevine.experiments.sweep.cells import CellResult
+from grapevine.experiments.sweep.estimate import Estimate, estimate
 from grapevine.experiments.sweep.plan import Sweep
 from grapevine.experiments.sweep.target import ACCURACY
 from grapevine.experiments.sweep.tune import DEFAULT_TARGET, plain

@@ -7,7 +7,8 @@ from html import escape
 from typing import Any, NamedTuple
 
 from grapevine.experiments.study.study import Study
-from grapevine.experiments.sweep.cells import CellResult, Estimate, Measure, interval
+from grapevine.experiments.sweep.cells import CellResult, Measure
+from grapevine.experiments.sweep.estimate import Estimate, interval
 
 TIME = "time_to_target_s"
 COMPARED = (TIME, "accuracy_mean", "excess_loss", "loss_mean")

@@ -22,7 +22,7 @@ from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.results.numbers import figure, percent, plural
 from grapevine.experiments.study.conclude import Findings, buildable, conclude
 from grapevine.experiments.sweep.axes import BASELINE, SEED, SKIP_INVALID, TARGET_LOSS
-from grapevine.experiments.sweep.cells import CellResult, Measure, cell_rows, cells_of, measures, trial_rows
+from grapevine.experiments.sweep.cells import CellResult, Measure, best_cell, cell_rows, cells_of, measures, trial_rows
 from grapevine.experiments.sweep.plan import Sweep, plan_sweep
 from grapevine.experiments.sweep.sweep import Attempt, SweepOutcome, carry_out, carry_out_trials
 from grapevine.experiments.sweep.tune import DEFAULT_SEED, TARGET, best, plain
@@ -161,12 +161,15 @@ class SweepResult:
         return found[0]
 
     def __repr__(self) -> str:
-        """Describe the sweep, the states of its runs, and its page or folder on one line; `print` shows the cells."""
+        """Describe the sweep, its runs, its best cell and its page or folder on one line; `print` shows all cells."""
         name = self.sweep.points[0].experiment.name
         states = Counter(attempt.state for attempt in self.attempts)
         runs = ", ".join(f"{count} {state}" for state, count in states.items())
         cells = plural(len(self.sweep.cells), "cell")
-        return f"<SweepResult {name}: {plural(len(self.attempts), 'run')} ({runs}) in {cells}; {self.page or self.folder}>"
+        leading = best_cell(self.cells)
+        lead = f"; best: {leading.place}{leading.main()}" if leading and len(self.cells) > 1 else ""
+        where = self.page or self.folder
+        return f"<SweepResult {name}: {plural(len(self.attempts), 'run')} ({runs}) in {cells}{lead}; {where}>"
 
     def __str__(self) -> str:
         """Return a table with a row per cell."""
@@ -233,7 +236,7 @@ class TuneResult:
         score = self.outcome.scores[0][place]
         assert score is not None
         found = f"loss {figure(score.loss)}" if score.accuracy is None else f"validation accuracy {percent(score.accuracy)}"
-        chosen = ", ".join(f"{key} {plain(value)}" for key, value in self.chosen.items())
+        chosen = ", ".join(f"{key} = {plain(value)}" for key, value in self.chosen.items())
         return f"<TuneResult {name}: {chosen} ({found}), best of {plural(len(self.trials), 'trial')}; {self.folder}>"
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,50 +12,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from grapevine.experiments.report.text_table import in_unit, one_unit
+from grapevine.experiments.report.text_table import one_unit
 from grapevine.experiments.results.curves import fleet_line
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.results.summary import EXCESS_LOSS
+from grapevine.experiments.sweep.estimate import COARSE, Estimate, estimate, interval, quantile
 from grapevine.experiments.sweep.plan import Sweep
 from grapevine.experiments.sweep.sweep import Attempt, SweepOutcome
 from grapevine.experiments.sweep.target import ACCURACY, LOSS, Target, target_of
 from grapevine.experiments.sweep.tune import Score, best, plain
 
-LEVEL = 0.95
+MAIN = (ACCURACY, EXCESS_LOSS, LOSS)
+"""What a cell is known by: the first of these figures that it has."""
 WARNING_FIGURES = ("warnings", "records_unscored", "lateness_p99_ms")
 """Figures that make others less worth: columns only where a run has them."""
 LEFT_OUT = " *"
 """Beside the figures of a cell of which runs were left out, since they lost peers that the file did not ask to lose."""
-COARSE = " †"
-"""Beside an interval that is no spread of the runs but what a time is known to: the time between two records."""
 MARKS = {
     LEFT_OUT: "without the runs that lost peers which the file did not ask to lose",
     COARSE: "known to the time between two records, by more than which the runs do not differ",
 }
 GRID_POINTS = 200
 BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
-
-
-class Estimate(NamedTuple):
-    """The mean of what the runs of a cell came to, and how far off it may be."""
-
-    mean: float
-    half: float | None
-    """Half the width of the 95 % interval of Student's t; None for fewer than two runs."""
-    n: int
-    """Runs that have a value."""
-    grain: float = 0.0
-    """What a single value is known to, such as the time between two records; 0 = it is exact."""
-
-    @property
-    def coarse(self) -> bool:
-        """Whether the runs differ by less than what a single value is known to, so that only that can be told."""
-        return self.grain > (self.half or 0.0)
-
-    @property
-    def within(self) -> float | None:
-        """How far off the mean may be: half the interval, or what a value is known to where that is more."""
-        return self.grain if self.coarse else self.half
 
 
 class Measure(NamedTuple):
@@ -137,7 +116,7 @@ class CellResult:
         stacked = np.stack([np.interp(times, *np.array(line).T) for line in lines])
         if len(lines) < 2:
             return times, stacked[0], np.full(len(times), np.nan)
-        half = _quantile(len(lines)) * stacked.std(axis=0, ddof=1) / math.sqrt(len(lines))
+        half = quantile(len(lines)) * stacked.std(axis=0, ddof=1) / math.sqrt(len(lines))
         return times, stacked.mean(axis=0), half
 
     def shown(self, measure: Measure) -> str:
@@ -157,15 +136,17 @@ class CellResult:
 
     def __repr__(self) -> str:
         """Describe the cell, its number of runs and their main figure on one line."""
-        place = ", ".join(f"{axis} {plain(value)}" for axis, value in self.values.items()) or "all"
-        runs = f"{len(self.folders)} of {len(self.attempts)} runs"
-        try:
-            figures = {measure.key: measure for measure in measures([self])}
-            key = next((key for key in (ACCURACY, EXCESS_LOSS, LOSS) if key in figures), None)
-            main = f", {figures[key].title} {self.shown(figures[key])} {figures[key].unit}".rstrip() if key else ""
-        except (ValueError, OSError):  # the folders are gone
-            main = ""
-        return f"<CellResult {place}: {runs}{main}>"
+        return f"<CellResult {self.place}: {len(self.folders)} of {len(self.attempts)} runs{self.main()}>"
+
+    @property
+    def place(self) -> str:
+        """What was chosen on each axis, as text: "strategy slices, network lan"."""
+        return ", ".join(f"{axis} {plain(value)}" for axis, value in self.values.items()) or "all"
+
+    def main(self) -> str:
+        """The accuracy, or else the loss, as text: ", accuracy 92.1 ± 0.4 %"; "" without one, or if the folders are gone."""
+        found = _main([self])
+        return f", {found.title} {self.shown(found)} {found.unit}".rstrip() if found else ""
 
 
 def cells_of(sweep: Sweep, outcome: SweepOutcome, out: Path) -> list[CellResult]:
@@ -206,15 +187,6 @@ def figures_of(result: Result, target: Target) -> dict[str, float]:
     return figures
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean of independent values and its 95 % interval by Student's t: +- t(n - 1) s / sqrt(n)."""
-    n = len(values)
-    if not n:
-        return None
-    half = _quantile(n) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
-    return Estimate(float(np.mean(values)), half, n)
-
-
 def measures(cells: Sequence[CellResult]) -> list[Measure]:
     """What the cells have that is worth a column, each in one unit."""
     if not cells:
@@ -245,6 +217,21 @@ def measures(cells: Sequence[CellResult]) -> list[Measure]:
 def _least(cells: Sequence[CellResult], key: str) -> float:
     """The smallest possible value of a loss: 0, except of a task whose losses can be negative."""
     return -math.inf if any(run.get(key, 0.0) < 0 for cell in cells for run in cell.runs) else 0.0
+
+
+def _main(cells: Sequence[CellResult]) -> Measure | None:
+    with suppress(ValueError):  # the folders are gone
+        return next((measure for measure in measures(cells) if measure.key in MAIN), None)
+    return None
+
+
+def best_cell(cells: Sequence[CellResult]) -> CellResult | None:
+    """The cell of the highest mean accuracy or, for a task without accuracy, of the lowest mean loss; None without any."""
+    if (main := _main(cells)) is None:
+        return None
+    means = [(found.mean, place) for place, cell in enumerate(cells) if (found := cell.estimate(main.key))]
+    sign = -1.0 if main.key == ACCURACY else 1.0
+    return cells[min(means, key=lambda each: sign * each[0])[1]]
 
 
 def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]:
@@ -286,36 +273,3 @@ def trial_rows(sweep: Sweep, cells: Sequence[CellResult], trials: Sequence[Attem
             widened = sweep.tune is not None and bool(sweep.tune.widened(attempt.point.tuned))
             rows.append({**row, **figures, "widened": widened, "chosen": place == chosen})
     return rows
-
-
-def interval(found: Estimate, scale: float = 1.0, least: float = -math.inf, most: float = math.inf) -> str:
-    """ "82.1 ± 0.9": as many decimals as the interval deserves; "12 ± 1 †" where a value is known to 1 only.
-
-    An interval that goes beyond `least` or `most`, the possible values, is cut there and shown by its ends: "4 (0 to 15)".
-    """
-    if found.coarse:
-        return f"{in_unit(found.mean / scale, 1.0)} ± {in_unit(found.grain / scale, 1.0)}{COARSE}"
-    mean, half = found.mean / scale, None if found.half is None else found.half / scale
-    if not math.isfinite(mean):
-        return "-"
-    if half is None or not math.isfinite(half):
-        return in_unit(mean, 1.0)
-    if half < 1e-9 * abs(mean) or not half:
-        return f"{in_unit(mean, 1.0)} ± 0"
-    show = _decimals(mean, half)
-    if mean - half < least / scale or mean + half > most / scale:
-        return f"{show(mean)} ({show(max(mean - half, least / scale))} to {show(min(mean + half, most / scale))})"
-    return f"{show(mean)} ± {show(half)}"
-
-
-def _decimals(mean: float, half: float) -> Callable[[float], str]:
-    """Two figures of the interval, never more than four of the mean."""
-    decimals = max(0, 1 - math.floor(math.log10(half)))
-    most = max(0, 3 - math.floor(math.log10(abs(mean)))) if mean else decimals
-    return lambda value: f"{value:,.{min(decimals, most, 6)}f}"
-
-
-def _quantile(n: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(n - 1, 0.5 + LEVEL / 2))

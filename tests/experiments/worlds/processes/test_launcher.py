@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from grapevine import Experiment
+from grapevine import Experiment, run
 from grapevine.experiments import fleet as build_module
 from grapevine.experiments import open_files
 from grapevine.experiments.config.errors import ConfigError
@@ -202,6 +203,24 @@ def test_a_fork_server_that_lacks_what_a_task_needs_is_replaced(monkeypatch: pyt
         assert (
             held == ["grapevine.experiments.tasks.autograd", "grapevine.experiments.worlds.processes.preload"][not replaced :]
         )
+
+
+def test_parts_of_a_program_that_is_no_file_are_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program read from standard input, a prompt or a notebook."""
+    main = ModuleType("__main__")
+    main.Mine = type("Mine", (Solo,), {"__module__": "__main__"}, frozen=True, tag="mine")  # type: ignore[attr-defined]
+    main.__file__ = "<stdin>"
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(forkserver, "start_fork_server", lambda modules: pytest.fail("the fork server was started"))
+    experiment = Experiment(world=Processes(), strategy=main.Mine(), stop=Stop(steps=1))
+    with pytest.raises(ConfigError, match=r"world: the peers' processes cannot import Mine: .* move it to a module"):
+        run(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    forkserver.refuse_unimportable(experiment.replace(strategy=Solo()), lambda: None)  # which no process can be given at all
+    main.__file__ = __file__
+    forkserver.refuse_unimportable(experiment)
 
 
 @pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
