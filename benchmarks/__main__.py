@@ -20,7 +20,7 @@ from benchmarks.links import busy_cores, link_truth
 from benchmarks.virtual import batched_gradients_per_s, draw, engine, loop_steps_per_s
 from benchmarks.wire import wire_bytes_per_s
 from benchmarks.worlds import differences
-from grapevine.experiments.worlds.processes.child import may_run_realtime
+from grapevine.experiments.worlds.processes.realtime import may_run_realtime
 
 TURNS = 3
 

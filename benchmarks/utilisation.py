@@ -31,8 +31,8 @@ PEERS = 4
 ELEMENTS = 10_000
 MODEL_BYTES = 4 * ELEMENTS
 STEP_NS = 50_000_000
-PACES = (1.0, 0.97, 1.03, 0.985)  # of the peers, so that their steps do not stay in phase
-LOOKS = 8  # readings of the queues in a horizon
+PACES = (1.0, 0.97, 1.03, 0.985)  # factors of the peers' speeds, so that their steps do not stay in phase
+LOOKS = 8  # readings of the queues per horizon
 DELAYS_MS = (1, 5, 20, 100, 300)
 RATIOS = (0.5, 1.2, 6.0, 50.0)
 STRATEGIES: dict[str, Strategy] = {
@@ -47,17 +47,17 @@ class Use(NamedTuple):
     """Use of a fleet's segments, over the second half of a run."""
 
     share: float
-    """Bytes carried over the bytes that the segments can carry in that time."""
+    """Carried bytes divided by the bytes that the segments can carry in that time."""
     expected: float
-    """The same share, of a strategy that keeps a share `fill` of every segment busy, or sends one whole model a step."""
+    """The expected share: the strategy's `fill`, or less if one whole model a step needs less."""
     standing_ns: float
-    """95th percentile of the time that a segment needs for its shortest queue during a horizon, ns."""
+    """95th percentile, over horizons, of the time that a segment needs to send its shortest queue in a horizon, ns."""
     standing_horizons: float
-    """The same time in horizons: a step, or as many steps as the strategy saves up."""
+    """The same time in horizons; a horizon is a step, or the number of steps for which the strategy saves up."""
     longest_horizons: float
     """The longest queue of all segments, in horizons."""
     rates: float
-    """The sum of the measured rates over the segment's rate, on average."""
+    """The mean of the sum of the measured rates, divided by the segment's rate."""
 
 
 def make_world(

@@ -1,1 +1,1 @@
-"""Where peers, topologies and networks meet: experiments, how they are run, and what comes of them."""
+"""Experiments: peers, topologies and networks together; their configuration, runs, results and pages."""

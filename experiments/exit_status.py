@@ -18,14 +18,14 @@ class ExitStatus(IntEnum):
     """Interrupted; the files written by then are complete."""
 
 
-TOLD = """\
+STATUS_TEXT = """\
   0    done
-  3    done, but peers were lost that the file did not ask to lose
-  1    a run ended early or is incomplete: its summary says why
-  2    bad input: one message says what to change, and nothing was started
-  130  interrupted: what was written by then is complete
+  3    done, but peers were lost that no event of the file killed
+  1    a run ended early or is incomplete: its summary has the reason
+  2    bad input: one message names the mistake and the cure, and nothing was started
+  130  interrupted: the files written by then are complete
 """
-"""The same as text for the help, from good to bad."""
+"""The statuses in words for the help, from good to bad."""
 _FROM_GOOD_TO_BAD = (ExitStatus.DONE, ExitStatus.LOST, ExitStatus.INCOMPLETE, ExitStatus.BAD_INPUT, ExitStatus.INTERRUPTED)
 
 

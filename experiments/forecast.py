@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from grapevine.experiments.fleet import Fleet
 
 TRIALS = 9
-"""Number of gradients computed to measure this machine's speed."""
+"""The number of gradients computed to measure this machine's speed."""
 ROUNDS = 16
 """Number of rounds that the forecast reads of an endless schedule."""
 STEP = 1000
@@ -113,22 +113,22 @@ def timeless(fleet: Fleet) -> str | None:
     if waits or isinstance(fleet.experiment.world, Processes) or not _untimed(fleet) or not _shaped(fleet):
         return None
     return (
-        "steps take no virtual time on these devices but messages do: a strategy that does not wait has made all its steps "
+        "steps take no virtual time on these devices, but messages do: a strategy that does not wait makes all its steps "
         'before the first message arrives; set devices.name = "uniform" with a speed such as "2000 samples/s"'
     )
 
 
 def wide_jitter(fleet: Fleet) -> str | None:
-    """The warning that links have more jitter than delay, so that they are slower on average than they were asked to be."""
+    """Return a warning if links have more jitter than delay, so that their mean delay is longer than planned; else None."""
     wide = {pair: spec for pair, spec in fleet.plan.links.items() if spec.jitter_ns > spec.delay_ns}
     if not wide:
         return None
     (source, target), spec = next(iter(wide.items()))
     links = plural(len(wide), "link")
     return (
-        f"{links} ({source} -> {target} the first) have a jitter of {show_duration(spec.jitter_ns)} and a delay of only "
-        f"{show_duration(spec.delay_ns)}: messages that would arrive before they have left arrive at once, and the mean delay "
-        "is longer than asked; lower the jitter to the delay, or raise the delay"
+        f"{links} (first: {source} -> {target}) have a jitter of {show_duration(spec.jitter_ns)}, more than their delay of "
+        f"{show_duration(spec.delay_ns)}: a message cannot arrive before it has left, so the mean delay is longer than set; "
+        "lower the jitter to the delay, or raise the delay"
     )
 
 
@@ -246,7 +246,7 @@ def _too_slow(fleet: Fleet, gradient_ns: float) -> Iterator[str]:
     busy = sum(gradient_ns / step for step in emulated)  # cores kept busy by gradients alone, at a dilation of 1
     if busy > world.dilation * _cores():
         yield (
-            f"the gradients keep {busy:.1f} cores busy, and this machine has {_cores()}: it falls behind the emulated clock; "
+            f"the gradients need {busy:.1f} cores, and this machine has {_cores()}: it falls behind the emulated clock; "
             f"set world.dilation to {math.ceil(busy / _cores() * 1.5)} or more, slower devices, or fewer peers"
         )
 
@@ -261,12 +261,12 @@ def _too_late(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> 
     steps, link = max(late, default=(0.0, links[0]), key=lambda pair: pair[0])
     rate = optimizer.learning_rate / (1 - optimizer.momentum)
     if rate * steps > DELAY_BOUND:
-        rate_text = f"learning rate {rate:g}" + (" (momentum counted)" if optimizer.momentum else "")
+        rate_text = f"learning rate {rate:g}" + (" (momentum included)" if optimizer.momentum else "")
         most = _rounded_down(optimizer.learning_rate * DELAY_BOUND / (rate * steps))
         yield (
             f"gradients arrive up to {steps:.0f} steps late (link {link.source} -> {link.target}, "
-            f"{show_duration(round(link.transfer_ns))}); {rate_text} x {steps:.0f} steps = {rate * steps:.2g}, and from pi/2 "
-            f"on training oscillates where the curvature is 1: set optimizer.learning_rate to {most:g} or less, "
+            f"{show_duration(round(link.transfer_ns))}); {rate_text} x {steps:.0f} steps = {rate * steps:.2g}; above pi/2 "
+            f"training oscillates where the curvature is 1: set optimizer.learning_rate to {most:g} or less, "
             "or share parameters (strategy slices)"
         )
 
@@ -289,7 +289,7 @@ def _never_reached(fleet: Fleet) -> Iterator[str]:
     if fleet.experiment.stop.accuracy is not None:
         _, accuracy = fleet.problem.evaluate(fleet.problem.initial[None], "validation")
         if np.isnan(accuracy).all():
-            yield "stop.accuracy is never reached, because this task has no accuracy: leave it out"
+            yield "stop.accuracy is never reached, because this task has no accuracy: leave stop.accuracy out"
 
 
 def _rounded_down(value: float) -> float:

@@ -30,7 +30,7 @@ Status = Mapping[str, Any]
 
 
 class Progress:
-    """Shows a run's progress on stderr: a table that changes in place on a terminal, else a line every few seconds.
+    """A run's progress on stderr: a table that changes in place on a terminal, else a line every few seconds.
 
     A context manager. `stop_text` describes when the run will end, `places` holds the region of each peer. `quiet` shows
     nothing. `console` and `clock` (seconds) replace stderr and the monotonic clock.
@@ -73,7 +73,7 @@ class Progress:
             self._live = None
 
     def update(self, status: Status) -> None:
-        """Take a newer status, and show it if the phase is new or the pause since the last one was long enough.
+        """Take a newer status; show it if the phase has changed, or if the last one was shown long enough ago.
 
         `status` has emulated_s, wall_s, bytes_sent, steps, train_loss and validation_accuracy (one value a peer; nan =
         unknown), validation_accuracy_mean, lost (peers) and phase; and may have bytes_by_peer, events (of virtual time, so

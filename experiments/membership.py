@@ -1,7 +1,7 @@
-"""Who is a member when, and on which graph: all joining and leaving that is known before the run, compiled.
+"""The members of a fleet over time, and their graphs: all joining and leaving that is known before the run, compiled.
 
-Each joining and leaving changes the graph of the living by the topology's rule.  What pairs ever become neighbours is known
-from that, so that the network has a link for each of them.
+Each joining and leaving changes the members' graph by the topology's rule. From these graphs follow all pairs that are ever
+neighbours, so that the network has a link for each of them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 Edge = tuple[int, int]
 T = TypeVar("T")
 STEADY_RULES = ("metropolis", "max-degree", "lazy", "uniform")
-"""Mixing rules that can be worked out again at any instant, on any graph."""
+"""The mixing rules that can be computed again at any instant, on any graph."""
 
 
 class Change(NamedTuple):
-    """One joining or leaving that is known before the run, and what it does to the graph."""
+    """One joining or leaving that is known before the run, and its change of the graph."""
 
     at_ns: int
     peer: int
@@ -44,11 +44,11 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class MembershipPlan:
-    """How the members of a fleet change, as far as that is known before the run.
+    """The changes of a fleet's members that are known before the run.
 
-    `first` are the members at the start and `graph` their graph; `changes` follow in order of time; `reach` holds every pair
-    that is ever joined, on all peers.  With a `schedule` the rounds are laid anew over the living at every change, and `reach`
-    joins everybody.  `drawn` are the events of the law, `rule` the mixing rule.
+    `first` are the members at the start and `graph` their graph; `changes` follow in order of time; `reach` is a graph of all
+    peers with every pair that is ever linked. With a `schedule` the rounds are built again over the members at every change,
+    and `reach` links all pairs. `drawn` are the events of the law, `rule` is the mixing rule.
     """
 
     first: list[int]
@@ -63,10 +63,10 @@ class MembershipPlan:
 def compile_membership(
     experiment: Experiment, rule: str, seen: Callable[[], tuple[np.ndarray | None, np.ndarray | None]]
 ) -> MembershipPlan | None:
-    """The plan of an experiment whose members may change; None where all stay from start to end.
+    """Return the plan of an experiment whose members may change; None if all peers are members from start to end.
 
-    `seen` answers with the labels and delays that the graph is laid after, as `topology.graphs.base.Turn` has them.
-    Raises ConfigError, naming the event or the key, where what is asked for cannot be.
+    `seen` returns the labels and delays from which the graph is built, as in `topology.graphs.base.Turn`.
+    Raises ConfigError that names the event or the key if the plan is not possible.
     """
     scripted = [event for event in in_order(experiment.events) if isinstance(event, JoinEvent | LeaveEvent)]
     law, strategy = experiment.membership, experiment.strategy
@@ -82,7 +82,7 @@ def compile_membership(
         for event in scripted:
             opening.setdefault(event.peer, event)
         first = [peer for peer in range(experiment.peers) if not isinstance(opening.get(peer), JoinEvent)]
-    _refuse_nobody(first)
+    _refuse_no_member(first)
     growing = _Growing(experiment, first, Turn(experiment.seed, 0, *_located("topology", seen)))
     graph = growing.graph
     changes = [change for event in events if (change := growing.carried_out(event)) is not None]
@@ -92,7 +92,7 @@ def compile_membership(
 
 
 class _Growing:
-    """The graph of the living as it grows and shrinks, and every link that it ever has."""
+    """The members' graph as it grows and shrinks, and every link that it ever has."""
 
     def __init__(self, experiment: Experiment, first: list[int], turn: Turn) -> None:
         self.experiment = experiment
@@ -103,17 +103,17 @@ class _Growing:
         self.graph = _located("topology", lambda: self.rule.over(first, turn))
         self.reach = nx.Graph()
         self.reach.add_nodes_from(range(experiment.peers))
-        if isinstance(self.rule, _Everybody):
+        if isinstance(self.rule, _AllLinks):
             self.reach.add_edges_from(nx.complete_graph(experiment.peers).edges)
         self._note()
 
     def carried_out(self, event: Event) -> Change | None:
-        """What an event of the script or of the law does to the graph; None where it changes no membership."""
+        """Apply an event of the file or of the law to the graph; return the change, None if no peer joins or leaves."""
         if isinstance(event, KillEvent):
             self.killed.add(event.peer)
             self.living.discard(event.peer)
             self.graph = self.graph.copy()
-            self.graph.remove_nodes_from([event.peer])  # nobody repairs it
+            self.graph.remove_nodes_from([event.peer])  # the topology's rule does not repair it
             return None
         if not isinstance(event, JoinEvent | LeaveEvent) or event.peer in self.killed:
             return None
@@ -135,12 +135,12 @@ class _Growing:
             raise ConfigError(
                 key=f"{_place(self.experiment, event)}.peer", value=event.peer,
                 problem=f"peer {event.peer} {state} at {event.at}",
-                cure=f"let it {'leave' if joins else 'join'} before, or take the event out",
+                cure=f"let it {'leave' if joins else 'join'} before, or remove the event",
             )  # fmt: skip
         if not joins and len(self.living) == 1:
             raise ConfigError(
-                key=f"{_place(self.experiment, event)}.peer", value=event.peer, problem="it is the last member",
-                cure="let another peer join before, or take the event out",
+                key=f"{_place(self.experiment, event)}.peer", value=event.peer, problem=f"peer {event.peer} is the last member",
+                cure="let another peer join before, or remove the event",
             )  # fmt: skip
 
     def _note(self) -> None:
@@ -149,7 +149,7 @@ class _Growing:
             if self.graph.number_of_edges() < count * (count - 1) // 2:
                 raise ConfigError(
                     key="topology.name", value=str(getattr(self.rule, "name", "given")),
-                    problem="gradients are only stable where every member hears every other, and on this graph some do not",
+                    problem="gradients are stable only where all members are neighbours, and on this graph some are not",
                     cure='use topology.name = "complete", or a strategy that shares parameters, such as "slices" or "d-psgd"',
                 )  # fmt: skip
         self.reach.add_edges_from(self.graph.edges(data=True))
@@ -157,8 +157,8 @@ class _Growing:
             self.reach.nodes[peer].update(attributes)
 
 
-class _Kept:
-    """A graph from a file or from Python: its own links among the living, and no others."""
+class _GivenGraph:
+    """The rule of a graph from a file or from Python: its own links between members, and no others."""
 
     name = "given"
 
@@ -170,7 +170,7 @@ class _Kept:
         if len(graph) and not nx.is_connected(graph):
             pieces = [sorted(piece) for piece in nx.connected_components(graph)]
             raise ValueError(
-                f"without the peers that are absent the graph is in {len(pieces)} pieces, one of them {pieces[0]}; let others "
+                f"without the absent peers the graph is in {len(pieces)} pieces, one of them {pieces[0]}; let other peers "
                 "leave, add links, or choose a topology of the menu, such as ring or random-regular, which closes its gaps"
             )
         return graph
@@ -182,8 +182,8 @@ class _Kept:
         return self.over([peer for peer in graph if peer != leaver], turn)
 
 
-class _Everybody:
-    """The links of a schedule whose rounds are laid over the living: all."""
+class _AllLinks:
+    """The rule of a schedule whose rounds are built over the members: links between all of them."""
 
     def __init__(self, schedule: TimeVarying) -> None:
         self.schedule = schedule
@@ -201,33 +201,33 @@ class _Everybody:
         return self.over([peer for peer in graph if peer != leaver], turn)
 
 
-def _rule_of(experiment: Experiment) -> Topology | _Kept | _Everybody:
+def _rule_of(experiment: Experiment) -> Topology | _GivenGraph | _AllLinks:
     given, peers = experiment.topology, experiment.peers
     if isinstance(given, TimeVarying):
-        return _Everybody(given)
+        return _AllLinks(given)
     if isinstance(given, nx.Graph):
-        return _Kept(topology.from_graph(given))
+        return _GivenGraph(topology.from_graph(given))
     if isinstance(given, File):
-        return _Kept(given.build(peers, experiment.seed))
+        return _GivenGraph(given.build(peers, experiment.seed))
     assert isinstance(given, Topology)
     return given
 
 
 def _drawn(experiment: Experiment, scripted: list[JoinEvent | LeaveEvent]) -> tuple[list[int], list[Event]]:
-    """The members at the start and the events of the law; nothing where there is none that draws."""
+    """Return the members at the start and the events of the law; both empty if the law draws none."""
     law = experiment.membership
     if not law.draws:
         return [], []
     if scripted:
         raise ConfigError(
             key="membership.name", value=str(type(law).__struct_config__.tag),
-            problem="a law says who joins and leaves, and so do events of the script",
-            cure='take the events "join" and "leave" out, or set membership.name = "always"',
+            problem="this law draws joining and leaving, and the file has such events too",
+            cure='remove the events "join" and "leave", or set membership.name = "always"',
         )  # fmt: skip
     if experiment.stop.time is None:
         raise ConfigError(
-            key="stop.time", problem="is missing, and a law of membership draws as far as the run goes",
-            cure='set stop.time, such as "60 s" (stop.steps may stay beside it)',
+            key="stop.time", problem="is missing: the law of membership needs the length of the run",
+            cure='set stop.time, such as "60 s" (stop.steps may stay too)',
         )  # fmt: skip
     return law.events(experiment.peers, experiment.seed, duration_ns(experiment.stop.time))
 
@@ -238,37 +238,37 @@ def _refuse_fixed(experiment: Experiment, rule: str) -> None:
     if strategy.membership == "fixed":
         raise ConfigError(
             key="strategy.name", value=name,
-            problem=f'"{name}" keeps its members from start to end, and here peers join or leave',
-            cure='use "d-psgd", "slices", "ad-psgd", "full" or another whose members may change, or let all peers stay',
+            problem=f'"{name}" needs the same members from start to end, and here peers join or leave',
+            cure='use "d-psgd", "slices", "ad-psgd", "full" or another one whose members may change, or let all peers stay',
         )  # fmt: skip
     if isinstance(given, Schedule):
         raise ConfigError(
-            key="topology", problem="a schedule given from Python is for one number of peers, and here peers join or leave",
-            cure="name a schedule of the menu, whose rounds are laid over the members anew",
+            key="topology", problem="a schedule given from Python has a fixed number of peers, and here peers join or leave",
+            cure="name a schedule of the menu, whose rounds are built again over the members",
         )  # fmt: skip
     if (given.is_directed() if isinstance(given, nx.Graph) else getattr(given, "one_way", False)) or rule == "push-sum":
         raise ConfigError(
             key="topology.name", value=str(getattr(given, "name", "given")),
-            problem="its links go one way, and mass that peers take along would leave with them where peers join or leave",
+            problem="its links go one way, and push-sum mass would be lost with peers that leave",
             cure="use a graph whose links go both ways, such as ring, random-regular or hypercube",
         )  # fmt: skip
     if rule not in STEADY_RULES:
         raise ConfigError(
-            key="topology.mixing", value=rule, problem="cannot be worked out again whenever a peer joins or leaves",
+            key="topology.mixing", value=rule, problem="cannot be computed again whenever a peer joins or leaves",
             cure=f"use one of {', '.join(STEADY_RULES)}",
         )  # fmt: skip
 
 
-def _refuse_nobody(first: list[int]) -> None:
+def _refuse_no_member(first: list[int]) -> None:
     if not first:
         raise ConfigError(
-            key="events", problem="every peer joins later, so that there is no member at the start",
-            cure="take the join event of one peer out",
+            key="events", problem="every peer joins later, so there is no member at the start",
+            cure="remove the join event of one peer",
         )  # fmt: skip
 
 
 def _located(key: str, action: Callable[[], T], when: str = "") -> T:
-    """Whatever the topology refuses, with the key of the event or table that asks for it."""
+    """Return `action()`; raise its ValueError as a ConfigError with the key of the event or table."""
     try:
         return action()
     except ConfigError:
@@ -278,7 +278,7 @@ def _located(key: str, action: Callable[[], T], when: str = "") -> T:
 
 
 def _place(experiment: Experiment, event: Event) -> str:
-    """The key of an event in the file; that of the law for one that it has drawn."""
+    """Return the key of an event in the file; "membership" for one that the law has drawn."""
     return next((f"events[{place}]" for place, each in enumerate(experiment.events) if each is event), "membership")
 
 

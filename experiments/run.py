@@ -16,12 +16,12 @@ import numpy as np
 from grapevine.experiments.config.experiment import ConfigError, Experiment, Processes
 from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
-from grapevine.experiments.fleet import Fleet, build, strategy_name, topology_name
+from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.forecast import timeless, wide_jitter
-from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.fair_shares import SharedSegments
+from grapevine.experiments.results.machine import describe_machine
 from grapevine.experiments.results.numbers import peers_text
-from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.results.recorder import Recorder, default_folder, describe_machine
+from grapevine.experiments.results.recorder import Recorder, default_folder
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.results.summary import summarise, unfinished
 from grapevine.experiments.worlds.interrupt import Interrupt
@@ -57,7 +57,7 @@ def run_experiment(experiment: Experiment, out: Path | None = None, quiet: bool 
 
 
 def _draw(folders: Sequence[Path], page: Path) -> None:
-    """Draw the report; the import is inside because it takes longer than a short run."""
+    """Write the report page; the import is inside because it takes longer than a short run."""
     from grapevine.experiments.report.page import write_report
 
     write_report(folders, page)
@@ -70,8 +70,8 @@ def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
     except ValueError as error:
         raise ConfigError(source="--out", problem=str(error)) from None
     except OSError as error:
-        problem = f"{folder}: cannot be used for a run ({error.strerror})"
-        raise ConfigError(source="--out", problem=problem, cure="give another --out") from None
+        problem = f"the folder {folder} cannot be used for a run ({error.strerror})"
+        raise ConfigError(source="--out", problem=problem, cure="give another folder") from None
 
 
 def _prepare(fleet: Fleet) -> None:
@@ -87,7 +87,7 @@ def _prepare(fleet: Fleet) -> None:
 
 
 def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt, quiet: bool) -> ExitStatus:
-    """Train, and complete the run folder; after any exception it holds the last weights and a true summary too."""
+    """Train, and complete the run folder; after any exception it still holds the last weights and a correct summary."""
     from grapevine.experiments.live_view import Progress
     from grapevine.experiments.worlds.collector import Collector
 
@@ -112,7 +112,8 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
             collector.phase = "writing"
             collector.refresh(collector.emulated_s)
             collector.event("end", text=outcome.reason)
-            recorder.finish(_summary(fleet, outcome), outcome.weights)
+            summary = summarise(outcome, experiment, fleet.figures.gap, fleet.problem.least_loss())
+            recorder.finish(summary, outcome.weights)
     except KeyboardInterrupt:
         recorder.finish(unfinished(text, "interrupted"), _last_weights(fleet, world))
         return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED
@@ -160,25 +161,6 @@ def _world(fleet: Fleet, collector: Collector, interrupt: Interrupt) -> Any:
     return VirtualWorld(fleet, collector, interrupt)
 
 
-def _summary(fleet: Fleet, outcome: Outcome) -> dict[str, Any]:
-    experiment = fleet.experiment
-    return summarise(
-        outcome,
-        name=experiment.name,
-        world=str(type(experiment.world).__struct_config__.tag),
-        topology=topology_name(experiment),
-        strategy=strategy_name(experiment),
-        peers=experiment.peers,
-        seed=experiment.seed,
-        spectral_gap=fleet.figures.gap,
-        dilation=getattr(experiment.world, "dilation", 1.0),
-        network_backend="kernel" if fleet.plan.kernel else "userspace",
-        record_every_s=fleet.every_ns / 1e9,
-        least_loss=fleet.problem.least_loss(),
-        machine=describe_machine(),
-    )
-
-
 def _manifest(fleet: Fleet) -> dict[str, Any]:
     """Return the manifest: command, start, machine and sizes of a run."""
     return {
@@ -188,7 +170,7 @@ def _manifest(fleet: Fleet) -> dict[str, Any]:
         "model_size": fleet.problem.size,
         "samples": [int(count) for count in fleet.problem.samples],
         "places": fleet.plan.places,
-        "shared_lines": msgspec.to_builtins(SharedLines.of(fleet.plan)),
+        "shared_segments": msgspec.to_builtins(SharedSegments.of(fleet.plan)),
         "notes": list(getattr(fleet.problem, "notes", [])),
         "congestion_control": congestion_control() if fleet.plan.kernel else None,
         "machine": describe_machine(),

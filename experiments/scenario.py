@@ -1,8 +1,8 @@
-"""The script of a run: what its events do to the links and devices of a fleet, and which peers end when.
+"""The scenario of a run: its events, compiled into changes of the fleet's links and devices, and the ends of peers.
 
-All of it is known before the run, so links and devices are planned with it (`netem.links.alterations`) and carry it out
-themselves, exactly and alike in both worlds.  What is left for a world to do is to end peers, and, where more may still come
-(a poke), to cut what is cut for good.
+All events of a file are known before the run, so links and devices are planned with them (`netem.links.alterations`) and carry
+them out exactly and alike in both worlds. A world itself only ends peers; and where pokes may follow, it cuts the links that
+the file cuts without healing them.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ MOST_SHOWN = 8
 def planned(
     experiment: Experiment, plan: NetworkPlan, devices: Sequence[Device], open_ends: bool
 ) -> tuple[NetworkPlan, list[Device]]:
-    """The network and the devices with the experiment's events in them.
+    """Return the network and the devices with the experiment's events in them.
 
-    With `open_ends` links that are cut and never healed stay cut; without they are left to the world.
-    Raises ConfigError, naming the event, where one cannot be carried out.
+    With `open_ends`, links that are cut and never healed stay cut in the plan; without, the world cuts them.
+    Raises ConfigError that names the event if one cannot be carried out.
     """
     events = in_order(experiment.events)
     if not events:
@@ -56,7 +56,7 @@ def planned(
     for place, event in enumerate(experiment.events):
         check(event, plan, devices, experiment.task.batch_size, f"events[{place}]")
     _refuse_late(experiment)
-    _refuse_to_the_dead(experiment)
+    _refuse_after_kill(experiment)
     _refuse_dead_ends(experiment, plan)
     links = dict(plan.links)
     for pair, changes in changes_of(events, plan.links).items():
@@ -67,19 +67,19 @@ def planned(
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:
-    """By time; those of one instant as they stand."""
+    """Return the events in order of time; events of one instant keep their order."""
     return sorted(events, key=lambda event: event.at_ns)
 
 
 def kills(events: Iterable[Event]) -> list[tuple[int, int]]:
-    """(emulated ns, peer) of each peer that is ended."""
+    """Return (emulated ns, peer) of each kill, in order of time."""
     return [(event.at_ns, event.peer) for event in in_order(events) if isinstance(event, KillEvent)]
 
 
 def changes_of(events: Sequence[Event], pairs: Iterable[Pair]) -> dict[Pair, list[Change]]:
-    """What happens to each directed link that anything happens to; `events` in order of time.
+    """Return the changes of each directed link that the events change; `events` are in order of time.
 
-    What changes nothing, such as healing a link that is not cut, is left out.
+    An event without an effect, such as healing a link that is not cut, gives no change.
     """
     changes: dict[Pair, list[Change]] = {}
     pairs = list(pairs)
@@ -97,7 +97,7 @@ def changes_of(events: Sequence[Event], pairs: Iterable[Pair]) -> dict[Pair, lis
 
 
 def tempos_of(events: Sequence[Event], peer: int) -> tuple[Tempo, ...]:
-    """At which tempo a peer's device computes from when on; `events` in order of time."""
+    """Return the tempos of a peer's device over time; `events` are in order of time."""
     mine = [event for event in events if isinstance(event, SpeedEvent | PauseEvent) and event.peer == peer]
     pauses = [(event.at_ns, event.at_ns + duration_ns(event.length)) for event in mine if isinstance(event, PauseEvent)]
     speeds = [(event.at_ns, event.factor) for event in mine if isinstance(event, SpeedEvent)]
@@ -110,19 +110,19 @@ def tempos_of(events: Sequence[Event], peer: int) -> tuple[Tempo, ...]:
 
 
 def altered_device(device: Device, tempos: tuple[Tempo, ...]) -> Device:
-    """A device with these tempos, in place of any that it had."""
+    """Return the device with these tempos, in place of its earlier ones."""
     own = device.device if isinstance(device, AlteredDevice) else device
     return AlteredDevice(own.samples_per_s, own.overhead_ns, own, tempos) if tempos else own
 
 
-# ---- what cannot be carried out ---------------------------------------------------------------------------------------
+# ---- events that cannot be carried out ---------------------------------------------------------------------------------------
 
 
 def check(event: Event, plan: NetworkPlan, devices: Sequence[Device], batch_size: int, key: str) -> None:
-    """Raises ConfigError, with the key that is at fault below `key`, where this fleet cannot carry an event out."""
+    """Raise ConfigError, with the wrong key below `key`, if this fleet cannot carry out the event."""
     peers = len(devices)
     if plan.kernel and isinstance(event, LinkEvent | PartitionEvent):
-        problem = "links that the kernel carries stay as they are"
+        problem = "links that the kernel carries cannot be changed"
         raise ConfigError(key=f"{key}.do", value=event.kind, problem=problem, cure='set network.backend = "userspace"')
     if isinstance(event, LinkEvent):
         _check_links(event, plan, peers, key)
@@ -131,14 +131,14 @@ def check(event: Event, plan: NetworkPlan, devices: Sequence[Device], batch_size
             for peer in group:
                 check_peer(peer, peers, f"{key}.groups")
         if not event.affected(plan.links):
-            cure = "no link goes from one group to another; give other groups"
-            raise ConfigError(key=f"{key}.groups", value=event.groups, problem="cuts nothing", cure=cure)
+            problem = "cuts no link, because no link goes from one group to another"
+            raise ConfigError(key=f"{key}.groups", value=event.groups, problem=problem, cure="give other groups")
     elif isinstance(event, SpeedEvent | PauseEvent | KillEvent | JoinEvent | LeaveEvent):
         check_peer(event.peer, peers, f"{key}.peer")
         if isinstance(event, SpeedEvent | PauseEvent) and devices[event.peer].step_ns(batch_size) == 0:
             raise ConfigError(
-                key=f"{key}.peer", value=event.peer, problem=f"peer {event.peer} computes as fast as this machine does",
-                cure='emulate its device: set devices.name = "uniform" with a speed such as "2000 samples/s"',
+                key=f"{key}.peer", value=event.peer, problem=f"the device of peer {event.peer} is not emulated",
+                cure='set devices.name = "uniform" with a speed such as "2000 samples/s"',
             )  # fmt: skip
         if isinstance(event, SpeedEvent) and devices[event.peer].step_ns(batch_size) > LONGEST_NS * event.factor:
             problem = f"a step of peer {event.peer} would take more than ten years"
@@ -160,7 +160,8 @@ def _check_links(event: LinkEvent, plan: NetworkPlan, peers: int, key: str) -> N
         known = [target for source, target in plan.links if source == first]
         shown = ", ".join(map(str, known[:MOST_SHOWN])) + (", ..." if len(known) > MOST_SHOWN else "")
         problem = f"peers {first} and {second} are not neighbours"
-        raise ConfigError(key=f"{key}.link", value=event.link, problem=problem, cure=f"those of peer {first} are {shown}")
+        cure = f"the neighbours of peer {first} are {shown}"
+        raise ConfigError(key=f"{key}.link", value=event.link, problem=problem, cure=cure)
     for source, target in event.affected(plan.links):
         problem, field, cure = _unfit(event, plan.links[source, target])
         if problem:
@@ -169,30 +170,30 @@ def _check_links(event: LinkEvent, plan: NetworkPlan, peers: int, key: str) -> N
 
 
 def _unfit(event: LinkEvent, spec: LinkSpec) -> tuple[str, str, str]:
-    """Why a link is not one that this can happen to: the problem, the field at fault, the cure; "" where it is."""
+    """Return why the event does not fit a link: the problem, the wrong field, the cure; "" each if it fits."""
     if isinstance(event, DelayEvent):
         delay_ns = spec.delay_ns * event.factor + duration_ns(event.add)
         if delay_ns > LONGEST_NS:
             field = "factor" if event.factor > 1 else "add"
-            return "its delay would be longer than ten years", field, "give less of it"
+            return "its delay would be longer than ten years", field, "give a smaller value"
     if isinstance(event, RateEvent):
         rate = spec.effective_rate_bytes_per_s if event.to is None else event.condition(PLAIN).rate_bytes_per_s
         assert rate is not None
         if event.to is None and math.isinf(rate) and event.factor != 1:
-            return "its rate is unlimited, and so is any part of it", "factor", 'give the rate: to = "10 Mbit/s"'
+            return "its rate is unlimited, and a factor does not change it", "factor", 'give the rate: to = "10 Mbit/s"'
         if event.to is not None and math.isinf(rate) and spec.tcp != "none":
             return "its rate cannot be unlimited with tcp", "to", 'give a rate such as "1 Gbit/s"'
         slowest = rate * (event.factor or 1.0)
         if slowest < SLOWEST_BYTES_PER_S:
             field = "to" if event.factor is None else "factor"
-            return f"it would carry {slowest * 8:.3g} bit/s", field, "make it 1 bit/s or more"
-    capped = spec.tcp == "none" and spec.cap is None  # its rate was worked out from its loss and delay beforehand
+            return f"it would carry {slowest * 8:.3g} bit/s", field, "give 1 bit/s or more"
+    capped = spec.tcp == "none" and spec.cap is None  # its rate was computed from its loss and delay before the run
     if isinstance(event, LossEvent) and capped and event.to != spec.loss:
-        return "its loss cannot be changed, since its rate changes by itself", "to", 'set network.tcp = "cubic"'
+        return "its loss cannot be changed, because its rate changes over time", "to", 'set network.tcp = "cubic"'
     if isinstance(event, LossEvent) and spec.tcp == "none" and spec.delay_ns == 0 and event.to:
-        return "loss has no effect, since its delay is 0", "to", 'set network.delay, or network.tcp = "cubic"'
+        return "loss has no effect, because its delay is 0", "to", 'set network.delay, or network.tcp = "cubic"'
     if isinstance(event, DelayEvent) and capped and spec.loss and event.condition(PLAIN) != PLAIN:
-        return "its delay cannot be changed, since its rate changes by itself", "factor", 'set network.tcp = "cubic"'
+        return "its delay cannot be changed, because its rate changes over time", "factor", 'set network.tcp = "cubic"'
     return "", "", ""
 
 
@@ -207,22 +208,22 @@ def _refuse_late(experiment: Experiment) -> None:
             )  # fmt: skip
 
 
-def _refuse_to_the_dead(experiment: Experiment) -> None:
-    """Nothing happens any more to a peer that was ended before."""
+def _refuse_after_kill(experiment: Experiment) -> None:
+    """Raise ConfigError for an event about a peer after its kill."""
     ended: dict[int, int] = {}
     for event in in_order(experiment.events):
         if isinstance(event, SpeedEvent | PauseEvent | KillEvent | JoinEvent | LeaveEvent) and event.peer in ended:
             place = next(place for place, each in enumerate(experiment.events) if each is event)
             raise ConfigError(
                 key=f"events[{place}].peer", value=event.peer,
-                problem=f"peer {event.peer} is killed by events[{ended[event.peer]}] before", cure="take one of the two out",
+                problem=f"events[{ended[event.peer]}] kills peer {event.peer} before this", cure="remove one of the two events",
             )  # fmt: skip
         if isinstance(event, KillEvent):
             ended[event.peer] = next(place for place, each in enumerate(experiment.events) if each is event)
 
 
 def _refuse_dead_ends(experiment: Experiment, plan: NetworkPlan) -> None:
-    """Without an end of the time whoever waits for what is behind a cut would wait for ever."""
+    """Raise ConfigError for a cut that is never healed in a run without stop.time: peers might wait for ever."""
     if experiment.stop.time is not None:
         return
     dead = {peer for _, peer in kills(experiment.events)}
@@ -237,6 +238,6 @@ def _refuse_dead_ends(experiment: Experiment, plan: NetworkPlan) -> None:
             )
             raise ConfigError(
                 key=f"events[{place}].do", value=experiment.events[place].kind,
-                problem=f"link {pair[0]} -> {pair[1]} is never healed, and who waits for it would wait for ever",
+                problem=f"link {pair[0]} -> {pair[1]} is never healed, so peers might wait for ever",
                 cure=f'add an event do = "{HealEvent.__struct_config__.tag}", or set stop.time',
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Emulated links and devices: how long bytes travel and steps take, asked of pure objects that are told the time."""
+"""Emulated links and devices: pure objects that compute how long bytes travel and steps take; time is an argument."""
 
 from grapevine.netem.devices.device import Device, Devices
 from grapevine.netem.devices.menu import AnyDevices, HostDevices, MixedDevices, UniformDevices

@@ -1,6 +1,6 @@
 """Conversion of text with units, as in experiment files, to plain numbers and back.
 
-Prefixes are decimal (1 kB = 1000 bytes) and letters keep their case: `Mbit/s` is not `MB/s`.
+Prefixes are decimal (1 kB = 1000 bytes), and capital and small letters differ: `Mbit/s` is not `MB/s`.
 """
 
 import math
@@ -37,7 +37,7 @@ _SPELLINGS = {
     "samples/s": ("sample/s", "samples/sec", "sample/sec", "samples/second", "sps"),
     "ms/sample": ("ms/samples", "msec/sample"),
 }
-"""How people write the units besides."""
+"""Other common spellings of the units, for hints."""
 
 
 def duration_ns(text: str) -> int:
@@ -47,7 +47,7 @@ def duration_ns(text: str) -> int:
     """
     value = _parse(text, "duration", _NS, "80 ms")
     if not 0 <= value <= _LONGEST_NS:
-        raise ValueError(f"{text!r} is no duration to wait for: expected 0 s to 10 years, for example '80 ms'")
+        raise ValueError(f"{text!r} is out of range: expected a duration from 0 s to 10 years, for example '80 ms'")
     return round(value)
 
 
@@ -61,7 +61,7 @@ def rate_bytes_per_s(text: str) -> float:
     value = _parse(text, "rate", _BYTES_PER_S, "20 Mbit/s")
     if not _SLOWEST_BYTES_PER_S <= value <= _FASTEST_BYTES_PER_S:
         raise ValueError(
-            f"{text!r} is no rate to work at: expected 1 bit/s to 1e6 Gbit/s, or {UNLIMITED!r}, for example '20 Mbit/s'"
+            f"{text!r} is out of range: expected a rate from 1 bit/s to 1e6 Gbit/s, or {UNLIMITED!r}, for example '20 Mbit/s'"
         )
     return value
 
@@ -76,7 +76,8 @@ def speed_samples_per_s(text: str) -> float:
         value = 1 / value if value else math.inf
     if not _SLOWEST_SAMPLES_PER_S <= value <= _FASTEST_SAMPLES_PER_S:
         raise ValueError(
-            f"{text!r} is no speed to work at: expected 1e-6 to 1e12 samples/s, for example '2000 samples/s' or '0.5 ms/sample'"
+            f"{text!r} is out of range: expected a speed from 1e-6 to 1e12 samples/s, "
+            "for example '2000 samples/s' or '0.5 ms/sample'"
         )
     return value
 
@@ -116,26 +117,26 @@ def read(field: str, parse: Callable[[Any], T], value: Any) -> T:
 
 
 def _parse(text: str, quantity: str, units: dict[str, float], example: str) -> float:
-    wanted = f"expected a number and a unit ({', '.join(units)}), for example {example!r}"
+    expected = f"expected a number and a unit ({', '.join(units)}), for example {example!r}"
     match = _NUMBER_AND_UNIT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"{text!r} is no {quantity}: {wanted}")
+        raise ValueError(f"{text!r} is not a {quantity}: {expected}")
     number, unit = match.groups()
     unit = unit.replace("\u00b5", "u").replace("\u03bc", "u")  # both signs that people type for micro
     if unit not in units:
-        alike = _meant(unit, units)
+        alike = _likely(unit, units)
         hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
-        hint += " letters keep their case" if any(known.lower() == unit.lower() for known in alike) else ""
-        rest = f" {wanted}" if hint.endswith("?") else f"; {wanted}"
-        raise ValueError(f"{text!r} is no {quantity}: no such unit {unit!r}{hint}{rest}")
+        hint += " capital and small letters differ" if any(known.lower() == unit.lower() for known in alike) else ""
+        rest = f" {expected}" if hint.endswith("?") else f"; {expected}"
+        raise ValueError(f"{text!r} is not a {quantity}: unknown unit {unit!r}{hint}{rest}")
     value = float(number) * units[unit]
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is too large for a {quantity}: {wanted}")
+        raise ValueError(f"{text!r} is too large for a {quantity}: {expected}")
     return value
 
 
-def _meant(unit: str, units: Collection[str]) -> list[str]:
-    """The units that were most likely meant by one that is spelled in another way: "Mbps" and "Mb/s" are Mbit/s."""
+def _likely(unit: str, units: Collection[str]) -> list[str]:
+    """Return the units that another spelling most likely means: "Mbps" and "Mb/s" mean Mbit/s."""
     words = re.fullmatch(r"([kmg]?)(b|bits?|bytes?)(?:ps|/s|/sec|/second|p?/?sec)", unit, re.IGNORECASE | re.ASCII)
     if words and "bit/s" in units:
         prefix, stem = words.group(1).upper().replace("K", "k"), words.group(2)

@@ -1,1 +1,1 @@
-"""What one peer is: it knows no link model, no graph library and no torch."""
+"""One peer: its strategies, messages, codecs and meters.  Nothing here imports a link model, a graph library or torch."""

@@ -1,4 +1,4 @@
-"""How several contributions become one: the menu of aggregators."""
+"""Aggregators: rules that combine several vectors into one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BLOCK = 1 << 15  # elements worked on at a time: they stay in the cache between 
 
 
 class Aggregator(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """How several contributions become one."""
+    """A rule that combines the vectors of several peers into one."""
 
     @abstractmethod
     def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
-        """Put into `out` one vector (float32 [size]) from k >= 1 vectors and their weights, which add up to one.
+        """Combine k >= 1 vectors by their weights, which add up to one, and write the result into `out` (float32 [size]).
 
-        `out` may be none of the rows.
+        `out` must not be one of the rows.
         """
         raise NotImplementedError
 
@@ -39,24 +39,27 @@ class Mean(Aggregator, frozen=True, tag="mean"):
 
 
 def _weighted_sum(rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
-    """sum_j w_j x_j into `out`; short enough to stay in the cache between the passes."""
+    """Write sum_j w_j x_j into `out`; the vectors are short enough to stay in the cache between the passes."""
     np.multiply(rows[0], weights[0], out=out)
     for row, weight in zip(rows[1:], weights[1:], strict=True):
         add_scaled(out, row, weight)
 
 
 class Median(Aggregator, frozen=True, tag="median"):
-    """The coordinate-wise median (mean of both middle values), blind to weights: half of the rows may be arbitrary."""
+    """The coordinate-wise median, which ignores weights and withstands arbitrary values in fewer than half of the rows.
+
+    With an even number of rows it is the mean of both middle values.
+    """
 
     def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
         out[:] = np.median(np.stack(rows), axis=0)
 
 
 class TrimmedMean(Aggregator, frozen=True, tag="trimmed-mean"):
-    """The coordinate-wise mean without the `trim` smallest and `trim` largest values, blind to weights."""
+    """The coordinate-wise mean without the `trim` smallest and `trim` largest values; it ignores weights."""
 
     trim: Annotated[int, msgspec.Meta(ge=0)] = 1
-    """Values dropped at each end; fewer (as many as leave one) where there are not enough rows."""
+    """Number of values dropped at each end, >= 0; with too few rows fewer are dropped, so that at least one remains."""
 
     def combine(self, rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
         trim = min(self.trim, (len(rows) - 1) // 2)

@@ -1,7 +1,7 @@
-"""The I/O thread of a live peer: carries shaped chunks out, and holds arriving ones until they are due.
+"""The I/O thread of a live peer: it sends shaped chunks, and holds arriving chunks until they are due.
 
-The sender stamps each chunk with the instant at which the emulated link delivers it; the receiver holds it until then.  So a
-late wake-up on either side shifts nothing that follows, and rates stay exact.  How late each release was is recorded.
+The sender stamps each chunk with the instant at which the emulated link delivers it; the receiver holds the chunk until then.
+A late wake-up on either side therefore delays no later chunk, and rates stay exact.  The lateness of each release is recorded.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from grapevine.peer.sockets import Sockets
 from grapevine.peer.waiting import Waiter
 from grapevine.peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
 
-HELD_LIMIT_BYTES = 1 << 28  # what one peer holds for others before it leaves the rest in the sockets
-AHEAD_LIMIT_NS = 2**61  # 73 years: a chunk due later than this is no honest one, however long its link's delay is
+HELD_LIMIT_BYTES = 1 << 28  # bytes of chunks that one peer holds; above that it leaves the rest in the sockets
+AHEAD_LIMIT_NS = 2**61  # 73 years: a chunk due later than this is refused; no honest link has such a delay
 RETRY_NS = 1_000_000
 BEAT_NS = 500_000_000  # real time between signs of life
 BUSY_NS = 1_000_000_000  # real time without a pause after which this thread gives up its real-time priority
 
 
 class Outgoing(Protocol):
-    """All that one peer sends, shaped (netem.shaping.shaper.Shaper)."""
+    """The shaper of one peer's outgoing links (netem.shaping.shaper.Shaper)."""
 
     def offer(self, target: int, item: Any, size_bytes: int, now_ns: int, first: bool = True, urgent: bool = False) -> None: ...
     def release(self, now_ns: int) -> list[tuple[int, Any, Any]]: ...
@@ -39,11 +39,12 @@ class Outgoing(Protocol):
 
 
 class Carrier:
-    """The I/O thread's work.
+    """The loop of the I/O thread.
 
-    `run` is the random number that marks the frames of this run.  `control_fd` is watched for the launcher, whose messages
-    `on_control` reads; `beat` is called now and then to show that the peer lives.  `priority` above 0 asks for SCHED_FIFO,
-    for this thread alone, and gives it up for good when the thread finds no pause: a flood must not take the machine.
+    `run` is the random number that marks the frames of this run.  The thread watches `control_fd` for messages of the launcher,
+    which `on_control` reads, and calls `beat` every 0.5 s of real time as a sign of life.  With a `priority` above 0 it asks
+    for SCHED_FIFO for itself alone, and gives it up for good after 1 s without a pause, so that a flood of frames cannot occupy
+    the machine.
     """
 
     def __init__(
@@ -78,18 +79,18 @@ class Carrier:
         self._held: list[tuple[int, int, Frame]] = []  # (due, order, frame)
         self._held_bytes = 0
         self._order = 0
-        self._refused: dict[int, deque[list[Any]]] = {}  # by neighbour: what its full queue did not take, in order
+        self._refused: dict[int, deque[list[Any]]] = {}  # by neighbour: frames that its full queue refused, in order
         self._next_beat_ns = 0
         self._rested_ns = 0
         live.ring_carrier = self.wake
 
     def wake(self) -> None:
-        """Tell the thread that there is something in the outbox."""
+        """Wake the thread because the outbox holds something."""
         if self._asleep:
             self.doorbell.ring()
 
     def run(self) -> None:
-        """Carry until `finished`."""
+        """Send, receive and deliver until `finished`."""
         if self.priority:
             schedule(os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, self.priority)
         self._rested_ns = time.monotonic_ns()
@@ -108,7 +109,7 @@ class Carrier:
                 self._look_up()
 
     def _look_up(self) -> None:
-        """Whoever floods this peer must not keep it from its launcher, nor everybody else from the processor."""
+        """Read the launcher's messages and give up priority if due: a flood of frames must not prevent either."""
         if self._control.wait(0):
             self.on_control(self)
         self._beat()
@@ -117,7 +118,7 @@ class Carrier:
             schedule(os.SCHED_OTHER, 0)
 
     def lose(self, neighbour: int) -> None:
-        """A neighbour is gone: forget what is queued for it and what it had under way."""
+        """Drop all frames to and from a neighbour that is gone, and close its connection."""
         if neighbour not in self.sent or neighbour in self._lost:
             return
         self._lost.add(neighbour)
@@ -130,11 +131,11 @@ class Carrier:
         self._tell(Lost(neighbour), ring=True)
 
     def change(self, message: Any) -> None:
-        """The launcher says something of members."""
+        """Pass a message of the launcher about members to the main thread."""
         self._tell(MembersChanged(message), ring=True)
 
     def stop(self) -> None:
-        """The world ends the training."""
+        """Pass the end of training to the main thread."""
         self._tell(Stopped(), ring=True)
 
     # ---- out ------------------------------------------------------------------------------------------------------
@@ -164,18 +165,18 @@ class Carrier:
         else:
             parts = encode(frame._replace(due_ns=due_ns), self.run_number)
         if target in self._refused or not self.sockets.send(target, parts):
-            self._refused.setdefault(target, deque()).append(parts)  # behind what was refused before: chunks go in order
+            self._refused.setdefault(target, deque()).append(parts)  # behind the frames refused before: chunks keep their order
 
     # ---- in -------------------------------------------------------------------------------------------------------
 
     def _take_in(self, parts: list[Any], now_ns: int) -> None:
-        """A frame from the wire: deliver it where it is due, hold it where it is not, count it where it is none."""
+        """Decode a frame from the wire; deliver it if it is due, hold it if not, count an error if it is not valid."""
         try:
             frame = decode(parts, self.run_number, self.endpoint.message_limit_bytes)
             if frame.source not in self.sent:
-                raise WireError("foreign", f"peer {frame.source} is no neighbour")
+                raise WireError("foreign", f"peer {frame.source} is not a neighbour")
             if frame.due_ns > now_ns + AHEAD_LIMIT_NS:
-                raise WireError("stamp", "later than a neighbour may have held")
+                raise WireError("stamp", "due later than any honest link delivers")
         except WireError as error:
             self.endpoint.errors[error.kind] += 1
             return
@@ -189,7 +190,7 @@ class Carrier:
         heapq.heappush(self._held, (frame.due_ns, self._order, frame))
 
     def _release_due(self, now_ns: int) -> None:
-        """Let go what is due."""
+        """Deliver the held frames that are due."""
         held = self._held
         while held and held[0][0] <= now_ns:
             due_ns, _, frame = heapq.heappop(held)
@@ -197,8 +198,10 @@ class Carrier:
             self._deliver(frame, due_ns or now_ns, now_ns)
 
     def _deliver(self, frame: Frame, arrived_ns: int, now_ns: int) -> None:
-        """Hand a frame on.  It has arrived when the emulated link says so, however late this host was (that is recorded as
-        lateness); over a link without rate and delay it has arrived now."""
+        """Hand a frame on, arrived at the instant that the emulated link gave it; record how late this host was.
+
+        Over a link without rate and delay it arrives now.
+        """
         if arrived_ns < now_ns:
             self.lateness_ns.append(now_ns - arrived_ns)
             thin(self.lateness_ns)
@@ -221,7 +224,7 @@ class Carrier:
 
     def _tell(self, news: News, ring: bool = False) -> None:
         if self.live.ended:
-            return  # nobody reads it any more, and neighbours may go on for long
+            return  # the main thread reads no news any more, and neighbours may continue for long
         self.live.news.append(news)
         if ring:
             self.live.doorbell.ring()

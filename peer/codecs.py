@@ -1,7 +1,8 @@
-"""How numbers become bytes: the menu of codecs.
+"""Codecs: they turn the numbers of a message into bytes and back.
 
-A codec is lossless (float32) or says how large its rounding is.  What rounding lost is known to the sender (`encode` returns
-the values as they will be read), so that a ledger can take it back: error feedback without any state of its own.
+A codec is lossless (float32), or its docstring gives the bound of its rounding error.  The sender knows the rounding error,
+because `encode` returns the values as they will be read; a ledger adds the error to the debt again.  This is error feedback
+without a residual of its own.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-INT8_BLOCK = 1024  # elements that share one scale: 0.4 % overhead, and one outlier spoils 1024 elements at most
+INT8_BLOCK = 1024  # elements that share one scale: 0.4 % overhead, and an outlier coarsens at most 1,024 elements
 
 
 OWN_NUMBERS = range(128, 256)
-"""The numbers that users' own codecs may have; smaller ones are those of the menu."""
+"""The numbers that codecs of users may have; smaller numbers belong to the built-in codecs."""
 
 
 class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """How the numbers of a message become bytes.
+    """A rule that turns the numbers of a message into bytes and back.
 
-    `number` says on the wire which codec it is: all peers of a run use the same one, and refuse messages in another.  A codec
-    of a user's own has 128, which is the default, or another number up to 255.  `lossless` says that what is read is what was
-    written, so that nothing has to be owed again.
+    `number` identifies the codec on the wire: all peers of a run use the same codec and refuse messages in another one.  A
+    codec of a user has the number 128, which is the default, or another one up to 255.  `lossless` means that the receiver
+    reads exactly the values that were given, so that a ledger needs no correction.
     """
 
     number: ClassVar[int] = OWN_NUMBERS.start
@@ -33,31 +34,31 @@ class Codec(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_
 
     @abstractmethod
     def body_bytes(self, count: int) -> int:
-        """Bytes of `count` encoded elements, exactly."""
+        """Return the exact number of bytes of `count` encoded elements."""
         raise NotImplementedError
 
     @abstractmethod
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """float32 [count] -> (uint8 [body_bytes(count)], the values as they will be read, float32 [count]).
+        """Return float32 [count] in bytes (uint8 [body_bytes(count)]), and the values as they will be read (float32 [count]).
 
-        `rng` is the peer's own stream for its codec alone: what a codec draws changes no other draw of the run.
+        `rng` is a stream of random numbers that only this peer's codec uses: its draws change no other draw of the run.
         """
         raise NotImplementedError
 
     @abstractmethod
     def decode(self, body: np.ndarray, count: int) -> np.ndarray:
-        """uint8 [body_bytes(count)] -> float32 [count]; the caller has checked the length."""
+        """Return the values, float32 [count], from uint8 [body_bytes(count)]; the caller has checked the length."""
         raise NotImplementedError
 
     def elements(self, size_bytes: float) -> int:
-        """How many elements fit into so many bytes (0 if none)."""
+        """Return the largest number of elements that fit into `size_bytes` bytes; 0 if none fits."""
         if size_bytes == float("inf"):
             return 2**40
         return bisect_right(range(max(0, int(size_bytes)) + 1), size_bytes, key=self.body_bytes) - 1 if size_bytes > 0 else 0
 
 
 class Float32(Codec, frozen=True, tag="float32"):
-    """Four bytes an element, lossless."""
+    """Four bytes for each element, lossless."""
 
     number: ClassVar[int] = 0
     lossless: ClassVar[bool] = True
@@ -77,7 +78,7 @@ class Float32(Codec, frozen=True, tag="float32"):
 
 
 class Float16(Codec, frozen=True, tag="float16"):
-    """Two bytes an element, IEEE half precision: relative error at most 2^-11 between 6.1e-5 and 65504."""
+    """Two bytes for each element, IEEE half precision: relative error at most 2^-11 between 6.1e-5 and 65504."""
 
     number: ClassVar[int] = 1
 
@@ -96,7 +97,7 @@ class Float16(Codec, frozen=True, tag="float16"):
 
 
 class Int8(Codec, frozen=True, tag="int8"):
-    """One byte an element and one float32 scale per 1,024 elements: error at most (largest of the block) / 254."""
+    """One byte for each element and one float32 scale for each block of 1,024: error at most (largest of the block) / 254."""
 
     number: ClassVar[int] = 2
 
@@ -124,14 +125,15 @@ class Int8(Codec, frozen=True, tag="int8"):
 
 
 class QSGD(Codec, frozen=True, tag="qsgd"):
-    """One byte an element and one float32 scale a bucket, rounded at random so that the mean is kept (Alistarh et al. 2017).
+    """One byte for each element and one float32 scale for each bucket, rounded at random without bias (Alistarh et al. 2017).
 
     Q(v_i) = scale sgn(v_i) l / levels, where l is one of the two whole numbers next to levels |v_i| / scale, the upper one with
     the probability that makes E Q(v_i) = v_i; the error is below scale / levels.  Source: D. Alistarh, D. Grubic, J. Li, R.
     Tomioka and M. Vojnovic, "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", NIPS 2017, section 3.1
     (the quantiser), and its practical variants: buckets, each with a scale of its own, and scaling by the largest value.
-    Departures: a level travels as one signed byte, not in the Elias code of section 3.2, so that a size follows from a count;
-    a message to several neighbours is drawn once; a ledger takes back what rounding lost, as with every codec.
+    Departures: a level travels as one signed byte, not in the Elias code of section 3.2, so that the size follows from the
+    number of elements; a message to several neighbours is rounded once for all of them; a ledger owes the rounding error again,
+    as with every codec.
     """
 
     number: ClassVar[int] = 3
@@ -141,7 +143,7 @@ class QSGD(Codec, frozen=True, tag="qsgd"):
     bucket: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 512
     """Elements that share one scale, the paper's d; 1 to 1,048,576."""
     norm: Literal["largest", "euclidean"] = "largest"
-    """A bucket's scale: its "largest" absolute value, or its "euclidean" norm, as in the paper's bounds, which is coarser."""
+    """Scale of a bucket: its "largest" absolute value, or its "euclidean" norm (coarser; the paper's bounds hold for it)."""
 
     def body_bytes(self, count: int) -> int:
         return count + 4 * -(-count // self.bucket)
@@ -164,7 +166,7 @@ class QSGD(Codec, frozen=True, tag="qsgd"):
         return self._read(_aligned(body[:scales_bytes]).view("<f4"), body[scales_bytes:].view(np.int8))
 
     def _scales(self, buckets: np.ndarray) -> np.ndarray:
-        """One scale a bucket, float32, and never below its largest absolute value."""
+        """Return one scale for each bucket, float32, at least its largest absolute value."""
         largest: np.ndarray = np.abs(buckets).max(axis=1, initial=0.0).astype("<f4")
         if self.norm == "largest":
             return largest
@@ -179,7 +181,7 @@ class QSGD(Codec, frozen=True, tag="qsgd"):
 
 
 class Plain(Codec, frozen=True):
-    """Whole numbers as they lie in memory: what spaces of uint32 and uint8 travel in, whatever the experiment's codec is."""
+    """Whole numbers as they lie in memory: the codec of uint32 and uint8 spaces, independent of the experiment's codec."""
 
     number: ClassVar[int] = 0
     lossless: ClassVar[bool] = True
@@ -190,7 +192,7 @@ class Plain(Codec, frozen=True):
         return count * self._type.itemsize
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Whole numbers [count] -> (their bytes, the same numbers in the space's dtype); ValueError for what does not fit."""
+        """Return whole numbers [count] in bytes, and in the space's dtype; raise ValueError for values that do not fit it."""
         given = np.asarray(values)
         if given.dtype.kind not in "bui":
             raise ValueError(f"values of a space of {self.dtype} must be whole numbers, and these are {given.dtype}")
@@ -209,7 +211,7 @@ class Plain(Codec, frozen=True):
 
 
 def _aligned(body: np.ndarray) -> np.ndarray:
-    """The bytes as an array that numbers may be viewed in: itself where it lies aligned, else a copy."""
+    """Return the bytes aligned to 4 bytes, so that numbers can be viewed in them: the array itself, or a copy."""
     if body.ctypes.data % 4 == 0 and body.flags.c_contiguous:
         return body
     return body.copy()

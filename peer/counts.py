@@ -1,17 +1,17 @@
-"""What has gone over a peer's links so far: the counts from which every world reports."""
+"""The counts of bytes, messages and delays of a peer's links, from which both worlds report."""
 
 from __future__ import annotations
 
 from grapevine.peer.wire import HEADER_BYTES, Chunk
 
-SAMPLES_KEPT = 65_536  # of delays and of lateness between two reports: beyond, every other one is dropped
+SAMPLES_KEPT = 65_536  # samples of delay or lateness between two reports; above that number every other sample is dropped
 
 
 class LinkCount:
-    """What has gone over one directed link so far; times are emulated ns, in real time those of the real clock.
+    """The bytes and messages that one directed link has carried so far, and samples of its delays.
 
-    One thread counts and another may read, so numbers only ever grow: the counts of an interval are the difference of two
-    readings. `delays_ns` are samples, which the reader takes away.
+    Times are emulated ns, in real time read from the real clock.  One thread counts and another may read, so numbers only grow:
+    the counts of an interval are the difference of two readings.  The reader removes the samples in `delays_ns`.
     """
 
     __slots__ = ("bytes", "delays_ns", "first_bytes", "first_ns", "messages", "spread_bytes", "spread_ns")
@@ -26,7 +26,7 @@ class LinkCount:
         self.spread_ns = 0
 
     def delivered(self, chunk: Chunk, now_ns: int) -> None:
-        """Count a chunk that was handed to the endpoint: how long it travelled, and how far a message's chunks lie apart."""
+        """Count a chunk that was handed to the endpoint: its delay, and the dispersion of a message of several chunks."""
         if chunk.finish_ns:
             self.delays_ns.append(now_ns - chunk.finish_ns)
             thin(self.delays_ns)
@@ -38,6 +38,6 @@ class LinkCount:
 
 
 def thin(samples: list[int]) -> None:
-    """Drop every other sample where there are more than SAMPLES_KEPT."""
+    """Drop every other sample if there are more than SAMPLES_KEPT."""
     if len(samples) > SAMPLES_KEPT:
         del samples[::2]

@@ -1,7 +1,7 @@
-"""What a strategy may await: work of its task, a send, a message, the passing of time.
+"""Effects: work of the task, messages to send and to receive, and the passing of time, which a strategy awaits.
 
 A strategy is a coroutine.  Awaiting an effect hands it to the world, which carries it out in real or in virtual time and
-answers with the result.  Nothing below this line knows a clock, a socket or a thread.
+returns the result.  Effects use no clock, socket or thread.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Effect:
 
 
 GRADIENTS = ("gradient", "clip", "targets")
-"""Work that answers (loss, gradient float32 [size]): plain, with each sample's gradient clipped, towards soft targets."""
+"""Work that returns (loss, gradient float32 [size]): plain, with each sample's gradient clipped, or towards soft targets."""
 STANDARD = (*GRADIENTS, "held-out", "probe", "predict")
-"""Work whose cost depends on the number of samples alone; every other name is a piece of a task's own."""
+"""Work whose cost depends on the number of samples alone; every other name is a piece of work that a task defines."""
 
 
 class Work(Effect, msgspec.Struct, eq=False):
-    """A piece of work that the peer's task does, and that takes the device's time; answers what the task gives.
+    """A piece of work that the peer's task does in the device's time; awaiting it returns the result of the task.
 
-    `name` is one of `STANDARD` or of the task's own. "held-out" and "probe" answer (loss, accuracy) on those samples,
-    "predict" float32 [samples, outputs]. `count` is the number of samples to work on; None = the piece is the task's own.
-    `batch` says which, for the task alone; None = a fresh minibatch of the peer's own, drawn when the work is asked for.
-    `weights` are those to work at, float32 [size]; None = the peer's own, which nothing may touch until the answer comes.
+    `name` is one of `STANDARD`, or a piece that the task defines.  "held-out" and "probe" return (loss, accuracy) on those
+    samples, "predict" float32 [samples, outputs].  `count` is the number of samples; None for a piece that the task defines.
+    `batch` identifies the samples to the task; None = the peer's next minibatch, drawn when the work begins.  `weights` are the
+    weights to work at, float32 [size]; None = the peer's own, which nothing may change until the work is done.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Work(Effect, msgspec.Struct, eq=False):
 
 
 class Send(Effect):
-    """One encoded message to one neighbour or to several; answers at once, the world queues it on each link."""
+    """One encoded message to one or several neighbours; returns at once, and the world queues the message on each link."""
 
     __slots__ = ("parcel", "targets")
 
@@ -55,7 +55,7 @@ class Send(Effect):
 
 
 class SendAt(Effect):
-    """A message that leaves at an instant (emulated ns), whatever its strategy awaits by then; answers at once."""
+    """A message that leaves at an instant (emulated ns), also while the strategy awaits something else; returns at once."""
 
     __slots__ = ("leaves_ns", "send")
 
@@ -65,8 +65,7 @@ class SendAt(Effect):
 
 
 class Receive(Effect):
-    """Something new: `least` messages have arrived since, or a neighbour was lost; with a deadline (emulated ns) at the
-    latest then."""
+    """The wait until `least` more messages have arrived, a neighbour is lost, or the deadline (emulated ns) has come."""
 
     __slots__ = ("deadline_ns", "least")
 
@@ -76,7 +75,7 @@ class Receive(Effect):
 
 
 class Sleep(Effect):
-    """The passing of time until an instant (emulated ns)."""
+    """The wait until an instant (emulated ns)."""
 
     __slots__ = ("until_ns",)
 
@@ -85,7 +84,7 @@ class Sleep(Effect):
 
 
 class Leave(Effect):
-    """The wish to leave the fleet, for a duration (emulated ns) or for good; answers at once."""
+    """The wish to leave the fleet for a duration (emulated ns), or for good (None); returns at once."""
 
     __slots__ = ("duration_ns",)
 

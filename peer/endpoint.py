@@ -1,7 +1,7 @@
-"""Messages to chunks and back, acknowledgements, dispersion: one peer's end of all of its links.
+"""One peer's end of its links: it cuts messages into chunks, assembles and acknowledges them, and measures dispersion.
 
-Pure: it is given messages, frames and the time (emulated ns) and answers with frames; the world carries them.  A world that
-carries whole messages asks `prepare` for their sizes, and needs no frames but acknowledgements.
+It is pure: it gets messages, frames and the time (emulated ns) and returns frames, which the world carries.  A world that
+carries whole messages gets their sizes from `prepare`, and needs acknowledgements only.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from grapevine.peer.wire import HEADER_BYTES, Acknowledgement, Chunk, WireError
 
 MEASURE_EVERY = 4
 """One chunk measures no rate: one message in this number that fits into one chunk is cut in two."""
-OVERTAKEN = 64  # so many messages of a neighbour may come later than one sent after them, and be arriving at the same time
-PIECE_LEAST_BYTES = 64  # a message that is cut for measuring is cut no finer
+OVERTAKEN = 64  # messages of a neighbour that may arrive after a later one, and that may be incomplete at the same time
+PIECE_LEAST_BYTES = 64  # the smallest piece of a message that is cut for measuring
 
 
 class Arrival(NamedTuple):
-    """A whole message: its head (bytes), its body (uint8), and when its last chunk was in."""
+    """A whole message: its head (bytes), its body (uint8), and the arrival of its last chunk (emulated ns)."""
 
     source: int
     message: int
@@ -39,17 +39,17 @@ class Prepared(NamedTuple):
 
     message: int
     size_bytes: int
-    """Of all its chunks."""
+    """Bytes of all its chunks."""
     first_bytes: int
-    """Of its first chunk; all of it where it is the only one."""
+    """Bytes of its first chunk; of the whole message if there is only one chunk."""
     chunk_bytes: int
-    """Of every later chunk but the last, which may be smaller."""
+    """Bytes of every later chunk except the last, which may be smaller."""
     report_ms: int
-    """How often its receiver tells how far it has come; 0 = only when it is whole."""
+    """Time between two of its receiver's progress reports; 0 = one acknowledgement when the message is whole."""
 
 
 _prepared: Callable[[tuple[int, int, int, int, int]], Prepared] = partial(tuple.__new__, Prepared)
-"""The same as Prepared(...), in half the time."""
+"""Prepared(...), but twice as fast."""
 
 
 class _Assembly:
@@ -90,23 +90,23 @@ class _Assembly:
 
 
 class _Neighbour:
-    """What an endpoint knows of the messages from and to one neighbour."""
+    """The state of the messages from and to one neighbour."""
 
     __slots__ = ("ahead", "arriving", "expected", "meter", "overtaken", "sequence")
 
     def __init__(self) -> None:
         self.meter = LinkMeter()
-        self.sequence = 0  # of the next message to it
-        self.expected = 0  # the least number that its next message may have
+        self.sequence = 0  # number of the next message to it
+        self.expected = 0  # the next message from it has at least this number
         self.arriving: dict[int, _Assembly] = {}
         self.overtaken: deque[int] = deque(maxlen=OVERTAKEN)
         self.ahead: deque[int] = deque(maxlen=OVERTAKEN)
 
 
 class Endpoint:
-    """One peer's end of its links; `message_limit_bytes` bounds what a neighbour may make it assemble.
+    """One peer's end of its links; `message_limit_bytes` bounds the size of a message that it assembles.
 
-    `errors` counts what was refused, by kind: the acknowledgements here, the frames where they are read.
+    `errors` counts refused frames by kind: acknowledgements here, other frames in the thread that reads them.
     """
 
     def __init__(self, peer: int, neighbours: Iterable[int], message_limit_bytes: int) -> None:
@@ -119,17 +119,17 @@ class Endpoint:
             self.add(neighbour)
 
     def add(self, neighbour: int) -> None:
-        """Have a link to another peer from now on, of which nothing is known yet."""
+        """Add a link to another peer, with a meter that has measured nothing yet."""
         self._neighbours[neighbour] = known = _Neighbour()
         self.meters[neighbour] = known.meter
 
     def lose(self, neighbour: int) -> None:
-        """Forget a neighbour that is gone; nothing of it may be received any more."""
+        """Forget a neighbour that is gone; its frames are refused from now on."""
         self._neighbours.pop(neighbour, None)
         self.meters.pop(neighbour, None)
 
     def prepare(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> Prepared:
-        """Number a message to a neighbour, decide how it is cut, and remember it until it is acknowledged."""
+        """Number a message to a neighbour, decide the sizes of its chunks, and remember it until it is acknowledged."""
         neighbour = self._neighbours[target]
         meter, message, total = neighbour.meter, neighbour.sequence, parcel.body.nbytes
         neighbour.sequence = message + 1
@@ -147,7 +147,7 @@ class Endpoint:
         return _prepared((message, size_bytes, first_bytes, chunk_bytes, report_ms))
 
     def send(self, target: int, parcel: Parcel, now_ns: int, horizon_ns: float) -> list[Chunk]:
-        """The chunks of a message that goes to a neighbour, prepared; the first one says how often to tell how far it came."""
+        """Prepare a message to a neighbour and return its chunks; the first chunk asks for progress reports if they are due."""
         message, _, _, chunk_bytes, report_ms = self.prepare(target, parcel, now_ns, horizon_ns)
         total, piece = parcel.body.nbytes, chunk_bytes - HEADER_BYTES
         body = memoryview(parcel.body.data) if total else memoryview(b"")
@@ -157,15 +157,15 @@ class Endpoint:
         return chunks
 
     def receive(self, chunk: Chunk, now_ns: int) -> tuple[Arrival | None, Acknowledgement] | None:
-        """Take in a chunk; when it completes a message: the message, and the acknowledgement to send back.  Where its sender
-        wants to be told how far it has come, and was not for that long: no message, and the acknowledgement of what is there.
+        """Take a chunk in; if it completes a message return the message and the acknowledgement to send back.
 
-        Raises WireError where the chunk comes from a stranger, was here before, or does not continue what its sender began.
+        If it does not, and a progress report is due to its sender, return (None, the acknowledgement of the bytes so far), else
+        None.  Raises WireError if the chunk does not come from a neighbour, was here before, or does not continue its message.
         """
         source = chunk.source
         neighbour = self._neighbours.get(source)
         if neighbour is None:
-            raise WireError("foreign", f"peer {source} is no neighbour of peer {self.peer}")
+            raise WireError("foreign", f"peer {source} is not a neighbour of peer {self.peer}")
         continued = neighbour.arriving.get(chunk.message)
         if _seen(neighbour, chunk, continued):
             raise WireError("replay", f"chunk {chunk.number} of message {chunk.message} was here before")
@@ -182,7 +182,7 @@ class Endpoint:
                 or len(continued.body) != chunk.total_bytes
             ):
                 neighbour.arriving.pop(chunk.message, None)
-                raise WireError("order", f"chunk {chunk.number} of message {chunk.message} continues nothing")
+                raise WireError("order", f"chunk {chunk.number} of message {chunk.message} does not continue its message")
             assembly = continued
             assembly.add(chunk)
         spread = (assembly.size_bytes - assembly.first_bytes, max(0, now_ns - assembly.first_ns))
@@ -196,9 +196,9 @@ class Endpoint:
         return Arrival(source, chunk.message, assembly.head, assembly.body, now_ns, assembly.size_bytes), answer
 
     def acknowledged(self, source: int, message: int, spread_bytes: int, spread_ns: int, now_ns: int) -> None:
-        """A neighbour has a message, or some of it (the numbers of its Acknowledgement, without a stamp): measure the link.
+        """Measure the link from the numbers of a neighbour's Acknowledgement of a message or of a part of it.
 
-        What answers nothing that is under way is counted as an error.
+        An acknowledgement of a message that is not under way is counted as an error.
         """
         meter = self.meters.get(source)
         if meter is None or not meter.acknowledged(message, spread_bytes, spread_ns, now_ns):
@@ -206,7 +206,7 @@ class Endpoint:
 
 
 def _seen(neighbour: _Neighbour, chunk: Chunk, continued: _Assembly | None) -> bool:
-    """Whether a chunk is one that was taken in before: refused, it must not disturb the message that is arriving."""
+    """Whether a chunk was taken in before; it is refused and does not disturb the message that is arriving."""
     if continued is not None:
         return chunk.number < continued.next_number
     message = chunk.message
@@ -214,9 +214,9 @@ def _seen(neighbour: _Neighbour, chunk: Chunk, continued: _Assembly | None) -> b
 
 
 def _begin(neighbour: _Neighbour, assembly: _Assembly) -> None:
-    """A message begins to arrive; those before it that have not are overtaken, and may still come.
+    """Record that a message begins to arrive; earlier messages that have not begun are overtaken, and may still come.
 
-    One that is further ahead than may be overtaken stands by itself: a forged number must not make all others old.
+    A message whose number is more than OVERTAKEN ahead is kept apart, so that a forged number does not make all others old.
     """
     message, expected, arriving = assembly.message, neighbour.expected, neighbour.arriving
     if message < expected:

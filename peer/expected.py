@@ -1,4 +1,4 @@
-"""What a strategy expects to arrive, and the check of every message against it before the strategy sees it."""
+"""The forms of message that a strategy expects, and the check of every message before the strategy sees it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Bounds = tuple[float, float]
 LARGEST = float_info.max
 FINITE: Bounds = (-LARGEST, LARGEST)
 COUNT: Bounds = (0.0, 2.0**53)
-"""Bounds of a scalar that counts something: beyond 2^53 a float64 no longer holds every whole number."""
+"""Bounds of a scalar that is a count: above 2^53 a float64 cannot hold every whole number."""
 NOT_FINITE, EMPTY, UNEXPECTED = "not-finite", "empty", "unexpected"
-"""The words under which `Peer.errors` counts the messages that are dropped here."""
+"""The kinds of error by which `Peer.errors` counts the messages that are dropped here."""
 
 
 class Expected(NamedTuple):
     """One form that a message may have.
 
     `payload`: "whole" is every element of the vector, "part" one range of it, "chosen" some elements by index, "marks" indices
-    alone (each of them at least one element), "none" no element at all.  `scalars` gives the bounds of each scalar in turn,
-    both inclusive; nan is never within them.  `sources` are the peers that may send it, `elements` the one range that it may
+    alone (each of these has at least one element), "none" no element.  `scalars` gives the bounds of each scalar in turn, both
+    inclusive; nan is never within them.  `sources` are the peers that may send it, `elements` is the only range that it may
     hold (None = any).  `space` is the name of the vector that the elements belong to.
     """
 
@@ -55,10 +55,10 @@ class Expected(NamedTuple):
 
 
 def misfit(message: Message, size: int, expected: Sequence[Expected] | None) -> str:
-    """Return in one word what is wrong with a message, "" if nothing is; `size` is that of its payload's space.
+    """Return the kind of error of a message, "" if it has none; `size` is the number of elements of its payload's space.
 
-    Every value must be finite, and the message must have one of the expected forms.  If none are declared (None), it must have
-    at least one element and finite scalars.
+    Every value must be finite, and the message must have one of the expected forms.  If no forms are declared (None) it must
+    hold at least one element, and its scalars must be finite.
     """
     source, _, payload, scalars, _ = message
     if not payload.finite:

@@ -1,4 +1,4 @@
-"""What a flat vector is made of: the model's tensors, one after the other."""
+"""The places of the model's tensors in the flat vector of weights, one after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Tensor(NamedTuple):
-    """One tensor of the model: its elements lie in row-major order from `start` on."""
+    """One tensor of the model: its elements stand in row-major order from element `start` of the flat vector on."""
 
     name: str
     start: int
@@ -18,23 +18,22 @@ class Tensor(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """The number of elements."""
         return prod(self.shape)
 
     @property
     def stop(self) -> int:
-        """The element after its last one."""
+        """The place after the last element."""
         return self.start + self.size
 
     def where(self) -> slice:
-        """Its elements as an index into the flat vector."""
+        """Return the tensor's elements as an index into the flat vector."""
         return slice(self.start, self.stop)
 
     def view(self, vector: np.ndarray) -> np.ndarray:
-        """The tensor inside a flat vector such as `peer.weights` or a gradient, in its own shape, without a copy.
+        """Return the tensor inside a flat vector, such as `peer.weights` or a gradient, in its own shape, without a copy.
 
-        What is written to the view is written to the vector.  Raises ValueError where the vector is not a contiguous one that
-        reaches as far as the tensor.
+        Writing to the view changes the vector.  Raises ValueError if the vector is not contiguous or ends before the tensor.
         """
         if vector.ndim != 1 or len(vector) < self.stop or not vector.flags.c_contiguous:
             raise ValueError(
@@ -44,9 +43,9 @@ class Tensor(NamedTuple):
         return vector[self.start : self.stop].reshape(self.shape)
 
     def flat(self, values: np.ndarray) -> np.ndarray:
-        """Values in the tensor's shape as they lie in the flat vector, [size]; without a copy where they are contiguous.
+        """Return values of the tensor's shape as a flat vector, [size]; without a copy if they are contiguous.
 
-        Raises ValueError where they have another shape.
+        Raises ValueError if they have another shape.
         """
         if values.shape != self.shape:
             raise ValueError(f"tensor {self.name!r} has the shape {self.shape}, and the values given have {values.shape}")
@@ -54,12 +53,12 @@ class Tensor(NamedTuple):
 
 
 class Layout(tuple[Tensor, ...]):
-    """The tensors of a model in order, without gaps: a tuple that finds them by name too."""
+    """The tensors of a model in order, without gaps: a tuple that also finds a tensor by its name."""
 
     __slots__ = ()
 
     def find(self, name: str) -> Tensor:
-        """The tensor of this name; raises ValueError, with the names that there are, where there is none."""
+        """Return the tensor of a name; raise ValueError, which lists the known names, if there is none."""
         for tensor in self:
             if tensor.name == name:
                 return tensor
@@ -67,12 +66,12 @@ class Layout(tuple[Tensor, ...]):
 
     @property
     def largest(self) -> Tensor:
-        """The tensor with the most elements; the first of several."""
+        """The tensor with the most elements; the first one if several have as many."""
         return max(self, key=lambda tensor: tensor.size)
 
 
 def lay(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> Layout:
-    """Lay tensors of these names and shapes one after the other, from element 0 on."""
+    """Return a layout of tensors with these names and shapes, one after the other from element 0 on."""
     laid: list[Tensor] = []
     for name, shape in tensors:
         laid.append(Tensor(name, laid[-1].stop if laid else 0, tuple(shape)))

@@ -1,12 +1,12 @@
-"""One peer in real time: the loop that carries out its strategy's effects.  The only clock of a peer is here.
+"""One peer in real time: the loop that carries out its strategy's effects, and the only clock of the peer.
 
-Two threads.  The main thread runs the strategy and does the task's work.  The I/O thread (`peer.carrier`) owns the sockets,
-lets shaped chunks go and holds arriving ones until they are due.  They exchange named tuples over two deques; everything that a
-strategy can see is touched by the main thread alone.
+A live peer has two threads.  The main thread runs the strategy and does the task's work.  The I/O thread (`peer.carrier`) owns
+the sockets, releases shaped chunks and holds arriving chunks until they are due.  They exchange named tuples over two deques;
+only the main thread changes what a strategy can see.
 
-Emulated time of a peer is logical: work that was asked for at t is there at t + its device's time, whatever the host
-needed for the strategy's own few lines; the thread only waits until the real clock has caught up.  Where the host cannot keep
-up the logical time is pulled along (never more than SLACK_NS behind) and the distance is recorded as lateness.
+The emulated time of a peer is logical: work that begins at t ends at t + its device's time, independent of the time that the
+host needs for the strategy's own code; the thread waits until the real clock has reached that instant.  If the host cannot
+keep up, the logical time follows the real clock (never more than SLACK_NS behind), and the distance is recorded as lateness.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ SLACK_NS = 20_000_000
 
 
 class Clock:
-    """Emulated time: ns since the start barrier, every emulated second stretched to `dilation` real ones."""
+    """The clock of emulated time: ns since the start barrier; an emulated second takes `dilation` real seconds."""
 
     def __init__(self, dilation: float = 1.0) -> None:
         self.dilation = dilation
         self.epoch_ns = 0
 
     def now_ns(self) -> int:
-        """The present emulated time; negative before the start barrier."""
+        """Return the present emulated time, ns; negative before the start barrier."""
         return int((time.monotonic_ns() - self.epoch_ns) / self.dilation)
 
     def seconds_until(self, emulated_ns: int) -> float:
-        """Real seconds until an emulated instant, 0 if it is past."""
+        """Return the real seconds until an emulated instant; 0 if it has passed."""
         return max(0.0, (self.epoch_ns + emulated_ns * self.dilation - time.monotonic_ns()) / 1e9)
 
 
 class Doorbell:
-    """How one thread wakes another: an eventfd that is rung only while somebody waits."""
+    """An eventfd by which one thread wakes another; it is used only while the other one waits."""
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -62,44 +62,43 @@ class Doorbell:
 
 
 class Learner(Protocol):
-    """What does the task's work for one peer."""
+    """The part that does the task's work for one peer."""
 
     def take_on(self, work: Work) -> int:
-        """What a piece of work takes of the device's time, in samples of a gradient; before it is done."""
+        """Return the cost of a piece of work, in samples of a gradient, before it is done."""
 
     def do(self, work: Work, weights: np.ndarray) -> Any:
-        """The answer of a piece of work that was taken on; `weights` float32 [size] are the peer's own."""
+        """Return the result of a piece of work that was taken on; `weights` (float32 [size]) are the peer's own."""
 
     def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
-        """The emulated time of work over so many samples, begun now in the step with this number; 0 = as long as this
-        machine takes."""
+        """Return the emulated time (ns) of work over `samples` samples that begins now, in this step; 0 = real time."""
 
 
 class Acknowledged(NamedTuple):
-    """A neighbour's answer has come."""
+    """An acknowledgement of a neighbour has arrived."""
 
     answer: Acknowledgement
     arrived_ns: int
 
 
 class Lost(NamedTuple):
-    """A neighbour is gone."""
+    """A neighbour was lost."""
 
     neighbour: int
 
 
 class MembersChanged(NamedTuple):
-    """The launcher says something of members."""
+    """The launcher has sent a message about members."""
 
     message: Any
 
 
 class Stopped(NamedTuple):
-    """The world ends the training."""
+    """Training ends."""
 
 
 News = Arrival | Acknowledged | Lost | MembersChanged | Stopped
-"""What the I/O thread tells the main thread."""
+"""The messages of the I/O thread to the main thread."""
 
 
 class Outbound(NamedTuple):
@@ -111,7 +110,7 @@ class Outbound(NamedTuple):
 
 
 class LivePeer:
-    """Carries out one strategy in real time.  `snapshot(index, now_ns)` is called at every record instant, index * every_ns."""
+    """The main thread of a live peer; it calls `snapshot(index, now_ns)` at every record instant, index * every_ns."""
 
     def __init__(
         self,
@@ -136,7 +135,7 @@ class LivePeer:
         self._waiter = Waiter(self.doorbell.fd)
         self.ring_carrier: Callable[[], None] = lambda: None
         self.waiting = False  # for messages: then the I/O thread rings
-        self.ended = False  # then it tells nothing any more
+        self.ended = False  # then the I/O thread passes nothing on
         self.overrun_ns: list[int] = []
         self._emulated = learner.duration_ns(1, 0, 0) > 0
         self._pending: deque[Arrival] = deque()  # arrived, but later than the logical time
@@ -147,7 +146,7 @@ class LivePeer:
         peer.meters = endpoint.meters
 
     def run(self, strategy: Coroutine[Any, Any, None]) -> None:
-        """Carry out the strategy until it returns or the world says stop.  What the strategy raises comes through."""
+        """Carry out the strategy until it returns or is stopped; an exception of the strategy is raised here."""
         answer: Any = None
         error: Exception | None = None
         self._wait(0)
@@ -184,11 +183,11 @@ class LivePeer:
         raise TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only")
 
     def _work(self, work: Work) -> tuple[Any, Exception | None]:
-        """Do work that takes the device's time: its answer, or what the task raised."""
+        """Do work in the device's time; return its result and the exception that the task raised, one of them None."""
         start_ns, answer, raised = self.peer.now_ns, None, None
         try:
             samples = self.learner.take_on(work)
-        except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
+        except Exception as error:  # noqa: BLE001 - the task's own code may raise anything
             return None, error
         try:
             answer = self.learner.do(work, self.peer.weights)
@@ -212,7 +211,7 @@ class LivePeer:
         self.ring_carrier()
 
     def _receive(self, effect: Receive) -> None:
-        """Wait until something new has come in, the effect's deadline or the end."""
+        """Wait until enough messages have arrived, a neighbour is lost, the deadline has come, or training ends."""
         deadline_ns = min(x for x in (effect.deadline_ns, self.stop_ns, 2**62) if x is not None)
         self.waiting = True
         departures, least = self.peer.departures, effect.least
@@ -231,7 +230,7 @@ class LivePeer:
         self.waiting = False
 
     def _wait(self, until_ns: int) -> None:
-        """Let emulated time pass; news that come in meanwhile stay for later, only a stop and the end of the time end it."""
+        """Let emulated time pass until an instant or a stop; messages that arrive meanwhile stay undelivered."""
         until_ns = until_ns if self.stop_ns is None else min(until_ns, self.stop_ns)
         while not self.peer.stopped and self.clock.now_ns() < until_ns:
             self._sleep(min(until_ns, self._next_instant_ns()))
@@ -245,7 +244,7 @@ class LivePeer:
         self.doorbell.clear()
 
     def _pull_along(self) -> None:
-        """Where a step takes as long as the host takes, time is real; elsewhere it is logical, within its slack."""
+        """Advance the peer's time to the real clock; with an emulated device only to SLACK_NS before it."""
         self._advance(self.clock.now_ns() - (SLACK_NS if self._emulated else 0))
 
     def _advance(self, now_ns: int) -> None:
@@ -259,12 +258,11 @@ class LivePeer:
         return self._records * self.every_ns
 
     def _next_instant_ns(self) -> int:
-        """When next something happens while the strategy waits: a record, or a message that was held back leaves."""
+        """Return the instant of the next record, or of the next delayed message that leaves."""
         return min(self._next_record_ns(), self._later[0][0]) if self._later else self._next_record_ns()
 
     def _record(self, now_ns: int) -> None:
-        """Hand over a snapshot for every record instant that has passed, and let go what was to leave by now: weights do not
-        change while time does."""
+        """Take a snapshot for every record instant until now (weights do not change meanwhile), and send delayed messages."""
         while (instant_ns := self._next_record_ns()) <= now_ns and (self.stop_ns is None or instant_ns < self.stop_ns):
             self.snapshot(self._records, instant_ns)
             self._records += 1
@@ -273,9 +271,9 @@ class LivePeer:
             self._send(send, leaves_ns)
 
     def _deliver(self) -> int:
-        """Give the peer what has arrived by its logical time; how many messages that was."""
+        """Give the peer the messages that have arrived by its logical time; return their number."""
         self._read_news()
-        self.peer.calls = 0  # real time has passed, and the strategy may look again
+        self.peer.calls = 0  # real time has passed: the bound on calls at one instant begins anew
         while self._losses:
             self.peer.lose(self._losses.pop())
         delivered = 0
@@ -285,18 +283,18 @@ class LivePeer:
         return delivered
 
     def _arrived(self, arrival: Arrival) -> None:
-        """A message is here; it counts from when the peer's logical time has come to its arrival."""
+        """Keep a message until the peer's logical time has reached its arrival."""
         self._pending.append(arrival)
 
     def _called(self) -> bool:
-        """Whether something has come that is no message of a strategy and ends a wait for one all the same."""
+        """Whether something other than a message of a strategy has come that ends a wait for messages."""
         return False
 
     def _changed(self, message: Any) -> None:
-        """What the launcher says of members; here all stay."""
+        """Handle a message of the launcher about members; here all members stay."""
 
     def _read_news(self) -> None:
-        """Take over what the I/O thread has brought."""
+        """Read all news of the I/O thread."""
         while self.news:
             match self.news.popleft():
                 case Arrival() as arrival:

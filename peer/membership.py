@@ -1,11 +1,10 @@
-"""Joining and leaving, as one peer sees it: how it takes weights over, how it gives them, and its whole life as a coroutine.
+"""Joining and leaving of one peer: a joiner takes weights over, a giver hands them over, and `life` runs the whole peer.
 
-A peer that joins says hello to its neighbours to be.  Each answers with its step and its training loss; the joiner chooses from
-whom to take the weights and asks for them part by part, a few parts at a time; they are all of one instant, that of the first
-question.  All of this travels over the emulated links, as
-messages that the strategy does not see: their heads begin with a byte that no other message's head begins with.  A giver
-answers whatever it is doing, as a disk would; its strategy does not notice.  Where a giver is lost, or leaves, the joiner asks
-the next; where there is none, it begins with what it has.
+A joiner sends a hello to each of its future neighbours.  Each answers with its step and its training loss.  The joiner chooses
+its givers and requests their weights part by part, a few parts at a time; a giver's parts are all of one instant, that of the
+first request.  These messages, called errands, travel over the emulated links, but the strategy does not see them: their heads
+begin with a byte that no other head begins with.  A giver answers at once, also during a gradient; its strategy does not
+notice.  If a giver is lost or leaves, the joiner takes the next one; without any giver it begins with its own weights.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     from grapevine.peer.strategies.base import Strategy
 
 MARK = b"\xc1"
-"""What the head of an errand begins with: a byte that msgpack, in which all other heads are written, never uses."""
-PART = 16_384  # elements of weights in a message, 64 KiB: a few of them fill a link, and none holds another message up for long
-WINDOW = 4  # parts that are asked for at a time
-_HELLO, _TOLD, _ASK, _GIVEN = range(4)
+"""The first byte of an errand's head: msgpack, the format of all other heads, never uses it."""
+PART = 16_384  # elements of weights in a message, 64 KiB: a few messages fill a link, and none delays another message for long
+WINDOW = 4  # parts that are requested at a time
+_HELLO, _STATUS, _REQUEST, _PART = range(4)
 _UInt = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 _NOTHING = np.zeros(0, np.float32)
 
@@ -50,7 +49,7 @@ _read = msgspec.msgpack.Decoder(_Head).decode
 
 
 class Errand:
-    """One message between a peer that joins and a peer that gives; `values` float32 are those of a part."""
+    """One message between a joiner and a giver; `values` (float32) are those of a part of the weights."""
 
     __slots__ = ("head", "values")
     finite = True
@@ -60,49 +59,49 @@ class Errand:
         self.values = values
 
     def parcel(self) -> Parcel:
-        """The errand ready for the wire; its values are copied."""
+        """Return the errand ready for the wire; its values are copied."""
         values = np.array(self.values, "<f4")
         errand: Any = Errand(self.head, values)
         return Parcel(MARK + _write(self.head), values.view(np.uint8), self.head.step, errand)
 
 
 def is_errand(head: Any) -> bool:
-    """Whether a message's head, as it came off the wire, is one of an errand."""
+    """Whether the head of a message, in bytes, belongs to an errand."""
     return bytes(head[:1]) == MARK
 
 
 def read_errand(head: Any, body: np.ndarray, size: int) -> Errand:
-    """Read an errand about a vector of `size` elements; raises WireError for anything that is not exactly one."""
+    """Decode an errand about a vector of `size` elements; raise WireError if it is not exactly one valid errand."""
     if len(head) > HEAD_LIMIT_BYTES:
         raise WireError("head", f"a head of {len(head)} bytes; at most {HEAD_LIMIT_BYTES} are allowed")
     try:
         about = _read(bytes(head[1:]))
     except (msgspec.MsgspecError, ValueError) as error:
         raise WireError("head", f"not the head of an errand: {error}") from None
-    count = about.stop - about.start if about.kind == _GIVEN else 0
+    count = about.stop - about.start if about.kind == _PART else 0
     if about.stop > size or about.start > about.stop or body.nbytes != 4 * count:
         raise WireError("range", f"elements {about.start}..{about.stop} of a vector of {size}, and {body.nbytes} bytes")
     return Errand(about, np.frombuffer(body.tobytes(), "<f4"))
 
 
 class Welcome(NamedTuple):
-    """What a peer is told that is to join: its neighbours to be, and from whom to take the weights."""
+    """The instructions for a peer that is to join: its future neighbours, and the rule that chooses its givers."""
 
     neighbours: dict[int, float]
     choice: Literal["nearest", "best", "mean"]
     givers: int
     from_step: int | None = None
-    """Where all peers hold the same weights: the step from which it is a member, and of which it needs the weights."""
+    """The step from which it is a member and whose weights it needs; None unless all peers hold the same weights."""
 
 
 class Away(Effect):
-    """The peer is absent from now on; answers with a Welcome when it is to join."""
+    """The absence of the peer from now on; returns a Welcome when it is to join."""
 
     __slots__ = ()
 
 
 class Enter(Effect):
-    """The peer has weights, of these givers and of that step, and may be made a member; answers once it is one."""
+    """The entry of a peer that holds the weights of these givers and of this step; returns once it is a member."""
 
     __slots__ = ("givers", "step")
 
@@ -112,19 +111,19 @@ class Enter(Effect):
 
 
 class Handover:
-    """The errands of one peer: what it answers as a giver, and what has come in for it as a joiner."""
+    """The errands of one peer: its answers as a giver, and the errands that it has received as a joiner."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.came: deque[tuple[int, Errand]] = deque()
         self.on_give: Callable[[int], None] = lambda joiner: None
         """Called when this peer begins to give its weights to another."""
-        self.taking = False  # whether this peer takes weights over itself, and so has none to give
+        self.taking = False  # whether this peer is a joiner now: it then gives no weights
 
     def take(self, source: int, errand: Errand) -> Parcel | None:
-        """Take an errand in that has come from a peer; what to send back to it, if anything."""
+        """Take in an errand of a peer; return the answer to send back, None if there is none."""
         about, peer = errand.head, self.peer
-        if about.kind in (_TOLD, _GIVEN):
+        if about.kind in (_STATUS, _PART):
             if self.taking:
                 self.came.append((source, errand))
             return None
@@ -132,17 +131,17 @@ class Handover:
             return None
         if about.kind == _HELLO:
             peer.joiner_debts.handed.pop(source, None)
-            return Errand(_Head(_TOLD, peer.step, peer.loss if isfinite(peer.loss) else inf)).parcel()
+            return Errand(_Head(_STATUS, peer.step, peer.loss if isfinite(peer.loss) else inf)).parcel()
         part = slice(about.start, min(about.stop, about.start + PART))
         if source not in peer.joiner_debts.handed:
             peer.hand_over(source)
             self.on_give(source)
         weights, step = peer.joiner_debts.handed[source].weights, peer.joiner_debts.handed[source].step
-        return Errand(_Head(_GIVEN, step, 0.0, part.start, part.stop), weights[part]).parcel()
+        return Errand(_Head(_PART, step, 0.0, part.start, part.stop), weights[part]).parcel()
 
 
 async def life(peer: Peer, strategy: Strategy, handover: Handover) -> None:
-    """All that a peer does in a fleet whose members change: train while it is a member, leave politely, join, train again."""
+    """Run a peer in a fleet whose members change: train while it is a member, leave politely, join, train again."""
 
     def renew() -> None:
         peer.expected = strategy.expects(peer)
@@ -163,36 +162,36 @@ async def life(peer: Peer, strategy: Strategy, handover: Handover) -> None:
 
 
 async def _all_arrived(peer: Peer) -> None:
-    """Wait until everything that was sent has arrived."""
+    """Wait until all sent messages have arrived."""
     while not peer.stopped and not all(peer.idle(neighbour) for neighbour in peer.neighbours):
         await peer.sleep(LEAST_HORIZON_NS)
 
 
 async def _take_over(peer: Peer, welcome: Welcome, handover: Handover) -> tuple[tuple[int, ...], int]:
-    """Take weights over: from whom they are, and of which step; from nobody where nobody is there."""
+    """Take weights over; return their givers, none if no giver is there, and the step of the weights."""
     handover.came.clear()
     if welcome.from_step is None:
         peer.neighbours, peer.mixing = sorted(welcome.neighbours), dict(welcome.neighbours)
-    spoiled: set[int] = set()  # those whose weights were not finite
+    refused: set[int] = set()  # givers whose weights were not finite
     taken: dict[int, tuple[np.ndarray, int]] = {}
-    told: dict[int, float] = {}
+    losses: dict[int, float] = {}
     if welcome.from_step is None:
         for neighbour in peer.neighbours:
             await Send((neighbour,), Errand(_Head(_HELLO)).parcel())
     while True:
-        _note_told(peer, welcome, handover, told)
-        living = [neighbour for neighbour in peer.neighbours if neighbour not in spoiled]
+        _note_answers(peer, welcome, handover, losses)
+        living = [neighbour for neighbour in peer.neighbours if neighbour not in refused]
         wanted = min(welcome.givers, len(living)) if welcome.choice == "mean" else min(1, len(living))
-        taken = {giver: of for giver, of in taken.items() if giver in peer.mixing}
+        taken = {giver: found for giver, found in taken.items() if giver in peer.mixing}
         if len(taken) >= wanted:
             break
-        giver = _chosen(welcome, living, taken, told)
+        giver = _chosen(welcome, living, taken, losses)
         if giver is None:
             await Receive()
             continue
-        found = await _all_parts(peer, giver, handover, told)
+        found = await _all_parts(peer, giver, handover, losses)
         if found is None or not all_finite(found[0]):
-            spoiled.add(giver)
+            refused.add(giver)
         else:
             taken[giver] = found
     if not taken:
@@ -201,30 +200,30 @@ async def _take_over(peer: Peer, welcome: Welcome, handover: Handover) -> tuple[
     return tuple(sorted(taken)), max(step for _, step in taken.values())
 
 
-def _note_told(peer: Peer, welcome: Welcome, handover: Handover, told: dict[int, float]) -> None:
-    """Note who has answered, in order of time; where all weights are alike, who has come to the step that counts."""
+def _note_answers(peer: Peer, welcome: Welcome, handover: Handover, losses: dict[int, float]) -> None:
+    """Add the neighbours that have answered to `losses`; if all weights are alike, those that have come to `from_step`."""
     while handover.came:
         source, errand = handover.came.popleft()
-        if errand.head.kind == _TOLD:
-            told.setdefault(source, errand.head.loss)
+        if errand.head.kind == _STATUS:
+            losses.setdefault(source, errand.head.loss)
     if welcome.from_step is not None:
         for source, step in peer.waiting_steps():
             if step >= welcome.from_step:
-                told.setdefault(source, 0.0)
+                losses.setdefault(source, 0.0)
 
 
 def _chosen(
-    welcome: Welcome, living: list[int], taken: dict[int, tuple[np.ndarray, int]], told: dict[int, float]
+    welcome: Welcome, living: list[int], taken: dict[int, tuple[np.ndarray, int]], losses: dict[int, float]
 ) -> int | None:
-    """Whom to take weights from next; None while too little is known."""
-    answered = [source for source in told if source in living and source not in taken]
+    """Return the next giver; None while too few neighbours have answered."""
+    answered = [source for source in losses if source in living and source not in taken]
     if not answered or (welcome.choice == "best" and welcome.from_step is None and len(answered) < len(living)):
         return None
-    return min(answered, key=lambda source: told[source]) if welcome.choice == "best" else answered[0]
+    return min(answered, key=lambda source: losses[source]) if welcome.choice == "best" else answered[0]
 
 
-async def _all_parts(peer: Peer, giver: int, handover: Handover, told: dict[int, float]) -> tuple[np.ndarray, int] | None:
-    """Another's weights, part by part: float32 [size], and its step at the last part; None where it is gone meanwhile."""
+async def _all_parts(peer: Peer, giver: int, handover: Handover, losses: dict[int, float]) -> tuple[np.ndarray, int] | None:
+    """Fetch a giver's weights part by part: float32 [size] and their step; None if the giver is gone meanwhile."""
     weights, step = np.empty(peer.size, np.float32), 0
     missing = deque(range(0, peer.size, PART))
     awaited: set[int] = set()
@@ -232,14 +231,14 @@ async def _all_parts(peer: Peer, giver: int, handover: Handover, told: dict[int,
         while missing and len(awaited) < WINDOW:
             start = missing.popleft()
             awaited.add(start)
-            await Send((giver,), Errand(_Head(_ASK, 0, 0.0, start, min(start + PART, peer.size))).parcel())
+            await Send((giver,), Errand(_Head(_REQUEST, 0, 0.0, start, min(start + PART, peer.size))).parcel())
         await Receive()
         while handover.came:
             source, errand = handover.came.popleft()
             about = errand.head
-            if about.kind == _TOLD:
-                told.setdefault(source, about.loss)
-            if source == giver and about.kind == _GIVEN and about.start in awaited:
+            if about.kind == _STATUS:
+                losses.setdefault(source, about.loss)
+            if source == giver and about.kind == _PART and about.start in awaited:
                 if about.stop != min(about.start + PART, peer.size):
                     return None
                 weights[about.start : about.stop] = errand.values
@@ -251,7 +250,7 @@ async def _all_parts(peer: Peer, giver: int, handover: Handover, told: dict[int,
 
 
 class Row:
-    """Who a peer averages with, and by how much, from one step to another: W_ij by neighbour, ascending."""
+    """The rounds of a peer whose row of W does not change from step to step: W_ij by neighbour, ascending."""
 
     def __init__(self, weights: dict[int, float]) -> None:
         self._weights = weights
@@ -264,10 +263,10 @@ class Row:
 
 
 class Rows:
-    """The rounds of one peer whose neighbours change from one step on: for strategies that wait for the messages of a step.
+    """The rounds of one peer whose neighbours change at given steps, for strategies that wait for the messages of each step.
 
-    A neighbour that no row from the present step on has any more is parted with when the peer comes to that step, not before:
-    until then its messages of earlier steps are still to be used.
+    A neighbour that is in no row from a step on is dropped when the peer comes to that step, not before: until then its
+    messages of earlier steps are still used.
     """
 
     def __init__(self, peer: Peer, rounds: Rounds) -> None:
@@ -275,16 +274,16 @@ class Rows:
         self._rows: list[tuple[int, Rounds, frozenset[int]]] = [(0, rounds, frozenset(peer.mixing))]
 
     def plan(self, from_step: int, rounds: Rounds, neighbours: Sequence[int]) -> None:
-        """Let other rounds hold from a step on, which this peer has not come to yet."""
+        """Replace the rounds from a step on, to which this peer has not come yet."""
         replaced = [row for row in self._rows if row[0] >= from_step]
         self._rows = [row for row in self._rows if row[0] < from_step]
-        if replaced and self._rows:  # nobody has come to those: who is in them alone is parted with as if it had been here
+        if replaced and self._rows:  # a neighbour in these rows alone is dropped like one of the last row
             first, before, known = self._rows[-1]
             self._rows[-1] = first, before, known.union(*(row[2] for row in replaced))
         self._rows.append((from_step, rounds, frozenset(neighbours)))
 
     def targets(self, t: int, peer: int) -> list[int]:
-        self._go_on()
+        self._drop_past_rows()
         return self._at(t).targets(t, peer)
 
     def weights(self, t: int, peer: int) -> dict[int, float]:
@@ -297,8 +296,8 @@ class Rows:
                 found = rounds
         return found
 
-    def _go_on(self) -> None:
-        """Forget the rows that are over, and part with neighbours that no later row has."""
+    def _drop_past_rows(self) -> None:
+        """Forget the rows that are over, and drop neighbours that are in no later row."""
         while len(self._rows) > 1 and self._rows[1][0] <= self._peer.step:
             gone = self._rows.pop(0)[2]
             for neighbour in gone.difference(*(row[2] for row in self._rows)):

@@ -1,9 +1,9 @@
-"""What a peer measures: each link's rate, round trip and room, and its own speed.
+"""The measurements of a peer: each link's rate, round trip and room, and its own speed.
 
-The rate comes from dispersion: how many bytes of a message came in how much time after its first chunk, by the receiver's
-clock alone, which the receiver tells when the message is whole and, where the sender asks for it, also while it arrives.
-The delay cancels and no clocks are compared.  Bytes over round trip would starve itself: small shares measure the delay, look
-slow, and shrink further.
+The rate comes from dispersion: the bytes of a message that arrived after its first chunk, divided by the time in which they
+arrived, both measured by the receiver's clock.  The receiver reports them when the message is whole, and also while it
+arrives if the sender asks for this.  The delay cancels, and no clocks are compared.  A rate of bytes over round trip would
+shrink without end: small messages measure the delay, so the link looks slow, and the next messages are smaller.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
-PROBE_BYTES = 32_768  # what may be under way before anything was measured
+PROBE_BYTES = 32_768  # bytes that may be under way before the first measurement
 CHUNK_TIME_NS = 2_000_000  # a chunk is about 2 ms of line rate
 CHUNK_LEAST_BYTES = 1_400
 CHUNK_FIRST_BYTES = 16_384
 MEASURING_BYTES = 2_000  # two small chunks: the least that measures a rate
-CHUNK_MOST_BYTES = (1 << 20) - 4_096  # the frame's bound less headers
-REPORT_LEAST_MS = 10  # a receiver tells how far a message has come no more often than that
-REPORTS = 4  # in a horizon
-STRETCH_NS = 10_000_000  # how long bytes must come before their pace is believed, unless that was all of a message
-STRETCHES = 64  # remembered at most
-ROUND_TRIP_MEMORY_NS = 5_000_000_000  # the least round trip is that of the last one or two such times
-LATE = 4.0  # an answer is overdue when it is later than expected by so many mean deviations, as TCP's timeout has it
-VARIED = 0.02  # batches that vary by less than this share of their mean tell nothing about a step's overhead
+CHUNK_MOST_BYTES = (1 << 20) - 4_096  # the frame's bound, less the headers
+REPORT_LEAST_MS = 10  # the least time between two progress reports of a receiver
+REPORTS = 4  # progress reports in a horizon
+STRETCH_NS = 10_000_000  # the least time in which bytes must arrive to measure a rate, except for the rest of a message
+STRETCHES = 64  # the largest number of stretches that are remembered
+ROUND_TRIP_MEMORY_NS = 5_000_000_000  # the least round trip is taken over the last one or two periods of this length
+LATE = 4.0  # an acknowledgement is overdue when it is late by this many mean deviations, as in TCP's timeout
+VARIED = 0.02  # batches that vary by less than this share of their mean cannot measure a step's overhead
 
 
 class Flight:
-    """A message that is under way, as its sender knows it; `spread_bytes` have come in `spread_ns` after its first chunk."""
+    """A message under way, as its sender knows it; `spread_bytes` have arrived in `spread_ns` after its first chunk."""
 
     __slots__ = ("chunk_bytes", "first_bytes", "handed_ns", "report_ns", "size_bytes", "spread_bytes", "spread_ns")
 
@@ -42,7 +42,7 @@ class Flight:
 
 
 class LinkMeter:
-    """One link to one neighbour, as measured by its sender.  Times are emulated ns, given by the caller."""
+    """The measurements of one link by its sender.  Times are emulated ns, given by the caller."""
 
     __slots__ = (
         "_asked",
@@ -76,34 +76,34 @@ class LinkMeter:
         self._spread_at_ns = 0
         self._fresh_bytes = 0
         self._fresh_ns = 0
-        self._stretches: deque[tuple[int, float]] = deque(maxlen=STRETCHES)  # began when, bytes a second: ever faster ones
-        self._round_trips_ns = (inf, inf)  # the least of the present time of memory, and of the one before
+        self._stretches: deque[tuple[int, float]] = deque(maxlen=STRETCHES)  # (begin, bytes a second), ever faster
+        self._round_trips_ns = (inf, inf)  # the least of the present period of memory, and of the one before
         self._round_trip_since_ns = 0
-        self._late_ns = 0.0  # mean deviation of the first answers to messages from when they were expected
+        self._late_ns = 0.0  # mean deviation of first acknowledgements from their expected time
         self._heard_ns = 0
         self._horizon_ns = 0.0
-        self._asked = False  # whether anybody wants to know the room
-        self._share = 1.0  # of the rate, by which room grows
+        self._asked = False  # whether the strategy has asked for the room
+        self._share = 1.0  # share of the rate by which room grows
         self._tokens = 0.0
         self._tokens_at_ns: int | None = None
         self._busy_until_ns = 0.0
         self._last_bytes = 0
         self._flights: dict[int, Flight] = {}
         self.in_flight_bytes = 0
-        self.least_bytes = float(MEASURING_BYTES)  # what may always be saved up, however slow the link seems
-        self.patience = 1.0  # how many horizons of room may be saved up
-        self.rate_bytes_per_s: float | None = None  # inf where chunks arrive together; None before the first measurement
+        self.least_bytes = float(MEASURING_BYTES)  # room that may always be saved up, however low the measured rate is
+        self.patience = 1.0  # number of horizons of room that may be saved up
+        self.rate_bytes_per_s: float | None = None  # inf if chunks arrive together; None before the first measurement
         self.round_trip_ns: float | None = None
-        """The least time of the last seconds from handing a message over to the answer, less what its bytes took to leave:
-        there and back without queues; None before the first answer."""
+        """The least time of the last 5 to 10 s from sending a message to its acknowledgement, less the time in which its bytes
+        left: the delay there and back without queues; None before the first acknowledgement."""
 
     @property
     def delay_ns(self) -> float | None:
-        """Half of the least round trip; None before the first acknowledgement."""
+        """Half of the least round trip, ns; None before the first acknowledgement."""
         return None if self.round_trip_ns is None else self.round_trip_ns / 2
 
     def chunk_bytes(self) -> int:
-        """How large the next message's chunks should be."""
+        """Return the size of the next message's chunks."""
         rate = self.rate_bytes_per_s
         if rate is None:
             return CHUNK_FIRST_BYTES
@@ -113,8 +113,7 @@ class LinkMeter:
         return int(size_bytes) if size_bytes > CHUNK_LEAST_BYTES else CHUNK_LEAST_BYTES
 
     def report_ms(self, horizon_ns: float) -> int:
-        """How often the receiver of the next message should tell how far it has come; 0 = only when it is whole: enough where
-        nobody asks for room."""
+        """Return the time between two progress reports on the next message; 0 = none, if the strategy does not ask for room."""
         if not self._asked:
             return 0
         return max(REPORT_LEAST_MS, min(int(horizon_ns * self.patience / REPORTS / 1e6), 65_535))
@@ -129,9 +128,9 @@ class LinkMeter:
         horizon_ns: float,
         report_ms: int = 0,
     ) -> None:
-        """A message was handed to the link: its bytes, those of its first chunk and of a later one."""
+        """Record that a message was sent: its size, and the sizes of its first chunk and of a later one."""
         self._horizon_ns = horizon_ns * self.patience
-        if self._tokens_at_ns is not None:  # else nobody has asked for room yet
+        if self._tokens_at_ns is not None:  # else the strategy has not asked for room yet
             self._refill(now_ns, self._horizon_ns)
             self._tokens -= size_bytes
         self.in_flight_bytes += size_bytes
@@ -141,10 +140,10 @@ class LinkMeter:
             self._busy_until_ns = max(self._busy_until_ns, now_ns) + size_bytes / self.rate_bytes_per_s * 1e9
 
     def busy_ns(self, now_ns: int) -> float | None:
-        """How much longer the line will be busy with what was sent, by its measured rate; None where that is not known yet.
+        """Return the time (ns) until all sent bytes have left, by the measured rate; None before the first measurement.
 
-        What is under way beyond the last message and what the line holds on its way must have left already, or the rate
-        was measured too high: so an error of the rate does not add up to a queue.
+        If more bytes are under way than the last message and the link's round trip hold, the rate was measured too high; the
+        time for these bytes is then the least answer, so that an error of the rate does not build up a queue.
         """
         if not self.in_flight_bytes or self.rate_bytes_per_s == inf:
             return 0.0
@@ -155,9 +154,9 @@ class LinkMeter:
         return max(0.0, self._busy_until_ns - now_ns, queued_ns)
 
     def acknowledged(self, message: int, spread_bytes: int, spread_ns: int, now_ns: int) -> bool:
-        """The answer has come that the first chunk of a message and `spread_bytes` more have arrived, these in `spread_ns`.
+        """Take an acknowledgement: the first chunk of a message and `spread_bytes` more have arrived, these in `spread_ns`.
 
-        False where no such message is under way, or where the answer says no more than one before, or more than was sent.
+        Return False if the message is not under way, or if no progress or more bytes than were sent are reported.
         """
         flight = self._flights.get(message)
         if flight is None:
@@ -180,11 +179,11 @@ class LinkMeter:
         return True
 
     def _spread(self, more_bytes: int, more_ns: int, now_ns: int, whole: bool) -> None:
-        """So many more bytes came in so much more time.
+        """Update the rate: `more_bytes` more bytes arrived in `more_ns` more time.
 
-        The rate is the mean over all time in which bytes came, of which a round trip and a horizon forget half: on a line that
-        is shared that is a link's share of it.  A stretch that was slower bounds it at once, and a rate that no stretch of the
-        last round trip and horizon fell short of is believed at once.
+        The rate is the mean over the time in which bytes arrived; its memory halves over a round trip and a horizon.  On a
+        shared segment it is the link's share.  A slower stretch bounds the rate at once; the rate rises at once to the slowest
+        stretch of the last round trip and horizon.
         """
         loop_ns = self._horizon_ns + (self.round_trip_ns or 0.0)
         past = 0.5 ** ((now_ns - self._spread_at_ns) / loop_ns) if loop_ns else 0.0
@@ -192,7 +191,7 @@ class LinkMeter:
         self._spread_bytes = past * self._spread_bytes + more_bytes
         self._spread_ns = past * self._spread_ns + more_ns
         mean = self._spread_bytes / self._spread_ns * 1e9 if self._spread_ns else inf
-        if not self._asked:  # nobody sends by it: the mean will do
+        if not self._asked:  # no message depends on it: the mean is exact enough
             self.rate_bytes_per_s = mean
             return
         self._fresh_bytes += more_bytes
@@ -204,17 +203,18 @@ class LinkMeter:
         stretches = self._stretches
         while stretches and stretches[0][0] < now_ns - loop_ns:
             stretches.popleft()
-        while stretches and stretches[-1][1] >= newest:  # it is slower, and will be remembered for longer
+        while stretches and stretches[-1][1] >= newest:  # the newest stretch is slower, and is remembered for longer
             stretches.pop()
         stretches.append((began_ns, newest))
         self.rate_bytes_per_s = min(newest, max(mean, stretches[0][1]))
 
     def _came_round(self, flight: Flight, spread_ns: int, now_ns: int, rate: float) -> None:
-        """The first answer to a message: what it took less what came after the first chunk, and less that chunk's own time.
+        """Measure the round trip from the first acknowledgement of a message.
 
-        `rate` is the faster of the one measured before and the pace of this message, 0 for a message of one chunk, which has
-        none: where a link has just changed, a rate too slow would take off too much, and a round trip too short would be
-        remembered for seconds.
+        It is the time since sending, less the time of the chunks after the first, and less the first chunk's own time.  `rate`
+        is the faster of the rate measured before and the rate of this message; 0 for a message of one chunk, which measures no
+        rate.  If a link has just become faster, the old rate would subtract too much, and the round trip would be remembered
+        too short for seconds.
         """
         came_ns = now_ns - spread_ns - (flight.first_bytes / rate * 1e9 if rate else 0.0)
         if (known_ns := self.round_trip_ns) is not None:
@@ -229,7 +229,7 @@ class LinkMeter:
         self.round_trip_ns = min(present_ns, before_ns)
 
     def look(self, now_ns: int) -> None:
-        """Lower the rate where an answer is overdue: what is not there yet bounds what the link carries."""
+        """Lower the rate if an acknowledgement is overdue: the bytes that have not arrived bound the rate of the link."""
         rate = self.rate_bytes_per_s
         if not self._flights or rate is None or rate == inf:
             return
@@ -248,13 +248,13 @@ class LinkMeter:
             self.rate_bytes_per_s = bound
 
     def room_bytes(self, now_ns: int, horizon_ns: float, share: float = 1.0) -> float:
-        """How many bytes the link can take now without building a queue, where a `share` of what it carries may be used.
+        """Return the bytes that the link can take now without building a queue, if a `share` of its rate may be used.
 
-        A token bucket over that share of the measured rate that holds at most `horizon_ns` worth of bytes, bounded by what may
-        be under way (rate x (round trip + time to be told + horizon), as a congestion window would): so a link that became
-        slower stops the flow before the next measurement has come back.  Before any measurement a few chunks, one probe at
-        a time.  A message that is worth sending (`least_bytes`) can always be saved up: a link that was once measured too slow
-        would otherwise never carry another one, and never be measured again.
+        The room is a token bucket: it fills at that share of the measured rate and holds at most the bytes of `horizon_ns`.  As
+        with a congestion window, at most rate x (round trip + time between reports + horizon) may be under way, so that sending
+        stops on a link that became slower before the next measurement arrives.  Before any measurement the room is a few
+        chunks, one probe at a time.  The smallest message worth sending (`least_bytes`) can always be saved up: a link that was
+        once measured too slow would otherwise never carry another message, and never be measured again.
         """
         self._asked = True
         self.look(now_ns)
@@ -287,9 +287,9 @@ class LinkMeter:
 
 
 class SpeedMeter:
-    """A peer's own speed: how long a step takes, how many samples it trains in a second.  Times are emulated ns.
+    """A peer's own speed: the time of a step, and the samples that it trains on in a second.  Times are emulated ns.
 
-    Where batches differ in size, a line through (samples, time) tells a step's fixed `overhead_ns` from its time a sample.
+    If batches differ in size, a line through (samples, time) separates a step's fixed `overhead_ns` from its time per sample.
     """
 
     __slots__ = ("_products", "_squares", "overhead_ns", "samples", "step_ns", "steps")
@@ -303,7 +303,7 @@ class SpeedMeter:
         self._products = 0.0
 
     def computed(self, duration_ns: int, samples: int) -> None:
-        """One gradient over `samples` samples took `duration_ns`."""
+        """Record that one gradient over `samples` samples took `duration_ns`."""
         weight = max(0.1, 1.0 / (self.steps + 1))
         self.step_ns += weight * (duration_ns - self.step_ns)
         self.samples += weight * (samples - self.samples)
@@ -311,25 +311,25 @@ class SpeedMeter:
         self._products += weight * (samples * duration_ns - self._products)
         self.steps += 1
         spread = self._squares - self.samples**2
-        if spread > (VARIED * self.samples) ** 2:  # else the last batches say nothing about the overhead
+        if spread > (VARIED * self.samples) ** 2:  # else the last batches cannot measure the overhead
             slope = (self._products - self.samples * self.step_ns) / spread
             self.overhead_ns = min(max(0.0, self.step_ns - slope * self.samples), self.step_ns)
 
     @property
     def sample_ns(self) -> float:
-        """The time that one more sample costs; 0 before the first step."""
+        """The time of one more sample, ns; 0 before the first step."""
         return (self.step_ns - self.overhead_ns) / self.samples if self.samples else 0.0
 
     @property
     def samples_per_s(self) -> float | None:
-        """Measured speed; None before the first step, inf where steps take no time."""
+        """The measured speed; None before the first step, inf if steps take no time."""
         if not self.steps:
             return None
         return self.samples / self.step_ns * 1e9 if self.step_ns else inf
 
 
 def relative_speeds(samples_per_s: dict[int, float]) -> dict[int, float]:
-    """How much each peer trains in a second against the mean of all that are known; 1 where no speed is finite."""
+    """Return each peer's speed divided by the mean of all known speeds; 1 for a speed that is not finite."""
     finite = [speed for speed in samples_per_s.values() if 0 < speed < inf]
     mean = sum(finite) / len(finite) if finite else 0.0
     return {peer: speed / mean if 0 < speed < inf and mean else 1.0 for peer, speed in samples_per_s.items()}

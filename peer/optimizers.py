@@ -1,6 +1,6 @@
-"""How a gradient becomes a step: the menu of optimizers, on one flat float32 vector.
+"""Optimizers: they turn a gradient into a step of the weights, on one flat float32 vector.
 
-An optimizer's configuration is a frozen value; `start(size)` gives the state that one peer keeps.
+An optimizer's configuration is a frozen value; `start(size)` returns the state that one peer keeps.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ class Stepper(Protocol):
     """One peer's optimizer with its state."""
 
     def step(self, weights: np.ndarray, gradient: np.ndarray) -> None:
-        """Move `weights` (float32 [size]) in place by one step along -gradient; `gradient` is left as it was."""
+        """Move `weights` (float32 [size]) in place by one step along -gradient; do not change `gradient`."""
 
 
 class Optimizer(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """How a gradient becomes a step."""
+    """A rule that turns gradients into steps of the weights."""
 
     learning_rate: Positive = 0.1
     """Step size, > 0."""
     weight_decay: NonNegative = 0.0
-    """Pull towards zero added to the gradient: gradient + weight_decay * weights; >= 0."""
+    """Factor of the weights that are added to the gradient: gradient + weight_decay x weights; >= 0."""
 
     @abstractmethod
     def start(self, size: int) -> Stepper:
-        """The state for one peer's vector of `size` elements."""
+        """Return a new state for one peer's vector of `size` elements."""
         raise NotImplementedError
 
 
 class Sgd(Optimizer, frozen=True, tag="sgd"):
-    """Stochastic gradient descent, with heavy-ball or Nesterov momentum where asked."""
+    """Stochastic gradient descent, optionally with heavy-ball or Nesterov momentum."""
 
     momentum: Fraction = 0.0
     """v <- momentum v + g; 0 = plain SGD; 0 <= momentum < 1."""
@@ -63,9 +63,9 @@ class Adam(Optimizer, frozen=True, tag="adam"):
     beta1: Fraction = 0.9
     """Decay of the mean of the gradient."""
     beta2: Fraction = 0.999
-    """Decay of the mean of its square."""
+    """Decay of the mean of the gradient's square."""
     epsilon: Positive = 1e-8
-    """Added to the root, against division by zero."""
+    """Constant added to the root, which prevents division by zero."""
 
     def start(self, size: int) -> Stepper:
         return _AdamStepper(self, size)

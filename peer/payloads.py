@@ -1,7 +1,7 @@
-"""What travels between peers: parts of a flat vector, in a codec's bytes; the menu of payload kinds.
+"""Payloads: the parts of a flat vector that peers exchange, and their bytes in a codec.
 
-`encode` turns a payload into a parcel (a small head and one raw body), `decode` is its inverse and trusts nothing.  A kind
-says all about itself: its number on the wire, how it is encoded and decoded, its exact size and its bounds.
+`encode` turns a payload into a parcel (a small head and one raw body); `decode` is its inverse and checks everything.  The
+class of each kind defines its number on the wire, its encoding and decoding, its exact size and its bounds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 SCALARS_LIMIT = 16
 INDEX_BYTES = 4
 SLACK_BYTES = 4_096
-"""What a codec may need besides the bytes of the numbers themselves, as for scales."""
+"""Bytes that a codec may add to those of the numbers, such as scales."""
 _UInt = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 Form = Literal["whole", "part", "chosen", "marks", "none"]
-"""What a strategy may expect: a kind's own `form`, "whole" of a part that is everything, "none" of one without elements."""
+"""The forms that a strategy may expect: the `form` of a kind, "whole" for a whole vector, "none" for no element."""
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """The few numbers that say what a body is; the number of its space stands last, and only where it is not the model's."""
+    """The numbers that describe a body; the number of its space stands last, and only if it is not the model's."""
 
     kind: Annotated[int, msgspec.Meta(ge=0, le=127)]
     codec: Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -42,7 +42,7 @@ Encoded = tuple[int, int, np.ndarray, "Payload"]
 
 
 class _Values:
-    """Values [count] of one space, and whether they are finite (None = not looked at yet; whole numbers always are)."""
+    """Values [count] of one space, and whether they are finite (None = not checked yet; whole numbers always are)."""
 
     __slots__ = ("known_finite", "space", "values")
     values: np.ndarray
@@ -51,12 +51,12 @@ class _Values:
 
     @property
     def count(self) -> int:
-        """How many elements."""
+        """The number of elements."""
         return len(self.values)
 
     @property
     def finite(self) -> bool:
-        """Whether all values are finite; found out once, however many peers share the payload."""
+        """Whether all values are finite; checked once for all peers that share the payload."""
         if self.known_finite is None:
             self.known_finite = self.values.dtype.kind != "f" or all_finite(self.values)
         return self.known_finite
@@ -80,21 +80,21 @@ class Dense(_Values):
         return self.start + len(self.values)
 
     def where(self) -> slice:
-        """The elements as an index into the flat vector."""
+        """Return the elements as an index into the flat vector."""
         return slice(self.start, self.stop)
 
     def within(self, size: int) -> bool:
-        """Whether the elements are ones of a vector of this size."""
+        """Whether all elements lie within a vector of `size` elements."""
         return self.start >= 0 and self.start + len(self.values) <= size
 
     @staticmethod
     def body_bytes(count: int, codec: Codec) -> int:
-        """Bytes of so many elements, exactly."""
+        """Return the exact number of bytes of `count` elements."""
         return codec.body_bytes(count)
 
     @staticmethod
     def limit_bytes(space: Space) -> int:
-        """The largest body of this kind that an honest peer sends in a space."""
+        """Return the largest number of bytes of a body of this kind in a space."""
         return space.size_bytes + SLACK_BYTES
 
     def encode(self, codec: Codec, rng: np.random.Generator) -> Encoded:
@@ -122,21 +122,21 @@ class Sparse(_Values):
         self.indices = indices
 
     def where(self) -> np.ndarray:
-        """The elements as an index into the flat vector."""
+        """Return the elements as an index into the flat vector."""
         return self.indices
 
     def within(self, size: int) -> bool:
-        """Whether the elements are ones of a vector of this size."""
-        return not len(self.indices) or int(self.indices[-1]) < size
+        """Whether the indices ascend without repeats and lie within a vector of `size` elements."""
+        return _ascend(self.indices, size)
 
     @staticmethod
     def body_bytes(count: int, codec: Codec) -> int:
-        """Bytes of so many elements, exactly."""
+        """Return the exact number of bytes of `count` elements."""
         return INDEX_BYTES * count + codec.body_bytes(count)
 
     @staticmethod
     def limit_bytes(space: Space) -> int:
-        """The largest body of this kind that an honest peer sends in a space."""
+        """Return the largest number of bytes of a body of this kind in a space."""
         return space.size_bytes + INDEX_BYTES * space.size + SLACK_BYTES
 
     def encode(self, codec: Codec, rng: np.random.Generator) -> Encoded:
@@ -154,12 +154,12 @@ class Sparse(_Values):
 
 
 class Marks:
-    """Elements of a space's vector that are named without their values: indices uint32, strictly ascending."""
+    """Elements of a space's vector without their values: indices uint32, strictly ascending."""
 
     __slots__ = ("indices", "space")
     number: ClassVar[int] = 2
     form: ClassVar[Form] = "marks"
-    finite = True  # nothing that could be otherwise
+    finite = True  # there are no values
 
     def __init__(self, indices: np.ndarray, space: str = MODEL) -> None:
         self.indices = indices
@@ -167,30 +167,30 @@ class Marks:
 
     @property
     def count(self) -> int:
-        """How many elements."""
+        """The number of elements."""
         return len(self.indices)
 
     @property
     def values(self) -> np.ndarray:
-        """Nothing to add to any of them."""
+        """Zeros: there is nothing to add to the elements."""
         return np.zeros(len(self.indices), np.float32)
 
     def where(self) -> np.ndarray:
-        """The elements as an index into the flat vector."""
+        """Return the elements as an index into the flat vector."""
         return self.indices
 
     def within(self, size: int) -> bool:
-        """Whether the elements are ones of a vector of this size."""
-        return not len(self.indices) or int(self.indices[-1]) < size
+        """Whether the indices ascend without repeats and lie within a vector of `size` elements."""
+        return _ascend(self.indices, size)
 
     @staticmethod
     def body_bytes(count: int, codec: Codec) -> int:
-        """Bytes of so many elements, exactly."""
+        """Return the exact number of bytes of `count` elements."""
         return INDEX_BYTES * count
 
     @staticmethod
     def limit_bytes(space: Space) -> int:
-        """The largest body of this kind that an honest peer sends in a space."""
+        """Return the largest number of bytes of a body of this kind in a space."""
         return INDEX_BYTES * space.size
 
     def encode(self, codec: Codec, rng: np.random.Generator) -> Encoded:
@@ -204,13 +204,22 @@ class Marks:
 
 
 Payload = Dense | Sparse | Marks
-"""The menu of kinds.  A kind of its own bits is a class like these, named here: nothing else asks which kinds there are."""
+"""The kinds of payload.  A new kind is a class like these and is added here; no other place lists them."""
 KINDS: dict[int, type[Payload]] = {kind.number: kind for kind in get_args(Payload)}
 
 
 def message_limit_bytes(spaces: Spaces) -> int:
-    """The largest body that a peer of a run with these spaces ever sends."""
+    """Return the largest number of bytes of a body in a run with these spaces."""
     return max(kind.limit_bytes(space) for kind in KINDS.values() for space in spaces.all)
+
+
+def _ascend(indices: np.ndarray, size: int) -> bool:
+    """Whether indices are whole numbers from 0 to `size` - 1, strictly ascending."""
+    if not len(indices):
+        return True
+    if indices.dtype.kind not in "ui" or not 0 <= int(indices[0]) <= int(indices[-1]) < size:
+        return False
+    return bool((indices[1:] > indices[:-1]).all())
 
 
 def _check_length(body: np.ndarray, count: int, expected_bytes: int) -> None:
@@ -219,21 +228,21 @@ def _check_length(body: np.ndarray, count: int, expected_bytes: int) -> None:
 
 
 def _values(codec: Codec, body: np.ndarray, count: int) -> np.ndarray:
-    """What a body decodes to, [count]; WireError where a user's own codec does not make float32 of it."""
+    """Decode a body, [count]; raise WireError if a codec of a user does not return float32 values of this number."""
     if codec.number < OWN_NUMBERS.start:
         return codec.decode(body, count)
     try:
         values = codec.decode(body, count)
         fits = values.shape == (count,) and values.dtype == np.float32
-    except Exception as error:  # noqa: BLE001 - the user's own code may raise anything
+    except Exception as error:  # noqa: BLE001 - code of a user may raise anything
         raise WireError("codec", f"codec number {codec.number} raised {type(error).__name__}: {error}") from None
     if not fits:
-        raise WireError("codec", f"codec number {codec.number} made something else than float32 [{count}]")
+        raise WireError("codec", f"codec number {codec.number} did not return float32 [{count}]")
     return values
 
 
 def _indices(body: np.ndarray, space: Space) -> np.ndarray:
-    """Indices into a space, read from their bytes; raises WireError where they do not ascend or do not fit."""
+    """Read indices into a space from their bytes; raise WireError if they do not ascend or exceed the space."""
     indices = np.frombuffer(body.tobytes(), "<u4")
     if len(indices) and (indices[-1] >= space.size or np.any(indices[1:] <= indices[:-1])):
         raise WireError("indices", f"indices must ascend strictly and stay below {space.size}")
@@ -247,7 +256,7 @@ _head_decoder = msgspec.msgpack.Decoder(Head)
 class Parcel:
     """One message ready for the wire: its head in bytes, its body as one flat uint8 array.
 
-    `payload` is what the receiver will read; a world in which nothing goes over a wire hands that over as it is.
+    `payload` is the payload as the receiver will read it; a world without a wire delivers it directly.
     """
 
     __slots__ = ("body", "head", "payload", "scalars", "size_bytes", "step")
@@ -269,11 +278,11 @@ def encode(
     number: int = 0,
     rng: np.random.Generator | None = None,
 ) -> tuple[Parcel, np.ndarray]:
-    """Put a payload into a codec's bytes; `number` is its space's.
+    """Encode a payload by a codec; return the parcel, and the values as the receiver will read them.
 
-    `rng` is what a codec that rounds may draw from (None = a new generator).  Returns the parcel and the values as the receiver
-    will read them (float32, or the space's dtype; the difference to what was given is the rounding that a ledger takes back).
-    The body is a copy: the caller may change its vector at once.
+    `number` is the number of the payload's space; a codec that rounds at random draws from `rng` (None = a new generator).  The
+    values are float32 or of the space's dtype; their difference to the given values is the rounding error, which a ledger owes
+    again.  The body is a copy: the caller may change its vector at once.
     """
     draws: Any = np.random.default_rng(0) if rng is None and not codec.lossless else rng
     start, count, body, read = payload.encode(codec, draws)
@@ -283,7 +292,7 @@ def encode(
 
 
 def decode_head(data: Any) -> Head:
-    """Read a head; raises WireError on anything that is not exactly one."""
+    """Decode a head; raise WireError if the bytes are not exactly one valid head."""
     if len(data) > HEAD_LIMIT_BYTES:
         raise WireError("head", f"a head of {len(data)} bytes; at most {HEAD_LIMIT_BYTES} are allowed")
     try:
@@ -293,11 +302,11 @@ def decode_head(data: Any) -> Head:
 
 
 def decode(head: Head, body: np.ndarray, spaces: Spaces) -> Payload:
-    """Read a body (uint8 [bytes]) that belongs to one of a run's spaces.
+    """Decode a body (uint8 [bytes]) of one of a run's spaces.
 
-    Raises WireError where the kind, the space or the codec is none of this run's, and where the body's length, the range or the
-    indices do not fit the space; takes no memory before that is known.  Values are a read-only view of the body where the codec
-    rounds nothing and they lie aligned.
+    Raises WireError if the kind, the space or the codec does not belong to this run, or if the body's length, the range or the
+    indices do not fit the space; memory is taken only after these checks.  The values are a read-only view of the body if the
+    codec is lossless and they lie aligned.
     """
     kind = KINDS.get(head.kind)
     if kind is None:

@@ -1,4 +1,4 @@
-"""Real-time priority where the system permits it, kept in bounds: no peer may take the machine from everybody else."""
+"""Real-time priority for threads, where the system permits it, with a bound on the share of a core that they may use."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import suppress
 
 
 def schedule(policy: int, priority: int, thread: int = 0) -> None:
-    """Put a thread (native id; 0 = this one) under a policy of the system's scheduler, where that is permitted."""
+    """Set the scheduling policy of a thread (native id; 0 = this one); do nothing if the system does not permit it."""
     with suppress(OSError):
         os.sched_setscheduler(thread or threading.get_native_id(), policy, os.sched_param(priority))
 
 
 class Privilege:
-    """Real-time priority for the thread that makes this, until it computes more than a `share` of one core.
+    """Real-time priority for the thread that creates this object, until it computes more than a `share` of one core.
 
-    A strategy's thread is idle for most of the time, but the I/O thread needs the interpreter's lock, and gets it only when
-    the other thread has had its turn: one that waits behind busy programs for a core would hold up everything that is due.
-    Another thread calls `check` now and then; a thread that computes a lot loses its privilege there, for good.
+    A strategy's thread is idle for most of the time.  But it may hold the interpreter's lock, which the I/O thread needs: if
+    the strategy's thread then waits for a core behind busy programs, all due frames are late.  Another thread calls `check`
+    from time to time; a thread that has computed more than its share loses its priority for good.
     """
 
     def __init__(self, share: float, priority: int) -> None:
@@ -31,7 +31,7 @@ class Privilege:
         schedule(os.SCHED_RR | os.SCHED_RESET_ON_FORK, priority)
 
     def check(self) -> None:
-        """Take the privilege back if the thread has used more than its share since the last time."""
+        """Take the priority back if the thread has used more than its share since the last check."""
         if not self.held:
             return
         used_ns, now_ns = time.clock_gettime_ns(self._clock), time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""Handles by which a strategy names samples of its task without seeing them."""
+"""Handles by which a strategy refers to samples of its task without reading them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Source = Literal["training", "held-out", "probe"]
 
 
 class Samples:
-    """Some samples of the task: a strategy names them by this handle, and cannot read them.
+    """A handle of some samples of the task, which a strategy passes to the verbs of its peer; it cannot read the samples.
 
-    `len(samples)` is how many there are. `samples[rows]` is a part of them, for a slice or an array of positions or of truth
-    values. `source` says where they come from; `batch` is for the task alone.
+    `len(samples)` is the number of samples.  `samples[rows]` is a handle of a part of them; `rows` is a slice, an array of
+    positions or an array of truth values.  `source` is the set that they come from; only the task uses `batch`.
     """
 
     __slots__ = ("batch", "count", "source")

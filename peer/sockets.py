@@ -1,4 +1,4 @@
-"""The only place that knows zmq: one ROUTER that hears everybody, one DEALER towards each neighbour."""
+"""The sockets of one peer, by zmq: one ROUTER that receives from all neighbours, one DEALER that sends to each neighbour."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from grapevine.peer.wire import CHUNK_LIMIT_BYTES
 
 ZERO_COPY_BYTES = 65_536  # below, copying into zmq is cheaper than tracking the buffer
 QUEUE_LIMIT_FRAMES = 4_096
-WAITING_LIMIT = 4_096  # neighbours that knock at the same time: as many as Linux lets wait
-TRY_S = 2.0  # a neighbour whose queue of knocking ones is full answers nobody: knock again
+WAITING_LIMIT = 4_096  # connections that may wait to be accepted: the largest number that Linux allows
+TRY_S = 2.0  # real time after which a connection is tried again: a neighbour whose queue is full does not answer
 NEVER = -1
 
 
 class Sockets:
-    """One peer's sockets; to be used by one thread at a time.
+    """The sockets of one peer; only one thread at a time may use them.
 
-    `address` is where to listen: `ipc://PATH`, or `tcp://host:port` with `*` for any port; what was bound stands in `address`
-    afterwards.  Of local sockets the kernel is asked who connects: processes of the same user only.  `priority` above 0 asks
-    for SCHED_FIFO for the own thread of zmq as well.
+    `address` is the address to listen at: `ipc://PATH`, or `tcp://host:port` with `*` for any port; the attribute `address`
+    holds the address that was bound.  A local socket accepts only processes of the same user, which the kernel checks.  A
+    `priority` above 0 asks for SCHED_FIFO for the thread of zmq as well.
 
-    A connection that breaks is never made again: the neighbour is dead then, and whoever listens at its address is a stranger.
+    A broken connection is never made again: its neighbour is dead, and another process may listen at the address.
     """
 
     def __init__(self, address: str, priority: int = 0) -> None:
@@ -47,9 +47,9 @@ class Sockets:
         self._dealers: dict[int, zmq.Socket[bytes]] = {}
 
     def connect(self, addresses: Mapping[int, str], timeout_s: float = 30.0) -> None:
-        """Open the way to the neighbours, all of whom listen by now, and wait until each has answered.
+        """Connect to the neighbours, which all listen by now, and wait until each has answered.
 
-        Raises ConnectionError, with the number of the neighbour, where one has not answered within the time.
+        Raises ConnectionError, with the number of the neighbour, if one has not answered within `timeout_s` of real time.
         """
         deadline_s = time.monotonic() + timeout_s
         for neighbour, address in addresses.items():
@@ -66,15 +66,15 @@ class Sockets:
         dealer.setsockopt(zmq.LINGER, 0)
         dealer.setsockopt(zmq.SNDHWM, QUEUE_LIMIT_FRAMES)
         dealer.setsockopt(zmq.RECONNECT_IVL, NEVER)
-        dealer.setsockopt(zmq.IMMEDIATE, 1)  # takes frames from when the connection is made, which can be waited for
+        dealer.setsockopt(zmq.IMMEDIATE, 1)  # accepts frames once the connection is made, so that one can wait for it
         dealer.connect(address)
         return dealer
 
     def send(self, neighbour: int, parts: list[Any]) -> bool:
-        """Hand a frame to zmq; False where the neighbour's queue is full (try again later)."""
+        """Hand a frame to zmq; return False if the neighbour's queue is full (try again later)."""
         dealer = self._dealers.get(neighbour)
         if dealer is None:
-            return True  # lost meanwhile: nobody is there to hear it
+            return True  # the neighbour was lost meanwhile
         try:
             dealer.send_multipart(parts, zmq.DONTWAIT, copy=len(parts[-1]) < ZERO_COPY_BYTES)
         except zmq.Again:
@@ -82,9 +82,9 @@ class Sockets:
         return True
 
     def drain(self, most: int = 64) -> list[list[Any]]:
-        """The frames that have arrived (their parts as buffers, without zmq's routing part), at most `most` of them.
+        """Return at most `most` of the arrived frames, their parts as buffers, without zmq's routing part.
 
-        zmq's descriptor tells of changes only: wait on `fd` only after this has returned an empty list.
+        zmq's descriptor signals changes only: wait on `fd` only after this has returned an empty list.
         """
         frames: list[list[Any]] = []
         receive = self.router.recv_multipart
@@ -94,13 +94,13 @@ class Sockets:
         return frames
 
     def disconnect(self, neighbour: int) -> None:
-        """Close the way to a neighbour; what was queued for it is dropped."""
+        """Close the connection to a neighbour and drop the frames queued for it."""
         dealer = self._dealers.pop(neighbour, None)
         if dealer is not None:
             dealer.close(0)
 
     def close(self) -> None:
-        """Close everything; nothing lingers."""
+        """Close all sockets and drop all queued frames."""
         for neighbour in list(self._dealers):
             self.disconnect(neighbour)
         self.router.close(0)

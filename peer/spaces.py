@@ -1,7 +1,7 @@
-"""The vectors that may travel: the model, and the named spaces that a strategy declares besides it.
+"""The vectors that peers exchange: the model, and the named spaces that a strategy declares besides it.
 
-A space is known by its name to strategies, and by its number (its place among those declared; the model is number 0) on the
-wire.  Everybody in a run has the same spaces, so a number that was not declared is refused.
+Strategies use a space by its name; on the wire it has a number, its place among the declared ones (the model is number 0).  All
+peers of a run have the same spaces, so a number that was not declared is refused.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from grapevine.peer.wire import WireError
 MODEL = "model"
 """The name of the space of the peers' weights."""
 MOST_SPACES = 64
-"""Spaces that a strategy may declare."""
+"""The largest number of spaces that a strategy may declare."""
 MOST_ELEMENTS = 2**32
-"""Elements of a space: an index has 32 bits."""
+"""The largest number of elements of a space: an index has 32 bits."""
 DTYPES = ("float32", "uint32", "uint8")
 _WIDTH_BYTES = {"float32": 4, "uint32": 4, "uint8": 1}
 
@@ -26,8 +26,8 @@ _WIDTH_BYTES = {"float32": 4, "uint32": 4, "uint8": 1}
 class Space(NamedTuple):
     """A named vector other than the model that peers send parts of: logits, keys, votes, a histogram, dual variables.
 
-    `size` is its number of elements, 1 to 2^32.  float32 spaces travel in the experiment's codec, may be rounded by it, and
-    may have a ledger; uint32 and uint8 spaces travel as their plain bytes, exactly.
+    `size` is its number of elements, 1 to 2^32.  float32 spaces are sent in the experiment's codec, which may round them,
+    and may have a ledger; uint32 and uint8 spaces are sent as their plain bytes, exactly.
     """
 
     name: str
@@ -36,39 +36,39 @@ class Space(NamedTuple):
 
     @property
     def floats(self) -> bool:
-        """Whether it holds numbers that may be rounded, or may be not finite."""
+        """Whether the space holds float32 numbers, which may be rounded or not finite."""
         return self.dtype == "float32"
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all of its elements as they lie in memory."""
+        """The number of bytes of all elements as they lie in memory."""
         return _WIDTH_BYTES[self.dtype] * self.size
 
 
 class Facts(NamedTuple):
-    """What the sizes of a strategy's spaces may depend on; the same for all peers of a run."""
+    """The numbers that the sizes of a strategy's spaces may depend on; the same for all peers of a run."""
 
     size: int
-    """Elements of the model."""
+    """Number of elements of the model."""
     layout: Layout
     """The model's tensors."""
     peers: int
-    """How many peers there are at the start."""
+    """Number of peers at the start."""
     outputs: int | None = None
-    """How many numbers the model gives for one sample; None where the task does not know it."""
+    """Number of outputs of the model for one sample; None if the task does not know it."""
     probe_samples: int | None = None
-    """How many samples the task's probe set has; None where it has none."""
+    """Number of samples in the probe set; None if there is no probe set."""
 
 
 def checked(declared: Sequence[Space]) -> tuple[Space, ...]:
-    """The spaces that a strategy declares; raises ValueError, with the cure, for what cannot be one."""
+    """Return the spaces that a strategy declares; raise ValueError, with the cure, if one of them is not valid."""
     declared = tuple(declared)
     if len(declared) > MOST_SPACES:
         raise ValueError(f"{len(declared)} spaces are declared; a strategy may have at most {MOST_SPACES}")
     names = {MODEL}
     for space in declared:
         if not isinstance(space, Space):
-            raise ValueError(f"{space!r} is no space; return Space(name, size, dtype) for each")
+            raise ValueError(f"{space!r} is not a space; return Space(name, size, dtype) for each")
         if not isinstance(space.name, str) or not space.name or space.name in names:
             problem = "is the model's own name" if space.name == MODEL else "is empty or declared twice"
             raise ValueError(f"the space name {space.name!r} {problem}; give each space a name of its own")
@@ -81,9 +81,9 @@ def checked(declared: Sequence[Space]) -> tuple[Space, ...]:
 
 
 class Spaces:
-    """The spaces of one run, the model first, and the codec that each of them travels in.
+    """The spaces of one run, the model first, and the codec of each.
 
-    `size` is the model's, `codec` the experiment's.
+    `size` is the number of elements of the model, `codec` the codec of the experiment.
     """
 
     __slots__ = ("all", "codecs", "named", "sizes")
@@ -107,7 +107,7 @@ class Spaces:
         return found
 
     def numbered(self, number: int) -> tuple[Space, Codec]:
-        """The space of a number that came over the wire, and its codec; raises WireError for one that was not declared."""
+        """Return the space of a number from the wire, and its codec; raise WireError if it was not declared."""
         if number >= len(self.all):
             raise WireError("space", f"space number {number}; this run has {len(self.all)}")
         return self.all[number], self.codecs[number]

@@ -1,4 +1,4 @@
-"""Waiting for descriptors, as exactly as the system can."""
+"""Waiting for file descriptors, with a timeout in nanoseconds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class _Time(ctypes.Structure):
 
 
 class Waiter:
-    """Waits until one of a few descriptors can be read; to be used by one thread at a time.
+    """A wait until one of a few descriptors can be read; only one thread at a time may use it.
 
-    `select` knows no descriptor beyond 1,023, and a peer may have more neighbours than that; what Python makes of `poll` and
-    `epoll` rounds the time up to milliseconds.
+    `select` takes no descriptor above 1,023, and a peer may have more neighbours than that; Python's `poll` and `epoll` round
+    the timeout up to milliseconds.
     """
 
     def __init__(self, *descriptors: int) -> None:
@@ -28,7 +28,7 @@ class Waiter:
         self._time = _Time()
 
     def wait(self, timeout_s: float) -> list[int]:
-        """Those that can be read, or whose other end is gone; none when the time is over, or a signal has come."""
+        """Return the descriptors that can be read or whose other end is closed; none after the timeout (s) or a signal."""
         self._time.seconds, self._time.nanoseconds = divmod(int(timeout_s * 1e9), 1_000_000_000)
         if _ppoll(self._entries, len(self._entries), ctypes.byref(self._time), None) <= 0:
             return []

@@ -1,9 +1,9 @@
-"""The frames: what peers put on the wire, and what they accept from it.
+"""The frames that peers send and accept, and the check of each frame that arrives.
 
 A frame is one zmq message of up to three parts: a fixed header of 72 bytes, and for a chunk its piece of the message (the
 first chunk carries the message's head as a part of its own, so that a body never has to be copied behind it).  Nothing is
-unpickled, every length is checked against a bound before memory is taken, and whatever does not fit is a `WireError`: the
-sender is at fault, the receiver drops the frame, counts it and goes on.
+unpickled, and every length is checked against a bound before memory is taken.  A frame that is not valid raises `WireError`:
+the fault is the sender's; the receiver drops the frame, counts it and goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEAD_LIMIT_BYTES = 512
 
 
 class WireError(Exception):
-    """A frame that no honest peer of this run sends; `kind` is one word for the count, the text says what was wrong."""
+    """A frame that no honest peer of this run sends; `kind` is the kind of error that is counted, the text explains it."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -30,8 +30,11 @@ class WireError(Exception):
 
 
 class Chunk(NamedTuple):
-    """A piece of a message.  `due_ns` and `finish_ns` are stamps of the emulated link (0 = deliver at once).  `report_ms`, of a
-    message's first chunk: how often its sender wants to be told how far it has come; 0 = only when it is whole."""
+    """A piece of a message; `due_ns` and `finish_ns` are stamps of the emulated link (0 = deliver at once).
+
+    `report_ms`, of a message's first chunk, is the time between two progress reports that its sender wants; 0 = none, only the
+    acknowledgement of the whole message.
+    """
 
     source: int
     message: int
@@ -50,9 +53,11 @@ class Chunk(NamedTuple):
 
 
 class Acknowledgement(NamedTuple):
-    """The receiver's answer to a message, when it is whole or while it arrives: how far its chunks lay apart (dispersion), from
-    which the sender knows the link's rate without comparing clocks.  `spread_bytes` came in the `spread_ns` after the first
-    chunk; the message is whole when that is all of the rest."""
+    """The receiver's answer to a message, when it is whole or as a progress report: the dispersion of its chunks.
+
+    From it the sender knows the link's rate without comparing clocks.  `spread_bytes` arrived in the `spread_ns` after the
+    first chunk; the message is whole when these are all its other bytes.
+    """
 
     source: int
     message: int
@@ -69,7 +74,7 @@ Frame = Chunk | Acknowledgement
 
 
 def encode(frame: Frame, run: int) -> list[Any]:
-    """The parts of one zmq message; pieces are passed through uncopied."""
+    """Return the parts of one zmq message; the piece of a chunk is not copied."""
     if isinstance(frame, Chunk):
         header = _HEADER.pack(
             MAGIC, VERSION, _CHUNK, frame.report_ms, run, frame.source, frame.number, frame.message,
@@ -84,9 +89,9 @@ def encode(frame: Frame, run: int) -> list[Any]:
 
 
 def decode(parts: list[Any], run: int, message_limit_bytes: int) -> Frame:
-    """Read one frame of this run; raises WireError on anything else.
+    """Decode one frame of this run; raise WireError if the parts are not one.
 
-    `parts` are bytes-like; `message_limit_bytes` bounds the message that a chunk may announce.
+    `parts` are bytes-like; `message_limit_bytes` bounds the size of the message that a chunk belongs to.
     """
     if not 1 <= len(parts) <= 3 or len(parts[0]) != HEADER_BYTES:
         raise WireError("foreign", f"{len(parts)} parts, the first of {len(parts[0]) if parts else 0} bytes: not a frame")
@@ -102,7 +107,7 @@ def decode(parts: list[Any], run: int, message_limit_bytes: int) -> Frame:
         raise WireError("stamp", "a frame stamped before the run began")
     if kind == _ACK:
         if len(parts) != 1 or report_ms or spread_ns < 0 or offset > message_limit_bytes:
-            raise WireError("length", "an acknowledgement that is not one")
+            raise WireError("length", "an acknowledgement with fields that are not valid")
         return Acknowledgement(source, message, offset, spread_ns, due_ns)
     if kind != _CHUNK:
         raise WireError("kind", f"frame kind {kind}; known are {_CHUNK} and {_ACK}")
@@ -114,5 +119,5 @@ def decode(parts: list[Any], run: int, message_limit_bytes: int) -> Frame:
     if total > message_limit_bytes or offset + len(piece) > total or (number == 0) != (offset == 0):
         raise WireError("length", f"bytes {offset}..{offset + len(piece)} of {total}; the limit is {message_limit_bytes}")
     if number and (report_ms or not len(piece)):
-        raise WireError("length", f"chunk {number} is empty, or asks for reports, which only a first one may")
+        raise WireError("length", f"chunk {number} is empty, or asks for reports, which only the first chunk may")
     return Chunk(source, message, number, offset, total, due_ns, finish_ns, head, piece, report_ms)

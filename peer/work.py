@@ -1,4 +1,4 @@
-"""The verbs by which a strategy asks its peer's task for work: gradients, losses, predictions, a task's own pieces."""
+"""The verbs by which a strategy gets work from its peer's task: gradients, losses, predictions, and pieces of the task."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ _PREFIX = "this strategy asks its task for"
 
 
 class Score(NamedTuple):
-    """How good a model is on some samples; the accuracy is nan where the task has none."""
+    """The loss and accuracy of a model on some samples; the accuracy is nan if the task has none."""
 
     loss: float
     accuracy: float
 
 
 class NoData:
-    """What a peer has before a world gives it the samples of its task: whatever is asked of it raises RuntimeError."""
+    """The data of a peer to which no world has given samples yet: every use raises RuntimeError."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError("this peer has no samples before a world carries it out")
 
 
 class Data(Protocol):
-    """The samples that one peer may name."""
+    """The samples that one peer may use, as handles."""
 
     def draw(self, count: int) -> Samples:
-        """The next minibatch of the peer's own training samples."""
+        """Return the next minibatch of `count` of the peer's own training samples."""
 
     def whole(self) -> Samples:
-        """All of the peer's own training samples."""
+        """Return all of the peer's own training samples."""
 
     def held_out(self) -> Samples:
-        """The samples that the peer keeps apart."""
+        """Return the samples that the peer keeps apart from training."""
 
     def probe(self) -> Samples:
-        """The samples that all peers share and nobody trains on."""
+        """Return the samples that all peers share and no peer trains on."""
 
 
 class Worker(Calls):
-    """The part of a `Peer` that its task works for.
+    """The part of a `Peer` that gets work from its task.
 
-    What a strategy asks for beside plain gradients stands on its class, in `asks`; the verbs raise ValueError for what does
-    not. All work takes the device's time for as many samples of a gradient as the task says that it costs.
+    A strategy declares all work except plain gradients on its class, in `asks`; the verbs raise ValueError for other work.  The
+    task gives the cost of each piece of work in samples of a gradient, and the work takes the device's time for so many
+    samples.
     """
 
     weights: np.ndarray
@@ -65,19 +66,19 @@ class Worker(Calls):
     loss_sum: float
     loss_count: int
 
-    data: Data = NoData()  # the world gives it another
+    data: Data = NoData()  # a world replaces it
     asks: frozenset[str] = frozenset()
     outputs = 0
-    """Numbers that the model gives for each sample (the classes); 0 where the task offers no predictions."""
+    """Number of outputs of the model for each sample (the classes); 0 if the task offers no predictions."""
     probe_samples = 0
-    """Samples in the probe set; 0 = there is none."""
+    """Number of samples in the probe set; 0 = there is none."""
 
-    # ---- which samples --------------------------------------------------------------------------------------------
+    # ---- samples --------------------------------------------------------------------------------------------------
 
     def batch(self, size: int | None = None) -> Samples:
-        """Draw the next minibatch of this peer's own training samples; `batch_size` of them unless `size` is given.
+        """Return the next minibatch of this peer's own training samples: `size` of them, by default `batch_size`.
 
-        It comes from the stream that `gradient()` draws from, takes no time, and may be used any number of times.
+        It comes from the stream of minibatches that `gradient()` uses, takes no time, and may be used any number of times.
         """
         if size is None:
             size = self.batch_size
@@ -86,13 +87,13 @@ class Worker(Calls):
         return self.data.draw(size)
 
     def shard(self) -> Samples:
-        """All training samples of this peer.  Raises ValueError where it holds none, because it serves."""
+        """Return all training samples of this peer; raise ValueError if it holds none because it is a server."""
         return self.data.whole()
 
     def probe(self) -> Samples:
-        """The samples that all peers share and nobody trains on, in the same order at every peer.
+        """Return the samples that all peers share and no peer trains on, in the same order at every peer.
 
-        Raises ValueError where there are none, because the strategy's `probe_samples` is 0.
+        Raises ValueError if there are none because the strategy's `probe_samples` is 0.
         """
         if not self.probe_samples:
             raise ValueError("there is no probe set: let the strategy's probe_samples be above 0")
@@ -107,17 +108,17 @@ class Worker(Calls):
         clip: float | None = None,
         targets: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The gradient of the mean loss over the next minibatch at the present weights, float32 [size].
+        """Return the gradient of the mean loss over the next minibatch at the present weights, float32 [size].
 
-        `weights` (float32 [size]) are others to take it at; they are copied. `batch` is a handle from `batch`, `shard` or
-        `probe`. `clip` (above 0) scales each sample's gradient down to at most this L2 norm before the mean is taken (Abadi
-        et al. 2016, arXiv 1607.00133, section 3.1, without the noise). `targets` (float32 [len(batch), outputs]) take the
-        place of the labels: the loss is the cross entropy -sum_c t_c log p_c. Raises ValueError for `clip` or `targets` that
-        the strategy does not declare in its `asks`, and for a wrong shape.
+        `weights` (float32 [size]) replace the present weights; they are copied.  `batch` is a handle from `batch`, `shard` or
+        `probe`.  `clip` (above 0) scales each sample's gradient down to at most this L2 norm before the mean is taken (Abadi
+        et al. 2016, arXiv 1607.00133, section 3.1, without the noise).  `targets` (float32 [len(batch), outputs]) replace the
+        labels: the loss is the cross entropy -sum_c t_c log p_c.  Raises ValueError for `clip` or `targets` that the strategy
+        does not declare in its `asks`, and for a wrong shape.
 
-        `loss` is then the loss, before any clipping. A fresh minibatch counts as training, whatever the weights, and so do
-        training samples that are given, at the present weights: their number, loss and time go into `samples`, the recorded
-        training loss and `speed`. Nothing else does, nor do gradients towards targets.
+        Sets `loss` to the loss before any clipping.  The number, loss and time of training samples go into `samples`, the
+        recorded training loss and `speed`: always for a fresh minibatch, for a given `batch` only at the present weights, and
+        never with `targets`.
         """
         count, chosen = (self.batch_size, None) if batch is None else (_handle(batch).count, batch.batch)
         name, arguments = "gradient", _PLAIN
@@ -136,10 +137,11 @@ class Worker(Calls):
         return gradient
 
     async def evaluate(self, weights: np.ndarray | None = None, on: Literal["held-out", "probe"] = "held-out") -> Score:
-        """The loss and accuracy of this peer's weights, or of others (float32 [size]), on samples that it never trains with.
+        """Return the loss and accuracy of a model on samples that this peer never trains with.
 
-        `on` is "held-out", the peer's own that it keeps apart, or "probe", those that all peers share. It takes a third of
-        the time of a gradient over as many samples. Raises ValueError where there are none.
+        The model is this peer's weights, or `weights` (float32 [size]).  `on` is "held-out", the samples that the peer keeps
+        apart, or "probe", the samples that all peers share.  It takes a third of the time of a gradient over as many samples.
+        Raises ValueError if there are no such samples.
         """
         self._count()
         if on == "held-out":
@@ -154,11 +156,10 @@ class Worker(Calls):
         return Score(*await Work(on, samples.count, samples.batch, at, _PLAIN))
 
     async def predict(self, inputs: Samples, weights: np.ndarray | None = None) -> np.ndarray:
-        """What the model gives for some samples, before any softmax: float32 [len(inputs), outputs].
+        """Return the outputs of the model for some samples, before any softmax: float32 [len(inputs), outputs].
 
-        `inputs` is a handle from `batch`, `shard` or `probe`; `weights` (float32 [size]) are others than the peer's own. It
-        takes a third of the time of a gradient over as many samples. Raises ValueError where the strategy's `asks` lack
-        "predict".
+        `inputs` is a handle from `batch`, `shard` or `probe`; `weights` (float32 [size]) replace the peer's own.  It takes a
+        third of the time of a gradient over as many samples.  Raises ValueError if the strategy's `asks` lack "predict".
         """
         self._count()
         self._declared("predict")
@@ -167,25 +168,25 @@ class Worker(Calls):
         return outputs
 
     async def work(self, name: str, /, weights: np.ndarray | None = None, **arguments: Any) -> Any:
-        """A piece of work of the task's own, by its name: its answer.
+        """Return the result of a piece of work that the task defines, by its name.
 
-        The task's page says which arguments the piece takes and what it answers. It works at this peer's weights unless
-        others (float32 [size]) are given. Raises ValueError where the strategy's `asks` lack the name.
+        The task's documentation lists the arguments and the result.  The work uses this peer's weights, or `weights` (float32
+        [size]).  Raises ValueError if the strategy's `asks` lack the name.
         """
         self._count()
         if name in STANDARD:
-            raise ValueError(f'"{name}" is not a piece of the task\'s own: await peer.gradient, peer.evaluate or peer.predict')
+            raise ValueError(f'"{name}" is not a piece of a task: await peer.gradient, peer.evaluate or peer.predict')
         self._declared(name)
         return await Work(name, None, None, None if weights is None else self._model(weights), arguments)
 
-    # ---- what these share -----------------------------------------------------------------------------------------
+    # ---- checks of arguments -----------------------------------------------------------------------------------------
 
     def _declared(self, name: str) -> None:
         if name not in self.asks:
-            raise ValueError(f'{_PREFIX} "{name}" without having said so: write asks = ("{name}",) on its class')
+            raise ValueError(f'{_PREFIX} "{name}" but does not declare it: write asks = ("{name}",) on its class')
 
     def _variant(self, count: int, clip: float | None, targets: np.ndarray | None) -> tuple[str, dict[str, Any]]:
-        """The name and arguments of a gradient that is clipped or towards soft targets."""
+        """Return the name and arguments of a gradient that is clipped or towards soft targets."""
         if targets is None:
             self._declared("clip")
             if clip is None or not 0 < clip < inf:
@@ -203,7 +204,7 @@ class Worker(Calls):
         return "targets", {"targets": towards}
 
     def _model(self, weights: np.ndarray) -> np.ndarray:
-        """A copy of weights that a strategy gives."""
+        """Return a checked copy of the weights that a strategy gives."""
         own = np.array(weights, dtype=np.float32)
         if own.shape != (self.size,):
             raise ValueError(f"weights have the shape {list(own.shape)}: [{self.size}] is needed, as peer.weights have")
@@ -213,5 +214,7 @@ class Worker(Calls):
 def _handle(given: Samples) -> Samples:
     if not isinstance(given, Samples):
         kind = type(given).__name__
-        raise ValueError(f"{kind} names no samples: give what peer.batch(size), peer.shard() or peer.probe() answered")
+        raise ValueError(
+            f"a value of type {kind} is not a handle of samples: give one from peer.batch(size), peer.shard() or peer.probe()"
+        )
     return given

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TRUNKS = ("peer", "topology", "netem")
 CONFIG = {"tasks", "terminal"}
-FLEET = {"config", "fleet", "kernel", "membership", "open_files", "scenario", "tasks"}
+FLEET = {"compatibility", "config", "fleet", "graph", "kernel", "membership", "open_files", "scenario", "tasks"}
 RESULTS = {"config", "results", "terminal"}
 ROOMS: dict[str, set[str]] = {
     "tasks": set(),
@@ -25,6 +25,8 @@ ROOMS: dict[str, set[str]] = {
     "kernel": {"config"},
     "scenario": {"config"},
     "membership": {"config", "scenario"},
+    "graph": CONFIG | {"config"},
+    "compatibility": CONFIG | {"config", "graph", "open_files"},
     "fleet": FLEET,
     "forecast": {"config", "fleet", "results"},
     "results": RESULTS,

@@ -1,4 +1,4 @@
-"""One module a command: `add` describes it to the command line, `execute` carries it out.
+"""One module for each command: `add` adds its arguments to the command line, `execute` carries it out.
 
-What is heavy is imported when a command runs, so that help and errors come at once.
+Heavy libraries are imported when a command runs, so that help and errors appear at once.
 """

@@ -1,4 +1,4 @@
-"""`grapevine check`: whether an experiment, or each run of a sweep, can run, and what will happen when it does."""
+"""`grapevine check`: validate an experiment, or each run of a sweep, and estimate sizes, times and binding links."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   grapevine check ring.toml
   grapevine check ring.toml --set peers=64 --set topology.name=hypercube
-  grapevine check fill.toml         a file with a [sweep] table: its runs, those that cannot be, about how long they take
+  grapevine check fill.toml         a file with a [sweep] table: its runs, those that cannot be built, the estimated time
 """
 SHOWN = 8
-"""Links listed: those that take the longest."""
+"""The number of links listed: those with the longest transfers."""
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = add_command(commands, "check", execute, "validate an experiment and tell what will happen", EXAMPLES)
+    parser = add_command(commands, "check", execute, "validate an experiment and estimate its run", EXAMPLES)
     add_experiment(parser)
     parser.add_argument("--json", action="store_true", help="the same figures as JSON")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print the forecast; of a sweep which of its runs cannot be built, and about how long all take."""
+    """Print the forecast; of a sweep the runs that cannot be built, and the estimated time of all."""
     from grapevine.experiments.config import toml
 
     path = Path(arguments.file)
@@ -46,28 +46,29 @@ def execute(arguments: argparse.Namespace) -> int:
         return _check_sweep(arguments, path)
     experiment = read_experiment(arguments)
     with errors_from(arguments):
-        from grapevine.experiments.fleet import build, mixing_rule
+        from grapevine.experiments.fleet import build
+        from grapevine.experiments.graph import mixing_rule
 
         fleet = build(experiment)
     from grapevine import topology
     from grapevine.experiments.forecast import forecast
 
-    told = forecast(fleet)
+    estimate = forecast(fleet)
     mixing = {name: value for name, value in fleet.figures.as_dict().items() if value is not None and name != "max_degree"}
     graph = {**topology.analyse(fleet.first_graph).as_dict(), "rule": mixing_rule(experiment), **mixing}
     if arguments.json:
         from grapevine.experiments.results.summary import clean
 
-        links = [link._asdict() for link in told.links]
+        links = [link._asdict() for link in estimate.links]
         script = [{"time_s": event.at_ns / 1e9, "what": event.describe()} for event in fleet.script]
-        print(json.dumps(clean({"graph": graph, **asdict(told), "links": links, "script": script}), indent=2))
+        print(json.dumps(clean({"graph": graph, **asdict(estimate), "links": links, "script": script}), indent=2))
         return 0
-    _print(fleet, told, graph)
+    _print(fleet, estimate, graph)
     return 0
 
 
 def _check_sweep(arguments: argparse.Namespace, path: Path) -> int:
-    """Build every run; nothing is started."""
+    """Build every run, without starting any, and print the estimate."""
     from grapevine.experiments.sweep.forecast import Timing, invalid_cells, no_solo
     from grapevine.experiments.sweep.plan import read_sweep
 
@@ -78,12 +79,12 @@ def _check_sweep(arguments: argparse.Namespace, path: Path) -> int:
     )
     warnings = [warning for warning in (no_solo(sweep),) if warning]
     if arguments.json:
-        told = {
+        report = {
             "cells": len(sweep.cells), "runs": len(sweep.points), "trials": len(sweep.trials), "estimated_s": sum(seconds),
             "invalid": [asdict(each) for each in invalid.values()], "skip_invalid": sweep.options.skip_invalid,
             "warnings": warnings,
         }  # fmt: skip
-        print(json.dumps(told, indent=2))
+        print(json.dumps(report, indent=2))
     else:
         _print_sweep(sweep, list(invalid.values()), sum(seconds), warnings)
     return ExitStatus.BAD_INPUT if invalid and not sweep.options.skip_invalid else ExitStatus.DONE
@@ -97,52 +98,52 @@ def _print_sweep(sweep: Sweep, invalid: list[Invalid], seconds: float, warnings:
 
     console = Console(highlight=False, soft_wrap=True)
     runs, cells = len(sweep.points), len(sweep.cells)
-    trials = f", and {plural(len(sweep.trials), 'trial')} before" if sweep.trials else ""
+    trials = f", after {plural(len(sweep.trials), 'trial')}" if sweep.trials else ""
     console.print(f"{plural(cells, 'combination')}, {plural(runs, 'run')}{trials}", markup=False)
     shorter = any(point.experiment.stop.accuracy for point in sweep.points)
-    least = "; lists that widen take longer" if sweep.trials else ""
-    less = "; less where an accuracy ends runs early" if shorter else ""
-    how = "one run at a time, from a few steps of some runs on this machine now"
+    least = "; longer if lists are widened" if sweep.trials else ""
+    less = "; less if an accuracy ends runs early" if shorter else ""
+    how = "one run at a time, measured with a few steps of some runs on this machine"
     console.print(f"estimated: {show_left(seconds)} ({how}{less}{least})", markup=False)
     if invalid:
-        what = "stop the sweep; take them out, or write skip_invalid = true below [sweep] to leave them out"
-        what = "are left out, as the file says" if sweep.options.skip_invalid else what
+        effect = "stop the sweep; remove them, or write skip_invalid = true below [sweep] to leave them out"
+        effect = "are left out (skip_invalid = true)" if sweep.options.skip_invalid else effect
         count = sum(each.runs for each in invalid)
-        told = f"{plural(len(invalid), 'combination')} ({plural(count, 'run')}) cannot be built, and {what}:"
-        console.print(told, style="bold red", markup=False)
+        sentence = f"{plural(len(invalid), 'combination')} ({plural(count, 'run')}) cannot be built and {effect}:"
+        console.print(sentence, style="bold red", markup=False)
         for each in invalid:
             console.print(f"  {each}", markup=False)
     else:
-        console.print("all of them can be built", markup=False)
+        console.print("all runs can be built", markup=False)
     for warning in warnings:
         console.print("[bold yellow]warning[/bold yellow]", end=" ")
         console.print(warning, markup=False)
 
 
-def _print(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> None:
+def _print(fleet: Fleet, estimate: Forecast, graph: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from grapevine.experiments.terminal import open_console
 
     console = open_console()
-    console.print(f"[bold]{escape(fleet.experiment.name)}[/bold]: can be run")
+    console.print(f"[bold]{escape(fleet.experiment.name)}[/bold]: is valid and can be run")
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
-    for title, line in _lines(fleet, told, graph):
+    for title, line in _lines(fleet, estimate, graph):
         table.add_row(f"  {title}", line)
     console.print(table)
-    if any(math.isfinite(link.rate_bytes_per_s) or link.delay_ns for link in told.links):
-        binding = sum(link.binds for link in told.links)
-        console.print(f"  {binding} of {len(told.links)} links bind: over these a whole model takes longer than a step")
-        console.print(_links(told))
+    if any(math.isfinite(link.rate_bytes_per_s) or link.delay_ns for link in estimate.links):
+        binding = sum(link.binds for link in estimate.links)
+        console.print(f"  {binding} of {len(estimate.links)} links bind (a whole model takes longer than a step)")
+        console.print(_links(estimate))
     for title, line in _script(fleet):
         console.print(f"  [dim]{title}[/dim] {line}")
-    for warning in told.warnings:
+    for warning in estimate.warnings:
         console.print(f"[bold yellow]warning[/bold yellow] {warning}")
 
 
-def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _lines(fleet: Fleet, estimate: Forecast, graph: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from grapevine.experiments.config.menus import name_of
     from grapevine.experiments.results.numbers import figure, peers_text
     from grapevine.netem.units import show_bytes, show_duration
@@ -157,34 +158,36 @@ def _lines(fleet: Fleet, told: Forecast, graph: dict[str, Any]) -> Iterator[tupl
         yield "rounds", _rounds(graph)
     yield "mixing", (f"spectral gap {figure(graph['gap'])}, second eigenvalue {figure(graph['slem'])}, "
                      f"disagreement down to 1/1000 in {figure(graph['mixing_time'])} rounds")  # fmt: skip
-    yield "model", f"{told.parameters:,} parameters, {show_bytes(told.model_bytes)} as {name_of(experiment.codec)}"
+    yield "model", f"{estimate.parameters:,} parameters, {show_bytes(estimate.model_bytes)} as {name_of(experiment.codec)}"
     if fleet.spaces:
         yield "spaces", ", ".join(f"{space.name} ({space.size:,} x {space.dtype})" for space in fleet.spaces)
     for wrapper in experiment.wrappers:
-        yield "wrapper", f"{name_of(wrapper)} stands at {peers_text(wrapper.among(experiment.peers))}"
+        yield "wrapper", f"{name_of(wrapper)} at {peers_text(wrapper.among(experiment.peers))}"
     samples = fleet.problem.samples
     yield "samples", f"{sum(samples):,} in all, {_span(min(samples), max(samples))} a peer"
-    step = _span(show_duration(round(min(told.step_ns))), show_duration(round(max(told.step_ns))))
-    step = f"at least {step}" if told.at_least else step
-    wait = f", {show_duration(round(told.round_ns))} with what it waits for" if told.round_ns > max(told.step_ns) else ""
-    yield "step", f"{step} to compute (a gradient takes {show_duration(round(told.gradient_ns))} on this machine){wait}"
-    yield "sent", f"about {_span(show_bytes(min(told.sent_bytes)), show_bytes(max(told.sent_bytes)))} by a peer in a step"
-    yield "duration", _duration(fleet, told)
+    step = _span(show_duration(round(min(estimate.step_ns))), show_duration(round(max(estimate.step_ns))))
+    step = f"at least {step}" if estimate.at_least else step
+    waits = estimate.round_ns > max(estimate.step_ns)
+    wait = f", {show_duration(round(estimate.round_ns))} with the messages that it waits for" if waits else ""
+    yield "step", f"{step} to compute (a gradient takes {show_duration(round(estimate.gradient_ns))} on this machine){wait}"
+    sent = _span(show_bytes(min(estimate.sent_bytes)), show_bytes(max(estimate.sent_bytes)))
+    yield "sent", f"about {sent} by a peer in a step"
+    yield "duration", _duration(fleet, estimate)
 
 
 def _rounds(graph: dict[str, Any]) -> str:
-    """What a schedule does, in a line."""
+    """Return a schedule's figures on one line."""
     from grapevine.experiments.results.numbers import figure
 
-    if "period" not in graph:  # it stays as it is
-        return f"links go one way, {figure(graph['messages_per_round'])} messages in each round; the graph holds them both ways"
+    if "period" not in graph:  # the graph is the same in all rounds
+        return f"links go one way, {figure(graph['messages_per_round'])} messages in each round; the graph has both directions"
     ends = f"exact agreement after {graph['finite_time']}" if graph.get("finite_time") else "agreement in the long run"
-    period = f"{graph['period']} that repeat" if graph.get("period") else "never the same again"
-    return f"{period}, {figure(graph['messages_per_round'])} messages in each, {ends}; the graph holds every link of any round"
+    period = f"{graph['period']} that repeat" if graph.get("period") else "all different"
+    return f"{period}, {figure(graph['messages_per_round'])} messages in each, {ends}; the graph has the links of all rounds"
 
 
 def _script(fleet: Fleet) -> Iterator[tuple[str, str]]:
-    """What will happen, and when."""
+    """Yield the events of the run, with their times."""
     from grapevine.netem.units import show_duration
 
     events = fleet.script
@@ -193,20 +196,21 @@ def _script(fleet: Fleet) -> Iterator[tuple[str, str]]:
         yield f"at {show_duration(event.at_ns):>{wide}}", event.describe()
 
 
-def _duration(fleet: Fleet, told: Forecast) -> str:
+def _duration(fleet: Fleet, estimate: Forecast) -> str:
     from grapevine.netem.units import show_duration
 
     stop = fleet.experiment.stop
-    about = "at least" if told.at_least and stop.steps else "about"
-    emulated = f"{about} {show_duration(round(told.emulated_ns))} emulated" if told.emulated_ns else "unknown emulated time"
+    about = "at least" if estimate.at_least and stop.steps else "about"
+    emulated_ns = round(estimate.emulated_ns)
+    emulated = f"{about} {show_duration(emulated_ns)} emulated" if estimate.emulated_ns else "unknown emulated time"
     limits = [f"time {stop.time}" if stop.time else "", f"{stop.steps} steps" if stop.steps else ""]
     limits += [f"validation accuracy {stop.accuracy:g}" if stop.accuracy else ""]
-    real = "as fast as it can be computed" if told.wall_ns is None else f"{show_duration(round(told.wall_ns))} in real time"
+    real = "as fast as this machine" if estimate.wall_ns is None else f"{show_duration(round(estimate.wall_ns))} in real time"
     return f"{emulated}, {real}; stops at {' or '.join(limit for limit in limits if limit)}"
 
 
-def _links(told: Forecast) -> Table:
-    """The links over which a model takes longest."""
+def _links(estimate: Forecast) -> Table:
+    """Return a table of the links with the longest transfers of a model."""
     from rich.table import Table
 
     from grapevine.netem.units import show_duration, show_rate
@@ -214,13 +218,13 @@ def _links(told: Forecast) -> Table:
     table = Table(box=None, padding=(0, 0, 0, 4))
     for column in ("link", "rate left", "delay", "whole model", ""):
         table.add_column(column, justify="left" if column in ("link", "") else "right")
-    slowest = sorted(told.links, key=lambda link: -link.transfer_ns)
+    slowest = sorted(estimate.links, key=lambda link: -link.transfer_ns)
     for link in slowest[:SHOWN]:
         figures = show_rate(link.rate_bytes_per_s), show_duration(link.delay_ns), show_duration(round(link.transfer_ns))
         table.add_row(f"{link.source} -> {link.target}", *figures, "binds" if link.binds else "")
-    if len(told.links) > SHOWN:
+    if len(estimate.links) > SHOWN:
         faster = "faster" if slowest[SHOWN].transfer_ns < slowest[SHOWN - 1].transfer_ns else "more"
-        table.add_row(f"and {len(told.links) - SHOWN:,} {faster}", "", "", "", "")
+        table.add_row(f"and {len(estimate.links) - SHOWN:,} {faster}", "", "", "", "")
     return table
 
 

@@ -1,4 +1,4 @@
-"""`grapevine cleanup`: remove what launchers that were killed have left: folders and network namespaces."""
+"""`grapevine cleanup`: remove the folders and network namespaces that killed launchers have left."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ EXAMPLES = """\
   grapevine cleanup
   grapevine cleanup --json
 
-A run removes its folders in /dev/shm and TMPDIR itself, and with network.backend = "kernel" takes its namespaces down,
-however it ends, unless its launcher is killed (kill -9, out of memory). What such a launcher left is removed here, and
-nothing else: what belongs to a run that goes on, or to another user, stays. Run folders (--out) stay too.
+A run removes its folders in /dev/shm and TMPDIR itself, and with network.backend = "kernel" its namespaces, unless its
+launcher is killed (kill -9, out of memory). This command removes the folders and namespaces that such launchers have left.
+Those of running fleets and of other users stay, and so do run folders (--out).
 """
 SOURCE = "grapevine cleanup"
 
@@ -23,11 +23,11 @@ SOURCE = "grapevine cleanup"
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "cleanup", execute, "remove the folders and namespaces that killed launchers left", EXAMPLES)
-    parser.add_argument("--json", action="store_true", help="the names of what was removed, as JSON")
+    parser.add_argument("--json", action="store_true", help="print the removed names as JSON")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Remove them and print which; ConfigError where that is not permitted."""
+    """Remove them and print their names; raise ConfigError if that is not permitted."""
     from grapevine.experiments.worlds.processes.folders import left_folders, remove_folder
     from grapevine.netem.kernel.namespaces import NamespaceError, leftovers, remove
 
@@ -41,7 +41,7 @@ def execute(arguments: argparse.Namespace) -> int:
         try:
             remove(names)
         except NamespaceError as error:
-            raise ConfigError(SOURCE, problem=str(error), cure="see `ip netns pids NAME` for who is in it") from None
+            raise ConfigError(SOURCE, problem=str(error), cure="`ip netns pids NAME` lists the processes in it") from None
     if arguments.json:
         print(json.dumps({"removed": [*map(str, folders), *(name for names in left.values() for name in names)]}))
         return 0

@@ -1,4 +1,4 @@
-"""`grapevine list`: every menu, what it holds, and every option with its default."""
+"""`grapevine list`: all menus with their parts, and all options with their defaults."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from grapevine.experiments.config.menus import Menu, Option
 
 EXAMPLES = """\
-  grapevine list                  every menu
-  grapevine list strategies       one of them
-  grapevine list experiment       the keys that belong to no menu: name, seed, peers, [stop], [record]
+  grapevine list                  all menus
+  grapevine list strategies       one menu
+  grapevine list experiment       the keys outside the menus: name, seed, peers, [stop], [record]
   grapevine list mine:ChocoSGD    a part of your own, from mine.py in this folder or on PYTHONPATH
 """
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = add_command(commands, "list", execute, "list what an experiment can be made of, with all options", EXAMPLES)
-    what = "strategies, topologies, networks, ..., or module:Class of a part of your own (default: all menus)"
-    parser.add_argument("menu", metavar="MENU", nargs="?", help=what)
+    parser = add_command(commands, "list", execute, "list the parts of experiments, with all options", EXAMPLES)
+    menus = "strategies, topologies, networks, ..., or module:Class of a part of your own (default: all menus)"
+    parser.add_argument("menu", metavar="MENU", nargs="?", help=menus)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -59,20 +59,20 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _print_experiment(console: Console) -> None:
-    """What belongs to no menu."""
+    """Print the keys outside the menus."""
     from grapevine.experiments.config.experiment import PLAIN_TABLES, Experiment
     from grapevine.experiments.config.menus import LISTS, MENUS, options, summary
 
     _title(console, "experiment", "at the top of the file, above the first [table]")
-    _rows(console, 4, _told(options(Experiment, without={*MENUS, *PLAIN_TABLES, *LISTS})))
+    _rows(console, 4, _described(options(Experiment, without={*MENUS, *PLAIN_TABLES, *LISTS})))
     for key, table in PLAIN_TABLES.items():
         _rows(console, 2, [(Text(f"[{key}]", "bold"), Text(summary(table)))])
-        _rows(console, 4, _told(options(table)))
+        _rows(console, 4, _described(options(table)))
     console.print()
 
 
 def _print_own(console: Console, reference: str) -> None:
-    """A user's own part: what it says about itself, and its options."""
+    """Print the description and the options of a user's own part."""
     from grapevine.experiments.config.menus import LISTS, MENUS
     from grapevine.experiments.config.own_parts import load
 
@@ -89,7 +89,7 @@ def _print_own(console: Console, reference: str) -> None:
 
 
 def _print_menu(console: Console, menu: Menu) -> None:
-    """All parts of a menu, family by family."""
+    """Print all parts of a menu, family by family."""
     from grapevine.experiments.config.menus import LISTS, summary
 
     _title(console, menu.plural, f"[[{menu.plural}]] in the file" if menu.plural in LISTS else f"[{menu.key}] in the file")
@@ -101,7 +101,7 @@ def _print_menu(console: Console, menu: Menu) -> None:
 
 
 def _print_parts(console: Console, parts: dict[str, Any]) -> None:
-    """Parts of one family; options that most of them have, first and once."""
+    """Print the parts of one family; options that more than half of them share come first, once."""
     from grapevine.experiments.config.menus import options, summary
 
     each = {name: list(options(part)) for name, part in parts.items()}
@@ -110,30 +110,30 @@ def _print_parts(console: Console, parts: dict[str, Any]) -> None:
     common = [option for option in dict.fromkeys(found) if option.name in shared and found.count(option) > len(each) / 2]
     varied = any(option not in one for option in common for one in each.values())
     if common:
-        told = "what each of them takes, unless it says otherwise:" if varied else "what every one of them takes:"
-        _rows(console, 2, [(Text("all", "bold"), Text(told))])
-        _rows(console, 4, _told(common))
+        heading = "options of each, unless listed differently below:" if varied else "options of each:"
+        _rows(console, 2, [(Text("all", "bold"), Text(heading))])
+        _rows(console, 4, _described(common))
     for name, part in parts.items():
         _rows(console, 2, [(Text(name, "bold"), Text(summary(part)))])
-        _rows(console, 4, _told(option for option in each[name] if option not in common))
+        _rows(console, 4, _described(option for option in each[name] if option not in common))
 
 
 def _title(console: Console, title: str, where: str) -> None:
     console.print(Text.assemble((title, "bold underline"), f"  ({where})"))
 
 
-def _told(options: Iterable[Option]) -> Iterator[tuple[Text, Text]]:
-    """Name and default of each option, and what it means; what it takes, where neither tells."""
+def _described(options: Iterable[Option]) -> Iterator[tuple[Text, Text]]:
+    """Yield name and default of each option, and its meaning; with the values that it takes, if these do not show them."""
     for option in options:
         default = " (needed)" if option.default is None else f" = {option.default}" if option.default else ""
         choices = option.takes.removeprefix("one of ").split(", ") if option.takes.startswith("one of ") else []
-        told = all(choice.strip('"') in option.meaning for choice in choices) if choices else bool(option.default)
-        takes = "" if told or option.takes in option.meaning else f"; {option.takes}"
+        shown = all(choice.strip('"') in option.meaning for choice in choices) if choices else bool(option.default)
+        takes = "" if shown or option.takes in option.meaning else f"; {option.takes}"
         yield Text(option.name + default), Text.assemble(option.meaning.rstrip("."), (takes, "dim"))
 
 
 def _rows(console: Console, indent: int, rows: Iterable[tuple[Text, Text]]) -> None:
-    """Names on the left, and words beside them, in columns that are the same for all."""
+    """Print names on the left and their text on the right, in columns of the same width for all menus."""
     table = Table.grid(padding=(0, 2))
     table.add_column(width=34 - indent, overflow="fold")
     table.add_column(ratio=1)

@@ -10,41 +10,41 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, NoReturn
 
 from grapevine.experiments.config.errors import ConfigError
-from grapevine.experiments.exit_status import TOLD, ExitStatus
+from grapevine.experiments.exit_status import STATUS_TEXT, ExitStatus
 from grapevine.experiments.terminal import Outlet, printable
 
 READER_GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
-"""Why writing fails where the output's reader, or the terminal, is no longer there."""
+"""The errors of a write after the reader of the output, or the terminal, has gone."""
 
 EXAMPLES = f"""\
 examples:
   grapevine run ring.toml                                   one experiment, with live progress
-  grapevine run ring.toml --set strategy.name=ako --json    another strategy, the summary alone as JSON
-  grapevine check ring.toml                                 what would happen, without running it
-  grapevine list strategies                                 what can be chosen, with every option
+  grapevine run ring.toml --set strategy.name=ako --json    another strategy, only the summary, as JSON
+  grapevine check ring.toml                                 validate it and estimate its times, without running it
+  grapevine list strategies                                 all strategies, with every option
 
 exit status (a sweep has the worst of its runs):
-{TOLD}"""
+{STATUS_TEXT}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command and give its exit status; bad input is one message on stderr and status 2.
+    """Carry out one command and return its exit status; bad input is one message on stderr and status 2.
 
-    An error that nobody foresaw is one message too, with the file that holds its traceback, and status 1. Output that
-    nobody reads changes nothing; output that could not be kept, as on a full disk, makes a 0 a 1.
+    An unexpected error is one message too, with the file that holds its traceback, and status 1. A reader that closes the
+    output does not change the status; output that cannot be written, as on a full disk, changes 0 to 1.
     """
-    out, told = Outlet(sys.stdout), Outlet(sys.stderr)
+    out, err = Outlet(sys.stdout), Outlet(sys.stderr)
     to_out: Any = redirect_stdout(out)
-    to_told: Any = redirect_stderr(told)
-    with to_out, to_told:
+    to_err: Any = redirect_stderr(err)
+    with to_out, to_err:
         status = _carry_out(argv)
         out.flush()
         if isinstance(out.error, OSError) and out.error.errno not in READER_GONE:
             print(f"grapevine: the output could not be written: {out.error.strerror}", file=sys.stderr)
             status = status or ExitStatus.INCOMPLETE
-        told.flush()
+        err.flush()
     out.close_the_broken()
-    told.close_the_broken()
+    err.close_the_broken()
     return status
 
 
@@ -62,8 +62,8 @@ def _carry_out(argv: Sequence[str] | None) -> int:
         print("grapevine: interrupted", file=sys.stderr)
         return ExitStatus.INTERRUPTED
     except MemoryError as error:
-        told = " ".join(str(error).split()) or "no more could be had"
-        print(printable(f"grapevine: out of memory ({told}); use fewer peers or a smaller model"), file=sys.stderr)
+        details = " ".join(str(error).split()) or "the system has no more"
+        print(printable(f"grapevine: out of memory ({details}); use fewer peers or a smaller model"), file=sys.stderr)
         return ExitStatus.INCOMPLETE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -71,24 +71,24 @@ def _carry_out(argv: Sequence[str] | None) -> int:
         return ExitStatus.INCOMPLETE
     except SystemExit as ending:  # --help and --version
         return int(ending.code or 0)
-    except Exception as error:  # noqa: BLE001 - the last of all: a traceback is never shown
+    except Exception as error:  # noqa: BLE001 - the last clause: users never see a traceback
         print(printable(f"grapevine: {_last_words(error)}"), file=sys.stderr)
         return ExitStatus.INCOMPLETE
 
 
 def _last_words(error: Exception) -> str:
-    """One sentence on an error that no part of the program foresaw, with the file that its traceback was written to."""
+    """Return one sentence on an unexpected error, with the file that holds its traceback."""
     import tempfile
     import traceback
 
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    told = f"an error that should not occur ({told if len(told) <= 200 else f'{told[:197]}...'})"
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = f"unexpected error ({text if len(text) <= 200 else f'{text[:197]}...'})"
     try:
         with tempfile.NamedTemporaryFile("w", -1, "utf-8", prefix="grapevine-error-", suffix=".txt", delete=False) as file:
             file.write("".join(traceback.format_exception(error)).encode("utf-8", "replace").decode("utf-8"))
     except OSError as trouble:
-        return f"{told}; its traceback could not be written ({trouble.strerror})"
-    return f"{told}; its traceback is in {file.name}: please report it with that file"
+        return f"{text}; its traceback could not be written ({trouble.strerror})"
+    return f"{text}; its traceback is in {file.name}: please report the error with that file"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from importlib import metadata  # here, where `main` hears an interrupt, like the commands
+    from importlib import metadata  # imported here, where `main` handles an interrupt, like the commands
 
     from grapevine.experiments.cli import check, cleanup, list, poke, probe, report, run, sweep, topology
 

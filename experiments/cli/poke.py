@@ -1,4 +1,4 @@
-"""`grapevine poke`: do to a running fleet what its script might have done."""
+"""`grapevine poke`: send an event to a running fleet."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EXAMPLES = """\
   grapevine poke runs/ring rate peer=3 way=out 'to=500 kbit/s'
   grapevine poke runs/ring delay 'add=200 ms'           all links
   grapevine poke runs/ring partition 'groups=[[0, 1, 2], [3, 4]]'
-  grapevine poke runs/ring heal                         whatever was cut
+  grapevine poke runs/ring heal                         all links that were cut
   grapevine poke runs/ring pause peer=2 'length=5 s'
   grapevine poke runs/ring kill peer=4
 
-what can be done, and with which keys: grapevine list events
+all events and their keys: grapevine list events
 
-It happens at once, to a fleet in the world of processes (in virtual time put it into the file, as [[events]]), and holds for
-what is not on the wire yet. A chunk that is keeps its time, as does the step that is being computed.
+The event happens at once, in a fleet in the world "processes" (for virtual time write [[events]] into the file). Chunks that
+are already on the wire, and steps that are already being computed, keep their times.
 """
 SOURCE = "grapevine poke"
 
@@ -33,19 +33,19 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "poke", execute, "change a running fleet: its links, its devices, its peers", EXAMPLES)
     parser.add_argument("run", metavar="RUN", type=place, help="the run folder of a fleet that is running")
-    parser.add_argument("do", metavar="DO", help="what happens: rate, cut, heal, ... (see grapevine list events)")
-    parser.add_argument("keys", metavar="KEY=VALUE", nargs="*", help="as an experiment file has them under [[events]]")
-    parser.add_argument("--json", action="store_true", help="print what was done, and when, as JSON")
+    parser.add_argument("do", metavar="DO", help="the event: rate, cut, heal, ... (see grapevine list events)")
+    parser.add_argument("keys", metavar="KEY=VALUE", nargs="*", help="the event's keys, as under [[events]] in a file")
+    parser.add_argument("--json", action="store_true", help="print the event and its time as JSON")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Ask the fleet, and print its answer; ConfigError where it refuses or is not there."""
+    """Send the event and print the fleet's answer; raise ConfigError if the fleet refuses it or does not answer."""
     from grapevine.experiments.config.menus import EVENTS
     from grapevine.experiments.worlds.processes.poke_socket import ask
 
     event = {"do": arguments.do, **_keys(arguments.keys)}
     try:
-        EVENTS.read({**event, "at": "0 s"})  # what is wrong with it can be told without any fleet
+        EVENTS.read({**event, "at": "0 s"})  # a wrong event is refused here, without a fleet
     except ConfigError as error:
         raise error.at(SOURCE) from None
     try:
@@ -59,7 +59,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _keys(texts: list[str]) -> dict[str, Any]:
-    """What key=value says; numbers with commas between them are a list."""
+    """Return the keys and values of key=value; numbers separated by commas are a list."""
     from grapevine.experiments.config.overrides import parse_settings
 
     try:
@@ -68,7 +68,7 @@ def _keys(texts: list[str]) -> dict[str, Any]:
         cure = error.cure if error.key else "write key=value, such as link=0,1"
         raise ConfigError(SOURCE, error.key, error.value, error.problem, cure) from None
     if "at" in keys:
-        raise ConfigError(SOURCE, "at", keys["at"], "a poke happens at once", "leave at out")
+        raise ConfigError(SOURCE, "at", keys["at"], "a poke always happens at once", "leave at out")
     return {key: _numbers(value) for key, value in keys.items()}
 
 
@@ -78,15 +78,15 @@ def _numbers(value: Any) -> Any:
 
 
 def _why(folder: Path) -> str:
-    """Why nobody answers, as far as the folder tells."""
+    """Return what to do if no fleet answers, by what the folder shows."""
     from grapevine.experiments.results.result import Result
 
     try:
         summary = Result.read(folder).summary
     except ValueError:
-        return "give the run folder of a fleet that is running, as `grapevine run --out` has it"
+        return "give the run folder of a running fleet: the --out of its `grapevine run`"
     if summary.get("reason") != "running":
         return f"its run is over ({summary.get('reason')})"
     if summary.get("world") == "virtual":
-        return "it runs in virtual time, where there is nobody to ask: put [[events]] into its file"
+        return "it runs in virtual time, which cannot be poked: write [[events]] into its file"
     return "it has not begun to train yet, or was killed: try again in a second"

@@ -1,4 +1,4 @@
-"""`grapevine probe`: the emulated network without any training, asked against got."""
+"""`grapevine probe`: measure the emulated network without training, and compare planned and measured figures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ EXAMPLES = """\
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(
-        commands, "probe", execute, "measure the emulated network, without training: asked against got", EXAMPLES
+        commands, "probe", execute, "measure the emulated network without training: asked against got", EXAMPLES
     )
     add_experiment(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object a link")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each link")
     parser.add_argument("--html", metavar="FILE", type=place, help="write a page with pictures")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Measure every link and print it."""
+    """Measure every link and print the figures."""
     experiment = read_experiment(arguments)
     with errors_from(arguments):
         from grapevine.experiments.probe.probe import probe
@@ -66,7 +66,7 @@ DELAYS = (("us", 1e-6), ("ms", 1e-3), ("s", 1.0))
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a line for each directed link; rates have one unit and delays have one."""
+    """Return the titles, and a row for each directed link; all rates have one unit, and all delays have one."""
     from grapevine.experiments.report.text_table import in_unit, one_unit
 
     rate, rate_scale = one_unit([row["rate_got_bytes_per_s"] for row in rows], RATES)
@@ -88,7 +88,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[st
 
 
 def _further(rows: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
-    """Columns of what applies to some links only, each with its title first: jitter, sharing, single messages."""
+    """Yield the columns for some links only, each with its title first: jitter, sharing, single messages."""
     from grapevine.experiments.report.text_table import in_unit, one_unit
 
     def column(title: str, key: str, units: Any, like: str) -> list[str]:

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Write the page and say where it is."""
+    """Write the page and print its path."""
     from grapevine.experiments.report.page import write_report
 
     folders: list[Path] = arguments.folders

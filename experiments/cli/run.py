@@ -18,14 +18,14 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "run", execute, "run one experiment, write its run folder, print its summary", EXAMPLES)
     add_experiment(parser)
-    told = "the run folder, in place of an earlier run there (default: runs/NAME-TIME)"
-    parser.add_argument("--out", metavar="DIR", type=place, help=told)
-    parser.add_argument("--json", action="store_true", help="print the summary alone, as JSON, and no progress")
+    folder = "the run folder; an earlier run there is replaced (default: runs/NAME-TIME)"
+    parser.add_argument("--out", metavar="DIR", type=place, help=folder)
+    parser.add_argument("--json", action="store_true", help="print only the summary, as JSON, and no progress")
     parser.add_argument("--quiet", action="store_true", help="no live progress")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run it; the exit status is the run's."""
+    """Run the experiment, print its summary and return the run's exit status."""
     experiment = read_experiment(arguments)
     with errors_from(arguments):
         from grapevine.experiments.run import run_experiment

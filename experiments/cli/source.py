@@ -1,4 +1,4 @@
-"""The experiment that a command is about: the arguments that name it, and errors that say which file they are in."""
+"""The experiment of a command: the arguments that name it, and errors that name their file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from grapevine.experiments.config.experiment import Experiment
 
 Commands = Any
-"""What `add_subparsers` gives: argparse keeps its type to itself."""
+"""The type of `add_subparsers(...)`, which argparse does not publish."""
 
 
 def add_command(
     commands: Commands, name: str, execute: Callable[[argparse.Namespace], int], summary: str, examples: str
 ) -> argparse.ArgumentParser:
-    """A command's own parser, with examples under its help."""
+    """Add a command and return its parser, with examples below its help."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -35,7 +35,7 @@ def add_command(
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """FILE.toml, --set and --world."""
+    """Add the arguments FILE.toml, --set and --world."""
     parser.add_argument("file", metavar="FILE.toml", help="the experiment")
     parser.add_argument(
         "--set",
@@ -43,26 +43,26 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         dest="settings",
-        help="change one key of the file, such as network.rate='5 Mbit/s'; an empty value takes the key away; may be repeated",
+        help="change one key of the file, such as network.rate='5 Mbit/s'; an empty value removes the key; may be repeated",
     )
     parser.add_argument("--world", metavar="NAME", help="the same as --set world.name=NAME: virtual or processes")
 
 
 def place(text: str) -> Path:
-    """A path of the command line; argparse's error for an empty one, as a variable that is not set makes it."""
+    """Return a path of the command line; raise argparse's error for an empty one, such as from an unset shell variable."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: expected the name of a file or folder")
     return Path(text)
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What --set and --world lay over the file."""
+    """Return the settings of --set and --world."""
     settings = parse_settings(arguments.settings)
     return settings | ({"world.name": arguments.world} if arguments.world else {})
 
 
 def read_experiment(arguments: argparse.Namespace) -> Experiment:
-    """The experiment that the arguments name; ConfigError where it is none."""
+    """Return the experiment that the arguments name; raise ConfigError if it is not valid."""
     from grapevine.experiments.config.experiment import Experiment
 
     return Experiment.read(arguments.file, settings_of(arguments))
@@ -70,7 +70,7 @@ def read_experiment(arguments: argparse.Namespace) -> Experiment:
 
 @contextmanager
 def errors_from(arguments: argparse.Namespace) -> Iterator[None]:
-    """Errors that come up only when the experiment is put together are told with the file, or the setting, at fault."""
+    """Add the file, or the setting, to ConfigErrors of the code inside, which builds the experiment's fleet."""
     try:
         yield
     except ConfigError as error:

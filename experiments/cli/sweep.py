@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   grapevine sweep fill.toml --out runs/fill --jobs 2
 
-in fill.toml, besides what an experiment has:
+in fill.toml, beside the tables of an experiment:
   [sweep]
   "strategy.fill" = [0.5, 0.7, 0.9]
   network = [{name = "uniform", rate = "5 Mbit/s"}, {name = "lan"}]
   variant = [{label = "p = 4", "strategy.parts" = 4}, {label = "p = 1", "strategy.parts" = 1}]
   seed = [0, 1, 2]
-  baseline = "p = 4"            what every other row of the first axis is compared with
-  skip_invalid = true           combinations that cannot be built are left out; else they stop the sweep
+  baseline = "p = 4"            the row of the first axis that all other rows are compared with
+  skip_invalid = true           leave out combinations that cannot be built; else they stop the sweep
 
   [tune]
   "optimizer.learning_rate" = [0.05, 0.1, 0.2]
 
-The same command again runs what is not complete yet. More: docs/studies.md.
+The same command again runs the runs that are not complete yet. More: docs/studies.md.
 """
 
 
@@ -42,13 +42,13 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "sweep", execute, "run the product of the lists of a [sweep] table", EXAMPLES)
     add_experiment(parser)
-    parser.add_argument("--out", metavar="DIR", type=place, help="for runs, table and report (default: runs/FILE-sweep)")
-    parser.add_argument("--jobs", metavar="N", type=_positive, default=1, help="runs at a time (default 1)")
+    parser.add_argument("--out", metavar="DIR", type=place, help="folder for runs, table and report (default: runs/FILE-sweep)")
+    parser.add_argument("--jobs", metavar="N", type=_positive, default=1, help="number of runs at a time (default 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Build every run, then run what is not complete, write tables and report, and say which runs failed."""
+    """Build every run, carry out those that are not complete, write tables and report, and print the failed runs."""
     from grapevine.experiments.study.conclude import buildable, conclude, repeated
     from grapevine.experiments.sweep.plan import read_sweep
     from grapevine.experiments.sweep.sweep import carry_out
@@ -59,12 +59,12 @@ def execute(arguments: argparse.Namespace) -> int:
         outcome = carry_out(sweep, out, arguments.jobs, watch=progress.update)
     found = conclude(sweep, outcome, out, _command(arguments, out), toml.read_text(Path(arguments.file), arguments.file))
     status = outcome.status
-    if isinstance(found.trouble, OSError):  # the runs are done, and what came of them is told all the same
+    if isinstance(found.trouble, OSError):  # the runs are done, and their results are printed anyway
         problem = f"tables and report could not be written: {found.trouble.strerror or found.trouble}"
-        print(printable(f"grapevine sweep: {out}: {problem}; make room, and give the same command again"), file=sys.stderr)
+        print(printable(f"grapevine sweep: {out}: {problem}; free some space, then repeat the command"), file=sys.stderr)
         status = worst(status, ExitStatus.INCOMPLETE)
     elif found.trouble:
-        print(printable(f"no report: {found.trouble}"), file=sys.stderr)
+        print(printable(f"the report could not be written: {found.trouble}"), file=sys.stderr)
     if found.cells and repeated(sweep):
         table = *_cell_columns(sweep, found.cells), len(sweep.axes)
     else:
@@ -75,20 +75,20 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _command(arguments: argparse.Namespace, out: Path) -> str:
-    """The command line that makes the sweep again."""
-    told = [part for setting in arguments.settings for part in ("--set", setting)]
-    told += ["--world", arguments.world] if arguments.world else []
-    return shlex.join(["grapevine", "sweep", arguments.file, *told, "--out", str(out)])
+    """Return the command line that repeats the sweep."""
+    settings = [part for setting in arguments.settings for part in ("--set", setting)]
+    settings += ["--world", arguments.world] if arguments.world else []
+    return shlex.join(["grapevine", "sweep", arguments.file, *settings, "--out", str(out)])
 
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: expected 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs: expected 1 or more")
     return int(text)
 
 
 class _Progress:
-    """One line on a terminal that is written anew; a line for each run that ended elsewhere."""
+    """Progress on stderr: a line for each run that has ended, and on a terminal one more line that changes in place."""
 
     def __init__(self, quiet: bool) -> None:
         from rich.live import Live
@@ -98,7 +98,7 @@ class _Progress:
         self.quiet = quiet
         self.console = open_console(stderr=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
-        self.told: set[str] = set()
+        self.printed: set[str] = set()
         self.batch: tuple[str, int] = "", 0
         self.line = ""
 
@@ -112,19 +112,19 @@ class _Progress:
             self.live.stop()
 
     def update(self, progress: SweepProgress) -> None:
-        """Tell what is new."""
+        """Print the runs that have ended since the last call."""
         if self.quiet:
             return
-        if self.batch != (progress.phase, progress.runs) or len(progress.attempts) < len(self.told):
+        if self.batch != (progress.phase, progress.runs) or len(progress.attempts) < len(self.printed):
             self.batch = progress.phase, progress.runs
-            self.told.clear()
+            self.printed.clear()
         for attempt in progress.attempts:
-            if attempt.point.name not in self.told:
-                self.told.add(attempt.point.name)
+            if attempt.point.name not in self.printed:
+                self.printed.add(attempt.point.name)
                 reason = f" ({attempt.reason})" if attempt.reason else ""
                 phase = f"{progress.phase} " if progress.phase else ""
                 left = "" if self.live else _left(progress)
-                line = f"{phase}{len(self.told)}/{progress.runs} {attempt.point.name}: {attempt.state}{reason}{left}"
+                line = f"{phase}{len(self.printed)}/{progress.runs} {attempt.point.name}: {attempt.state}{reason}{left}"
                 self.console.print(line, markup=False, soft_wrap=True)
         if self.live and _line(progress) != self.line:
             self.line = _line(progress)
@@ -148,7 +148,7 @@ def _left(progress: SweepProgress) -> str:
 
 
 def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a line for each run: what was swept, how it ended, and the figures that any run has, each in one unit."""
+    """Return the titles, and a row for each run: swept values, state, and the figures of the runs, each in one unit."""
     from grapevine.experiments.report.text_table import in_unit, one_unit
     from grapevine.experiments.results.numbers import figure
     from grapevine.experiments.sweep.cells import BYTES
@@ -179,7 +179,7 @@ def _columns(swept: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[l
 
 
 def _cell_columns(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a line for each cell: where it lies, what was tuned, how many runs, and means with half intervals."""
+    """Return the titles, and a row for each cell: its values, tuned values, number of runs, and means with half intervals."""
     from grapevine.experiments.sweep.cells import measures
     from grapevine.experiments.sweep.tune import plain
 
@@ -198,7 +198,7 @@ def _cell_columns(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[list[str],
 
 
 def _short(keys: Sequence[str]) -> list[str]:
-    """The last part of each key, where that tells them apart."""
+    """Return the last part of each key; the whole key if two last parts are equal."""
     last = [key.rpartition(".")[2] for key in keys]
     return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
 
@@ -211,7 +211,7 @@ def _print(
     attempts: Sequence[Attempt],
     files: Sequence[Path],
 ) -> None:
-    """The table in short, what its marks mean, what it says in words, what failed and why, and where all of it is."""
+    """Print the table, the meaning of its marks, the findings in words, the failed runs with reasons, and the files' paths."""
     from grapevine.experiments.report.text_table import print_columns
     from grapevine.experiments.sweep.cells import MARKS
     from grapevine.experiments.terminal import open_console

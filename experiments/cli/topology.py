@@ -22,11 +22,11 @@ EXAMPLES = """\
   grapevine topology file -n 12 --set path=graph.graphml --mixing lazy --json
 """
 ELSEWHERE = {
-    "name": "write it behind the command: grapevine topology {}",
+    "name": "write it after the command: grapevine topology {}",
     "n": "write -n {}",
     "seed": "write --seed {}",
 }
-"""What --set does not set, and where it is said."""
+"""The keys that --set does not set, and the argument for each."""
 MOST_DIGITS = 19
 
 
@@ -35,9 +35,9 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "topology", execute, "a graph's or schedule's figures and picture", EXAMPLES)
     names = "one of `grapevine list topologies`, or a schedule such as one-peer-exponential"
     parser.add_argument("name", metavar="NAME", help=names)
-    parser.add_argument("-n", metavar="PEERS", type=_whole, default=16, help="how many peers (default 16)")
-    parser.add_argument("--seed", metavar="SEED", type=_whole, default=0, help="for random graphs (default 0)")
-    parser.add_argument("--mixing", metavar="RULE", help="how much each neighbour counts (default metropolis)")
+    parser.add_argument("-n", metavar="PEERS", type=_whole, default=16, help="number of peers (default 16)")
+    parser.add_argument("--seed", metavar="SEED", type=_whole, default=0, help="seed of random graphs (default 0)")
+    parser.add_argument("--mixing", metavar="RULE", help="rule of the mixing weights (default metropolis)")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -46,12 +46,12 @@ def add(commands: Commands) -> None:
         dest="settings",
         help="an option of the graph, such as degree=4",
     )
-    parser.add_argument("--json", action="store_true", help="the figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--html", metavar="FILE", type=place, help="write the picture and the figures on a page")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print the figures, and draw the picture where it is asked for."""
+    """Print the figures, and write the page if --html is given."""
     options = parse_settings(arguments.settings)
     options = {key.removeprefix("topology."): value for key, value in options.items()}
     if arguments.mixing is not None:
@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
             raise ConfigError(SOURCE, key, options[key], problem="is no option of a graph", cure=cure.format(options[key]))
     _refuse_beyond(arguments.n, arguments.seed)
     if arguments.name == "file" and not options.get("path"):
-        cure = "say which: --set path=graph.graphml"
+        cure = "give the file: --set path=graph.graphml"
         raise ConfigError(key="topology.path", problem="is missing, since the graph comes from a file", cure=cure)
     from grapevine.experiments.config.menus import MENUS
     from grapevine.topology import TimeVarying
@@ -89,7 +89,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_beyond(peers: int, seed: int) -> None:
-    """Raise ConfigError for numbers that no experiment file may have either."""
+    """Raise ConfigError for numbers that an experiment file may not have."""
     from grapevine.experiments.config.experiment import Experiment
     from grapevine.experiments.config.fields import fields_of, read_field
 
@@ -99,7 +99,7 @@ def _refuse_beyond(peers: int, seed: int) -> None:
 
 
 def _graph(chosen: Topology, peers: int, seed: int, mixed: bool) -> tuple[dict[str, Any], Callable[[str], str]]:
-    """A graph's figures, and what draws its page; a directed one is mixed uniformly unless it is `mixed` as asked for."""
+    """Return a graph's figures, and a function that draws its page; a directed graph mixes uniformly unless a rule is given."""
     from grapevine.experiments.report.topology_page import topology_page
     from grapevine.topology import analyse
 
@@ -109,7 +109,7 @@ def _graph(chosen: Topology, peers: int, seed: int, mixed: bool) -> tuple[dict[s
 
 
 def _schedule(chosen: TimeVarying, peers: int, seed: int) -> tuple[dict[str, Any], Callable[[str], str]]:
-    """A schedule's figures, and what draws its page."""
+    """Return a schedule's figures, and a function that draws its page."""
     from grapevine.experiments.config.bounds import refuse_matrices
     from grapevine.experiments.report.schedule_page import schedule_page
     from grapevine.topology import analyse
@@ -138,5 +138,5 @@ def _print(figures: dict[str, Any], page: Path | None) -> None:
 
 def _whole(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > MOST_DIGITS:
-        raise argparse.ArgumentTypeError(f"{text[:MOST_DIGITS]!r} is no whole number: expected 0 to 9223372036854775807")
+        raise argparse.ArgumentTypeError(f"{text[:MOST_DIGITS]!r} is not a whole number: expected 0 to 9223372036854775807")
     return int(text)

@@ -1,1 +1,1 @@
-"""What an experiment file may say: tables, menus, events, text with units, and the errors that name what is wrong in it."""
+"""The contents of an experiment file: tables, menus, events, text with units, and the errors for mistakes in it."""

@@ -1,4 +1,4 @@
-"""Bad input, told in one sentence: which file, which key, which value, what to do."""
+"""Errors in the input as one sentence each: the file, the key, the value, the problem, and the cure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from grapevine.experiments.terminal import printable
 
 
 class ConfigError(ValueError):
-    """An experiment that cannot be run as it was written; `str()` is the whole message for a person.
+    """An experiment that cannot be run as written; `str()` gives the whole message.
 
-    `source` is the file ("" where the experiment came from Python, or where the caller adds it with `at`), `key` the dotted
-    key ("strategy.fill"), `value` what stands there (None: nothing, or not worth showing), `problem` what is wrong with it
-    and `cure` what to do.
+    `source` is the file ("" if the experiment came from Python, or if the caller adds it with `at`), `key` the dotted key
+    ("strategy.fill"), `value` its value (None = no value, or none to show), `problem` the mistake and `cure` what to do.
     """
 
     def __init__(self, source: str = "", key: str = "", value: Any = None, problem: str = "", cure: str = "") -> None:
@@ -28,52 +27,55 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         shown = "" if self.value is None else show_value(self.value)
-        told = not shown or any(_quotes(self.problem, text) for text in (shown, repr(self.value), str(self.value)))
-        where = self.key if told else " = ".join(filter(None, (self.key, shown)))
+        quoted = not shown or any(_quotes(self.problem, text) for text in (shown, repr(self.value), str(self.value)))
+        where = self.key if quoted else " = ".join(filter(None, (self.key, shown)))
         problem = self.problem if not self.cure or self.cure in self.problem else f"{self.problem}; {self.cure}"
         return printable(": ".join(part for part in (self.source, where, problem) if part))
 
     def at(self, source: str = "", key: str = "") -> ConfigError:
-        """The same error with the file and the key filled in where they were not known yet."""
+        """Return the same error with the file and the key, if it has none yet."""
         return ConfigError(self.source or source, self.key or key, self.value, self.problem, self.cure)
 
 
 def config_error(error: ValueError, source: str = "", key: str = "") -> ConfigError:
-    """Any ValueError of a trunk ("what was wrong; what to do") as a ConfigError of that file and key."""
+    """Return a ValueError whose message is "problem; cure" as a ConfigError of this file and key."""
     if isinstance(error, ConfigError):
         return error.at(source, key)
     problem, _, cure = " ".join(str(error).split()).partition("; ")
     return ConfigError(source, key, None, problem, cure)
 
 
-def unknown_name(key: str, name: object, what: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that no menu has: lists those that it has, the nearest first."""
+def unknown_name(key: str, name: object, kind: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a name that is not in a menu of this `kind` of part: the nearest name, and all known names."""
     names = sorted(known)
-    meant = nearest(str(name), names)
-    cure = f"did you mean {meant}? known: {', '.join(names)}" if meant else f"known: {', '.join(names)}"
-    return ConfigError(key=key, value=name, problem=f"there is no {what} {show_value(name)}", cure=cure)
+    guess = nearest(str(name), names)
+    cure = f"did you mean {guess}? known: {', '.join(names)}" if guess else f"known: {', '.join(names)}"
+    return ConfigError(key=key, value=name, problem=f"there is no {kind} {show_value(name)}", cure=cure)
 
 
 ALIKE = 0.85
-"""From here on two names differ by a letter or so."""
+"""The similarity from which two names differ by about one letter."""
 
 
 def unknown_key(key: str, owner: str, known: Iterable[str], hint: str = "") -> ConfigError:
-    """The error for a key that its table does not have, with all those that it has; `hint` says where it does belong."""
+    """Return the error for a key that its table lacks, with the known keys; `hint` names the table that has such a key."""
     names = list(known)
     word = key.rpartition(".")[2]
-    meant = nearest(word, names)
+    guess = nearest(word, names)
     if nearest(word, names, ALIKE):
-        hint = ""  # a slip of the pen, though another table may have a field of just that name
+        hint = ""  # most likely a typing error, although another table may have a key of this name
     cure = f"{owner} has: {', '.join(names)}" if names else f"{owner} has none"
-    if hint or meant:
-        cure += f"; {hint or f'did you mean {meant}?'}"
+    if hint or guess:
+        cure += f"; {hint or f'did you mean {guess}?'}"
     return ConfigError(key=key, problem="no such field", cure=cure)
 
 
 def nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
-    """The known name that `word` was most likely meant to be: one that it has the initials of ("lr" for learning_rate), or the
-    likest, if any is at least so much `alike` (1 = the same)."""
+    """Return the known name that `word` most likely stands for; None if there is none.
+
+    A name whose initials are `word` ("lr" for learning_rate), else the most similar one, with a similarity of at least `alike`
+    (1 = equal).
+    """
     plain = {_plain(name): name for name in known}
     if not _plain(word):
         return None
@@ -85,7 +87,7 @@ def nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
 
 
 def show_value(value: Any) -> str:
-    """A value as an experiment file would write it, cut to a length that a message can bear."""
+    """Return a value as an experiment file would write it, cut to 120 characters."""
     if isinstance(value, str):
         text = '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
     elif isinstance(value, bool):
@@ -100,12 +102,12 @@ def show_value(value: Any) -> str:
 
 
 def _quotes(problem: str, text: str) -> bool:
-    """Whether a problem tells a value already: "1" is not told by "at least 10"."""
+    """Return whether a problem's text quotes a value: "at least 10" does not quote "1"."""
     return bool(re.search(rf"(?<![\w.]){re.escape(text)}(?!\.?\w)", problem))
 
 
 def _initials(spelled: str) -> str:
-    """ "lr" of "learning-rate"."""
+    """Return the initials: "lr" of "learning-rate"."""
     return "".join(part[:1] for part in spelled.split("-"))
 
 

@@ -1,7 +1,7 @@
-"""What may happen to a fleet while it trains: the menu of events, and what each does to links and devices.
+"""The menu of events that change a fleet while it trains, and the effect of each on links and devices.
 
-An event says how something is from then on, measured by what the experiment's own tables say, not by the event before: after
-two events `factor = 0.1` the rate is a tenth.
+An event sets the state of a link or a device from then on. Factors refer to the values in the experiment's own tables, not to
+the previous event: after two events `factor = 0.1` the rate is a tenth.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Factor = Annotated[float, msgspec.Meta(gt=0.0)]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_unknown_fields=True):
-    """Something that happens to the fleet at an emulated time."""
+    """A change of the fleet at an emulated time."""
 
     at: Duration
-    """When, in emulated time since the start, such as "30 s"; before stop.time."""
+    """Emulated time since the start, such as "30 s"; before stop.time."""
 
     @property
     def at_ns(self) -> int:
@@ -33,41 +33,41 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_un
 
     @property
     def kind(self) -> str:
-        """Its name in the menu."""
+        """The event's name in the menu."""
         return str(self.__struct_config__.tag)
 
     @property
     def ends_ns(self) -> int:
-        """Until when nothing can take its place but what lasts as long; its own time where it lasts until the next."""
+        """The end of a pause, ns; of an event that lasts until the next one about the same thing, its own time."""
         return self.at_ns
 
     @property
     def about(self) -> tuple[object, ...]:
-        """What it happens to, and in which respect: a later event about the same says all anew."""
+        """The thing that the event changes, and in which respect: a later event about the same replaces it."""
         raise NotImplementedError
 
     def describe(self) -> str:
-        """In words, such as "link 0-1 is cut"."""
+        """Return the event in words, such as "link 0-1 is cut"."""
         raise NotImplementedError
 
 
 class LinkEvent(Event, frozen=True, kw_only=True):
-    """Something that happens to links."""
+    """A change of links."""
 
     link: tuple[PeerNumber, PeerNumber] | None = None
-    """The two peers that it joins, such as [0, 1]; left out, with peer too = all links."""
+    """The two peers of the link, such as [0, 1]; link and peer both left out = all links."""
     peer: PeerNumber | None = None
     """All links of this peer, in place of link."""
     way: Literal["both", "out", "in"] = "both"
-    """"both" directions, only "out" (from the first to the second of link, or away from peer), or only "in"."""
+    """"both" directions, only "out" (from the first to the second peer of link, or from peer), or only "in" (the reverse)."""
 
     def __post_init__(self) -> None:
         if self.link is not None and self.peer is not None:
-            raise ValueError("peer: not together with link; give one of them, or none for all links")
+            raise ValueError("peer: cannot be combined with link; give one of them, or none for all links")
         if self.link is not None and self.link[0] == self.link[1]:
             raise ValueError(f"link: joins peer {self.link[0]} with itself; give two peers, such as [0, 1]")
         if self.way != "both" and self.link is None and self.peer is None:
-            raise ValueError(f'way: "{self.way}" of all links says nothing; give link or peer, or leave way out')
+            raise ValueError(f'way: "{self.way}" has no meaning for all links; give link or peer, or leave way out')
         self.condition(PLAIN)
 
     @property
@@ -75,14 +75,14 @@ class LinkEvent(Event, frozen=True, kw_only=True):
         return self.kind, self.link, self.peer, self.way
 
     def affected(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Those of the directed links that it happens to."""
-        return [pair for pair in pairs if self._means(*pair)]
+        """Return the directed links, among `pairs`, that the event changes."""
+        return [pair for pair in pairs if self._affects(*pair)]
 
     def condition(self, before: Condition) -> Condition:
-        """What a link is like after it that was like `before`."""
+        """Return the condition of a link after the event; `before` is its condition before."""
         raise NotImplementedError
 
-    def _means(self, source: int, target: int) -> bool:
+    def _affects(self, source: int, target: int) -> bool:
         if self.link is not None:
             ends = {"both": (self.link, self.link[::-1]), "out": (self.link,), "in": (self.link[::-1],)}
             return (source, target) in ends[self.way]
@@ -91,7 +91,7 @@ class LinkEvent(Event, frozen=True, kw_only=True):
         return True
 
     def where(self) -> str:
-        """Which links, in words."""
+        """Return the links in words."""
         if self.link is not None:
             first, second = self.link if self.way != "in" else self.link[::-1]
             return f"link {first}-{second}" if self.way == "both" else f"link {first} -> {second}"
@@ -104,13 +104,13 @@ class RateEvent(LinkEvent, frozen=True, kw_only=True, tag="rate"):
     """Links get another rate: a multiple of their own, or one in bits a second."""
 
     factor: Factor | None = None
-    """Times the network's own rate: 0.1 = a tenth, 1 = as the network says; above 0."""
+    """Multiplies the network's own rate: 0.1 = a tenth, 1 = the network's own; above 0."""
     to: Rate | None = None
     """In place of factor: the rate from then on, such as "2 Mbit/s"."""
 
     def condition(self, before: Condition) -> Condition:
         if (self.factor is None) == (self.to is None):
-            raise ValueError('factor: needs either factor or to; write for example factor = 0.1, or to = "2 Mbit/s"')
+            raise ValueError('factor: give either factor or to; write for example factor = 0.1, or to = "2 Mbit/s"')
         rate = None if self.to is None else rate_bytes_per_s(self.to)
         return before._replace(rate_factor=self.factor or 1.0, rate_bytes_per_s=rate)
 
@@ -119,19 +119,19 @@ class RateEvent(LinkEvent, frozen=True, kw_only=True, tag="rate"):
 
 
 class DelayEvent(LinkEvent, frozen=True, kw_only=True, tag="delay"):
-    """Links get longer or shorter: a multiple of their own delay, or more than it."""
+    """Links get another delay: a multiple of their own, and a time in addition."""
 
     factor: Annotated[float, msgspec.Meta(ge=0.0)] = 1.0
-    """Times the network's own one-way delay: 2 = twice, 1 = as the network says; 0 or more."""
+    """Multiplies the network's own one-way delay: 2 = twice, 1 = the network's own; 0 or more."""
     add: Duration = "0 s"
-    """One way, on top, such as "100 ms"."""
+    """Added to the one-way delay, such as "100 ms"."""
 
     def condition(self, before: Condition) -> Condition:
         return before._replace(delay_factor=self.factor, delay_more_ns=duration_ns(self.add))
 
     def describe(self) -> str:
         parts = [f"x {self.factor:g}" if self.factor != 1 else "", f"+ {self.add}" if duration_ns(self.add) else ""]
-        return f"{self.where()}: delay {' '.join(part for part in parts if part) or 'as the network says'}"
+        return f"{self.where()}: delay {' '.join(part for part in parts if part) or 'back to normal'}"
 
 
 class LossEvent(LinkEvent, frozen=True, kw_only=True, tag="loss"):
@@ -148,7 +148,7 @@ class LossEvent(LinkEvent, frozen=True, kw_only=True, tag="loss"):
 
 
 class CutEvent(LinkEvent, frozen=True, kw_only=True, tag="cut"):
-    """Links carry nothing until they are healed; nothing is lost, all waits, and no peer counts as lost."""
+    """Links carry no bytes until they are healed; messages wait, none is lost, and no peer counts as lost."""
 
     def condition(self, before: Condition) -> Condition:
         return before._replace(up=False)
@@ -158,7 +158,7 @@ class CutEvent(LinkEvent, frozen=True, kw_only=True, tag="cut"):
 
 
 class HealEvent(LinkEvent, frozen=True, kw_only=True, tag="heal"):
-    """Links that were cut carry again, what waited first."""
+    """Links that were cut carry bytes again; the messages that waited go first."""
 
     def condition(self, before: Condition) -> Condition:
         return before._replace(up=True)
@@ -168,38 +168,38 @@ class HealEvent(LinkEvent, frozen=True, kw_only=True, tag="heal"):
 
 
 class RestoreEvent(LinkEvent, frozen=True, kw_only=True, tag="restore"):
-    """Links are as the network says again: healed, with their own rate, delay and loss."""
+    """Links go back to normal: healed, with the network's own rate, delay and loss."""
 
     def condition(self, before: Condition) -> Condition:
         return PLAIN
 
     def describe(self) -> str:
-        return f"{self.where()}: as the network says again"
+        return f"{self.where()}: back to normal"
 
 
 class PartitionEvent(Event, frozen=True, kw_only=True, tag="partition"):
     """The links between groups of peers are cut; those within a group stay as they are."""
 
     groups: Annotated[tuple[Annotated[tuple[PeerNumber, ...], msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
-    """Lists of peers, such as [[0, 1, 2], [3, 4]]; the peers that none of them names are one more group."""
+    """Lists of peers, such as [[0, 1, 2], [3, 4]]; all other peers form one more group."""
 
     def __post_init__(self) -> None:
         named = [peer for group in self.groups for peer in group]
         twice = sorted({peer for peer in named if named.count(peer) > 1})
         if twice:
-            raise ValueError(f"groups: name peer {twice[0]} twice; a peer is in one group")
+            raise ValueError(f"groups: peer {twice[0]} appears twice; put each peer into one group")
 
     @property
     def about(self) -> tuple[object, ...]:
         return self.kind, self.groups
 
     def affected(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Those of the directed links that go from one group to another."""
+        """Return the directed links, among `pairs`, that go from one group to another."""
         group = {peer: place for place, peers in enumerate(self.groups) for peer in peers}
         return [pair for pair in pairs if group.get(pair[0]) != group.get(pair[1])]
 
     def condition(self, before: Condition) -> Condition:
-        """What a link between groups is like from then on."""
+        """Return the condition of a link between groups after the event; `before` is its condition before."""
         return before._replace(up=False)
 
     def describe(self) -> str:
@@ -210,9 +210,9 @@ class SpeedEvent(Event, frozen=True, kw_only=True, tag="speed"):
     """A device computes slower or faster."""
 
     peer: PeerNumber
-    """Whose device."""
+    """The peer with this device."""
     factor: Factor
-    """Times its own speed: 0.25 = a quarter, 1 = as the devices say; above 0."""
+    """Multiplies the device's own speed: 0.25 = a quarter, 1 = its own; above 0."""
 
     @property
     def about(self) -> tuple[object, ...]:
@@ -223,16 +223,16 @@ class SpeedEvent(Event, frozen=True, kw_only=True, tag="speed"):
 
 
 class PauseEvent(Event, frozen=True, kw_only=True, tag="pause"):
-    """A device computes nothing for a while; its links go on."""
+    """A device computes nothing for a while; its links continue."""
 
     peer: PeerNumber
-    """Whose device."""
+    """The peer with this device."""
     length: Duration
-    """How long, such as "5 s"; more than 0."""
+    """Length of the pause, such as "5 s"; more than 0."""
 
     def __post_init__(self) -> None:
         if duration_ns(self.length) == 0:
-            raise ValueError(f'length: {self.length!r} is no pause; write for example "5 s"')
+            raise ValueError(f'length: {self.length!r} is too short; write for example "5 s"')
 
     @property
     def ends_ns(self) -> int:
@@ -247,10 +247,10 @@ class PauseEvent(Event, frozen=True, kw_only=True, tag="pause"):
 
 
 class KillEvent(Event, frozen=True, kw_only=True, tag="kill"):
-    """A peer ends as a killed process does: its neighbours are told, and go on without it."""
+    """A peer ends like a killed process: its neighbours learn of its end and continue without it."""
 
     peer: PeerNumber
-    """Which one."""
+    """The peer."""
 
     @property
     def about(self) -> tuple[object, ...]:
@@ -261,10 +261,10 @@ class KillEvent(Event, frozen=True, kw_only=True, tag="kill"):
 
 
 class JoinEvent(Event, frozen=True, kw_only=True, tag="join"):
-    """A peer becomes a member: it gets neighbours by the topology's rule and takes weights over from one of them."""
+    """A peer becomes a member: it gets neighbours by the topology's rule and takes over weights from one of them."""
 
     peer: PeerNumber
-    """Which one; it is absent before, from the start on where nothing else is said of it."""
+    """The peer; it is absent before, from the start if this is its first event."""
 
     @property
     def about(self) -> tuple[object, ...]:
@@ -275,10 +275,10 @@ class JoinEvent(Event, frozen=True, kw_only=True, tag="join"):
 
 
 class LeaveEvent(Event, frozen=True, kw_only=True, tag="leave"):
-    """A peer leaves politely: it finishes its step and what it owes, says goodbye, and may join again."""
+    """A peer leaves politely: it finishes its step, sends what it owes and a goodbye, and may join again."""
 
     peer: PeerNumber
-    """Which one."""
+    """The peer."""
 
     @property
     def about(self) -> tuple[object, ...]:
@@ -289,7 +289,7 @@ class LeaveEvent(Event, frozen=True, kw_only=True, tag="leave"):
 
 
 def without_stale(events: Iterable[Event], now_ns: int) -> list[Event]:
-    """Events in order of time, without those before `now_ns` in whose place another one has come by then."""
+    """Return the events in order of time, without those before `now_ns` that a later one has replaced by then."""
     kept: list[Event] = []
     latest: dict[tuple[object, ...], Event] = {}
     for event in reversed(list(events)):

@@ -1,4 +1,4 @@
-"""An experiment: one frozen value that says everything about a run, from a TOML file or from Python."""
+"""An experiment: one frozen value with all settings of a run, from a TOML file or from Python."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _AS_THE_GRAPH = cast(int, None)
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about one run; every part has a default, so that `Experiment()` runs.
+    """All settings of one run; every part has a default, so that `Experiment()` runs.
 
     Parts are values: a member of a menu, or an instance of your own subclass of `Strategy`, `Task`, `Topology`, ...; as
     `topology` any networkx graph on the nodes 0 to n-1, or any `topology.schedule(...)`, may be given. Raises ConfigError,
@@ -45,12 +45,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "experiment"
-    """What the run is called: up to 200 characters that can be printed."""
+    """Name of the run: up to 200 printable characters."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
-    """Where all random numbers come from; >= 0."""
+    """The seed of all random numbers; >= 0."""
     peers: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = _AS_THE_GRAPH
-    """How many peers train; 1 to 100,000, and as many as fit the memory; 8 where nothing is said, or as many as a graph
-    given from Python has nodes."""
+    """Number of peers; 1 to 100,000, and as many as fit the memory; left out = 8, or the number of nodes of a graph given
+    from Python."""
     world: World = Processes()
     topology: Topology | TimeVarying | nx.Graph | Schedule = Ring()
     network: Network = Unshaped()
@@ -65,9 +65,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     stop: Stop = Stop(steps=100)
     record: Record = Record()
     events: tuple[Event, ...] = ()
-    """What happens while it runs, each entry an [[events]] with `at` and `do`; see `grapevine list events`."""
+    """Changes during the run, each a table [[events]] with `at` and `do`; see `grapevine list events`."""
     wrappers: tuple[Wrapper, ...] = ()
-    """What stands between peers' strategies and the world, each entry a [[wrappers]]; see `grapevine list wrappers`."""
+    """Faults and attacks between strategies and the world, each a table [[wrappers]]; see `grapevine list wrappers`."""
 
     def __post_init__(self) -> None:
         peers = _peers_of(self.topology)
@@ -84,12 +84,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
                 read_field(field.type, part, field.name)
             elif not isinstance(part, PLAIN_TABLES[field.name]):
                 cure = f"expected {expectation(field.type)}: {PLAIN_TABLES[field.name].__name__}(...)"
-                raise ConfigError(key=field.name, value=part, problem=f"{part!r} will not do", cure=cure)
+                raise ConfigError(key=field.name, value=part, problem=f"{part!r} is not valid", cure=cure)
             else:
                 read_struct(PLAIN_TABLES[field.name], _given(part), field.name, field.name)
         if not self.name.isprintable():
-            problem = "has a character that cannot be printed, and could steer a terminal"
-            raise ConfigError(key="name", value=self.name, problem=problem, cure="write letters, digits, blanks and signs")
+            problem = "has a character that is not printable and could control a terminal"
+            raise ConfigError(key="name", value=self.name, problem=problem, cure="use letters, digits, spaces and punctuation")
         if peers is not None and peers != self.peers:
             problem = f"{self.peers} peers, but the graph given has {peers} nodes"
             cure = f"pass peers={peers}, or leave peers out"
@@ -97,10 +97,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
-        """The experiment in a TOML file, with `settings` ("table.key" -> value) laid over it before it is checked.
+        """Return the experiment in a TOML file; `settings` ("table.key" -> value) replace its keys before it is checked.
 
-        Paths inside the file are relative to the file, those in `settings` to the working directory. A file that gives no
-        name to the run lends it its own; one that says nothing at all is refused.
+        Paths inside the file are relative to the file, those in `settings` to the working directory. Without the key `name`
+        the run has the file's name. Raises ConfigError, also for an empty file.
         """
         document = toml.read_document(Path(path), str(path))
         return cls.from_document(document, str(path), Path(path).parent, settings)
@@ -109,7 +109,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def parse(
         cls, text: str, source: str = "experiment", folder: Path | None = None, settings: Mapping[str, Any] | None = None
     ) -> Experiment:
-        """The experiment that a text in TOML describes; `source` is what errors call it, `folder` where its paths begin."""
+        """Return the experiment in a TOML text; `source` names it in errors, its paths are relative to `folder`."""
         return cls.from_document(toml.parse(text, source), source, folder, settings)
 
     @classmethod
@@ -120,7 +120,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         folder: Path | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Experiment:
-        """The experiment that plain dictionaries, as TOML gives them, describe."""
+        """Return the experiment that plain dictionaries describe, in the form of a parsed TOML file."""
         settings, folder = anchor_settings(settings or {}, Path()), folder or Path()
         try:
             return cls(**_parts(look_beside(overlay(anchor(document, folder), settings, _defaults()), folder)))
@@ -128,22 +128,22 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             raise error.at(SOURCE if concerns(settings, error.key) else source) from None
 
     def replace(self, **changes: Any) -> Experiment:
-        """The same experiment with other parts: `experiment.replace(seed=1, strategy=Ako())`."""
+        """Return the same experiment with other parts: `experiment.replace(seed=1, strategy=Ako())`."""
         if "peers" not in changes and (peers := _peers_of(changes.get("topology"))) is not None:
             changes["peers"] = peers
         return msgspec.structs.replace(self, **changes)
 
     def set(self, key: str, text: str) -> Experiment:
-        """The same experiment with one key changed as on the command line: `experiment.set("network.rate", "5 Mbit/s")`.
+        """Return the same experiment with one key changed as by `--set`: `experiment.set("network.rate", "5 Mbit/s")`.
 
-        The text is read as TOML, or else taken as it is; empty text brings the default back. Another `table.name` takes
-        the place of the whole table.
+        The text is read as TOML; text that is not TOML is taken literally, and empty text restores the default. Another
+        `table.name` replaces the whole table.
         """
         settings = anchor_settings({key: toml.parse_value(text, key=key)}, Path())
         return Experiment(**_parts(look_beside(overlay(self.settings(), settings, _defaults()), Path())))
 
     def settings(self) -> dict[str, Any]:
-        """As `document`, with a part that no file can hold as itself: in this process `from_document` gives an equal value."""
+        """Return `document`, with values where a file cannot hold a part; in this process `from_document` restores it."""
         document = self.document()
         for key, menu in MENUS.items():
             document[key] = menu.table(getattr(self, key)) or getattr(self, key)
@@ -153,11 +153,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         return document
 
     def alike(self, keys: Iterable[str]) -> str:
-        """A text that is equal for two experiments of this process where they agree in all of these keys."""
+        """Return a text that is the same for two experiments of this process if all of these keys are equal."""
         return repr([_identity(value) for key, value in self.settings().items() if key in {*keys}])
 
     def code(self) -> dict[str, str | None]:
-        """Of each part that is a user's own class a digest of its source; None where that is not known."""
+        """Return a digest of the source of each part that is a user's own class; None if the source is unknown."""
         own = {}
         for key, menu, part in self._each_part():
             if menu.own and isinstance(part, menu.bases) and type(part) not in menu.members.values():
@@ -165,7 +165,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         return own
 
     def document(self) -> dict[str, Any]:
-        """Every setting as plain dictionaries, defaults included; a part that no file can hold is named by its type."""
+        """Return all settings as plain dictionaries, defaults included; a part that a file cannot hold is named by its type."""
         document: dict[str, Any] = {}
         for key in self.__struct_fields__:
             part = getattr(self, key)
@@ -177,28 +177,28 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         return {key: part for key, part in document.items() if part or key not in LISTS}
 
     def to_toml(self) -> str:
-        """Every setting as TOML, defaults included; read again it gives an equal value.
+        """Return all settings as TOML, defaults included; reading it again gives an equal value.
 
-        A user's own part is named by its module and class, with the folder of the module.  A part that no other process can
-        read (`here_alone`) is described, and the text says so.
+        A user's own part is named by its module and class, with the folder of the module. A part that no other process can read
+        (`here_alone`) is described in a comment.
         """
         comments = {}
         for key in (given := self.here_alone()):
             alone = next(part for name, menu, part in self._each_part() if name == key and not menu.travels(part))
-            why = "Given from Python, and no file can hold it:"
-            why = "Defined in a script or notebook itself:" if (MENUS | LISTS)[key].table(alone) else why
+            why = "Given from Python; a file cannot hold it:"
+            why = "Defined in a script or notebook:" if (MENUS | LISTS)[key].table(alone) else why
             comments[key] = [why, _on_one_line(alone)]
         if given:
             comments[""] = [f"This file cannot be read again: {', '.join(given)} came from Python."]
         return toml.dump(self.document(), comments)
 
     def here_alone(self) -> list[str]:
-        """The keys of the parts that no other process can read: values that only Python can hold, and a user's own classes that
-        were defined in a script or notebook itself, or inside a function."""
+        """Return the keys of the parts that no other process can read: values that only Python can hold, and a user's own
+        classes that are defined in a script, in a notebook or inside a function."""
         return list(dict.fromkeys(key for key, menu, part in self._each_part() if not menu.travels(part)))
 
     def _each_part(self) -> Iterator[tuple[str, Menu, Any]]:
-        """Every part with its key and menu; of a list of parts each."""
+        """Yield every part with its key and menu, also each part of a list."""
         for key, menu in MENUS.items():
             yield key, menu, getattr(self, key)
         for key, menu in LISTS.items():
@@ -207,36 +207,36 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _identity(value: Any) -> Any:
-    """A plain value as it is; of what no file can hold, which object it is."""
+    """Return a plain value unchanged; for a value that a file cannot hold, the identity of the object."""
     if isinstance(value, list | tuple):
         return [_identity(part) for part in value]
     return value if value is None or isinstance(value, bool | int | float | str | dict) else id(value)
 
 
 def _marker(part: Any) -> dict[str, str]:
-    """What stands in a document for a part that no file can hold."""
+    """Return the table that replaces, in a document, a part that a file cannot hold."""
     return {"name": FROM_PYTHON, "type": f"{type(part).__module__}.{type(part).__qualname__}"}
 
 
 def _peers_of(given: Any) -> int | None:
-    """How many peers a graph or schedule given from Python has; None for what the menu makes for any number."""
+    """Return the number of peers of a graph or schedule given from Python; None for a part of the menu: it fits any number."""
     if isinstance(given, Schedule):
         return given.n
     return len(given) if isinstance(given, nx.Graph) else None
 
 
 PLAIN_TABLES: dict[str, type[msgspec.Struct]] = {"stop": Stop, "record": Record}
-"""The tables that choose from no menu."""
+"""The tables without a menu."""
 
 
 def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What an Experiment is made of, from a document; ConfigError for the first key that is wrong."""
+    """Return the arguments of Experiment from a document; raise ConfigError for the first wrong key."""
     fields = {field.name: field for field in fields_of(Experiment)}
     parts: dict[str, Any] = {}
     for key, value in document.items():
         if key in ("sweep", "tune"):
             cure = "run the file with `grapevine sweep`, or take that table out"
-            raise ConfigError(key=key, problem="is for many runs, and this is one", cure=cure)
+            raise ConfigError(key=key, problem="belongs to a sweep of many runs, and this is one run", cure=cure)
         if key not in fields:
             raise unknown_key(key, "an experiment", fields, home_of(key))
         if key == "topology" and _peers_of(value) is not None:
@@ -250,18 +250,18 @@ def _parts(document: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             parts[key] = read_struct(PLAIN_TABLES[key], value, key, key, home_of)
         else:
-            cure = f"write [{key}] and below it its keys: {', '.join(PLAIN_TABLES[key].__struct_fields__)}"
-            raise ConfigError(key=key, value=value, problem="is no table", cure=cure)
+            cure = f"write [{key}], and below it its keys: {', '.join(PLAIN_TABLES[key].__struct_fields__)}"
+            raise ConfigError(key=key, value=value, problem="is not a table", cure=cure)
     return parts
 
 
 def _listed(key: str, given: Any) -> tuple[Any, ...]:
-    """The parts that a list holds, of tables or of values, as they stand."""
+    """Return the parts of a list, given as tables or as values, in order."""
     menu = LISTS[key]
     if not isinstance(given, list | tuple):
         example = 'at = "30 s", do = "cut"' if menu.chooser == "do" else f'name = "{next(iter(menu.members))}"'
-        cure = f"write [[{key}]] and below it {example}, ...; see `grapevine list {key}`"
-        raise ConfigError(key=key, value=given, problem=f"{show_value(given)} is no list", cure=cure)
+        cure = f"write [[{key}]], and below it {example}, ...; see `grapevine list {key}`"
+        raise ConfigError(key=key, value=given, problem=f"{show_value(given)} is not a list of tables", cure=cure)
     parts = []
     for place, part in enumerate(given):
         read = menu.check if isinstance(part, menu.bases) else menu.read
@@ -270,17 +270,17 @@ def _listed(key: str, given: Any) -> tuple[Any, ...]:
 
 
 def _defaults() -> dict[str, dict[str, Any]]:
-    """What a table begins as when a setting is laid over one that the file lacks; a way to stop begins empty."""
+    """Return the tables to which settings are added if the file lacks them; [stop] begins empty."""
     parts = {field.name: field.default for field in fields_of(Experiment) if field.name in MENUS}
     return {key: msgspec.to_builtins(part) for key, part in parts.items()}
 
 
 def _given(table: msgspec.Struct) -> dict[str, Any]:
-    """The keys of a plain table that say something: a file has no word for None."""
+    """Return the keys of a plain table without those that are None, which a file cannot hold."""
     return {key: value for key, value in msgspec.to_builtins(table).items() if value is not None}
 
 
 def _on_one_line(part: Any) -> str:
-    told = part.describe() if hasattr(part, "describe") else part  # data by its shape, say
-    text = " ".join(repr(told).split())
+    described = part.describe() if hasattr(part, "describe") else part  # for example the shape of data
+    text = " ".join(repr(described).split())
     return text if len(text) <= 120 else f"{text[:117]}..."

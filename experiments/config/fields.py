@@ -1,4 +1,4 @@
-"""From a table of an experiment file to a configuration value, field by field, each error with its exact key."""
+"""Reads tables of an experiment file into configuration values, field by field; each error names its exact key."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ UNITS: dict[str, Callable[[str], float]] = {
     "rate": rate_bytes_per_s,
     "speed": speed_samples_per_s,
 }
-"""Who reads the text of a field that asks for a unit (`Meta(extra={"unit": ..., "example": ...})`)."""
+"""The functions that read the text of a field with a unit (`Meta(extra={"unit": ..., "example": ...})`)."""
 
 MOST_WHOLE, MOST, LEAST = 10**9, 1e12, 1e-12
-"""The largest whole number, and the largest and the smallest other number but 0, where a field states no limits itself."""
+"""The limits of a field that states none: the largest whole number, the largest other number, the smallest one above 0."""
 
 _LISTS = inspect.ListType | inspect.VarTupleType
 _NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*(%?)\s*", re.ASCII)
@@ -33,7 +33,7 @@ _PATH = re.compile(r" - at `\$((?:\[\d+\])*)")
 
 
 fields_of = functools.cache(msgspec.structs.fields)
-"""The fields of a class, which msgspec reads from its annotations anew each time."""
+"""The fields of a class, cached, because msgspec would read them from the annotations each time."""
 
 
 def read_struct(
@@ -44,9 +44,9 @@ def read_struct(
     hint: Callable[[str], str] | None = None,
     limits: bool = True,
 ) -> S:
-    """The `cls` that `table` describes; `key` is the table's place in the file, `owner` what a person calls its kind.
+    """Return the `cls` that `table` describes; `key` is the table's place in the file, `owner` its name in messages.
 
-    Raises ConfigError with the key of the field that is at fault; `hint` says where a key that is not known does belong, and
+    Raises ConfigError with the key of the wrong field; `hint` returns the place of a key that belongs to another table, and
     `limits` is as in `read_field`.
     """
     fields = {field.encode_name: field for field in fields_of(cls)}
@@ -55,7 +55,7 @@ def read_struct(
             raise unknown_key(_join(key, name), owner, fields, hint(name) if hint else "")
     for name, field in fields.items():
         if field.required and name not in table:
-            cure = f"{owner} needs it: {expectation(field.type)}"
+            cure = f"{owner} needs it: give {expectation(field.type)}"
             raise ConfigError(key=_join(key, name), problem="is missing", cure=cure)
     values = {
         fields[name].name: read_field(fields[name].type, value, _join(key, name), limits) for name, value in table.items()
@@ -70,11 +70,11 @@ def check_struct(part: msgspec.Struct, key: str) -> None:
     """Raise ConfigError for a field of a value given from Python that its annotation (`Meta`) does not allow.
 
     `key` is the part's place in an experiment. Numbers of numpy count as numbers; a field whose annotation msgspec cannot
-    read has no range, and passes.
+    read has no range and is not checked.
     """
     try:
         fields = fields_of(type(part))
-    except NameError:  # annotations with names that only the function knows in which the class was defined
+    except NameError:  # annotations with names that are local to the function that defined the class
         return
     for field in fields:
         value, place = getattr(part, field.name), _join(key, field.encode_name)
@@ -88,9 +88,9 @@ def check_struct(part: msgspec.Struct, key: str) -> None:
 
 
 def read_field(type_: Any, value: Any, key: str, limits: bool = True) -> Any:
-    """`value`, as TOML gave it, as a value of `type_`; raises ConfigError with what was expected.
+    """Return `value`, as TOML gave it, as a value of `type_`; raise ConfigError that names the expected values.
 
-    A number must be finite, and with `limits` is held against what any run could mean (MOST_WHOLE, MOST, LEAST).
+    A number must be finite, and with `limits` within the limits of any run (MOST_WHOLE, MOST, LEAST).
     """
     try:
         converted = msgspec.convert(value, type_)
@@ -111,12 +111,12 @@ _known_info = functools.cache(inspect.type_info)
 
 
 def expectation(type_: Any) -> str:
-    """What a field of that type takes, in words: "a number above 0 and at most 1"."""
+    """Return the values that a field of this type takes, in words: "a number above 0 and at most 1"."""
     return _expected(inspect.type_info(type_))
 
 
 def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key: str) -> ConfigError:
-    """msgspec knows which part does not fit; this says so in the words of whoever wrote the file."""
+    """Return msgspec's error as a ConfigError, in the words of the experiment file."""
     path = _PATH.search(str(error))
     for place in re.findall(r"\d+", path.group(1)) if path else ():
         lists = [kind for kind, _ in _kinds(info) if isinstance(kind, _LISTS)]
@@ -135,23 +135,23 @@ def _refusal(error: msgspec.ValidationError, info: inspect.Type, value: Any, key
                 return inner
     if any(isinstance(kind, inspect.CustomType) for kind, _ in _kinds(info)):
         kinds = " or ".join(kind.cls.__name__ for kind, _ in _kinds(info) if isinstance(kind, inspect.CustomType))
-        return ConfigError(key=key, problem="no file can hold this", cure=f"give a {kinds} from Python")
+        return ConfigError(key=key, problem="a file cannot hold this", cure=f"give a {kinds} from Python")
     cure = f"expected {_expected(info)}{_as_number(info, value)}"
-    return ConfigError(key=key, value=value, problem=f"{show_value(value)} will not do", cure=cure)
+    return ConfigError(key=key, value=value, problem=f"{show_value(value)} is not valid", cure=cure)
 
 
 def _as_number(info: inspect.Type, value: Any) -> str:
-    """What to write for text that is a number, or a percentage, where a number is expected; "" for anything else."""
+    """Return a hint for text that is a number, or a percentage, where a number is expected; else ""."""
     number = _NUMBER.fullmatch(value) if isinstance(value, str) else None
     if number is None or not any(isinstance(kind, inspect.IntType | inspect.FloatType) for kind, _ in _kinds(info)):
         return ""
     if number.group(2):
-        return f"; a share is written without a sign: {float(number.group(1)) / 100:.12g}"
-    return f"; numbers stand without quotation marks: {number.group(1)}"
+        return f"; write a share without the percent sign: {float(number.group(1)) / 100:.12g}"
+    return f"; write the number without quotation marks: {number.group(1)}"
 
 
 def _check_text(info: inspect.Type, value: Any, key: str, limits: bool) -> None:
-    """What a type cannot say: units are read, and numbers are finite."""
+    """Raise ConfigError for text with a wrong unit, and for numbers that are not finite or beyond the limits."""
     kinds = _kinds(info)
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_size(info, value, key, limits)
@@ -170,28 +170,28 @@ def _check_text(info: inspect.Type, value: Any, key: str, limits: bool) -> None:
 
 
 def _all_ordinary(values: Sequence[Any]) -> bool:
-    """Whether all are numbers of which `_check_text` refuses none: vectors of many thousand would take it seconds."""
+    """Return whether all are numbers that `_check_text` accepts; it would need seconds for vectors of many thousands."""
     if not {int, float}.issuperset(map(type, values)):
         return False
     return all(value == 0 or LEAST <= abs(value) <= MOST_WHOLE for value in values)
 
 
 def _check_size(info: inspect.Type, value: float, key: str, limits: bool) -> None:
-    """No number is infinite; with `limits` none is beyond what any run could mean, also where its field states no bounds."""
+    """Raise ConfigError for a number that is not finite; with `limits` also for one beyond the limits of any run."""
     if not math.isfinite(value):
         cure = f"expected {_expected(info)}"
-        raise ConfigError(key=key, value=value, problem=f"{value} is no number to work with", cure=cure)
+        raise ConfigError(key=key, value=value, problem=f"{value} is not a finite number", cure=cure)
     if not limits:
         return
     limited = any(getattr(kind, limit, None) is not None for kind, _ in _kinds(info) for limit in ("le", "lt"))
     most = abs(value) if limited else MOST_WHOLE if isinstance(value, int) else MOST
     if abs(value) > most or 0 < abs(value) < LEAST:
         cure = f"expected 0, or a size from {LEAST:g} to {most:,}" if isinstance(value, float) else f"expected at most {most:,}"
-        raise ConfigError(key=key, value=value, problem=f"{value:.6g} is no number to work with", cure=cure)
+        raise ConfigError(key=key, value=value, problem=f"{value:.6g} is out of range", cure=cure)
 
 
 def _located(error: ValueError, table: Mapping[str, Any], fields: Mapping[str, Any], key: str) -> ConfigError:
-    """Which field a part's own check complains of: the one that it begins with, or whose value it quotes."""
+    """Return a part's own error with the key of the field at fault: its message begins with it, or quotes its value."""
     text = str(error)
     for name in fields:
         begin = re.match(rf"{re.escape(name)}(?: = [^:;]*)?: ", text)
@@ -204,7 +204,7 @@ def _located(error: ValueError, table: Mapping[str, Any], fields: Mapping[str, A
 
 
 def _kinds(info: inspect.Type) -> list[tuple[inspect.Type, Mapping[str, Any]]]:
-    """The types that a field takes, with what is noted about each; None, which no file can say, is left out."""
+    """Return the types that a field takes, each with its `extra` notes; without None, which a file cannot hold."""
     extra: dict[str, Any] = {}
     while isinstance(info, inspect.Metadata):
         extra |= info.extra or {}

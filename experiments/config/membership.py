@@ -1,7 +1,7 @@
-"""Who is a member when: the menu of laws by which peers join and leave during a run.
+"""The menu of memberships: the laws by which peers join and leave during a run.
 
-All that a law draws is known before the run, so it becomes events as a script's.  Each peer draws from a generator of its own:
-another number of peers, or another peer's events, change nothing of what a peer draws.
+A law draws all joining and leaving before the run, as events like those of a file. Each peer draws from its own generator, so
+that neither the number of peers nor another peer's events change its numbers.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from grapevine.netem.units import Duration, duration_ns
 _STREAM = 0x3E
 
 Span = tuple[int, int]
-"""From when to when a peer is a member, emulated ns; the end may lie behind the run's."""
+"""The time for which a peer is a member, from and until, emulated ns; it may end after the run."""
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """Who is a member when, and from whom a peer that joins takes its weights."""
+    """The times at which peers are members, and the neighbours that give a joining peer its weights."""
 
     weights: Literal["nearest", "best", "mean"] = "nearest"
-    """From whom a joiner takes its weights: the neighbour that answers first, the one that reports the lowest training loss,
-    or the mean of several."""
+    """A joining peer takes over the weights of the neighbour that answers first ("nearest"), of the one with the lowest
+    training loss ("best"), or the mean of several ("mean")."""
     givers: Annotated[int, msgspec.Meta(ge=1)] = 3
-    """With weights = "mean": of how many neighbours, the nearest ones; >= 1."""
+    """With weights = "mean": the number of neighbours, the nearest ones; >= 1."""
 
     draws: ClassVar[bool] = False
-    """Whether it says by itself who joins and leaves."""
+    """Whether the law itself draws joining and leaving."""
     changes: ClassVar[bool] = True
-    """Whether members may change without an event of the script."""
+    """Whether members may change without an event of the file."""
 
     def events(self, peers: int, seed: int, stop_ns: int) -> tuple[list[int], list[Event]]:
-        """The peers that are members at the start, and all joining and leaving after it, in order of time."""
+        """Return the peers that are members at the start, and all later joining and leaving, in order of time."""
         raise NotImplementedError
 
 
 class Always(Membership, frozen=True, tag="always"):
-    """All peers are members from start to end, but for what the script's join and leave say."""
+    """All peers are members from start to end, except for the events "join" and "leave" of the file."""
 
     changes: ClassVar[bool] = False
 
 
 class Open(Membership, frozen=True, tag="open"):
-    """As "always", and peers may leave and join by a poke too."""
+    """Like "always", and pokes may also let peers join and leave."""
 
 
 class _Law(Membership, frozen=True):
-    """A law that draws; at least `least` peers are members at any time."""
+    """A law that draws joining and leaving; at least `least` peers are members at any time."""
 
     least: Annotated[int, msgspec.Meta(ge=1)] = 2
-    """Members that there are at least: a peer whose leaving would leave fewer stays until it would next leave; >= 1."""
+    """The least number of members; a peer whose leaving would make them fewer stays until its next leaving; >= 1."""
 
     draws: ClassVar[bool] = True
 
@@ -84,7 +84,7 @@ class _Law(Membership, frozen=True):
         return sorted(at_first), events
 
     def _spans(self, peers: int, seed: int, stop_ns: int) -> dict[int, list[Span]]:
-        """From when to when each peer is a member, in order of time."""
+        """Return the times for which each peer is a member, in order of time."""
         raise NotImplementedError
 
 
@@ -105,10 +105,10 @@ class Arrivals(_Law, frozen=True, tag="arrivals"):
     def _spans(self, peers: int, seed: int, stop_ns: int) -> dict[int, list[Span]]:
         spans, at_ns = {}, 0
         for peer in range(peers):
-            luck = np.random.default_rng([seed, _STREAM, peer])
-            gap_ns = _exponential(luck, self.every)
+            rng = np.random.default_rng([seed, _STREAM, peer])
+            gap_ns = _exponential(rng, self.every)
             at_ns += gap_ns if peer >= self.first else 0
-            spans[peer] = [(at_ns, at_ns + _exponential(luck, self.lifetime))]
+            spans[peer] = [(at_ns, at_ns + _exponential(rng, self.lifetime))]
         return spans
 
 
@@ -127,26 +127,26 @@ class Availability(_Law, frozen=True, tag="availability"):
     def _spans(self, peers: int, seed: int, stop_ns: int) -> dict[int, list[Span]]:
         return {peer: list(self._walk(np.random.default_rng([seed, _STREAM, peer]), stop_ns)) for peer in range(peers)}
 
-    def _walk(self, luck: np.random.Generator, stop_ns: int) -> Iterator[Span]:
-        """Begins as the chain stands in the long run: present with the share present / (present + absent)."""
+    def _walk(self, rng: np.random.Generator, stop_ns: int) -> Iterator[Span]:
+        """Yield the times of one peer; it is present at the start with probability present / (present + absent)."""
         present_ns, absent_ns = duration_ns(self.present), duration_ns(self.absent)
         at_ns = 0
-        if luck.random() >= present_ns / (present_ns + absent_ns):
-            at_ns = _exponential(luck, self.absent)
+        if rng.random() >= present_ns / (present_ns + absent_ns):
+            at_ns = _exponential(rng, self.absent)
         while at_ns < stop_ns:
-            until_ns = at_ns + _exponential(luck, self.present)
+            until_ns = at_ns + _exponential(rng, self.present)
             yield at_ns, until_ns
-            at_ns = until_ns + _exponential(luck, self.absent)
+            at_ns = until_ns + _exponential(rng, self.absent)
 
 
 AnyMembership = Always | Open | Arrivals | Availability
 
 
-def _exponential(luck: np.random.Generator, mean: str) -> int:
-    """A time with this mean, ns; at least 1."""
-    return max(1, int(luck.exponential(duration_ns(mean))))
+def _exponential(rng: np.random.Generator, mean: str) -> int:
+    """Return an exponential time with this mean, ns; at least 1."""
+    return max(1, int(rng.exponential(duration_ns(mean))))
 
 
 def _positive(field: str, duration: str) -> None:
     if duration_ns(duration) == 0:
-        raise ValueError(f'{field}: {duration!r} is no time; write for example "10 s"')
+        raise ValueError(f'{field}: {duration!r} is too short; write for example "10 s"')

@@ -1,4 +1,4 @@
-"""Every menu of an experiment file in one place, and what each of its parts says about itself."""
+"""All menus of an experiment file, and the descriptions of their parts and options."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Option(NamedTuple):
 
     name: str
     takes: str
-    """What may be given, in words."""
+    """The values that the field takes, in words."""
     default: str | None
-    """As a file would write it; "" = left out, None = it must be given."""
+    """The default as a file would write it; "" = left out, None = there is none: the field must be given."""
     meaning: str
 
 
 class Menu:
-    """The parts that one table of an experiment file chooses from, by `name` (or what else `chooser` says).
+    """The parts that one table of an experiment file can name, by its key `name` (or another key, `chooser`).
 
-    With `own` a user's own part may be named too, as "module:Class".
+    If `own` is set, the table may also name a user's own part, as "module:Class".
     """
 
     def __init__(self, key: str, plural: str, union: Any, chooser: str = "name", own: bool = True) -> None:
@@ -59,29 +59,31 @@ class Menu:
         self.bases = tuple(dict.fromkeys(_base(cls) for cls in classes))
 
     def read(self, table: Any, key: str = "") -> Any:
-        """The part that `table`, as TOML gave it, describes; raises ConfigError.  `key`: its place, if not the menu's.
+        """Return the part that `table`, as TOML gave it, describes; raise ConfigError. `key`: its place, if not the menu's.
 
-        A part itself, as a sweep from Python lays it over an experiment, is checked and returned.
+        A part as a value, as in a sweep from Python, is checked and returned.
         """
         key, chooser = key or self.key, self.chooser
         if isinstance(table, self.bases):
             return self.check(table, key)
         if not isinstance(table, Mapping):
-            meant = table if isinstance(table, str) and table in self.members else next(iter(self.members))
-            cure = f'write {key}.{chooser} = "{meant}"'
-            raise ConfigError(key=key, value=table, problem=f"{show_value(table)} is no table", cure=cure)
+            guess = table if isinstance(table, str) and table in self.members else next(iter(self.members))
+            cure = f'write {key}.{chooser} = "{guess}"'
+            raise ConfigError(key=key, value=table, problem=f"{show_value(table)} is not a table", cure=cure)
         rest = dict(table)
         name = rest.pop(chooser, None)
         if name is None:
             raise ConfigError(key=f"{key}.{chooser}", problem="is missing", cure=f"known: {', '.join(sorted(self.members))}")
         if name == FROM_PYTHON:
             cure = f"give {key}=... in Python again, or choose one of: {', '.join(sorted(self.members))}"
-            problem = f"this {key} was given from Python ({rest.get('type', 'unknown')}) and no file can hold it"
+            problem = f"this {key} was given from Python ({rest.get('type', 'unknown')}), and a file cannot hold it"
             raise ConfigError(key=key, problem=problem, cure=cure)
         if self.own and is_reference(name):
             folder = rest.pop(FROM, None)
             if folder is not None and not isinstance(folder, str):
-                raise ConfigError(key=f"{key}.{FROM}", value=folder, problem="is no folder", cure='write text, such as "parts"')
+                raise ConfigError(
+                    key=f"{key}.{FROM}", value=folder, problem="is not a folder", cure='write text, such as "parts"'
+                )
             cls = load(name, None if folder is None else Path(folder), f"{key}.{chooser}", self.key, self.bases)
             return read_struct(cls, rest, key, name, self._home, cls in self.members.values())
         if not isinstance(name, str) or name not in self.members:
@@ -89,9 +91,10 @@ class Menu:
         return read_struct(self.members[name], rest, key, name, self._home)
 
     def check(self, part: Any, key: str = "") -> Any:
-        """The part as a file would give it (lists, paths), so that equal parts are equal; what no file can hold, as it is.
+        """Return the part in the form that a file would give it (lists, paths), so that equal parts compare equal.
 
-        `key` is as for `read`.  Raises ConfigError for what is no part of this family, and for fields out of their range.
+        A part that a file cannot hold is returned unchanged. `key` is as for `read`. Raises ConfigError for a value that is not
+        of this menu, and for fields out of range.
         """
         if not isinstance(part, self.bases):
             raise self._foreign(part)
@@ -111,11 +114,11 @@ class Menu:
         return read_struct(type(part), table, key or self.key, self.called(part), self._home, limits)
 
     def called(self, part: Any) -> str:
-        """What a file calls a part: its name in the menu, "module:Class" of a user's own, or else the name of its class."""
+        """Return a part's name in a file: its name in the menu, a user's "module:Class", or else the name of its class."""
         return name_of(part) if type(part) in self.members.values() else reference_of(type(part)) or type(part).__name__
 
     def table(self, part: Any) -> dict[str, Any] | None:
-        """A part as a file would write it; None for one that no file can hold."""
+        """Return a part as a file would write it; None for one that a file cannot hold."""
         fields = self._fields(part)
         if fields is None:
             return None
@@ -126,13 +129,13 @@ class Menu:
         return None if name is None else {self.chooser: name, **({FROM: str(folder)} if folder else {}), **fields}
 
     def travels(self, part: Any) -> bool:
-        """Whether another process can read the part from a file: neither values that only Python can hold, nor a class of a
-        script or notebook itself."""
+        """Return whether another process can read the part from a file: not for values that only Python can hold, nor for a
+        class that is defined in a script or notebook."""
         table = self.table(part)
         return table is not None and (type(part) in self.members.values() or travels(table[self.chooser]))
 
     def _fields(self, part: Any) -> dict[str, Any] | None:
-        """The fields of a part as a file would hold them, without those that are None; None where no file can hold them all."""
+        """Return a part's fields as a file would hold them, without those that are None; None if a file cannot hold them."""
         if not isinstance(part, msgspec.Struct):
             return None
         try:
@@ -142,29 +145,29 @@ class Menu:
             if type(part) in self.members.values():
                 return fields
             again = read_struct(type(part), fields, self.key, "", limits=False)
-        except (TypeError, ValueError, NameError):  # it holds something that only Python can
+        except (TypeError, ValueError, NameError):  # a field has a value that only Python can hold
             return None
         return fields if _alike(again, part) else None
 
     def _foreign(self, part: Any) -> ConfigError:
-        """The error for what is no part of this family, with the nearest that is."""
+        """Return the error for a value that is not of this menu, with the cure."""
         if isinstance(part, type):
             return ConfigError(
-                key=self.key, problem=f"{part.__name__} is a class", cure=f"write {self.key}={part.__name__}(...)"
+                key=self.key, problem=f"{part.__name__} is a class, not a value", cure=f"write {self.key}={part.__name__}(...)"
             )
         member = self.members.get(part) if isinstance(part, str) else None
         others = ", a schedule or a networkx graph" if self.key == "topology" else ""
         cure = f"write {self.key}={member.__name__}()" if member else f"give a {self.bases[0].__name__}{others}"
-        return ConfigError(key=self.key, problem=f"{type(part).__name__} is no {self.key}", cure=cure)
+        return ConfigError(key=self.key, problem=f"a value of type {type(part).__name__} is not valid here", cure=cure)
 
     def _home(self, field: str) -> str:
-        """Where a key that this part lacks does belong: to another of the menu, or elsewhere."""
+        """Return a hint to the part or table to which a key belongs that this part lacks; "" = none."""
         owners = [name for name, cls in self.members.items() if field in cls.__struct_fields__]
         return f"{field} belongs to {', '.join(owners)}" if owners else home_of(field)
 
 
 def _alike(read: Any, given: Any) -> bool:
-    """Whether what was read is what was given, in value and type; a list counts as a tuple, and a whole number as a float."""
+    """Return whether two values are equal in value and type; a list counts as a tuple, and a whole number as a float."""
     if isinstance(given, msgspec.Struct):
         names = given.__struct_fields__
         return type(read) is type(given) and all(_alike(getattr(read, name), getattr(given, name)) for name in names)
@@ -176,36 +179,36 @@ def _alike(read: Any, given: Any) -> bool:
 
 
 FROM_PYTHON = "from-python"
-"""The `name` of a table that stands for a part which no file can hold."""
+"""The `name` of a table that replaces a part which a file cannot hold."""
 
 
 def _unwritten(cls: type) -> list[str]:
-    """The methods that a part's class must have and leaves to its base class."""
+    """Return the methods that a part's class must define and does not."""
     return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
 
 
 def name_of(part: Any) -> str:
-    """The name of a part (or its class) in its menu; a part of the user's own: its tag, or the name of its class."""
+    """Return the name of a part (or its class) in its menu; for a user's own part its tag, or the name of its class."""
     cls = part if isinstance(part, type) else type(part)
     config = getattr(cls, "__struct_config__", None)
     return str(config.tag) if config is not None and config.tag is not None else cls.__name__
 
 
 def home_of(field: str) -> str:
-    """Which table of a file a key belongs to, in a hint; "" where that is not clear."""
+    """Return a hint to the table of a file to which a key belongs; "" if there is no such table, or several."""
     if field in ("seed", "peers"):
-        return f"{field} stands at the top, above the first [table]"
+        return f"write {field} at the top of the file, above the first [table]"
     tables = [menu.key for menu in MENUS.values() if any(field in cls.__struct_fields__ for cls in menu.members.values())]
     return f"{field} belongs to [{tables[0]}]" if len(tables) == 1 else ""
 
 
 def summary(cls: type) -> str:
-    """The one-line description: the first line of the class's docstring."""
+    """Return the one-line description: the first line of the class's docstring."""
     return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
 def options(cls: type[msgspec.Struct], without: Container[str] = ()) -> Iterator[Option]:
-    """The fields of a part, in order."""
+    """Yield the fields of a part, in order."""
     meanings = field_docs(cls)
     for field in msgspec.structs.fields(cls):
         if field.name in without:
@@ -219,14 +222,14 @@ def options(cls: type[msgspec.Struct], without: Container[str] = ()) -> Iterator
 
 @cache
 def field_docs(cls: type) -> dict[str, str]:
-    """What the source says under each field of a class and of those it inherits from: its docstring, on one line."""
+    """Return the docstring below each field of a class and of its base classes, each on one line."""
     docs: dict[str, str] = {}
     for ancestor in reversed(cls.__mro__):
         if ancestor in (object, msgspec.Struct) or not issubclass(ancestor, msgspec.Struct):
             continue
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]
-        except (OSError, TypeError, SyntaxError):  # a class typed at a prompt has no source
+        except (OSError, TypeError, SyntaxError):  # a class that was typed at a prompt has no source
             continue
         body = tree.body if isinstance(tree, ast.ClassDef) else []
         for field, below in itertools.pairwise(body):
@@ -237,7 +240,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def _base(cls: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """What all parts of a menu derive from: the oldest ancestor that is a configuration."""
+    """Return the base class of all parts of a menu: the oldest ancestor that is a msgspec.Struct."""
     return [kin for kin in cls.__mro__ if issubclass(kin, msgspec.Struct) and kin is not msgspec.Struct][-1]
 
 
@@ -257,13 +260,13 @@ MENUS: dict[str, Menu] = {
         Menu("membership", "memberships", AnyMembership),
     )
 }
-"""By the table of the file that chooses from it."""
+"""Table of the file -> its menu."""
 
 EVENTS = Menu("event", "events", AnyEvent, "do", own=False)
-"""What the entries of [[events]] choose from, by `do`."""
+"""The menu of the tables [[events]], by `do`."""
 
 WRAPPERS = Menu("wrapper", "wrappers", AnyWrapper)
-"""What the entries of [[wrappers]] choose from."""
+"""The menu of the tables [[wrappers]]."""
 
 LISTS: dict[str, Menu] = {menu.plural: menu for menu in (EVENTS, WRAPPERS)}
-"""By the list of tables, [[events]] or [[wrappers]], each of whose entries chooses from it."""
+"""List of tables, [[events]] or [[wrappers]] -> the menu of its entries."""

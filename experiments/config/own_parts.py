@@ -1,8 +1,8 @@
-"""Parts of a user's own, named "module:Class": found and checked where a file names them, and named again where it is written.
+"""A user's own parts, named "module:Class": the class for a name in a file, and the name for a class.
 
-Modules are looked for as Python does, on the interpreter's path, and after that in the folder of the experiment file. That
-folder is appended to `sys.path`, so that a module of the standard library or of an installed package is never hidden, and so
-that the peers' processes, which take over the path, find the same class.
+Modules are searched for on the interpreter's path, as Python does, and then in the folder of the experiment file. That folder
+is appended to `sys.path`, so that it never hides a module of the standard library or of an installed package, and so that the
+peers' processes, which take over the path, find the same class.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ import msgspec
 from grapevine.experiments.config.errors import ConfigError, nearest
 
 MAIN = "__main__"
-"""The module of what is defined in a script or a notebook itself."""
+"""The module of classes that are defined in a script or a notebook."""
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _offered: list[str] = []
-"""Folders of experiment files that were appended to `sys.path`."""
+"""The folders of experiment files that were appended to `sys.path`."""
 
 
 def load(reference: str, folder: Path | None, key: str, family: str, bases: Sequence[type]) -> type[msgspec.Struct]:
-    """The class that "module:Class" names; `folder` is looked in after the interpreter's path.
+    """Return the class that "module:Class" names; `folder` is searched after the interpreter's path.
 
-    Raises ConfigError for `key`, with the cure, where there is no such module or class, where the module raises when it is
-    imported, and where the class is none of the `family` (a subclass of one of `bases`).
+    Raises ConfigError for `key`, with the cure, if there is no such module or class, if the import of the module raises, or if
+    the class is not of the `family` (a subclass of one of `bases`).
     """
     if not _REFERENCE.fullmatch(reference):
         cure = f'write the module, a colon and the class, such as "mine:{bases[0].__name__}"'
-        raise ConfigError(key=key, value=reference, problem=f'"{reference}" is no module:Class', cure=cure)
+        raise ConfigError(key=key, value=reference, problem=f'"{reference}" does not have the form module:Class', cure=cure)
     name, _, path = reference.partition(":")
     module = sys.modules[MAIN] if name == MAIN else _module(name, folder, key, reference)
     found: Any = module
@@ -52,15 +52,15 @@ def load(reference: str, folder: Path | None, key: str, family: str, bases: Sequ
         not (isinstance(found, type) and issubclass(found, msgspec.Struct) and issubclass(found, tuple(bases)))
         or found in bases
     ):
-        what = "is the base class itself" if found in bases else f"is no {family}"
+        mistake = "is the base class itself" if found in bases else f"cannot be used as {family}"
         several = " or another base class of parts" if len(bases) > 2 else ""
         cure = f"name a class that is derived from grapevine.{bases[0].__name__}{several}"
-        raise ConfigError(key=key, value=reference, problem=f"{path} of {_place(module)} {what}", cure=cure)
+        raise ConfigError(key=key, value=reference, problem=f"{path} of {_place(module)} {mistake}", cure=cure)
     return found
 
 
 def reference_of(cls: type) -> str | None:
-    """ "module:Class", if that names this very class in this process; None for a class inside a function."""
+    """Return "module:Class" if that names the class in this process; None for a class inside a function."""
     found: Any = sys.modules.get(cls.__module__)
     for part in cls.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -68,12 +68,12 @@ def reference_of(cls: type) -> str | None:
 
 
 def travels(reference: str) -> bool:
-    """Whether another process can find the class: what a script or notebook defines itself only that program has."""
+    """Return whether another process can find the class: not if a script or a notebook defines it."""
     return reference.partition(":")[0] != MAIN
 
 
 def folder_of(cls: type) -> Path | None:
-    """The folder in which another process finds the class's module; None where the interpreter itself knows it."""
+    """Return the folder in which another process finds the class's module; None if the module is installed."""
     top = sys.modules.get(cls.__module__.partition(".")[0])
     places = list(getattr(top, "__path__", ())) or [getattr(top, "__file__", None)]
     if cls.__module__ == MAIN or places[0] is None:
@@ -84,9 +84,9 @@ def folder_of(cls: type) -> Path | None:
 
 
 def code_digest(cls: type) -> str | None:
-    """A digest of the source of a class and of its own bases, by which a changed part is noticed; None where none is known.
+    """Return a digest of the source of a class and of the user's base classes, which shows that a part has changed.
 
-    What the class calls is not looked at.
+    None if the source is unknown. Functions that the class calls are not part of the digest.
     """
     digest = hashlib.sha256()
     for kin in cls.__mro__:
@@ -117,16 +117,16 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
     except BaseException as error:  # noqa: BLE001 - a module may raise anything, SystemExit included
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             problem = f"there is no module {error.name}{searched}"
-            cure = f"put {error.name.replace('.', '/')}.py beside the experiment file, or its folder on PYTHONPATH"
+            cure = f"put {error.name.replace('.', '/')}.py into the folder of the experiment file, or its folder on PYTHONPATH"
             raise ConfigError(key=key, value=reference, problem=problem, cure=cure) from None
         raised = " ".join(traceback.format_exception_only(error)[-1].split())
-        cure = f'mend the module; python -c "import {name}" shows the whole traceback'
+        cure = f'correct the module; python -c "import {name}" shows the whole traceback'
         problem = f"importing {name} raised {raised}{_line(error)}"
         raise ConfigError(key=key, value=reference, problem=problem, cure=cure) from None
     loaded = getattr(sys.modules[top], "__file__", None)
     other = loaded is not None and wanted is not None and wanted.origin is not None and wanted.origin != loaded
     if other and any(Path(str(loaded)).is_relative_to(place) for place in _offered):
-        problem = f"{top} was loaded from {loaded} before, and here {wanted.origin if wanted else ''} is meant"
+        problem = f"the module {top} is already loaded from {loaded}, and this file needs {wanted.origin if wanted else ''}"
         raise ConfigError(key=key, value=reference, problem=problem, cure="rename one of the two modules")
     return module
 
@@ -134,17 +134,17 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
 def _no_such_class(module: ModuleType, path: str, key: str, bases: Sequence[type], folder: Path | None) -> ConfigError:
     reference = f"{module.__name__}:{path}"
     if module.__name__ == MAIN:
-        problem = f"{path} was defined in a script or a notebook itself, which no other program can read"
+        problem = f"{path} is defined in a script or a notebook, and another program cannot import it from there"
         cure = f'move it to a module, such as mine.py, and write "mine:{path}"'
         return ConfigError(key=key, value=reference, problem=problem, cure=cure)
     known = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, tuple(bases))]
     own = [name for name in known if getattr(module, name).__module__ == module.__name__]
-    meant = nearest(path, own)
-    cure = f"it has: {', '.join(own)}" if own else f"define one there, derived from grapevine.{bases[0].__name__}"
-    cure = f"did you mean {meant}? {cure}" if meant else cure
+    guess = nearest(path, own)
+    cure = f"the module has: {', '.join(own)}" if own else f"define it there, derived from grapevine.{bases[0].__name__}"
+    cure = f"did you mean {guess}? {cure}" if guess else cure
     hidden = None if folder is None else next(folder.glob(f"{module.__name__.partition('.')[0]}.py"), None)
     if hidden is not None and str(hidden) != getattr(module, "__file__", None):
-        cure = f"rename {hidden}: another module of that name comes first on the interpreter's path"
+        cure = f"rename {hidden}: another module with this name comes first on the interpreter's path"
     return ConfigError(key=key, value=reference, problem=f"{_place(module)} has no class {path}", cure=cure)
 
 
@@ -154,7 +154,7 @@ def _place(module: ModuleType) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """Where in the user's module an exception came from, in words."""
+    """Return the file and line in the user's module that raised an exception, in words."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})" if error.filename else ""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]

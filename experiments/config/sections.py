@@ -1,4 +1,4 @@
-"""The tables of an experiment file that belong to no other room: in which world it runs, when it stops, what is recorded."""
+"""The tables [world], [stop] and [record] of an experiment file."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from grapevine.netem.units import Duration, duration_ns
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """Who carries out what the peers ask for."""
+    """The world that carries out the peers' effects."""
 
 
 class Processes(World, frozen=True, tag="processes"):
     """Real time: one operating-system process a peer, messages over sockets."""
 
     dilation: Annotated[float, msgspec.Meta(ge=0.01, le=1000)] = 1.0
-    """Real seconds that an emulated second takes; 0.01 to 1000; raise it where this machine cannot keep up."""
+    """Real seconds for each emulated second; 0.01 to 1000; raise it if this machine is too slow for real time."""
     transport: Literal["ipc", "tcp"] = "ipc"
     """Sockets between the peers: "ipc" (files, faster) or "tcp" (the loopback interface)."""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-    """With "tcp": the first port, one a peer follows; 0 = any free ones."""
+    """With "tcp": the port of peer 0, the next peers have the next ports; 0 = any free ports."""
 
     realtime: bool = True
-    """Whether peers of a shaped network ask for real-time priority, which keeps their links exact beside busy cores and puts
-    other programs behind; never asked for by a fleet that is to be nice (`nice grapevine run ...`)."""
+    """Whether peers of a shaped network ask for real-time priority: their links stay exact while the cores are busy, and other
+    programs have to wait; never done under `nice` (`nice grapevine run ...`)."""
 
     def __post_init__(self) -> None:
         if self.port and self.transport != "tcp":
-            raise ValueError(f'port = {self.port}: "ipc" has no ports; leave it out, or set transport = "tcp"')
+            raise ValueError(f'port = {self.port}: "ipc" has no ports; leave port out, or set transport = "tcp"')
 
 
 class Virtual(World, frozen=True, tag="virtual"):
-    """Virtual time: all peers in one process, the same seed gives the same bytes."""
+    """Virtual time: all peers in one process; the same seed gives the same bytes."""
 
 
 AnyWorld = Processes | Virtual
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a run is over: as soon as one of these is reached; `time` or `steps` is needed, so that every run ends."""
+    """The end of a run: as soon as one of these is reached; `time` or `steps` is needed, so that every run ends."""
 
     time: Duration | None = None
     """Emulated time, such as "60 s"; more than 0, at most ten years."""
@@ -51,19 +51,19 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         if self.time is None and self.steps is None:
-            raise ValueError('needs time or steps, so that the run ends; write for example steps = 500 or time = "60 s"')
+            raise ValueError('needs time or steps, or the run would not end; write for example steps = 500 or time = "60 s"')
         if self.time is not None and duration_ns(self.time) == 0:
-            raise ValueError(f"{self.time!r} stops before anything began; write for example '60 s'")
+            raise ValueError(f"time: {self.time!r} is too short; write for example '60 s'")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is written down, and how often."""
+    """The records of a run: how often, and whether it gets a page."""
 
     every: Duration = "1 s"
     """Emulated time between two records, such as "1 s"; 1 ms or more, and at most a million records until stop.time."""
     report: bool = True
-    """Whether the run gets a page of its own, `report.html` (5 MB); `grapevine report DIR` makes it at any time."""
+    """Whether the run writes its page `report.html` (5 MB); `grapevine report DIR` writes it later."""
 
     def __post_init__(self) -> None:
         if duration_ns(self.every) < 1_000_000:
-            raise ValueError(f"every: {self.every!r} would record without a pause: expected 1 ms or more, such as '1 s'")
+            raise ValueError(f"every: {self.every!r} is too short: expected 1 ms or more, such as '1 s'")

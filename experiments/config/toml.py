@@ -1,4 +1,4 @@
-"""TOML for people: read with errors that point at the line, written with one key a line."""
+"""Reading and writing of TOML: errors name the line, and each key is written on its own line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tomlkit.items
 from grapevine.experiments.config.errors import ConfigError, config_error
 
 MOST_LEVELS = 32
-"""How deep tables and lists may lie in one another."""
+"""The largest number of levels of tables and lists in one another."""
 WHOLE = range(-(2**63), 2**63)
 """The whole numbers of TOML: 64 bits."""
 TOO_LARGE = "a whole number has more than 64 bits"
@@ -23,8 +23,8 @@ _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 def read_text(path: Path, source: str) -> str:
-    """The text of a file, in UTF-8 and at most 32 MiB; ConfigError where there is none to read."""
-    from grapevine.netem import text_files  # with all of netem, which help and most errors do without
+    """Return the text of a UTF-8 file of at most 32 MiB; raise ConfigError if it cannot be read."""
+    from grapevine.netem import text_files  # imports all of netem, which help and most errors do not need
 
     try:
         return text_files.read_text(path)
@@ -33,17 +33,17 @@ def read_text(path: Path, source: str) -> str:
 
 
 def read_document(path: Path, source: str) -> dict[str, Any]:
-    """The experiment that a file describes, named after the file where it says no other name; ConfigError where it says
-    nothing."""
+    """Return the document of an experiment file; without the key `name` it gets the file's name. Raise ConfigError for an empty
+    file."""
     document = parse(read_text(path, source), source)
     if not document:
-        cure = "write at least one key, such as peers = 8 (all others have defaults: see `grapevine list`)"
+        cure = "write at least one key, such as peers = 8 (all other keys have defaults: see `grapevine list`)"
         raise ConfigError(source, problem="is empty", cure=cure)
     return {"name": path.stem or "experiment", **document}
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
-    """The document that `text` is; ConfigError with line and column where it is no TOML, and for values beyond all bounds."""
+    """Return the document of a TOML text; raise ConfigError with line and column if it is not TOML, and for extreme values."""
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -54,9 +54,9 @@ def parse(text: str, source: str) -> dict[str, Any]:
 
 
 def parse_value(text: str, source: str = "", key: str = "") -> Any:
-    """One value as the command line gives it: TOML where it is such (5, true, [1, 2]), else the text itself.
+    """Return one value of the command line: read as TOML if it is TOML (5, true, [1, 2]), else the text itself.
 
-    Raises ConfigError, with `source` and `key`, for a value beyond all bounds.
+    Raises ConfigError, with `source` and `key`, for an extreme value (`_refuse_extremes`).
     """
     try:
         document = tomllib.loads(f"value = {text}")
@@ -70,21 +70,21 @@ def parse_value(text: str, source: str = "", key: str = "") -> Any:
 
 
 def _refuse_extremes(value: Any, source: str, key: str) -> None:
-    """Whole numbers of more than 64 bits, and values nested so deeply that whoever walks through them might not come back."""
+    """Raise ConfigError for whole numbers of more than 64 bits, and for values nested too deeply for recursive functions."""
     level, depth = [value], 0
     while level:
         if any(isinstance(part, int) and part not in WHOLE for part in level):
-            cure = f"write one from {WHOLE[0]} to {WHOLE[-1]}"
+            cure = f"write a number from {WHOLE[0]} to {WHOLE[-1]}"
             raise ConfigError(source, key, problem=TOO_LARGE, cure=cure)
         nested = [part.values() if isinstance(part, Mapping) else part for part in level if isinstance(part, Mapping | list)]
         if nested and (depth := depth + 1) > MOST_LEVELS:
             problem = f"is nested too deeply, in more than {MOST_LEVELS} levels"
-            raise ConfigError(source, key, problem=problem, cure="take brackets away")
+            raise ConfigError(source, key, problem=problem, cure="use fewer levels of brackets")
         level = [part for parts in nested for part in parts]
 
 
 def dump(document: Mapping[str, Any], comments: Mapping[str, Sequence[str]] | None = None) -> str:
-    """A document as TOML: plain keys, then a table each, or several; None is left out; `comments` stand above a table."""
+    """Return a document as TOML: plain keys, then tables and lists of tables, without None; `comments` go above their table."""
     comments = comments or {}
     lines = [f"# {line}" for line in comments.get("", ())]
     lines += [f"{_key(key)} = {dump_value(value)}" for key, value in document.items() if not _skip(value)]
@@ -97,12 +97,12 @@ def dump(document: Mapping[str, Any], comments: Mapping[str, Sequence[str]] | No
 
 
 def dump_value(value: Any) -> str:
-    """A value as TOML writes it, on one line."""
+    """Return a value as TOML, on one line."""
     return _item(value).as_string()
 
 
 def _item(value: Any) -> tomlkit.items.Item:
-    """A value for tomlkit, with every table in it on one line; None is left out of tables."""
+    """Return a value for tomlkit, with every inner table on one line and without None."""
     if isinstance(value, Mapping):
         table = tomlkit.inline_table()
         for key, part in value.items():
@@ -138,9 +138,9 @@ def _syntax_error(error: Exception, text: str, source: str) -> ConfigError:
         return ConfigError(source, problem=problem, cure="see the examples in experiments/suites")
     line, column = int(place.group(1) or len(lines)), int(place.group(2) or len(lines[-1]) + 1)
     written = lines[line - 1].strip() if line <= len(lines) else ""
-    said = _PLACE.sub("", str(error)).lower()
-    if said == "cannot overwrite a value" or said.endswith("twice"):
-        said = "this key or table stands in the file already"
-    problem = f"line {line}, column {column}: {said}"
+    mistake = _PLACE.sub("", str(error)).lower()
+    if mistake == "cannot overwrite a value" or mistake.endswith("twice"):
+        mistake = "the file has this key or table twice"
+    problem = f"line {line}, column {column}: {mistake}"
     problem += f" in {written[:80]!r}" if written else ""
-    return ConfigError(source, problem=problem, cure='a line is key = value or [table], and text stands in "quotes"')
+    return ConfigError(source, problem=problem, cure='write each line as key = value or [table], and text in "quotes"')

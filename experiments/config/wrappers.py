@@ -1,4 +1,4 @@
-"""The menu of wrappers: faults of what a peer sends, messages that are lost, late or scaled."""
+"""The menu of wrappers: faults in the messages that a peer sends, which are lost, late or scaled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grapevine.peer.wrappers import Outgoing, Station, Wrapper
 
 
 class Drop(Wrapper, frozen=True, tag="drop"):
-    """A share of the messages, drawn one by one, never leaves; strategies that wait for every neighbour then wait for ever."""
+    """A random share of the messages is never sent; strategies that wait for every neighbour then wait for ever."""
 
     share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.1
     """The probability that a message is dropped; 0 to 1."""
@@ -35,10 +35,10 @@ class Delay(Wrapper, frozen=True, tag="delay"):
 
 
 class Scale(Wrapper, frozen=True, tag="scale"):
-    """The values sent are multiplied by a factor, those of float32 spaces: -1 flips their signs."""
+    """The values sent are multiplied by a factor, in spaces of float32: -1 changes their signs."""
 
     factor: Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)] = -1.0
-    """What every value is multiplied by; -1,000,000 to 1,000,000."""
+    """The factor; -1,000,000 to 1,000,000."""
 
     def sending(self, station: Station, message: Outgoing) -> Iterable[Outgoing]:
         payload = message.payload

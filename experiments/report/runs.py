@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from grapevine.experiments.results.fair_shares import Share, SharedLines
+from grapevine.experiments.results.fair_shares import Share, SharedSegments
 from grapevine.experiments.results.result import LinkFigures, Result, link_figures
 from grapevine.experiments.results.run_files import numbers
 from grapevine.experiments.results.summary import KEYS
@@ -49,7 +49,7 @@ class Run:
                 f"{path}: lacks {', '.join(missing)}; it was not written by this program, or changed: run it again"
             )
         links = link_figures(result.columns("links.parquet"))
-        return cls(label, colour, dash, result, _series(result), links, SharedLines.read(result.manifest).shares(links))
+        return cls(label, colour, dash, result, _series(result), links, SharedSegments.read(result.manifest).shares(links))
 
     def peers(self, metric: str) -> dict[int, Line]:
         """Return the lines of the single peers."""

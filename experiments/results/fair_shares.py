@@ -25,7 +25,7 @@ class Share(NamedTuple):
     """The link's rate while no other link is busy: the lower of its configured rate and the slowest segment that it crosses."""
 
 
-class SharedLines(msgspec.Struct, frozen=True):
+class SharedSegments(msgspec.Struct, frozen=True):
     """The segments that the links of a fleet share, bytes/s; None = no limit."""
 
     uplinks: Sequence[float | None] = ()
@@ -36,17 +36,17 @@ class SharedLines(msgspec.Struct, frozen=True):
     """Further segments that some links share."""
 
     @classmethod
-    def of(cls, plan: NetworkPlan) -> SharedLines:
+    def of(cls, plan: NetworkPlan) -> SharedSegments:
         """Return the shared segments of a network."""
         return cls(_or_none(plan.uplinks), _or_none(plan.downlinks), plan.cables)
 
     @classmethod
-    def read(cls, manifest: Mapping[str, Any]) -> SharedLines:
+    def read(cls, manifest: Mapping[str, Any]) -> SharedSegments:
         """Return the shared segments in a run's manifest; none if the manifest lacks them.  Raises ValueError if damaged."""
         try:
-            return msgspec.convert(manifest.get("shared_lines") or {}, cls)
+            return msgspec.convert(manifest.get("shared_segments") or {}, cls)
         except msgspec.ValidationError as error:
-            raise ValueError(f"manifest.json: shared_lines are damaged ({error}); copy it again, or run it again") from None
+            raise ValueError(f"manifest.json: shared_segments are damaged ({error}); copy it again, or run it again") from None
 
     def shares(self, links: Sequence[LinkFigures]) -> dict[Pair, Share]:
         """Return the range of correct rates of each link, in a run with these figures."""

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import functools
 import os
-import platform
 import re
-import socket
-import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from grapevine.experiments.results.result import COLUMNS, LINK_COLUMNS, LinkFigures, link_figures, schema
+from grapevine.experiments.results.atomic_files import part_of, replace, reserve, whole
+from grapevine.experiments.results.result import LINK_COLUMNS, LinkFigures, link_figures
 from grapevine.experiments.results.run_files import numbers
 from grapevine.experiments.results.summary import clean, unfinished
+from grapevine.experiments.results.table_writer import TableWriter
 
 if TYPE_CHECKING:
-    import pyarrow
+    pass
 
 Draw = Callable[[Sequence[Path], Path], None]
 """Draws one page from run folders: draw(folders, page)."""
@@ -39,7 +36,6 @@ FLEET = -1
 
 FILES = ("experiment.toml", "metrics.parquet", "links.parquet", "events.jsonl", "summary.json", "report.html", "weights.npy")
 FORMAT = 1
-PACKAGES = ("grapevine", "numpy", "torch", "networkx", "scikit-learn", "pyzmq", "msgspec", "pyarrow", "pandas")
 
 SPARE = ".spare"
 SPARE_BYTES = 32_768
@@ -76,8 +72,8 @@ class Recorder:
         self.on_failure: Callable[[], None] = lambda: None
         self._experiment_toml = experiment_toml
         self._draw = draw
-        self._metrics = _Table("metrics.parquet")
-        self._links = _Table("links.parquet")
+        self._metrics = TableWriter("metrics.parquet")
+        self._links = TableWriter("links.parquet")
         self._flush_from_s = 0.0
         self.finished = False
         self._concluded = False
@@ -87,18 +83,18 @@ class Recorder:
         self.inside = Path(f"/proc/self/fd/{self._lock}")
         """A path of the folder that stays valid if the folder is moved, until the run is finished."""
         try:
-            _reserve(self.inside / SPARE, SPARE_BYTES)
+            reserve(self.inside / SPARE, SPARE_BYTES)
             self._begin()
         except OSError:
             _clear(self.inside, "manifest.json", *FILES)
             raise
         with self._note_failure("the disk has no space for the weights"):
-            _reserve(_part(self.inside / "weights.npy"), weights_bytes)
+            reserve(part_of(self.inside / "weights.npy"), weights_bytes)
 
     def _begin(self) -> None:
         """Write the files that are there from the start."""
         self._write_json("manifest.json", self._manifest)
-        _replace(self.inside / "experiment.toml", self._experiment_toml.encode("utf-8", "surrogateescape"))
+        replace(self.inside / "experiment.toml", self._experiment_toml.encode("utf-8", "surrogateescape"))
         self._write_json("summary.json", unfinished(self._experiment_toml, "running"))
         self._events = open(self.inside / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - open as long as the run
 
@@ -222,7 +218,7 @@ class Recorder:
         if weights is None:
             return
         rows = np.ascontiguousarray(weights, dtype=np.float32)
-        with self._note_failure("the weights cannot be written"), _whole(self.inside / "weights.npy") as part:
+        with self._note_failure("the weights cannot be written"), whole(self.inside / "weights.npy") as part:
             mode = "r+b" if part.exists() else "wb"
             with open(part, mode) as file:
                 np.save(file, rows, allow_pickle=False)
@@ -249,73 +245,13 @@ class Recorder:
             self.event(summary.get("emulated_s") or 0.0, "warning", text=text)
 
     def _write_json(self, file: str, value: Mapping[str, Any]) -> None:
-        _replace(self.inside / file, msgspec.json.format(msgspec.json.encode(clean(value)), indent=2) + b"\n")
+        replace(self.inside / file, msgspec.json.format(msgspec.json.encode(clean(value)), indent=2) + b"\n")
 
 
 def default_folder(name: str) -> Path:
     """Return `runs/<name>-<UTC time>`, the folder of a run without an `out` option."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
     return Path("runs") / f"{plain}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return a description of this machine for the manifest: host, processors, memory, system, and versions of packages."""
-    return {
-        "host": socket.gethostname(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {package: _version(package) for package in PACKAGES},
-    }
-
-
-@functools.cache
-def _version(package: str) -> str | None:
-    """Return the installed version of a package, if any; cached, because reading it takes longer than a short run."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-class _Table:
-    """Rows that are added one by one and written as one parquet file."""
-
-    def __init__(self, file: str) -> None:
-        self.rows: list[tuple[Any, ...]] = []
-        self._file = file
-        self._parts: list[pyarrow.Table] = []
-
-    def table(self) -> pyarrow.Table:
-        import pyarrow
-
-        if self.rows:
-            kinds = COLUMNS[self._file].values()
-            arrays = [_arrow(column, kind) for column, kind in zip(zip(*self.rows, strict=True), kinds, strict=True)]
-            self._parts.append(pyarrow.Table.from_arrays(arrays, schema=schema(self._file)))
-            self.rows = []
-        return pyarrow.concat_tables(self._parts) if self._parts else schema(self._file).empty_table()
-
-    def write(self, folder: Path) -> None:
-        import pyarrow.parquet
-
-        with _whole(folder / self._file) as part, open(part, "wb") as file:  # arrow cannot open every path
-            pyarrow.parquet.write_table(self.table(), file)
-
-
-def _arrow(column: Sequence[Any], kind: str) -> pyarrow.Array:
-    """Return a column as an arrow array, made from buffers: `pyarrow.array` would load pandas, which is slow."""
-    import pyarrow
-
-    buffers: list[Any]
-    if kind == "string":
-        texts = [text.encode() for text in column]
-        buffers = [np.cumsum([0, *map(len, texts)], dtype=np.int32), b"".join(texts)]
-    else:
-        buffers = [np.array(column, dtype=kind)]
-    return pyarrow.Array.from_buffers(pyarrow.type_for_alias(kind), len(column), [None, *map(pyarrow.py_buffer, buffers)])
 
 
 def _claim(folder: Path) -> int:
@@ -352,46 +288,8 @@ def _is_run(folder: Path) -> bool:
         return False
 
 
-def _replace(path: Path, content: bytes) -> None:
-    with _whole(path) as part:
-        part.write_bytes(content)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, and move it to `path` at the end, so that `path` has the old content or the new."""
-    try:
-        yield _part(path)
-        _part(path).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            _part(path).unlink(missing_ok=True)
-        raise
-
-
-def _reserve(path: Path, size_bytes: int) -> None:
-    """Reserve disk space for a file that is written later."""
-    if size_bytes:
-        with open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size_bytes)
-
-
 def _clear(folder: Path, *files: str) -> None:
     """Remove the temporary files and the reserved space of a run, and `files`."""
-    for path in (folder / SPARE, *(_part(folder / file) for file in (*FILES, "manifest.json")), *map(folder.joinpath, files)):
+    for path in (folder / SPARE, *(part_of(folder / file) for file in (*FILES, "manifest.json")), *map(folder.joinpath, files)):
         with suppress(OSError):
             path.unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or f"unknown ({sys.platform})"

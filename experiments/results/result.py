@@ -45,11 +45,11 @@ class Result:
         self.folder = folder
         missing = [name for name in ("manifest.json", "summary.json") if not (folder / name).is_file()]
         if missing:
-            state = f"has no {' and no '.join(missing)}" if folder.is_dir() else "is no folder"
+            state = f"has no {' and no '.join(missing)}" if folder.is_dir() else "does not exist or is not a folder"
             cure = "give a folder written by `grapevine run --out`"
             if (folder / "table.csv").is_file():
-                cure = "it is a sweep's: the same `grapevine sweep` again redraws its report; or give the runs in it"
-            raise ValueError(f"{folder}: {state}, so it is no run; {cure}")
+                cure = "it is the folder of a sweep: repeat its `grapevine sweep` to write the report, or give the runs in it"
+            raise ValueError(f"{folder}: is not a run folder, because it {state}; {cure}")
         self.summary: dict[str, Any] = self._json("summary.json", Summary)
 
     def __repr__(self) -> str:

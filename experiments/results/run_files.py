@@ -108,7 +108,7 @@ class SharedCable(msgspec.Struct):
 
 
 class Shared(msgspec.Struct):
-    """Shared segments, in the form of `experiments.results.fair_shares.SharedLines`."""
+    """Shared segments, in the form of `experiments.results.fair_shares.SharedSegments`."""
 
     uplinks: list[Size | None] = []
     downlinks: list[Size | None] = []
@@ -119,7 +119,7 @@ class Manifest(msgspec.Struct):
     """The keys of `manifest.json` that the code reads."""
 
     places: list[str] | None = None
-    shared_lines: Shared | None = None
+    shared_segments: Shared | None = None
     machine: dict[str, Any] | None = None
     code: dict[str, str | None] | None = None
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from grapevine.experiments.results.machine import describe_machine
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome, consensus_distance
 from grapevine.experiments.results.warnings import fidelity, warnings_about
+from grapevine.netem.units import duration_ns
 
 if TYPE_CHECKING:
-    pass
+    from grapevine.experiments.config.experiment import Experiment
 
 KEYS = (
     "name", "world", "topology", "strategy", "peers", "seed", "completed", "reason", "emulated_s", "wall_s",
@@ -34,37 +36,27 @@ LEAST_LOSS, EXCESS_LOSS = "loss_of_optimum", "excess_loss"
 """Keys of runs of a task that knows its optimum: the test loss there, and how much the mean test loss of the peers is above."""
 
 
-def summarise(  # noqa: PLR0913 - one keyword a key of the summary
-    outcome: Outcome,
-    *,
-    name: str,
-    world: str,
-    topology: str,
-    strategy: str,
-    peers: int,
-    seed: int,
-    spectral_gap: float = math.nan,
-    dilation: float = 1.0,
-    network_backend: str = "userspace",
-    record_every_s: float = math.nan,
-    least_loss: float | None = None,
-    machine: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def summarise(outcome: Outcome, experiment: Experiment, spectral_gap: float, least_loss: float | None = None) -> dict[str, Any]:
     """Return the summary of a run as a dictionary that JSON can hold (nan and infinity become None).
 
     Accuracy, loss and consensus distance are those of the peers that are members at the end. `members` holds the number of
     members, each with the emulated second from which it holds; `peers_absent` the peers that are not members at the end and
     were not lost. `digest` is given in the virtual world alone: runs in the world of processes are never exactly equal.
+    `least_loss` is the test loss at the optimum, if the task knows it.
     """
+    peers, world = experiment.peers, _name(experiment.world)
+    kernel = getattr(experiment.network, "backend", "userspace") == "kernel"
     kept = [peer for peer in range(peers) if peer not in {*outcome.peers_lost, *outcome.peers_absent}]
     accuracy = _of(outcome.accuracy, kept)
     weights = outcome.weights[[peer for peer in kept if peer < len(outcome.weights)]]
     diverged = [peer for peer, row in zip(kept, weights, strict=False) if not np.isfinite(row).all()]
     steps_total = int(sum(outcome.steps))
     summary = {
-        "name": name, "world": world, "topology": topology, "strategy": strategy, "peers": peers, "seed": seed,
+        "name": experiment.name, "world": world, "topology": _name(experiment.topology),
+        "strategy": _name(experiment.strategy), "peers": peers, "seed": experiment.seed,
         "completed": outcome.completed, "reason": outcome.reason,
-        "emulated_s": outcome.emulated_s, "wall_s": outcome.wall_s, "dilation": dilation,
+        "emulated_s": outcome.emulated_s, "wall_s": outcome.wall_s,
+        "dilation": getattr(experiment.world, "dilation", 1.0),
         "steps_total": steps_total, "steps_min": min(outcome.steps, default=0), "steps_max": max(outcome.steps, default=0),
         "steps_per_wall_s": steps_total / outcome.wall_s if outcome.wall_s > 0 else None,
         "bytes_sent": int(outcome.bytes_sent), "messages_sent": int(outcome.messages_sent),
@@ -82,18 +74,18 @@ def summarise(  # noqa: PLR0913 - one keyword a key of the summary
         "members": [list(entry) for entry in outcome.members] or [[0.0, peers]],
         "records_unscored": outcome.records_unscored, "wrapped": list(outcome.wrapped), "altered": dict(outcome.altered),
         "lateness_p99_ms": _lateness_p99_ms(world, outcome.lateness_ms),
-        **fidelity(outcome), "network_backend": network_backend,
-        "record_every_s": record_every_s, "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
+        **fidelity(outcome), "network_backend": "kernel" if kernel else "userspace",
+        "record_every_s": duration_ns(experiment.record.every) / 1e9,
+        "time_to_accuracy_s": time_to_accuracy_s(outcome.accuracy_history),
         "time_to_validation_accuracy_s": time_to_accuracy_s(outcome.validation_accuracy_history),
         "digest": digest(outcome) if world == "virtual" else None,
     }  # fmt: skip
-    if network_backend == "kernel":
+    if kernel:
         summary["delay_error_median_ms"] = math.nan  # delays include the kernel's queues
     summary["warnings"] = [*outcome.warnings, *warnings_about(summary, outcome, peers_text(diverged) if diverged else "")]
     if least_loss is not None:
         summary |= {LEAST_LOSS: least_loss, EXCESS_LOSS: summary["loss_mean"] - least_loss}
-    if machine is not None:
-        summary["machine"] = dict(machine)
+    summary["machine"] = describe_machine()
     return dict(clean(summary))
 
 
@@ -157,6 +149,12 @@ def clean(value: Any) -> Any:
 def _as_text(text: str) -> str:
     """Return `text` with its undecoded bytes, such as those of a path, decoded as UTF-8; other bytes become "?"."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _name(part: Any) -> str:
+    """Return the name of a part in its menu; "given" for a graph or a schedule from Python."""
+    config = getattr(type(part), "__struct_config__", None)
+    return "given" if config is None else str(config.tag)
 
 
 def _lateness_p99_ms(world: str, lateness_ms: Sequence[float]) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.results.fair_shares import SharedLines
+from grapevine.experiments.results.fair_shares import SharedSegments
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.result import LinkFigures, median
 from grapevine.netem.units import show_rate
@@ -79,7 +79,7 @@ def shaped(link: LinkFigures) -> bool:
 
 def _rate_errors(outcome: Outcome) -> Iterable[tuple[LinkFigures, float]]:
     """Yield every link with the relative error of its rate: 0 between its fair share and its rate alone."""
-    shares = SharedLines(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
+    shares = SharedSegments(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
     for link in outcome.links:
         (least, most), got = shares[link[:2]], link.rate_measured_bytes_per_s
         if math.isfinite(most) and least > 0:
@@ -92,7 +92,7 @@ def _rate(summary: Mapping[str, Any], outcome: Outcome, stretch: str) -> Iterabl
         return
     source, target = summary["rate_error_worst_link"]
     link, error = next(pair for pair in _rate_errors(outcome) if pair[0][:2] == (source, target))
-    shares = SharedLines(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
+    shares = SharedSegments(outcome.uplinks, outcome.downlinks, outcome.cables).shares(outcome.links)
     got, asked = show_rate(link.rate_measured_bytes_per_s), show_rate(shares[source, target].alone_bytes_per_s)
     if error < 0 and not stretch:
         return  # virtual links are exact: a low rate means that little was sent, or comes from jitter

@@ -250,7 +250,7 @@ class TuneResult:
 
 def _lists(given: Lists) -> dict[str, list[Any]]:
     if not isinstance(given, Mapping):
-        problem = f"{type(given).__name__} is no dictionary"
+        problem = f"{type(given).__name__} is not a dictionary"
         raise ConfigError("sweep()", "axes", problem=problem, cure='write {"strategy.name": ["solo", "d-psgd"]}')
     return {key: _list(values) for key, values in given.items()}
 
@@ -285,7 +285,7 @@ def _table(key: str, part: Any) -> dict[str, Any]:
 
 def _positive(jobs: int) -> int:
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise ConfigError("sweep()", "jobs", jobs, f"{jobs!r} is no number of runs", "give 1 or more")
+        raise ConfigError("sweep()", "jobs", jobs, f"{jobs!r} is not a number of runs", "give 1 or more")
     return jobs
 
 

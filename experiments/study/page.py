@@ -25,7 +25,7 @@ from grapevine.experiments.sweep.cells import CellResult, Measure, measures
 from grapevine.experiments.sweep.forecast import no_solo
 from grapevine.experiments.sweep.table import write_table
 from grapevine.experiments.sweep.target import ACCURACY, LOSS
-from grapevine.experiments.sweep.tune import MOST_WIDENED, plain, trials_told
+from grapevine.experiments.sweep.tune import MOST_WIDENED, candidate_words, plain
 
 DRAWN = ("time_to_target_s", ACCURACY, "accuracy_spread", EXCESS_LOSS, LOSS)
 
@@ -71,15 +71,12 @@ def _intro(study: Study, drawn: bool) -> str:
         text += "The dots' whiskers and the curves' bands show the same intervals. " if drawn else ""
     text += _target(study) if drawn else ""
     if sweep.tune:
-        best = (
-            f"the first to reach a mean validation accuracy of {100 * sweep.target:g} %; if none reaches it, the one with the "
-        )
-        best += "highest validation accuracy at the end (for a task without accuracy, the one with the lowest loss at the end)"
         text += (
             f"Every combination was tuned with the same {len(sweep.tune.candidates)} trials ({tuned_names(sweep)}: "
-            f"{trials_told(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which no measured run uses. The best trial is "
-            f"{best}. If the best value is at an end of its list, the list is continued by "
-            f"its own ratio, by at most {MOST_WIDENED} values. {_budget(study)} "
+            f"{candidate_words(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which no measured run uses. The best trial "
+            f"is the first to reach a mean validation accuracy of {100 * sweep.target:g} %; if none reaches it, the one with "
+            f"the highest validation accuracy at the end; for a task without accuracy, the one with the lowest loss. If the best "
+            f"value is at an end of its list, the list is continued by its own ratio, by at most {MOST_WIDENED} values. {_budget(study)} "
         )
     return f'<p class="told">{escape(text)}</p><p class="note">Made by <code>{escape(study.command)}</code></p>'
 

@@ -10,7 +10,7 @@ from grapevine.experiments.study.study import Study, short_name
 from grapevine.experiments.sweep.cells import LEFT_OUT, MARKS, CellResult, Measure
 from grapevine.experiments.sweep.estimate import COARSE
 from grapevine.experiments.sweep.plan import Sweep
-from grapevine.experiments.sweep.tune import Score, best, plain, trials_told
+from grapevine.experiments.sweep.tune import Score, best, candidate_words, plain
 
 
 def table(study: Study, panel: tuple[str, ...], shown: Sequence[Measure]) -> str:
@@ -61,7 +61,7 @@ def _card(study: Study, title: str, body: str) -> str:
 
 
 def _tuned(study: Study, cell: CellResult | None) -> str:
-    return study.sweep.tune.told(cell.tuned, cell.tried) if study.sweep.tune and cell and cell.tuned else "-"
+    return study.sweep.tune.in_words(cell.tuned, cell.tried) if study.sweep.tune and cell and cell.tuned else "-"
 
 
 def _with_unit(text: str, measure: Measure) -> str:
@@ -81,7 +81,8 @@ def tuning(study: Study) -> str:
     tune = study.sweep.tune
     if tune is None:
         return ""
-    head = "".join(f"<th>{escape(title)}</th>" for title in ("", *(trials_told([c]) for c in tune.candidates), "widened to"))
+    titles = ("", *(candidate_words([candidate]) for candidate in tune.candidates), "widened to")
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     lines = []
     for cell in study.cells:
         chosen = best(cell.scores)

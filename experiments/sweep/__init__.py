@@ -1,1 +1,1 @@
-"""Many runs of one experiment: what varies, how each run is tuned and carried out, and the table of all of them."""
+"""Many runs of one experiment: axes, tuning, the runs themselves, and the table of all runs."""

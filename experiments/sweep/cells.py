@@ -1,4 +1,4 @@
-"""Cells of a sweep: the runs that differ in the seed alone, taken together, with intervals."""
+"""Cells of a sweep: the runs that differ in the seed alone, combined to means with intervals."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from grapevine.experiments.sweep.target import ACCURACY, LOSS, Target, target_of
 from grapevine.experiments.sweep.tune import Score, best, plain
 
 MAIN = (ACCURACY, EXCESS_LOSS, LOSS)
-"""What a cell is known by: the first of these figures that it has."""
+"""The main figure of a cell is the first of these that it has."""
 WARNING_FIGURES = ("warnings", "records_unscored", "lateness_p99_ms")
-"""Figures that make others less worth: columns only where a run has them."""
+"""Figures that cast doubt on others; they have a column only if a run has them."""
 LEFT_OUT = " *"
-"""Beside the figures of a cell of which runs were left out, since they lost peers that the file did not ask to lose."""
+"""The mark of a cell's figures if runs were left out because they lost peers that no event of the file killed."""
 MARKS = {
-    LEFT_OUT: "without the runs that lost peers which the file did not ask to lose",
-    COARSE: "known to the time between two records, by more than which the runs do not differ",
+    LEFT_OUT: "without the runs that lost peers which no event of the file killed",
+    COARSE: "exact to the time between two records only: the runs differ by less",
 }
 GRID_POINTS = 200
 BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
 
 
 class Measure(NamedTuple):
-    """A figure that cells are compared by."""
+    """A figure by which cells are compared."""
 
     key: str
     title: str
     unit: str
     scale: float
-    """What is shown is the value over this."""
+    """The shown value is the value divided by this."""
     least: float = 0.0
-    """The smallest value that is possible."""
+    """The smallest possible value."""
     most: float = math.inf
-    """The largest value that is possible."""
+    """The largest possible value."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ class CellResult:
     """One cell after its runs."""
 
     values: Mapping[str, Any]
-    """What was chosen on each axis."""
+    """Axis -> chosen value."""
     attempts: tuple[Attempt, ...]
     folders: tuple[Path, ...]
-    """Of the complete runs that lost no peer unasked: all figures are theirs."""
+    """The folders of the complete runs that lost no peer except by events; all figures are of these runs."""
     target: Target
     tuned: Mapping[str, Any]
-    """What tuning chose; empty where nothing is tuned, or where no trial was completed."""
+    """The tuned values; empty if nothing is tuned, or no trial was completed."""
     scores: tuple[Score | None, ...]
-    """Of its trials."""
+    """The scores of its trials."""
     tried: tuple[Mapping[str, Any], ...] = ()
-    """What each trial tried."""
+    """The values that each trial tried."""
     lost_unasked: int = 0
-    """Peers that its damaged runs lost unasked."""
+    """The number of peers that its damaged runs lost and no event had killed."""
 
     @cached_property
     def results(self) -> list[Result]:
@@ -76,25 +76,25 @@ class CellResult:
 
     @cached_property
     def runs(self) -> list[dict[str, float]]:
-        """The numbers of each complete run: those of its summary, and what is worked out of them."""
+        """The figures of each complete run: those of its summary, and those derived from them."""
         return [figures_of(result, self.target) for result in self.results]
 
     @property
     def damaged(self) -> list[Attempt]:
-        """The complete runs that lost peers unasked."""
+        """The complete runs that lost peers which no event of the file killed."""
         return [attempt for attempt in self.attempts if attempt.damaged]
 
     def estimate(self, key: str) -> Estimate | None:
-        """Mean and interval of a figure over the runs; None where no run has it."""
+        """Return mean and interval of a figure over the runs; None if no run has it."""
         found = estimate([run[key] for run in self.runs if key in run])
         grain = max((run.get(f"{key}.grain", 0.0) for run in self.runs), default=0.0)
         return found._replace(grain=grain) if found else None
 
     def ahead_of(self, other: CellResult, key: str) -> Estimate | None:
-        """The mean difference, other less this, over the seeds that both have; None where one of these runs lacks the figure.
+        """Return the mean difference, other minus this, over the seeds that both have; None if a run lacks the figure.
 
-        Runs of the same seed share their luck (partition, initial weights, jitter), so that their difference varies less than
-        they do: the interval is that of the differences.
+        Runs of the same seed share their random numbers (partition, initial weights, jitter), so that their difference varies
+        less than the runs do: the interval is that of the differences.
         """
         own, others = ({run["seed"]: run for run in cell.runs if "seed" in run} for cell in (self, other))
         pairs = [(own[seed], others[seed]) for seed in own if seed in others]
@@ -105,12 +105,12 @@ class CellResult:
         return found._replace(grain=grain) if found else None
 
     def curve(self, figure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A figure of the fleet over time: [times], mean over the runs [times], half interval [times] (nan for one run)."""
+        """Return a figure of the fleet over time: times [k], mean over the runs [k], half interval [k] (nan for one run)."""
         lines = [fleet_line(result, figure) for result in self.results]
         lines = [line for line in lines if line]
         if not lines:
             return np.empty(0), np.empty(0), np.empty(0)
-        ends = min(line[-1][0] for line in lines)  # beyond it fewer runs would make the mean
+        ends = min(line[-1][0] for line in lines)  # after this time the mean would be over fewer runs
         times = np.unique([time_s for line in lines for time_s, _ in line if time_s <= ends])
         times = np.linspace(times[0], times[-1], GRID_POINTS) if len(times) > GRID_POINTS else times
         stacked = np.stack([np.interp(times, *np.array(line).T) for line in lines])
@@ -120,9 +120,9 @@ class CellResult:
         return times, stacked.mean(axis=0), half
 
     def shown(self, measure: Measure) -> str:
-        """A figure as a table has it: "82.1 ± 0.9"; a target that not all runs reach: "2 of 3".
+        """Return a figure as tables show it: "82.1 ± 0.9"; for a target that not all runs reach, "2 of 3".
 
-        The mark says that runs with losses were left out.
+        A mark follows if runs that lost peers were left out.
         """
         return self._shown(measure) + (LEFT_OUT if self.damaged else "")
 
@@ -140,17 +140,17 @@ class CellResult:
 
     @property
     def place(self) -> str:
-        """What was chosen on each axis, as text: "strategy slices, network lan"."""
+        """The chosen values as text: "strategy slices, network lan"."""
         return ", ".join(f"{axis} {plain(value)}" for axis, value in self.values.items()) or "all"
 
     def main(self) -> str:
-        """The accuracy, or else the loss, as text: ", accuracy 92.1 ± 0.4 %"; "" without one, or if the folders are gone."""
+        """Return the main figure as text: ", accuracy 92.1 ± 0.4 %"; "" without one, or if the folders are gone."""
         found = _main([self])
         return f", {found.title} {self.shown(found)} {found.unit}".rstrip() if found else ""
 
 
 def cells_of(sweep: Sweep, outcome: SweepOutcome, out: Path) -> list[CellResult]:
-    """The cells of a sweep that was outcome out under `out`, in the order of the plan."""
+    """Return the cells of a sweep that was carried out under `out`, in the order of the plan."""
     attempts = {attempt.point.name: attempt for attempt in outcome.attempts}
     groups = [tuple(attempts[point.name] for point in cell.points) for cell in outcome.cells]
     places = [tuple(out / attempt.point.name for attempt in own if attempt.done) for own in groups]
@@ -171,10 +171,10 @@ def _lost_unasked(attempts: Sequence[Attempt], out: Path) -> int:
 
 
 def figures_of(result: Result, target: Target) -> dict[str, float]:
-    """Every number of a run's summary, how many warnings and lost peers, the first time at `target`, the spread of the peers'
-    accuracies.
+    """Return every number of a run's summary, the numbers of warnings and lost peers, the first time at `target`, and the
+    spread of the peers' accuracies.
 
-    `KEY.grain` is what KEY is known to, where it is not exact.
+    `KEY.grain` is the resolution of KEY, if KEY is not exact.
     """
     summary = result.summary
     figures = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
@@ -188,7 +188,7 @@ def figures_of(result: Result, target: Target) -> dict[str, float]:
 
 
 def measures(cells: Sequence[CellResult]) -> list[Measure]:
-    """What the cells have that is worth a column, each in one unit."""
+    """Return the figures of the cells that get a column, each in one unit."""
     if not cells:
         return []
     target = cells[0].target
@@ -215,7 +215,7 @@ def measures(cells: Sequence[CellResult]) -> list[Measure]:
 
 
 def _least(cells: Sequence[CellResult], key: str) -> float:
-    """The smallest possible value of a loss: 0, except of a task whose losses can be negative."""
+    """Return the smallest possible value of a loss: 0, or -inf if a run has a negative one."""
     return -math.inf if any(run.get(key, 0.0) < 0 for cell in cells for run in cell.runs) else 0.0
 
 
@@ -226,7 +226,7 @@ def _main(cells: Sequence[CellResult]) -> Measure | None:
 
 
 def best_cell(cells: Sequence[CellResult]) -> CellResult | None:
-    """The cell of the highest mean accuracy or, for a task without accuracy, of the lowest mean loss; None without any."""
+    """Return the cell of the highest mean accuracy or, for a task without accuracy, the lowest mean loss; None without any."""
     if (main := _main(cells)) is None:
         return None
     means = [(found.mean, place) for place, cell in enumerate(cells) if (found := cell.estimate(main.key))]
@@ -235,8 +235,7 @@ def best_cell(cells: Sequence[CellResult]) -> CellResult | None:
 
 
 def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]:
-    """One row a cell: what was chosen, what was tuned, and of every figure the mean, half the interval, and n where some runs
-    lack it."""
+    """Return a row for each cell: chosen and tuned values, and for every figure the mean and half the interval."""
     keys = sorted({key for cell in cells for run in cell.runs for key in run if not key.endswith(".grain")} - {"seed"})
     rows = []
     for cell in cells:
@@ -261,7 +260,7 @@ def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]
 
 
 def trial_rows(sweep: Sweep, cells: Sequence[CellResult], trials: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """One row a run of the tuning: what it tried, what came of it, whether it widened a list, and whether it was chosen."""
+    """Return a row for each trial: its values, its score, whether it widened a list, and whether it was chosen."""
     rows, left = [], iter(trials)
     for cell in cells:
         chosen = best(cell.scores)

@@ -12,33 +12,33 @@ from grapevine.experiments.report.text_table import in_unit
 
 LEVEL = 0.95
 COARSE = " †"
-"""Beside an interval that is no spread of the runs but what a time is known to: the time between two records."""
+"""The mark of an interval that is the time between two records, because the runs differ by less."""
 
 
 class Estimate(NamedTuple):
-    """The mean of what the runs of a cell came to, and how far off it may be."""
+    """The mean of a figure over the runs of a cell, and its uncertainty."""
 
     mean: float
     half: float | None
     """Half the width of the 95 % interval of Student's t; None for fewer than two runs."""
     n: int
-    """Runs that have a value."""
+    """The number of runs that have the figure."""
     grain: float = 0.0
-    """What a single value is known to, such as the time between two records; 0 = it is exact."""
+    """The resolution of a single value, such as the time between two records; 0 = the value is exact."""
 
     @property
     def coarse(self) -> bool:
-        """Whether the runs differ by less than what a single value is known to, so that only that can be told."""
+        """Whether the interval of the runs is smaller than the resolution of a single value."""
         return self.grain > (self.half or 0.0)
 
     @property
     def within(self) -> float | None:
-        """How far off the mean may be: half the interval, or what a value is known to where that is more."""
+        """The uncertainty of the mean: half the interval, or the resolution of a value if that is more."""
         return self.grain if self.coarse else self.half
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean of independent values and its 95 % interval by Student's t: +- t(n - 1) s / sqrt(n)."""
+    """Return the mean of independent values and its 95 % interval by Student's t: +- t(n - 1) s / sqrt(n)."""
     n = len(values)
     if not n:
         return None
@@ -47,9 +47,9 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def interval(found: Estimate, scale: float = 1.0, least: float = -math.inf, most: float = math.inf) -> str:
-    """ "82.1 ± 0.9": as many decimals as the interval deserves; "12 ± 1 †" where a value is known to 1 only.
+    """Return "82.1 ± 0.9", with two figures of the interval; "12 ± 1 †" if the resolution of a value is only 1.
 
-    An interval that goes beyond `least` or `most`, the possible values, is cut there and shown by its ends: "4 (0 to 15)".
+    An interval beyond the possible values, `least` to `most`, is cut there and given by its ends: "4 (0 to 15)".
     """
     if found.coarse:
         return f"{in_unit(found.mean / scale, 1.0)} ± {in_unit(found.grain / scale, 1.0)}{COARSE}"
@@ -67,7 +67,7 @@ def interval(found: Estimate, scale: float = 1.0, least: float = -math.inf, most
 
 
 def _decimals(mean: float, half: float) -> Callable[[float], str]:
-    """Two figures of the interval, never more than four of the mean."""
+    """Return a function that formats with two figures of the interval, and never more than four of the mean."""
     decimals = max(0, 1 - math.floor(math.log10(half)))
     most = max(0, 3 - math.floor(math.log10(abs(mean)))) if mean else decimals
     return lambda value: f"{value:,.{min(decimals, most, 6)}f}"

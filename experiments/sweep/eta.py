@@ -1,4 +1,4 @@
-"""How long a sweep still takes, as far as the runs so far tell."""
+"""The estimated time until a sweep ends, from the runs so far."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 def left_s(
     done: Iterable[tuple[int, float]], waiting: Sequence[int], running: Iterable[tuple[int, float]], jobs: int
 ) -> float | None:
-    """Real seconds until all runs are over; None before the first has ended.
+    """Return the real seconds until all runs have ended; None before the first has ended.
 
-    `done` are the peers and the real seconds of runs that ended, `waiting` the peers of those that have not begun, `running`
-    the peers and the seconds so far of those that go, `jobs` at a time. A run takes as long as those with as many peers did in
-    the mean; where there is none, as much longer than those with the nearest number as it has more peers.
+    `done` holds the peers and the real seconds of ended runs, `waiting` the peers of runs that have not begun, `running` the
+    peers and the seconds so far of running ones, `jobs` at a time. A run is expected to take the mean time of ended runs with
+    the same number of peers; if there is none, that of the nearest number, in proportion to the number of peers.
     """
     known: dict[int, list[float]] = defaultdict(list)
     for peers, wall_s in done:
@@ -28,12 +28,12 @@ def left_s(
 
     ahead_s = [max(0.0, expected_s(peers) - age_s) for peers, age_s in running]
     whole_s = sum(map(expected_s, waiting)) + sum(ahead_s)
-    # the last runs may leave places empty: it takes at least as long as the longest of what is left
+    # at the end fewer runs than `jobs` run: the time left is at least that of the longest run left
     return max([whole_s / jobs, *ahead_s, *map(expected_s, set(waiting))])
 
 
 def show_left(seconds: float) -> str:
-    """For people: "45 s", "12 min", "2 h 10 min"."""
+    """Return a time as text: "45 s", "12 min", "2 h 10 min"."""
     if seconds < 90:
         return f"{round(seconds)} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Before a sweep starts: whether each of its runs can be built, and about how long all of them take."""
+"""The check of a sweep before it starts: the runs that cannot be built, and the estimated time of all."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from grapevine.experiments.worlds.threads import one_thread
 from grapevine.peer.strategies import Strategy
 
 TRIED_STEPS = 100
-"""Steps, of all peers together, that are carried out in virtual time to learn how fast this machine is; 3 of each at least."""
+"""Steps, of all peers together, that are carried out in virtual time to measure this machine's speed; 3 a peer at least."""
 REPEATED = 2
-"""The least of so many measurements counts: whatever else the machine does only makes them longer."""
+"""The number of measurements, of which the shortest counts: other programs only make them longer."""
 MOST_TRIED = 8
-"""Kinds of runs that are timed; others are taken to be like the nearest of them."""
+"""The largest number of kinds of runs that are timed; other runs are estimated by the most similar one."""
 START_S, START_LIVE_S = 1.8, 3.3
 """Real seconds of a run's start and end, in virtual and in real time: measured with 4 peers and 1 step on two cores."""
 SCORED_AT_ONCE = 16
@@ -39,20 +39,20 @@ class Invalid:
     """A combination of a sweep that cannot be built."""
 
     where: str
-    """What was chosen, in words."""
+    """The chosen values, in words."""
     runs: int
-    """That it stands for, trials included."""
+    """The number of its runs, trials included."""
     reason: str
-    """What is wrong and what to do: the error of the first of its runs that cannot be built."""
+    """The error, with its cure, of the first of its runs that cannot be built."""
 
     def __str__(self) -> str:
         return f"{self.where} ({self.runs} {'run' if self.runs == 1 else 'runs'}): {self.reason}"
 
 
 def invalid_cells(sweep: Sweep, look: Callable[[Cell, Fleet], None] = lambda cell, fleet: None) -> Mapping[int, Invalid]:
-    """Build every run of a sweep as `grapevine run` does: the cells, by their place, of which one cannot be built, with why.
+    """Build every run of a sweep as `grapevine run` does; return the cells with a run that cannot be built, by place.
 
-    What optimizer, name and record alone set apart is built once.  `look` is shown the first fleet of each good cell.
+    Runs that differ only in optimizer, name and record are built once. `look` is called with the first fleet of each good cell.
     """
     builder = _Builder()
     found: dict[int, Invalid] = {}
@@ -70,19 +70,19 @@ def invalid_cells(sweep: Sweep, look: Callable[[Cell, Fleet], None] = lambda cel
 
 
 def without(sweep: Sweep, invalid: Mapping[int, Invalid]) -> Sweep:
-    """The sweep less these cells, which it names in `left_out`."""
+    """Return the sweep without these cells, which its `left_out` names."""
     cells = tuple(cell for place, cell in enumerate(sweep.cells) if place not in invalid)
     return replace(sweep, cells=cells, left_out=tuple(map(str, invalid.values())))
 
 
 def no_solo(sweep: Sweep) -> str:
-    """In words, that strategies are compared and none of them is `solo`; "" where that is not so."""
+    """Return a warning if a sweep compares strategies and none of them is `solo`; else ""."""
     strategies = {type(cell.points[0].experiment.strategy) for cell in sweep.cells}
     if len(strategies) < 2 or any(strategy.shares == "nothing" for strategy in strategies):
         return ""
     return (
-        'strategies are compared, and none of them is "solo": without it nobody can tell what exchanging anything brings; '
-        'add strategy.name = "solo" to what is swept'
+        'the sweep compares strategies without "solo": the benefit of exchanging anything at all stays unknown; '
+        'add "solo" to the list of strategies'
     )
 
 
@@ -92,24 +92,24 @@ class Timing:
     def __init__(self) -> None:
         self._seconds: dict[
             tuple[int, type[Strategy]], tuple[float, float]
-        ] = {}  # (peers, strategy) -> of a peer-step, of a score
+        ] = {}  # (peers, strategy) -> seconds of a peer's step, and of a score
 
     def run_s(self, fleet: Fleet) -> float:
-        """About how many real seconds a run takes, its start included, if no accuracy stops it before."""
-        told, experiment = forecast(fleet), fleet.experiment
+        """Return the estimated real seconds of a run, its start included, if no accuracy stops it earlier."""
+        ahead, experiment = forecast(fleet), fleet.experiment
         if isinstance(experiment.world, Processes):
-            return START_LIVE_S + (told.wall_ns or 0.0) / 1e9
+            return START_LIVE_S + (ahead.wall_ns or 0.0) / 1e9
         most = experiment.stop.steps or np.inf
-        steps = [min(most, told.emulated_ns / max(step, 1.0)) for step in _paces_ns(fleet, told.step_ns, told.round_ns)]
+        steps = [min(most, ahead.emulated_ns / max(step, 1.0)) for step in _paces_ns(fleet, ahead.step_ns, ahead.round_ns)]
         step_s, score_s = self._of(fleet)
-        records = told.emulated_ns / fleet.every_ns + 2
+        records = ahead.emulated_ns / fleet.every_ns + 2
         return START_S + step_s * sum(steps) + score_s * records * experiment.peers
 
     def _of(self, fleet: Fleet) -> tuple[float, float]:
         experiment = fleet.experiment
         key = experiment.peers, type(experiment.strategy)
         if key not in self._seconds and len(self._seconds) < MOST_TRIED:
-            _step_s(fleet, 1)  # what is made at the first use does not count
+            _step_s(fleet, 1)  # a first step, not timed: it includes work that is done once
             steps = max(3, TRIED_STEPS // experiment.peers)
             tries = range(REPEATED)
             self._seconds[key] = min(_step_s(fleet, steps) for _ in tries), min(_score_s(fleet) for _ in tries)
@@ -122,8 +122,8 @@ def _paces_ns(fleet: Fleet, step_ns: list[float], round_ns: float) -> list[float
 
 
 def _step_s(fleet: Fleet, steps: int) -> float:
-    """Seconds of one step of one peer in virtual time, from so many of each; of the processor, so that other work beside it
-    does not count."""
+    """Return the processor's seconds for one step of one peer in virtual time, the mean over `steps` of each peer; processor
+    time leaves out other programs."""
     from grapevine.experiments.results.recorder import Recorder
     from grapevine.experiments.worlds.collector import Collector
     from grapevine.experiments.worlds.virtual.world import VirtualWorld
@@ -140,7 +140,7 @@ def _step_s(fleet: Fleet, steps: int) -> float:
 
 
 def _score_s(fleet: Fleet) -> float:
-    """Seconds of scoring one peer's model, of the processor."""
+    """Return the processor's seconds for scoring one peer's model."""
     models = np.tile(fleet.problem.initial, (min(SCORED_AT_ONCE, fleet.experiment.peers), 1))
     with one_thread():  # as in a run
         began_s = time.process_time()
@@ -150,14 +150,14 @@ def _score_s(fleet: Fleet) -> float:
 
 
 class _Builder:
-    """Builds experiments, and keeps what many of them have in common."""
+    """Builds experiments, and keeps the problems that several of them share."""
 
     def __init__(self) -> None:
         self._built: set[str] = set()
         self._problems: dict[str, Problem] = {}
 
     def build(self, experiment: Experiment, fleets: list[Fleet]) -> None:
-        """Build it, unless one like it was built before; the first fleet of a list is kept there."""
+        """Build an experiment unless an equal one was built before; put its fleet into `fleets` if that is empty."""
         key = experiment.alike({*experiment.__struct_fields__} - {"name", "optimizer", "record"})
         if key in self._built:
             return
@@ -171,14 +171,14 @@ class _Builder:
         needs = strategy.hubs, strategy.held_out_share, strategy.probe_samples, sorted(strategy.asked)
         key = f"{experiment.alike(('task', 'partition', 'peers', 'seed'))} {needs}"
         if key not in self._problems:
-            if len(self._problems) >= 64:  # data of many shapes: those of long ago will hardly come again
+            if len(self._problems) >= 64:  # an old problem is unlikely to be needed again
                 del self._problems[next(iter(self._problems))]
             self._problems[key] = problem_of(experiment)
         return self._problems[key]
 
 
 def _experiments(cell: Cell) -> list[Experiment]:
-    """Every run that a cell may come to: its trials, and its measured runs with every candidate."""
+    """Return all experiments that a cell may run: its trials, and its measured runs with every candidate."""
     measured = [experiment for choices in cell.candidates for experiment in choices] or [p.experiment for p in cell.points]
     trials: tuple[Point, ...] = cell.trials
     return [*measured, *(trial.experiment for trial in trials)]

@@ -1,4 +1,4 @@
-"""From an experiment file with a `[sweep]` table to the runs it stands for."""
+"""The plan of a sweep: all runs of an experiment file with a `[sweep]` table."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Point:
     """One run of a sweep."""
 
     name: str
-    """Of its folder: the same values have the same name."""
+    """The name of its folder; equal values give equal names."""
     values: dict[str, Any]
-    """What was chosen on each axis; of a named choice its label."""
+    """Axis -> chosen value; for a named choice its label."""
     experiment: Experiment = field(repr=False)
     tuned: dict[str, Any] = field(default_factory=dict)
-    """What tuning chose, or what this trial of it tries: "table.key" -> value."""
+    """The tuned values, or those that this trial tries: "table.key" -> value."""
 
     @property
     def cell(self) -> tuple[tuple[str, str], ...]:
-        """What all runs have in common that differ in the seed alone."""
+        """The values without the seed: equal for all runs of a cell."""
         return tuple((key, toml.dump_value(value)) for key, value in self.values.items() if key != SEED)
 
 
@@ -45,16 +45,16 @@ class Cell:
     """All runs that differ in the seed alone."""
 
     values: dict[str, Any]
-    """What was chosen on each axis but the seed's."""
+    """Axis -> chosen value, without the seed."""
     points: tuple[Point, ...]
-    """The measured runs, one a seed."""
+    """The measured runs, one for each seed."""
     candidates: tuple[tuple[Experiment, ...], ...] = ()
-    """For each measured run what it is with each candidate of `[tune]`."""
+    """For each measured run, its experiment with each candidate of `[tune]`."""
     trials: tuple[Point, ...] = ()
-    """One run a candidate, on the tuning seed."""
+    """One run for each candidate, on the tuning seed."""
 
     def widened(self, candidate: Mapping[str, Any]) -> Cell:
-        """The cell with one more candidate and its trial; ConfigError where a field does not allow the value."""
+        """Return the cell with one more candidate and its trial; raise ConfigError if a field does not allow the value."""
         experiments = tuple(_set(choices[0], candidate) for choices in self.candidates)
         values = {**self.values, **candidate}
         trial = experiments[0].replace(seed=self.trials[0].experiment.seed)
@@ -63,7 +63,7 @@ class Cell:
         return replace(self, candidates=tuple((*choices, one) for choices, one in both), trials=(*self.trials, point))
 
     def settled(self, candidate: int) -> tuple[Point, ...]:
-        """The measured runs with the candidate that tuning chose."""
+        """Return the measured runs with the candidate that tuning chose."""
         tuned = self.trials[candidate].tuned
         pairs = zip(self.points, self.candidates, strict=True)
         return tuple(Point(point.name, point.values, choices[candidate], tuned) for point, choices in pairs)
@@ -71,41 +71,41 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a file with a `[sweep]` table stands for."""
+    """The runs of a file with a `[sweep]` table."""
 
     cells: tuple[Cell, ...]
     axes: tuple[str, ...]
-    """What is varied, the seed left out, in the order of the file."""
+    """The names of the axes without the seed, in the order of the file."""
     tune: Tune | None
     target: float
-    """The mean accuracy whose time is told."""
+    """The mean accuracy for the times to accuracy."""
     options: Options = field(default_factory=Options)
     left_out: tuple[str, ...] = ()
-    """The combinations that the file asks to leave out since they cannot be built, each with why, in words."""
+    """The combinations left out by `skip_invalid`, each with the reason, in words."""
 
     @property
     def points(self) -> list[Point]:
-        """All measured runs; where a sweep is tuned, as they would be with the first candidate."""
+        """All measured runs; in a sweep with `[tune]` with its first candidate."""
         return [point for cell in self.cells for point in cell.points]
 
     @property
     def trials(self) -> list[Point]:
-        """All runs of the tuning."""
+        """All trials of the tuning."""
         return [trial for cell in self.cells for trial in cell.trials]
 
 
 def read_sweep(path: Path, settings: Mapping[str, Any] | None = None) -> Sweep:
-    """All runs of a file: each combination of the lists of its `[sweep]` table, the last one varying fastest.
+    """Return all runs of a file: each combination of the lists of its `[sweep]` table; the last list varies fastest.
 
-    `settings` ("table.key" -> value) are laid over the file, the swept values over these, what is tuned over all. Raises
-    ConfigError where one of the runs could not be, so that nothing starts then.
+    `settings` ("table.key" -> value) replace keys of the file, the swept values replace these, tuned values replace all. Raises
+    ConfigError if one of the runs is not valid, before anything starts.
     """
     return plan_sweep(toml.read_document(path, str(path)), str(path), path.parent, settings or {})
 
 
 def plan_sweep(given: Mapping[str, Any], source: str, folder: Path, settings: Mapping[str, Any]) -> Sweep:
-    """The same for a document, of which `source` is what errors call it and `folder` where its paths begin; parts of it and
-    of its lists may be values from Python."""
+    """Return the same for a document; `source` names it in errors, its paths are relative to `folder`, and its parts and lists
+    may hold values from Python."""
     document = dict(given)
     blocks, options = read_blocks(document.pop("sweep", None), source)
     _refuse_too_many(blocks, 0, source)
@@ -125,13 +125,13 @@ def plan_sweep(given: Mapping[str, Any], source: str, folder: Path, settings: Ma
     sweep = Sweep(tuple(_named_trials(cells, source)), axes, tune, target, options)
     if tune and tune.seed in (seeds := {point.experiment.seed for point in sweep.points}):
         problem = f"{tune.seed} is one of the measured seeds ({', '.join(map(str, sorted(seeds)[:8]))})"
-        cure = f"tune on another: set tune.seed = {max(seeds) + 1}"
+        cure = f"tune on another seed: set tune.seed = {max(seeds) + 1}"
         raise ConfigError(source, "tune.seed", problem=problem, cure=cure)
     return sweep
 
 
 class _Reader:
-    """Turns settings into experiments of one document."""
+    """Makes experiments from one document and settings."""
 
     def __init__(self, document: Mapping[str, Any], source: str, folder: Path, settings: Mapping[str, Any]) -> None:
         self.document = document
@@ -140,7 +140,7 @@ class _Reader:
         self.settings = anchor_settings(settings, Path())
 
     def read(self, laid: Mapping[str, Any], tried: Mapping[str, Any]) -> Experiment:
-        """The document with what is swept on top, and what is tuned on that; an error says which table brought it in."""
+        """Return the experiment with swept and tuned values in the document; an error names the table that is at fault."""
         chosen = anchor_settings({**laid, **tried}, self.folder)
         try:
             return Experiment.from_document(self.document, self.source, self.folder, {**self.settings, **chosen})
@@ -151,7 +151,7 @@ class _Reader:
 
 
 def _cell(group: Sequence[tuple[Point, dict[str, Any]]], tune: Tune | None, reader: _Reader) -> Cell:
-    """One cell; the experiments of every candidate are made now, so that a bad one is refused before anything starts."""
+    """Return a cell; the experiments of all candidates are made now, so that a wrong one is refused before anything starts."""
     points = tuple(point for point, _ in group)
     values = {key: value for key, value in points[0].values.items() if key != SEED}
     if tune is None:
@@ -194,11 +194,11 @@ def _refuse_too_many(blocks: Sequence[Sequence[Axis]], tries: int, source: str) 
 
 
 def _names(combinations: list[dict[str, Any]], source: str) -> list[str]:
-    """A folder name for each combination; where plain names would be too long or alike, a digest tells them apart."""
+    """Return a folder name for each combination; names that would be too long, or equal, end in a digest."""
     exact = [toml.dump_value(values) for values in combinations]
     twice = [text for text, count in Counter(exact).items() if count > 1]
     if twice:
-        raise ConfigError(source, "sweep", problem=f"the same run comes twice: {twice[0]}", cure="name each value once")
+        raise ConfigError(source, "sweep", problem=f"the same run comes twice: {twice[0]}", cure="write each value once")
     plain = [_plain_name(values) for values in combinations]
     counts = Counter(name.lower() for name in plain)
     names = []
@@ -224,7 +224,7 @@ def _set(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
 
 
 def _slug(value: Any) -> str:
-    """A value as part of a folder's name: "20 Mbit/s" is "20Mbit-s"."""
+    """Return a value as part of a folder's name: "20 Mbit/s" becomes "20Mbit-s"."""
     if isinstance(value, Mapping):
         return "_".join(_slug(part) for part in value.values()) or "default"
     if isinstance(value, list):

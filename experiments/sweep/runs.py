@@ -1,4 +1,4 @@
-"""The single runs of a sweep: each in a process and a folder of its own, and what becomes of it."""
+"""The single runs of a sweep: each in its own process and folder, with its state and result."""
 
 from __future__ import annotations
 
@@ -30,83 +30,83 @@ from grapevine.experiments.worlds.interrupt import signal_name
 
 LOST_PEERS = "lost peers"
 PATIENCE_S = 10.0
-"""How long runs may take to end in good order after an interrupt."""
+"""The time in which runs may complete their folders after an interrupt, before they are killed."""
 _PR_SET_PDEATHSIG = 1
 
 Command = Callable[[Path, Path], Sequence[str]]
-"""(experiment file, run folder) -> what to execute."""
+"""(experiment file, run folder) -> the command to execute."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of one point of a sweep."""
+    """The result of one point of a sweep."""
 
     point: Point
     state: str
-    """"completed", "skipped" (it was complete before), "lost peers" (complete, but peers were lost unasked), "failed",
-    "interrupted" or "not run"."""
+    """"completed", "skipped" (it was complete before), "lost peers" (complete, but lost peers that no event of the file
+    killed), "failed", "interrupted" or "not run"."""
     reason: str = ""
     wall_s: float = 0.0
 
     @property
     def done(self) -> bool:
-        """Whether its folder holds a complete and undamaged run of just this experiment."""
+        """Whether its folder holds a complete and undamaged run of exactly this experiment."""
         return self.state in ("completed", "skipped")
 
     @property
     def damaged(self) -> bool:
-        """Whether its folder holds a complete run that lost peers which the file did not ask to lose: no figure of it enters a
-        mean, and it is run again when the sweep is."""
+        """Whether its folder holds a complete run that lost peers which no event of the file killed: its figures enter no mean,
+        and the next call of the sweep runs it again."""
         return self.state == LOST_PEERS
 
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """How far a sweep is."""
+    """The progress of a sweep."""
 
     runs: int
     attempts: tuple[Attempt, ...]
     running: tuple[Point, ...]
     left_s: float | None
-    """Seconds until all is done, as far as the runs so far tell; None before the first."""
+    """The estimated seconds until the end, from the runs so far; None before the first has ended."""
     later: int = 0
-    """Runs that come after these: those that are measured, while it is tuned."""
+    """The number of runs that come after these: the measured runs, during the tuning."""
     phase: str = ""
-    """What these runs are for: "tuning", "widening 1", ...; "" = they are what is measured."""
+    """The purpose of these runs: "tuning" or "widening"; "" = they are the measured runs."""
 
 
 def grapevine_run(file: Path, folder: Path) -> list[str]:
-    """The command of one run: a process of its own, so that nothing is shared and a crash ends one run alone."""
+    """Return the command of one run, in its own process, so that a crash ends only this run."""
     return [sys.executable, "-P", "-m", "grapevine", "run", str(file), "--out", str(folder), "--quiet"]
 
 
 def is_complete(folder: Path, experiment: Experiment) -> bool:
-    """Whether a folder holds a complete run of exactly this experiment that lost no peer unasked."""
+    """Return whether a folder holds a complete run of exactly this experiment that lost no peer except by events."""
     return _ending(folder, experiment) is ExitStatus.DONE
 
 
 def _ending(folder: Path, experiment: Experiment) -> ExitStatus:
-    """How the run of exactly this experiment ended that a folder holds; INCOMPLETE where it holds none."""
+    """Return the exit status of the run in a folder; INCOMPLETE if it has no complete run of exactly this experiment."""
     try:
         result = Result.read(folder)
         if not result.summary.get("completed") or not _is_of(result, experiment):
             return ExitStatus.INCOMPLETE
         result.check()
         code, before = experiment.code(), result.manifest.get("code") or {}
-        if code != before or None in code.values():  # a part of the user's own is no longer the same, or may not be
+        if code != before or None in code.values():  # a user's own part has changed, or may have changed
             return ExitStatus.INCOMPLETE
     except (ValueError, OSError):
         return ExitStatus.INCOMPLETE
     unasked = result.summary.get("peers_lost_unasked")
-    if unasked is None:  # an older program's, which does not tell: as good as none
+    if unasked is None:  # written by an older version, without this key: run it again
         return ExitStatus.INCOMPLETE
     return ExitStatus.LOST if unasked else ExitStatus.DONE
 
 
 def _is_of(result: Result, experiment: Experiment) -> bool:
-    """Whether a run was of exactly this experiment.  Raises ValueError where its folder is damaged.
+    """Return whether a run was of exactly this experiment. Raises ValueError if its folder is damaged.
 
-    No module is imported for that: a folder may come from anybody, and the experiment itself has the classes.
+    No module is imported, because a folder may come from an unknown source; the experiment itself has the classes.
     """
     before = dict(result.experiment_document)
     for key, value in before.items():
@@ -119,8 +119,8 @@ def _is_of(result: Result, experiment: Experiment) -> bool:
 
 
 def _known_part(table: Any, now: Any) -> Any:
-    """The part of a user's own that a table describes, if its class is that of the part `now`; else a table that names no part.
-    What names no class is answered as it is."""
+    """Return the user's own part that a table describes, if it has the class of the part `now`; an empty table for another
+    class; and a table that names no class unchanged."""
     if not isinstance(table, dict) or not is_reference(table.get("name")):
         return table
     if table["name"] != reference_of(type(now)):
@@ -130,7 +130,7 @@ def _known_part(table: Any, now: Any) -> Any:
 
 
 class _Floor:
-    """The runs that wait, and what became of those that are over: what is complete already is skipped."""
+    """The waiting runs, and the attempts of the ended ones; runs that are complete already are skipped."""
 
     def __init__(self, points: Sequence[Point], out: Path, later: Sequence[Point], phase: str) -> None:
         self.runs = len(points)
@@ -140,7 +140,7 @@ class _Floor:
         self.attempts: dict[str, Attempt] = {}
         self.waiting: deque[Point] = deque()
         self.on_interrupt: Callable[[], None] = lambda: None
-        """Called where a run that was carried out in this process took an interrupt for itself."""
+        """Called when a run in this process has received an interrupt."""
         for point in points:
             if is_complete(out / point.name, point.experiment):
                 wall_s = Result.read(out / point.name).summary.get("wall_s") or 0.0
@@ -149,7 +149,7 @@ class _Floor:
                 self.waiting.append(point)
 
     def _progress(self, running: Sequence[tuple[Point, float]], jobs: int) -> SweepProgress:
-        """How far all is, where these runs began at those times (s, monotonic)."""
+        """Return the progress; `running` holds each running point and its start (s, monotonic)."""
         done = [(attempt.point.experiment.peers, attempt.wall_s) for attempt in self.attempts.values() if attempt.done]
         spent = [(point.experiment.peers, time.monotonic() - began_s) for point, began_s in running]
         waiting = [point.experiment.peers for point in (*self.waiting, *self.later)]
@@ -164,14 +164,14 @@ class _Floor:
 
 
 class HereFloor(_Floor):
-    """Runs that are carried out in this process, one after the other."""
+    """Runs in this process, one after the other."""
 
     def __init__(self, points: Sequence[Point], out: Path, later: Sequence[Point], phase: str) -> None:
         super().__init__(points, out, later, phase)
         self.next: Point | None = None
 
     def step(self) -> bool:
-        """Carry out the run that was announced by the last step, and announce the next; False when nothing is left."""
+        """Carry out the run that the last step announced, and announce the next; return False when none is left."""
         if self.next is not None:
             self.attempts[self.next.name] = self._carry_out(self.next)
         self.next = self.waiting.popleft() if self.waiting else None
@@ -181,16 +181,16 @@ class HereFloor(_Floor):
         return self._progress([(self.next, time.monotonic())] if self.next else [], 1)
 
     def stop(self) -> None:
-        """Nothing goes on beside this."""
+        """There is nothing to stop: no run is outside this call."""
 
     def _carry_out(self, point: Point) -> Attempt:
         began_s = time.monotonic()
         try:
             self._write_input(point)
             result, status = run_experiment(point.experiment, self.out / point.name, quiet=True)
-        except Exception as error:  # noqa: BLE001 - a user's own part may raise anything while it is put together
-            told = str(error) if isinstance(error, ValueError) else traceback.format_exception_only(error)[-1].strip()
-            return Attempt(point, "failed", told)
+        except Exception as error:  # noqa: BLE001 - a user's own part may raise anything while the fleet is built
+            reason = str(error) if isinstance(error, ValueError) else traceback.format_exception_only(error)[-1].strip()
+            return Attempt(point, "failed", reason)
         except KeyboardInterrupt:
             self.on_interrupt()
             return Attempt(point, "interrupted", "interrupted")
@@ -206,7 +206,7 @@ class HereFloor(_Floor):
 
 
 class Floor(_Floor):
-    """Runs that are carried out by processes of their own, several at a time."""
+    """Runs in their own processes, several at a time."""
 
     def __init__(
         self, points: Sequence[Point], out: Path, jobs: int, command: Command, later: Sequence[Point], phase: str
@@ -217,7 +217,7 @@ class Floor(_Floor):
         self.running: dict[str, tuple[Point, subprocess.Popen[bytes], float]] = {}
 
     def step(self) -> bool:
-        """Note which runs have ended, start as many as there is room for; False when nothing is left."""
+        """Collect the runs that have ended and start new ones, up to `jobs`; return False when none is left."""
         for point, child, began_s in list(self.running.values()):
             if child.poll() is not None:
                 del self.running[point.name]
@@ -234,7 +234,7 @@ class Floor(_Floor):
         return self._progress([(point, began_s) for point, _, began_s in self.running.values()], self.jobs)
 
     def stop(self) -> None:
-        """End what still runs: asked first, so that run folders become complete, and killed when that takes too long."""
+        """End the running runs: interrupt them, so that their folders become complete, and kill those that take too long."""
         for _, child, _ in self.running.values():
             with suppress(ProcessLookupError):
                 child.send_signal(signal.SIGINT)
@@ -259,8 +259,8 @@ class Floor(_Floor):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**_threads(self.jobs), **os.environ, "PYTHONUNBUFFERED": "1"},  # so that the log's last line is its last
-                start_new_session=True,  # Ctrl-C reaches the sweep alone, which then asks each run once
+                env={**_threads(self.jobs), **os.environ, "PYTHONUNBUFFERED": "1"},  # so that the log has the last line
+                start_new_session=True,  # Ctrl-C reaches only the sweep, which then interrupts each run once
                 preexec_fn=_end_with(os.getpid()),
             )
         self.running[point.name] = (point, child, time.monotonic())
@@ -275,7 +275,7 @@ class Floor(_Floor):
         return Attempt(point, "failed", self._reason(point, status), wall_s)
 
     def _reason(self, point: Point, status: int) -> str:
-        """Why a run did not complete: its summary says so where it got that far, else its last words."""
+        """Return why a run did not complete: the reason in its summary, else its exit status and the last line of its log."""
         if status in (ExitStatus.INCOMPLETE, ExitStatus.INTERRUPTED):
             with suppress(ValueError):
                 return str(Result.read(self.out / point.name).summary.get("reason"))
@@ -289,20 +289,20 @@ class Floor(_Floor):
 
 
 def _losses(result: Result) -> str:
-    """Which peers a run lost that its file did not ask to lose, and why."""
+    """Return in words the peers that a run lost and no event of its file killed, with the reasons."""
     unasked = set(result.summary["peers_lost_unasked"])
     events = [event for event in result.events if event.get("kind") == "lost" and event.get("peer") in unasked]
-    told = "; ".join(f"peer {event['peer']} at {event.get('time_s') or 0.0:.3g} s: {event.get('text')}" for event in events)
-    return f"lost {peers_text(sorted(unasked))}, which the file did not ask for{f' ({told})' if told else ''}"
+    causes = "; ".join(f"peer {event['peer']} at {event.get('time_s') or 0.0:.3g} s: {event.get('text')}" for event in events)
+    return f"lost {peers_text(sorted(unasked))}, which no event of the file killed{f' ({causes})' if causes else ''}"
 
 
 def _threads(jobs: int) -> dict[str, str]:
-    """Several runs share the cores: more than one thread each would have them wait for one another."""
+    """Return the environment that gives each of several runs one thread, because they share the cores."""
     return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} if jobs > 1 else {}
 
 
 def _end_with(parent: int) -> Callable[[], None]:
-    """Called in the child: it is interrupted when the sweep dies, however that comes about."""
+    """Return a function for the child process that lets the kernel interrupt it when the sweep's process ends."""
     libc = ctypes.CDLL(None)
 
     def prepare() -> None:

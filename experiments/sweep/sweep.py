@@ -1,4 +1,4 @@
-"""Many runs of one experiment: the product of the lists in its `[sweep]` table, each in a process and a folder of its own."""
+"""Carries out a sweep: the trials of the tuning, then the measured runs, each in its own process and folder."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ PAUSE_S = 0.02
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What became of a sweep."""
+    """The runs of a sweep after it has ended."""
 
     attempts: list[Attempt]
-    """Of each measured run, in the order of the plan."""
+    """The attempt of each measured run, in the order of the plan."""
     trials: list[Attempt]
-    """Of each run of the tuning, in the order of `cells`."""
+    """The attempt of each trial, in the order of `cells`."""
     scores: list[list[Score | None]]
-    """Of each cell's trials; None for one that was not completed, or that lost peers unasked."""
+    """The scores of each cell's trials; None for one that was not completed, or that lost peers no event had killed."""
     status: ExitStatus
-    """The worst of all runs."""
+    """The worst status of all runs."""
     cells: tuple[Cell, ...]
-    """Those of the sweep, with the trials by which lists were widened."""
+    """The cells of the sweep, with the trials that widened lists."""
 
 
 def carry_out(
@@ -46,10 +46,10 @@ def carry_out(
     command: Command | None = grapevine_run,
     watch: Callable[[SweepProgress], None] = lambda progress: None,
 ) -> SweepOutcome:
-    """Tune what is to be tuned (under `out/tuning`), then run what is measured (under `out`), as `run_sweep` does.
+    """Carry out the trials (under `out/tuning`), then the measured runs (under `out`), as `run_sweep` does.
 
-    A sweep with parts that no other process can read is carried out in this one, one run after the other; ConfigError where
-    `jobs` asks for more.
+    A sweep with parts that no other process can read is carried out in this process, one run after the other; raises
+    ConfigError if `jobs` is above 1 then.
     """
     command = None if _here(sweep, jobs) else command
     _claim(out)
@@ -74,7 +74,7 @@ def carry_out(
 def carry_out_trials(
     sweep: Sweep, out: Path, jobs: int = 1, watch: Callable[[SweepProgress], None] = lambda progress: None
 ) -> SweepOutcome:
-    """Only tune, under the folder `out`; nothing is measured."""
+    """Carry out only the trials, under the folder `out`."""
     tuning = _Tuning(sweep, out)
     tuning.carry_out(jobs, None if _here(sweep, jobs) else grapevine_run, watch)
     trials = [tuning.outcomes[trial.name] for cell in tuning.cells for trial in cell.trials]
@@ -83,23 +83,21 @@ def carry_out_trials(
 
 
 def _here(sweep: Sweep, jobs: int) -> bool:
-    """Whether the runs have to be carried out in this process, since no other could read them."""
+    """Return whether the runs must be carried out in this process, because no other process could read them."""
     alone = [(key, point.experiment) for point in [*sweep.points, *sweep.trials] for key in point.experiment.here_alone()]
     if alone and jobs > 1:
         key, experiment = alone[0]
         given = getattr(experiment, key)
         cls = type(given[0] if isinstance(given, tuple) else given)
-        what = f"the {key} {cls.__module__}.{cls.__qualname__}"
-        problem = f"{jobs} runs at a time need processes of their own, which cannot have {what}"
-        cure = (
-            "define its class at the top level of a module (such as mine.py) and import it, or leave jobs = 1: then all runs "
-        )
+        part = f"the {key} {cls.__module__}.{cls.__qualname__}"
+        problem = f"{jobs} runs at a time need their own processes, and these cannot read {part}"
+        cure = "define its class at the top level of a module (such as mine.py) and import it, or set jobs = 1: then all runs "
         raise ConfigError(key="jobs", value=jobs, problem=problem, cure=f"{cure}are carried out in this process")
     return bool(alone)
 
 
 class _Tuning:
-    """The trials of a sweep: those of the file, then those by which lists are widened whose best value lies at an end."""
+    """The trials of a sweep: those of the file, then those that widen lists whose best value is at an end."""
 
     def __init__(self, sweep: Sweep, folder: Path) -> None:
         self.sweep = sweep
@@ -110,7 +108,7 @@ class _Tuning:
         self.status = ExitStatus.DONE
 
     def carry_out(self, jobs: int, command: Command | None, watch: Callable[[SweepProgress], None]) -> None:
-        """Run all trials; widen and run on, until each best lies inside what was tried, or nothing wider is allowed."""
+        """Run all trials; widen lists and run more, until no best value is at an end, or no wider list is allowed."""
         trials, phase = self.sweep.trials, "tuning"
         while trials:
             attempts, status = run_sweep(trials, self.folder, jobs, command, watch, self.sweep.points, phase)
@@ -125,7 +123,7 @@ class _Tuning:
             phase = "widening"
 
     def _widened(self, cell: Cell, scores: Sequence[Score | None]) -> Cell:
-        """A cell with what is to be tried next; as it is where its best trial lies inside, or a field allows no more."""
+        """Return a cell with its next trials; the same cell if its best value is at no end, or a field allows no next value."""
         chosen, tune = best(scores), self.sweep.tune
         if chosen is None or tune is None:
             return cell
@@ -140,7 +138,7 @@ class _Tuning:
             return None
         try:
             result = Result.read(self.folder / trial.point.name)
-        except ValueError:  # a damaged folder tells nothing
+        except ValueError:  # a damaged folder has no score
             return None
         try:
             return score_of(result, self.sweep.target)
@@ -157,12 +155,12 @@ def run_sweep(
     later: Sequence[Point] = (),
     phase: str = "",
 ) -> tuple[list[Attempt], ExitStatus]:
-    """Carry out all points that are not complete yet, `jobs` at a time, under the folder `out`; one that fails stops no other.
+    """Carry out all points that are not complete yet, `jobs` at a time, under the folder `out`; a failure does not stop others.
 
-    Each point has `out/NAME` (its run folder), `out/inputs/NAME.toml` and `out/logs/NAME.log`. `watch` is told whenever
-    something changes, and every so often in between; it is told of the `later` runs too. Ctrl-C ends the runs that are going
-    and leaves what is done. Without a `command` the runs are carried out in this process, one after the other.
-    Returns what became of each point, in their order, and the worst exit status of all.
+    Each point has `out/NAME` (its run folder), `out/inputs/NAME.toml` and `out/logs/NAME.log`. `watch` is called with the
+    progress, `later` runs included, about 50 times a second. Ctrl-C ends the running runs and keeps the complete ones.
+    Without a `command` the runs are carried out in this process, one after the other.
+    Returns the attempt of each point, in their order, and the worst exit status.
     """
     _claim(out)
     floor: Floor | HereFloor = HereFloor(points, out, later, phase)
@@ -186,7 +184,7 @@ def _status(attempt: Attempt) -> ExitStatus:
 
 
 def _claim(out: Path) -> None:
-    """Make the sweep's folder; a run's own folder is refused."""
+    """Make the sweep's folder; raise ConfigError for a file, the folder of a run, or a folder that cannot be written."""
     try:
         if out.is_file():
             raise ConfigError(str(out), problem="is a file, and a sweep needs a folder", cure="give another --out")

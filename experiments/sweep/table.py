@@ -1,4 +1,4 @@
-"""What a sweep found: one row a run, as CSV and parquet, and one page that compares them all."""
+"""The results of a sweep: a table with a row for each run, as CSV and parquet, and a page that compares all runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from grapevine.experiments.sweep.sweep import Attempt
 
 
 def rows_of(attempts: Sequence[Attempt], out: Path) -> list[dict[str, Any]]:
-    """One row a run: its name, state and reason, the swept keys, and every figure of its summary that is one number or word.
+    """Return a row for each run: name, state and reason, the swept keys, and every single number or word of its summary.
 
-    What a run does not have is None. `time_to_accuracy_s` has a column for each level.
+    None = the run has no such value. `time_to_accuracy_s` has a column for each level.
     """
     rows = [
         {"run": attempt.point.name, "state": attempt.state, "reason": attempt.reason}
@@ -28,7 +28,7 @@ def rows_of(attempts: Sequence[Attempt], out: Path) -> list[dict[str, Any]]:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], out: Path, name: str = "table") -> list[Path]:
-    """Write `table.csv` and `table.parquet`, or those of another name; the files."""
+    """Write `table.csv` and `table.parquet`, or files of another `name`; return their paths."""
     import pyarrow
     import pyarrow.parquet
 
@@ -43,9 +43,9 @@ def write_table(rows: Sequence[Mapping[str, Any]], out: Path, name: str = "table
 
 
 def write_comparison(attempts: Sequence[Attempt], out: Path) -> Path | None:
-    """Write `report.html` over all complete runs, those that lost peers included (the page says so); None where there is none.
+    """Write `report.html` on all complete runs, also those that lost peers (marked on the page); return its path.
 
-    Raises ValueError where it cannot be drawn.
+    None if no run is complete. Raises ValueError if the page cannot be drawn.
     """
     from grapevine.experiments.report.page import write_report
 
@@ -57,7 +57,7 @@ def write_comparison(attempts: Sequence[Attempt], out: Path) -> Path | None:
 
 
 def _figures(folder: Path, attempt: Attempt) -> dict[str, Any]:
-    """The summary's figures; none for a run that never began (its folder may hold an older one)."""
+    """Return the summary's figures; none for a run that was not started (its folder may hold an older run)."""
     if attempt.state == "not run":
         return {}
     try:
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 
 def _column(values: list[Any]) -> Any:
-    """An arrow column; where a sweep mixed numbers and words, of words."""
+    """Return an arrow column; of text if the values mix numbers and text."""
     import pyarrow
 
     try:

@@ -1,4 +1,4 @@
-"""What a fleet learns, and how the data of it are split among the peers.
+"""Tasks, which fleets learn, and partitions, which split their data among the peers.
 
 `AnyTask` and `AnyPartition` are the two menus. A task is a small frozen value; `task.problem(peers, partition, seed)`
 makes it concrete: initial weights, samples, gradients and other work, a test score.

@@ -1,7 +1,7 @@
-"""A torch module behind one flat vector: the one place that imports torch.
+"""A torch module behind one flat vector: the only file that imports torch.
 
 Only trainable parameters are part of the vector, in the order of `module.parameters()`. Buffers are not: each gradient
-is computed with the buffers as the module was built, so that it depends on weights and batch alone. Batch normalisation
+is computed with the initial buffers of the module, so that it depends only on weights and batch. Batch normalisation
 therefore takes its running statistics, before a model is scored, from a fixed sample of the training data (as Wu and
 Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3.2).
 """
@@ -24,48 +24,48 @@ from grapevine.peer.layout import Layout, lay
 
 Loss = Callable[[Any, Tensor], Tensor]
 
-_TOGETHER_FROM = 8  # fewer are sooner done one by one: measured at 4,810 and at 10,026 parameters
+_TOGETHER_FROM = 8  # fewer models are faster one by one: measured at 4,810 and at 10,026 parameters
 _TOGETHER_MOST = 32
 _SCORED_AT_ONCE = 512
 _STATISTICS = 1024
 
 _ON_BUFFERS = (
-    "the module has buffers: they are neither trained nor exchanged, and each gradient starts from them as they were built; "
+    "the module has buffers: they are neither trained nor exchanged, and each gradient is computed with their initial values; "
     "running statistics of batch normalisation are taken from the training data before a model is scored"
 )
 
 
 def build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build the module with torch's generator seeded, and leave that generator as it was.
+    """Return the module, built with torch's generator seeded; the generator's state is restored.
 
-    Raises ValueError where the factory gives no module, or one that a flat float32 vector cannot hold.
+    Raises ValueError if the factory does not return a module, or returns one that a flat float32 vector cannot hold.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         module = factory()
     if not isinstance(module, nn.Module):
-        raise ValueError(f"factory() gave {type(module).__name__}: it must return a torch.nn.Module")
+        raise ValueError(f"factory() returned {type(module).__name__}: it must return a torch.nn.Module")
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     if not trainable:
-        raise ValueError("factory() gave a module without trainable parameters: there is nothing to train")
+        raise ValueError("factory() returned a module without trainable parameters: add parameters that require a gradient")
     for name, parameter in trainable.items():
         if isinstance(parameter, nn.UninitializedParameter):
-            raise ValueError(f"parameter {name} has no shape yet: lazy modules must see an input in the factory")
+            raise ValueError(f"parameter {name} has no shape yet: call a lazy module with an input in the factory")
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
             kind = f"{parameter.dtype} on {parameter.device}"
-            raise ValueError(f"parameter {name} is {kind}: weights are float32 on the cpu here")
+            raise ValueError(f"parameter {name} is {kind}: expected torch.float32 on cpu")
         if not parameter.isfinite().all():
-            raise ValueError(f"parameter {name} holds nan or infinity as the factory built it: correct how it is initialised")
+            raise ValueError(f"parameter {name} holds nan or infinity at the start: correct its initialisation in the factory")
     return module
 
 
 def flat(module: nn.Module) -> np.ndarray:
-    """The trainable parameters of a module: float32 [size]."""
+    """Return the trainable parameters of a module: float32 [size]."""
     return np.concatenate([p.detach().numpy().reshape(-1) for p in module.parameters() if p.requires_grad])
 
 
 def layout(module: nn.Module) -> Layout:
-    """Where the trainable parameters of a module lie in that vector, by their names in the module."""
+    """Return the places of a module's trainable parameters in that vector, by their names in the module."""
     return lay((name, tuple(p.shape)) for name, p in module.named_parameters() if p.requires_grad)
 
 
@@ -96,21 +96,21 @@ class ModuleLearner:
 
     @property
     def couples_samples(self) -> bool:
-        """Whether what the module gives for one sample depends on the others of its batch, as batch normalisation does."""
+        """Whether the module's output for one sample depends on the others of its batch, as with batch normalisation."""
         return any(isinstance(module, _BatchNorm) for module in self._module.modules())
 
     def outputs(self, weights: np.ndarray, indices: np.ndarray) -> int:
-        """How many numbers the module gives for a sample; 0 where it gives anything but a matrix [samples, outputs]."""
+        """Return the number of outputs for a sample; 0 if the module's output is not a matrix [samples, outputs]."""
         output = self._used(weights, indices, indices, lambda chunk, output: output)[0]
         return output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point() else 0
 
     def gradient(self, weights: np.ndarray, batch: Batch, targets: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-        """The loss and gradient of one peer, towards soft targets where there are any."""
+        """Return the loss and gradient of one peer, towards soft targets if given."""
         np.copyto(self._weights, weights)
         slot = self._vectors.take()
         slot.vector.fill(0)
         for parameter, view in zip(self._parameters, slot.parts, strict=True):
-            parameter.grad = view  # autograd adds to what is there, in place
+            parameter.grad = view  # autograd adds to this view, in place
         x, y = self._samples(batch.indices)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(batch.seed)
@@ -122,12 +122,12 @@ class ModuleLearner:
     def gradients(
         self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The losses and gradients of k peers: in one go where torch can, one by one otherwise (a note then says why)."""
+        """Return the losses and gradients of k peers: at once if torch can, else one by one (a note gives the reason)."""
         equal = len({len(batch.indices) for batch in batches}) == 1
         if len(batches) >= _TOGETHER_FROM and equal and not self._refused:
             try:
                 return self._at_once(weights, batches, targets)
-            except Exception as problem:  # noqa: BLE001 - whatever it is, the plain way decides whether it is the module's fault
+            except Exception as problem:  # noqa: BLE001 - if the module is wrong, computing one by one raises too
                 answer = self._one_by_one(weights, batches, targets)
                 self._refuse(problem)
                 return answer
@@ -136,17 +136,17 @@ class ModuleLearner:
     def soft_gradients(
         self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Likewise, towards soft targets, float32 [samples, outputs] each."""
+        """Return the same, towards soft targets, float32 [samples, outputs] each."""
         return self.gradients(weights, batches, targets)
 
     def clipped_gradients(
         self, weights: np.ndarray, batches: Sequence[Batch], clips: Sequence[float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Likewise, with each sample's gradient clipped to an L2 norm of at most `clips[k]`."""
+        """Return the same, with each sample's gradient clipped to an L2 norm of at most `clips[k]`."""
         return per_example(self.gradients, weights, batches, clips)
 
     def measure(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> tuple[float, float]:
-        """The loss and accuracy of one model on chosen training samples, as it is used: without dropout.
+        """Return the loss and accuracy of one model on chosen training samples in evaluation mode: without dropout.
 
         Batch normalisation takes its running statistics from samples of `trained_on`.
         """
@@ -159,18 +159,18 @@ class ModuleLearner:
         return sum(loss for loss, _ in found) / len(indices), sum(right for _, right in found) / len(indices)
 
     def predict(self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
-        """What one model gives for chosen training samples, likewise: float32 [samples, outputs]."""
+        """Return the outputs of one model for chosen training samples, likewise: float32 [samples, outputs]."""
         return np.concatenate(self._used(weights, indices, trained_on, lambda chunk, output: output.numpy().astype(np.float32)))
 
     def _used(
         self, weights: np.ndarray, indices: np.ndarray, trained_on: np.ndarray, look: Callable[[np.ndarray, Any], Any]
     ) -> list[Any]:
-        """What `look(indices, output)` makes of the module's output for chosen training samples, some hundreds at a time."""
+        """Return `look(indices, output)` of the module's output for chosen training samples, some hundreds at a time."""
         self._module.eval()
         try:
             with torch.no_grad():
                 np.copyto(self._weights, weights)
-                self._settle(np.resize(trained_on, max(2, len(trained_on))))  # of one value there is no deviation
+                self._settle(np.resize(trained_on, max(2, len(trained_on))))  # one value has no deviation
                 chunks = (indices[start : start + _SCORED_AT_ONCE] for start in range(0, len(indices), _SCORED_AT_ONCE))
                 return [look(chunk, self._module(self._samples(chunk)[0])) for chunk in chunks]
         finally:
@@ -178,9 +178,9 @@ class ModuleLearner:
             self._restore()
 
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
-        """The loss and accuracy of k models on the validation or the test set.
+        """Return the loss and accuracy of k models on the validation or the test set.
 
-        One model after the other: batched by vmap it took two to three times as long.
+        The models are scored one after the other: with vmap it took two to three times as long.
         """
         self._module.eval()
         try:
@@ -196,7 +196,7 @@ class ModuleLearner:
         self._refused = True
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0].partition(". ")[0]
         self.notes.append(
-            f"the peers' gradients are computed one by one, which is slower: torch.func.vmap refused this module ({reason})"
+            f"the peers' gradients are computed one by one, which is slower: torch.func.vmap cannot run this module ({reason})"
         )
 
     def _one_by_one(
@@ -218,7 +218,7 @@ class ModuleLearner:
             y = torch.from_numpy(np.stack(targets))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # "performance drop": slower than it might be, not wrong
+                warnings.simplefilter("ignore", UserWarning)  # "performance drop": slower, not wrong
                 found, losses = self._together(parameters, x, y)
         finally:
             self._restore()
@@ -243,7 +243,7 @@ class ModuleLearner:
         return loss / count, right / count
 
     def _settle(self, samples: np.ndarray) -> None:
-        """Give batch normalisation the running statistics that belong to the present weights, from some of these samples."""
+        """Compute the running statistics of batch normalisation for the present weights, from some of these samples."""
         if not self._normalised:
             return
         sample = np.random.default_rng(0).permutation(samples)[:_STATISTICS]
@@ -263,7 +263,7 @@ class ModuleLearner:
         return torch.from_numpy(x.take(indices, axis=0)), torch.from_numpy(y.take(indices, axis=0))
 
     def _cut(self, vectors: np.ndarray) -> list[Tensor]:
-        """Views of the parameters in flat vectors [size] or [k, size]."""
+        """Return views of the parameters in flat vectors [size] or [k, size]."""
         whole, views, start = torch.from_numpy(vectors), [], 0
         for parameter in self._parameters:
             stop = start + parameter.numel()
@@ -278,7 +278,7 @@ class ModuleLearner:
 
 
 def _right(output: Any, labels: Tensor) -> float:
-    """The share of samples whose largest output is that of their label; nan where the labels are no classes."""
+    """Return the share of samples whose largest output is that of their label; nan if the labels are not classes."""
     if not isinstance(output, Tensor) or labels.is_floating_point() or output.ndim < 2:
         return float("nan")
     best = output.argmax(dim=1)

@@ -1,4 +1,4 @@
-"""Gradient vectors that are used again as soon as nobody holds them any more."""
+"""Gradient vectors whose memory is used again after the last reference to them is gone."""
 
 import sys
 from collections.abc import Callable
@@ -10,25 +10,25 @@ Parts = TypeVar("Parts")
 
 
 class Slot(Generic[Parts]):
-    """A float32 vector, and views into it that are made once."""
+    """A float32 vector, and its views, which are made once."""
 
     def __init__(self, size: int, cut: Callable[[np.ndarray], Parts]):
         self.vector = np.zeros(size, dtype=np.float32)
         self.parts = cut(self.vector)
-        self._own = self._holders()
+        self._own = self._references()
 
     def free(self) -> bool:
-        """Whether nobody outside holds the vector, or a view of it."""
-        return self._holders() == self._own
+        """Return whether there is no reference to the vector, or to a view of it, outside the slot."""
+        return self._references() == self._own
 
-    def _holders(self) -> int:
-        return sys.getrefcount(self.vector)  # a numpy view of the vector holds it too
+    def _references(self) -> int:
+        return sys.getrefcount(self.vector)  # a numpy view of the vector counts too
 
 
 class Vectors(Generic[Parts]):
-    """Lends vectors out: a caller may keep one as long as it likes, and no memory is taken anew while it keeps at most one.
+    """A stock of vectors for callers; no new memory is taken while a caller keeps at most one vector.
 
-    Two are in stock, since a loop asks for the next gradient while its variable still holds the last.
+    Two are in stock, because a loop asks for the next gradient while its variable still refers to the last one.
     """
 
     def __init__(self, size: int, cut: Callable[[np.ndarray], Parts]):
@@ -36,7 +36,7 @@ class Vectors(Generic[Parts]):
         self._stock: list[Slot[Parts]] = []
 
     def take(self) -> Slot[Parts]:
-        """A slot whose vector nobody holds; what is in it is left over from before."""
+        """Return a slot with an unused vector; the vector still has its old values."""
         for slot in self._stock:
             if slot.free():
                 return slot

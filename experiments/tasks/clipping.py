@@ -1,11 +1,11 @@
-"""Gradients whose samples are clipped one by one (Abadi et al. 2016, arXiv 1607.00133, section 3.1, without the noise)."""
+"""Gradients clipped sample by sample (Abadi et al. 2016, arXiv 1607.00133, section 3.1, without the noise)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-_AT_ONCE = 32  # gradients of single samples that are held at a time
+_AT_ONCE = 32  # gradients of single samples in memory at a time
 
 Gradients = Callable[[np.ndarray, Sequence[Any]], tuple[np.ndarray, np.ndarray]]
 
@@ -13,9 +13,9 @@ Gradients = Callable[[np.ndarray, Sequence[Any]], tuple[np.ndarray, np.ndarray]]
 def per_example(
     gradients: Gradients, weights: np.ndarray, batches: Sequence[Any], clips: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The losses [k] and clipped gradients float32 [k, size] of k peers, by batches of one sample each.
+    """Return the losses [k] and clipped gradients float32 [k, size] of k peers, computed with batches of one sample each.
 
-    `gradients` gives losses and gradients of many models on as many batches; each batch has `indices` and `part`. The
+    `gradients` returns losses and gradients of many models on as many batches; each batch has `indices` and `part`. The
     gradient is 1/B sum_i g_i min(1, clip / |g_i|) for the B samples' own gradients g_i.
     """
     losses, clipped = np.zeros(len(batches)), np.zeros(weights.shape, dtype=np.float32)
@@ -30,6 +30,6 @@ def per_example(
 
 
 def factors(norms: np.ndarray, clip: float | np.ndarray) -> np.ndarray:
-    """What brings vectors of these norms down to at most `clip`: min(1, clip / norm), 1 for a norm of 0."""
+    """Return the factors that scale vectors of these norms to at most `clip`: min(1, clip / norm), 1 for a norm of 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.minimum(1.0, clip / norms)

@@ -1,6 +1,6 @@
 """A small convolutional network for the digits.
 
-With group normalisation, since batch normalisation breaks where the peers' labels differ.
+It uses group normalisation, because batch normalisation fails when the peers' labels differ.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _CHANNELS, _GROUPS, _CLASSES = (16, 32), 4, 10
 
 
 def network() -> "nn.Module":
-    """Two 3 x 3 convolutions with group normalisation and relu, then a linear layer: 10,026 parameters."""
+    """Return two 3 x 3 convolutions with group normalisation and relu, then a linear layer: 10,026 parameters."""
     from torch import nn
 
     first, second = _CHANNELS
@@ -38,7 +38,7 @@ def network() -> "nn.Module":
 
 
 def layout() -> Layout:
-    """Name the network's tensors as torch does, but without torch."""
+    """Return the network's tensors with torch's names, without importing torch."""
     first, second = _CHANNELS
     weights = {"0": (first, 1, 3, 3), "1": (first,), "3": (second, first, 3, 3), "4": (second,), "7": (_CLASSES, second * 16)}
     return lay(
@@ -49,7 +49,7 @@ def layout() -> Layout:
 
 
 def initial(rng: np.random.Generator) -> np.ndarray:
-    """Draw the network's initial parameters, flat, by torch's default rules but without torch: float32 [10026]."""
+    """Return the network's initial parameters by torch's default rules, without importing torch: float32 [10026]."""
     first, second = _CHANNELS
     return np.concatenate(
         [
@@ -63,7 +63,7 @@ def initial(rng: np.random.Generator) -> np.ndarray:
 
 
 def learner(arrays: Mapping[str, np.ndarray]) -> "ModuleLearner":
-    """Make the learner, and load torch for it."""
+    """Return the learner; this imports torch."""
     from grapevine.experiments.tasks.autograd import ModuleLearner
 
     return ModuleLearner(network, None, 0, arrays)

@@ -17,39 +17,39 @@ from grapevine.experiments.tasks.partitions import Partition
 HELD_OUT = 360
 _PIXELS, _CLASSES = 64, 10
 _MOST_PARAMETERS = 100_000_000  # 400 MB of weights a peer
-_STREAM = 0xD161  # keeps the initial weights' draws apart from everything else that is drawn from the experiment's seed
+_STREAM = 0xD161  # keeps the initial weights' random numbers apart from those that other parts draw from the same seed
 
 
 class Digits(Task, frozen=True, tag="digits"):
     """Handwritten digits: 1,437 images to train on, 180 to validate and 180 to test, 10 classes, 8 x 8 pixels.
 
-    The split is the same for every seed, so that runs can be compared; validation and test images hold equally many of
-    each class, to within one. Pixels are standardised: one mean and one deviation for all of them, from the training
-    images. A probe set is taken out of the training images. Source: E. Alpaydin and C. Kaynak, "Optical Recognition of
-    Handwritten Digits", UCI repository, 1998.
+    The split is the same for every seed, so that runs can be compared; the numbers of validation and test images of a class
+    differ by one at most. Pixels are standardised with one mean and one deviation, those of the training images. A probe set
+    is taken from the training images. Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
+    repository, 1998.
     """
 
     model: Literal["mlp", "cnn", "logistic"] = "mlp"
-    """Perceptron with relu; small convolutional network, group normalised (10,026 parameters); softmax regression (650)."""
+    """"mlp": perceptron with relu; "cnn": small convolutional network (10,026 parameters); "logistic": softmax regression."""
     hidden: tuple[int, ...] = (64,)
     """Widths of the perceptron's hidden layers (each at least 1): [64] has 4,810 parameters in all, [960, 960] has 994,570."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.model not in ("mlp", "cnn", "logistic"):
-            raise ValueError(f'model = "{self.model}": digits knows "mlp", "cnn" and "logistic"')
+            raise ValueError(f'model = "{self.model}" is unknown: expected "mlp", "cnn" or "logistic"')
         msgspec.structs.force_setattr(self, "hidden", tuple(self.hidden))  # from Python it may come as a list
         given = f"hidden = {list(self.hidden)}"
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f'{given}: every layer needs a width of at least 1; for no hidden layer use model = "logistic"')
         if self.model != "mlp" and self.hidden != (64,):
-            raise ValueError(f'{given}: only model = "mlp" has hidden layers to choose; leave hidden out')
+            raise ValueError(f'{given}: has an effect with model = "mlp" only; leave hidden out')
         parameters = perceptron.layers(self._widths())[-1].stop
         if parameters > _MOST_PARAMETERS:
             raise ValueError(f"{given}: {parameters:,} parameters are more than {_MOST_PARAMETERS:,}; choose narrower layers")
 
     def problem(self, peers: int, partition: Partition, seed: int) -> LearningProblem:
-        """Make the task concrete. Raises ValueError where 1,437 images do not go round."""
+        """Return the problem; raise ValueError if 1,437 images are too few for the partition."""
         parts = split()
         rng = np.random.default_rng([seed, _STREAM])
         make: Callable[[Mapping[str, np.ndarray]], Learner]
@@ -83,10 +83,9 @@ class Digits(Task, frozen=True, tag="digits"):
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:
-    """Load the pixels float32 [1797, 64], 0 to 16, and labels int64 [1797], as sklearn.datasets.load_digits gives them.
+    """Return the pixels float32 [1797, 64], 0 to 16, and labels int64 [1797], as sklearn.datasets.load_digits does.
 
-    The file is read from the installed package; importing scikit-learn takes 1.7 s, which every start of a run would
-    feel.
+    The file is read from the installed package, because importing scikit-learn would add 1.7 s to each start of a run.
     """
     package = importlib.util.find_spec("sklearn")
     where = next(iter(package.submodule_search_locations or ()), None) if package else None
@@ -96,16 +95,16 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     if file.is_file():
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
         return table[:, :-1], table[:, -1].astype(np.int64)
-    from sklearn.datasets import load_digits  # the slow way, should a release keep the file elsewhere
+    from sklearn.datasets import load_digits  # slow; needed if a release has the file at another place
 
     pixels, labels = load_digits(return_X_y=True)
     return pixels.astype(np.float32), labels.astype(np.int64)
 
 
 def split() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The standardised pixels and the labels under "train", "validation" and "test": always the same.
+    """Return the standardised pixels and the labels under "train", "validation" and "test": always the same.
 
-    What is held out from training is sorted by class and dealt out in turn to validation and test.
+    The images held out from training are sorted by class and go to validation and test in turn.
     """
     pixels, labels = load()
     order = np.random.default_rng(_STREAM).permutation(len(labels))

@@ -1,4 +1,4 @@
-"""A model learnt from data that are split among the peers: `LearningProblem`, and what it asks of a `Learner`."""
+"""The problem of a model learnt from data (`LearningProblem`), and the interface of its learner (`Learner`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ Many = tuple[np.ndarray, np.ndarray]
 
 
 class Learner(Protocol):
-    """A model with its loss: computes gradients and scores from flat weights. It is made in the process that uses it."""
+    """A model with its loss, which computes gradients and scores from flat weights; built in the process that uses it."""
 
     notes: list[str]
 
@@ -36,10 +36,9 @@ class Learner(Protocol):
 class LearningProblem(Problem):
     """A model, its initial weights, training data split among the peers, a validation set and a test set.
 
-    `make(arrays)` builds the learner, at its first use in each process; it travels to other processes, so it must be
-    importable there. `data` holds `train_x`, `train_y`, and likewise `validation_` and `test_`, sample by sample along the
-    first axis. The probe set is a part of the training data. Whoever makes the problem sets `outputs` where the model
-    predicts, and `without`.
+    `make(arrays)` builds the learner, at its first use in each process; other processes must be able to import `make`. `data`
+    holds `train_x`, `train_y`, and likewise `validation_` and `test_`, with samples along the first axis. The probe set is a
+    part of the training data. The task that makes the problem sets `outputs`, if the model predicts, and `without`.
     """
 
     def __init__(
@@ -61,50 +60,50 @@ class LearningProblem(Problem):
         self.label_counts: np.ndarray | None = count_labels(labels, shards)
         self.preload = preload
         self.without: frozenset[str] = frozenset()
-        """Standard work that this model does not offer."""
+        """The standard work that this model does not offer."""
         self._make = make
         self._learner: Learner | None = None
 
     def offers(self) -> dict[str, Cost]:
-        """All standard work, but what the model cannot do."""
-        outwards: dict[str, Cost] = {"targets": plain, "predict": forward} if self.outputs else {}
-        return {name: cost for name, cost in {**super().offers(), **outwards}.items() if name not in self.without}
+        """Return all standard work except that in `without`."""
+        by_outputs: dict[str, Cost] = {"targets": plain, "predict": forward} if self.outputs else {}
+        return {name: cost for name, cost in {**super().offers(), **by_outputs}.items() if name not in self.without}
 
     def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Give the arrays back after the trip to another process."""
+        """Set the arrays after the problem has come to another process."""
         super().attach(arrays)
         self._learner = None
 
     def gradient(self, weights: np.ndarray, batch: Batch) -> tuple[float, np.ndarray]:
-        """One peer's loss and gradient; it may be kept, its memory is used again only once nobody holds it."""
+        """Return one peer's loss and gradient; the caller may keep the gradient (see Problem.gradient)."""
         return (self._learner or self._learn()).gradient(weights, batch)
 
     def gradients(self, weights: np.ndarray, batches: Sequence[Batch]) -> Many:
-        """The losses [k] and gradients [k, size] of k peers, in new arrays."""
+        """Return the losses [k] and gradients [k, size] of k peers, in new arrays."""
         return (self._learner or self._learn()).gradients(weights, batches)
 
     def clipped_gradients(self, weights: np.ndarray, batches: Sequence[Batch], clips: Sequence[float]) -> Many:
-        """Likewise, with each sample's gradient clipped."""
+        """Return the same, with each sample's gradient clipped."""
         return (self._learner or self._learn()).clipped_gradients(weights, batches, clips)
 
     def soft_gradients(self, weights: np.ndarray, batches: Sequence[Batch], targets: Sequence[np.ndarray]) -> Many:
-        """Likewise, towards soft targets: the loss is the cross entropy -sum_c t_c log p_c, its mean over the batch."""
+        """Return the same, towards soft targets: the loss is the cross entropy -sum_c t_c log p_c, its mean over the batch."""
         return (self._learner or self._learn()).soft_gradients(weights, batches, targets)
 
     def measure(self, peer: int, weights: np.ndarray, batch: Batch) -> tuple[float, float]:
-        """The loss and accuracy of one model of a peer, as it is used: without dropout."""
+        """Return the loss and accuracy of one model of a peer in evaluation mode: without dropout."""
         return (self._learner or self._learn()).measure(weights, batch.indices, self._trained_on(peer, batch))
 
     def predict(self, peer: int, weights: np.ndarray, batch: Batch) -> np.ndarray:
-        """What the model gives before any softmax, without dropout: float32 [samples, outputs]."""
+        """Return the model's outputs before any softmax, without dropout: float32 [samples, outputs]."""
         return (self._learner or self._learn()).predict(weights, batch.indices, self._trained_on(peer, batch))
 
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> Many:
-        """The loss [k] and accuracy [k] of k models on the validation or the test set."""
+        """Return the loss [k] and accuracy [k] of k models on the validation or the test set."""
         return (self._learner or self._learn()).evaluate(weights, data)
 
     def _trained_on(self, peer: int, batch: Batch) -> np.ndarray:
-        """From where batch normalisation takes its statistics; a peer that serves has no samples of its own."""
+        """Return the samples for the statistics of batch normalisation: the peer's own, or the batch's for a server."""
         return self.indices(peer) if self.samples[peer] else batch.indices
 
     def _learn(self) -> Learner:

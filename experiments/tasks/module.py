@@ -15,9 +15,9 @@ from grapevine.experiments.tasks.sampling import Batch
 if TYPE_CHECKING:
     from grapevine.experiments.tasks.autograd import ModuleLearner
 
-_STREAM = 0x7A11D  # keeps the draw of the validation samples apart from all others
+_STREAM = 0x7A11D  # keeps the random numbers of the validation samples apart from those of other parts
 _FROM_PYTHON = (
-    "the task module is for Python, since it holds a model and data: "
+    "the task module can be used from Python only, because it holds a model and data: "
     "Experiment(task=Module(factory=Net, train=(x, y), test=(x, y))); an experiment file can name digits or quadratic"
 )
 
@@ -31,15 +31,15 @@ class Module(Task, frozen=True, eq=False, tag="module"):
     """
 
     factory: Any = None
-    """Function or class without arguments that returns the module; a run in several processes needs it importable."""
+    """Function or class without arguments that returns the module; in a run in processes it must be importable."""
     train: Any = None
     """Training data: (x, y), numpy arrays or torch tensors, samples along the first axis; or a torch Dataset of pairs."""
     test: Any = None
-    """Test data, likewise: all figures of a run are measured on them, and nothing is decided by them."""
+    """Test data, likewise: the figures of a run are measured on them; they decide nothing."""
     validation: Any = None
-    """Validation data, likewise: by them a run is stopped and settings are chosen; a part of `train` when left out."""
+    """Validation data, likewise: they stop runs and choose settings; left out = a part of `train`."""
     validation_share: float = 0.1
-    """The share of `train` that is held out to validate where no validation data are given; above 0, below 1."""
+    """The share of `train` that is used for validation if no validation data are given; above 0, below 1."""
     loss: Any = None
     """loss(output, y) -> mean over the batch; softmax cross entropy when left out."""
 
@@ -49,19 +49,19 @@ class Module(Task, frozen=True, eq=False, tag="module"):
             raise ValueError(_FROM_PYTHON)
         if not callable(self.factory) or (hasattr(self.factory, "named_parameters") and not isinstance(self.factory, type)):
             kind = type(self.factory).__name__
-            raise ValueError(f"factory is {kind}: give the function or class that builds the module, not what it builds")
+            raise ValueError(f"factory is {kind}: give the function or class that builds the module, not the module")
         if self.train is None or self.test is None:
-            raise ValueError("Module needs train=(x, y) and test=(x, y)")
+            raise ValueError("Module needs data: give train=(x, y) and test=(x, y)")
         if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share = {self.validation_share}: a share of the training data is above 0 and below 1")
+            raise ValueError(f"validation_share = {self.validation_share}: expected above 0 and below 1")
         if self.loss is not None and not callable(self.loss):
             raise ValueError(f"loss is {type(self.loss).__name__}: give a function loss(output, y), or leave it out")
 
     def problem(self, peers: int, partition: Partition, seed: int) -> LearningProblem:
-        """Make the task concrete: builds the module, reads the data, and tries the one on the other.
+        """Return the problem: build the module, read the data, and try the module on the data.
 
         Without validation data the same random samples of `train` are held out for every seed, so that runs can be
-        compared. Raises ValueError where data or module are unfit, with what the module said.
+        compared. Raises ValueError, with the module's own message, if data and module do not fit.
         """
         from grapevine.experiments.tasks import autograd
 
@@ -91,20 +91,20 @@ class Module(Task, frozen=True, eq=False, tag="module"):
         return problem
 
     def _parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The data under "train", "validation" and "test"."""
+        """Return the data under "train", "validation" and "test"."""
         train, test = _pair(self.train, "train"), _pair(self.test, "test")
         if self.validation is not None:
             return {"train": train, "validation": _pair(self.validation, "validation"), "test": test}
         count = len(train[1])
         if count < 2:
-            raise ValueError("train has 1 sample, too few to hold some out for validation: give validation=(x, y)")
+            raise ValueError("train has 1 sample, too few to use some for validation: give validation=(x, y)")
         held_out = min(max(1, round(self.validation_share * count)), count - 1)
         order = np.random.default_rng(_STREAM).permutation(count)
         chosen, left = np.sort(order[:held_out]), np.sort(order[held_out:])
         return {"train": (train[0][left], train[1][left]), "validation": (train[0][chosen], train[1][chosen]), "test": test}
 
     def describe(self) -> dict[str, Any]:
-        """What a record can say of it: plain values, with the data by shape."""
+        """Return a description for the run folder: plain values, with the shapes of the data."""
         given = {"train": self.train, "test": self.test}
         given |= {"validation": self.validation} if self.validation is not None else {}
         pairs = {which: _pair(value, which) for which, value in given.items()}
@@ -119,7 +119,7 @@ class Module(Task, frozen=True, eq=False, tag="module"):
 
 
 class _Maker:
-    """Makes the learner in whichever process it has come to."""
+    """Makes the learner, in any process."""
 
     def __init__(self, factory: Callable[[], Any], loss: Callable[..., Any] | None, seed: int):
         self._factory, self._loss, self._seed = factory, loss, seed
@@ -133,14 +133,14 @@ class _Maker:
         for role, value in (("factory", self._factory), ("loss", self._loss)):
             if value is not None and not _importable(value):
                 raise ValueError(
-                    f"{role} {_name(value)} cannot be found by another process: define it at the top level of a module file, "
+                    f"another process cannot import the {role} {_name(value)}: define it at the top level of a module file, "
                     'or run in the world "virtual"'
                 )
         return self.__dict__
 
 
 def _importable(value: Any) -> bool:
-    """Whether another process can find a function or class by its name."""
+    """Return whether another process can find a function or class by its name."""
     if isinstance(value, functools.partial):
         return _importable(value.func)
     if "<" in getattr(value, "__qualname__", ""):  # <lambda>, <locals>
@@ -154,13 +154,13 @@ def _name(value: Any) -> str:
 
 
 def _pair(data: Any, which: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a data set as a whole: x and y, samples along the first axis."""
+    """Return the whole data set: x and y, samples along the first axis."""
     if not isinstance(data, tuple | list):
         if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
             raise ValueError(f"{which} is {type(data).__name__}: give (x, y), or a Dataset that has a length")
         items = [data[index] for index in range(len(data))]
         if not items or any(len(item) != 2 for item in items):
-            raise ValueError(f"{which}: the data set must hold pairs (x, y), and at least one")
+            raise ValueError(f"{which}: the data set must hold pairs (x, y), one or more")
         data = (np.stack([_array(x) for x, _ in items]), np.stack([_array(y) for _, y in items]))
     if len(data) != 2:
         raise ValueError(f"{which} has {len(data)} parts: give (x, y)")
@@ -168,7 +168,7 @@ def _pair(data: Any, which: str) -> tuple[np.ndarray, np.ndarray]:
     if x.dtype == object or y.dtype == object or x.ndim == 0 or y.ndim == 0:
         raise ValueError(f"{which}: x and y must be arrays of numbers with samples along the first axis")
     if len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"{which}: x has {len(x)} samples and y has {len(y)}; they must be as many, and at least one")
+        raise ValueError(f"{which}: x has {len(x)} samples and y has {len(y)}; give the same number of both, one or more")
     _refuse_non_finite(f"{which} x", x)
     _refuse_non_finite(f"{which} y", y)
     return np.ascontiguousarray(x), np.ascontiguousarray(y.astype(np.int64) if y.dtype.kind in "iub" else y)
@@ -182,18 +182,18 @@ def _refuse_non_finite(name: str, array: np.ndarray) -> None:
     index = tuple(places[0].tolist())
     raise ValueError(
         f"{name}[{', '.join(map(str, index))}] is {array[index]} (index from 0, as float32; {len(places)} of {array.size} "
-        "numbers are not finite): a gradient of it would be nan; correct the data or drop those samples"
+        "numbers are not finite): gradients would be nan; correct the data or remove these samples"
     )
 
 
 def _array(value: Any) -> np.ndarray:
     array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-    with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+    with np.errstate(over="ignore"):  # infinite values are refused by name afterwards
         return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _try(learner: Learner, initial: np.ndarray, batch: Batch, data: Mapping[str, np.ndarray]) -> None:
-    """Refuse a module that cannot learn from the data, in words."""
+    """Raise ValueError if the module fails on the data, or if its loss or gradient is not finite."""
     try:
         loss, gradient = learner.gradient(initial, batch)
         learner.evaluate(initial[None], "validation")
@@ -201,12 +201,12 @@ def _try(learner: Learner, initial: np.ndarray, batch: Batch, data: Mapping[str,
     except Exception as problem:  # the user's own code: it may raise anything
         x, y = data["train_x"], data["train_y"]
         raise ValueError(
-            f"the module cannot work on the data, x {x.dtype}{list(x.shape)} and y {y.dtype}{list(y.shape)}: {problem}; "
+            f"the module fails on the data, x {x.dtype}{list(x.shape)} and y {y.dtype}{list(y.shape)}: {problem}; "
             "factory, loss and data must fit together"
         ) from problem
     if not (np.isfinite(loss) and np.isfinite(gradient).all()):
-        what = f"loss {loss}" if not np.isfinite(loss) else "a gradient that is not finite"
+        result = f"loss {loss}" if not np.isfinite(loss) else "a gradient that is not finite"
         raise ValueError(
-            f"the module gives {what} at its initial weights on the first {len(batch.indices)} training samples: correct "
-            "factory, loss or data; no learning rate mends it"
+            f"the module gives {result} at its initial weights on the first {len(batch.indices)} training samples: correct "
+            "factory, loss or data; another learning rate does not help"
         )

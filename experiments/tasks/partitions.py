@@ -1,7 +1,7 @@
-"""How the training data are split among the peers: the menu `AnyPartition`, and figures of what came out.
+"""Partitions, which split the training data among the peers (the menu `AnyPartition`), and figures of the result.
 
-All peers are treated alike: each rule is the same for every peer, and which peer gets which share is left to the seed.
-Every index is used exactly once, except by `bootstrap`, which draws with replacement.
+Each rule is the same for every peer; the seed decides which peer gets which share. Every index is used exactly once, except by
+`bootstrap`, which draws with replacement.
 """
 
 from typing import NamedTuple
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-_STREAM = 0x5A17  # keeps these draws apart from everything else that is drawn from the experiment's seed
+_STREAM = 0x5A17  # keeps these random numbers apart from those that other parts draw from the same seed
 _TRIES = 20
 
 
 class Partition(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """How the training data are split among the peers."""
+    """The rule that splits the training data among the peers."""
 
     def split(self, labels: np.ndarray, peers: int, seed: int) -> list[np.ndarray]:
-        """Split samples 0..len(labels)-1 among the peers: one int64 array of indices for each, sorted.
+        """Return the samples 0..len(labels)-1 split among the peers: one int64 array of indices for each, sorted.
 
-        Raises ValueError where there are too few samples for so many peers, or where the rule needs classes and the
-        labels are none.
+        Raises ValueError if there are too few samples for so many peers, or if the rule needs classes and the labels are not
+        classes.
         """
         if peers > len(labels) and not isinstance(self, Bootstrap):
             raise ValueError(
@@ -35,12 +35,12 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", for
 
 
 class Spared(Partition, frozen=True, tag="spared"):
-    """Another rule for all peers but the first ones, who hold nothing because they train nothing; in no menu."""
+    """Another partition for all peers except servers, which hold no samples because they do not train; in no menu."""
 
     partition: Partition
-    """How the others share."""
+    """The partition for the other peers."""
     servers: int
-    """So many peers, from peer 0 on, hold nothing."""
+    """The number of servers: peers 0 to servers - 1."""
 
     def split(self, labels: np.ndarray, peers: int, seed: int) -> list[np.ndarray]:
         return [np.zeros(0, np.int64)] * self.servers + self.partition.split(labels, peers - self.servers, seed)
@@ -54,33 +54,33 @@ class Iid(Partition, frozen=True, tag="iid"):
 
 
 class Bootstrap(Partition, frozen=True, tag="bootstrap"):
-    """Every peer draws its own samples from all data, with replacement: any number of peers, however few the data."""
+    """Every peer draws its own samples from all data, with replacement: any number of peers for any amount of data."""
 
     samples: int = 100
-    """Samples that each peer draws, 1 to a million; some are drawn by several peers, or twice by one."""
+    """Number of samples that each peer draws, 1 to a million; several peers may draw the same sample, or one peer twice."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= 1_000_000:
-            raise ValueError(f"samples = {self.samples}: every peer needs at least 1 sample, and a million at most")
+            raise ValueError(f"samples = {self.samples}: expected 1 to 1,000,000 samples for each peer")
 
     def _shards(self, labels: np.ndarray, peers: int, rng: np.random.Generator) -> list[np.ndarray]:
         return list(rng.integers(len(labels), size=(peers, self.samples)))
 
 
 class Dirichlet(Partition, frozen=True, tag="dirichlet"):
-    """Label skew: each class is dealt out by a draw from Dir(alpha); small alpha = few classes a peer, unequal sizes.
+    """Label skew: each class is split in proportions drawn from Dir(alpha); small alpha = few classes a peer, unequal sizes.
 
     Class by class (Yurochkin et al., ICML 2019; Lin et al., ICML 2021): draw p ~ Dir(alpha, ..., alpha), set p to zero
     for peers that hold an even share already, renormalise, cut the shuffled class at the cumulative sums; draw
     everything again while a peer has fewer than `minimum` samples. Departures: the classes come in random order, so
-    that none is always dealt last; and after 20 draws in vain the best of them is mended, by moving random samples from
+    that none is always split last; and if 20 draws fail, the best of them is corrected, by moving random samples from
     the largest peers to those below the minimum.
     """
 
     alpha: float = 0.5
     """Concentration, above 0: 0.1 is strong skew, 1 mild, 100 nearly iid."""
     minimum: int | None = None
-    """Fewest samples of a peer (at least 1); half of an even share when left out."""
+    """The least number of samples of a peer (at least 1); left out = half of an even share."""
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < float("inf"):
@@ -103,17 +103,17 @@ class Dirichlet(Partition, frozen=True, tag="dirichlet"):
                 best = shards
             if min(map(len, best)) >= least:
                 return best
-        return _mend(best, least, rng)
+        return _filled(best, least, rng)
 
 
 class Shards(Partition, frozen=True, tag="shards"):
-    """Sorted by label and cut into equal shards, a few dealt to each peer: with 2, most peers see about two classes.
+    """Samples sorted by label and cut into equal shards, a few for each peer: with 2, most peers see about two classes.
 
     McMahan et al., AISTATS 2017, section 3. Shards differ in size by at most one sample.
     """
 
     per_peer: int = 2
-    """Shards of each peer (at least 1)."""
+    """Number of shards of each peer (at least 1)."""
 
     def __post_init__(self) -> None:
         if self.per_peer < 1:
@@ -136,18 +136,18 @@ AnyPartition = Iid | Dirichlet | Shards | Bootstrap
 
 
 class Skew(NamedTuple):
-    """How unlike the peers' data are."""
+    """The differences between the peers' data."""
 
     sizes: list[int]
-    """Samples of each peer."""
+    """Number of samples of each peer."""
     classes: list[int]
-    """Different labels of each peer."""
+    """Number of different labels of each peer."""
     distances: list[float]
-    """Total variation between each peer's label frequencies and everybody's: 0 = alike, towards 1 = nothing in common."""
+    """Total variation between each peer's label frequencies and those of all peers: 0 = equal, near 1 = no common labels."""
 
 
 def skew(labels: np.ndarray, shards: list[np.ndarray]) -> Skew | None:
-    """Measure how unlike the peers' data are; None where the labels are no classes."""
+    """Return the differences between the peers' data; None if the labels are not classes."""
     counts = count_labels(labels, shards)
     if counts is None:
         return None
@@ -159,7 +159,7 @@ def skew(labels: np.ndarray, shards: list[np.ndarray]) -> Skew | None:
 
 
 def count_labels(labels: np.ndarray, shards: list[np.ndarray]) -> np.ndarray | None:
-    """How many samples of each label each peer holds, float64 [peers, classes]; None where the labels are no classes."""
+    """Return each peer's number of samples of each label, float64 [peers, classes]; None if the labels are not classes."""
     if not _are_classes(labels):
         return None
     _, codes = np.unique(labels, return_inverse=True)
@@ -171,7 +171,7 @@ def _are_classes(labels: np.ndarray) -> bool:
 
 
 def _by_class(labels: np.ndarray, rule: str) -> list[np.ndarray]:
-    """The indices of each class, classes in ascending order."""
+    """Return the indices of each class, classes in ascending order."""
     if not _are_classes(labels):
         raise ValueError(
             f'the partition "{rule}" sorts samples by class, but the labels are {labels.dtype} of shape {labels.shape}; '
@@ -182,14 +182,14 @@ def _by_class(labels: np.ndarray, rule: str) -> list[np.ndarray]:
 
 
 def _deal(classes: list[np.ndarray], peers: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """One draw of the class-wise rule."""
+    """Return one draw of the class-wise rule."""
     even = sum(map(len, classes)) / peers
     held: list[list[np.ndarray]] = [[] for _ in range(peers)]
     sizes = np.zeros(peers, dtype=np.int64)
     for number in rng.permutation(len(classes)):
         members = rng.permutation(classes[number])
         law = np.where(sizes < even, rng.dirichlet(np.full(peers, alpha)), 0.0)
-        if not law.sum() > 0:  # a tiny alpha gave all of it to peers that are full
+        if not law.sum() > 0:  # a very small alpha gave the whole class to peers that are full
             law = (sizes < even).astype(np.float64)
         cuts = (np.cumsum(law / law.sum())[:-1] * len(members)).astype(np.int64)
         for peer, part in enumerate(np.split(members, cuts)):
@@ -198,8 +198,8 @@ def _deal(classes: list[np.ndarray], peers: int, alpha: float, rng: np.random.Ge
     return [np.concatenate(parts) for parts in held]
 
 
-def _mend(shards: list[np.ndarray], least: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Move random samples from the largest peers to those below the minimum, and no more of them than needed."""
+def _filled(shards: list[np.ndarray], least: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return the shards after moving random samples, no more than needed, from the largest peers to those below the minimum."""
     shards = [rng.permutation(shard) for shard in shards]
     sizes = np.array([len(shard) for shard in shards])
     for poor in rng.permutation(len(shards)):

@@ -1,4 +1,4 @@
-"""The task `quadratic`: every peer pulls towards its own target, and the optimum is known exactly."""
+"""The task `quadratic`: every peer has its own target, and the optimum is known exactly."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,28 +11,28 @@ from grapevine.experiments.tasks.clipping import factors
 from grapevine.experiments.tasks.partitions import Iid, Partition, Spared
 from grapevine.peer.layout import lay
 
-MOST_PARAMETERS = 10_000_000  # each peer's target alone is 80 MB then
+MOST_PARAMETERS = 10_000_000  # at this size the target of each peer takes 80 MB
 Point = float | tuple[float, ...]
 
 
 class Quadratic(Task, frozen=True, tag="quadratic"):
-    """Each peer i minimises |x - b_i|^2 / 2 with a target of its own; the exact optimum is the mean target.
+    """Each peer i minimises |x - b_i|^2 / 2 with its own target b_i; the exact optimum is the mean target.
 
-    No data, so no partition and no accuracy. The gradient is x - b_i plus noise; the loss is given without the noise.
-    The whole shard gives the gradient without noise. A piece of its own: "solve" with `towards` (float32 [size]) and `rho` (0
-    or more) answers the exact minimiser of |x - b_i|^2 / 2 + rho |x - towards|^2 / 2, as ADMM needs it, and costs one sample.
+    There are no data, so no partition and no accuracy. The gradient is x - b_i plus noise; the loss is without noise. The
+    gradient over the whole shard is without noise. The task's own work: "solve" with `towards` (float32 [size]) and `rho` (0 or
+    more) returns the exact minimiser of |x - b_i|^2 / 2 + rho |x - towards|^2 / 2, for ADMM, and costs one sample.
     """
 
     batch_size: int = 1
-    """Samples that one gradient counts for on an emulated device (at least 1); it changes nothing else."""
+    """Samples of one gradient for the time on an emulated device (at least 1); it changes nothing else."""
     targets: tuple[Point, ...] | None = None
-    """b_i: a number or a vector for each peer; 0, 1, 2, ... when left out."""
+    """b_i: a number or a vector for each peer; left out = 0, 1, 2, ...."""
     noise: float = 0.0
     """Standard deviation of the Gaussian noise on each coordinate of each gradient (0 or more)."""
     start: Point = 0.0
-    """Where every peer starts: a number (for all coordinates) or a vector."""
+    """Initial weights of every peer: a number (for all coordinates) or a vector."""
     dimension: int | None = None
-    """Number of parameters (1 to 10 million) where targets and start are all numbers; 1 when left out."""
+    """Number of parameters (1 to 10 million) if targets and start are all numbers; left out = 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,13 +40,13 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
             msgspec.structs.force_setattr(self, "targets", tuple(_plain(point) for point in self.targets))
         msgspec.structs.force_setattr(self, "start", _plain(self.start))
         if not 0 <= self.noise < float("inf"):
-            raise ValueError(f"noise = {self.noise}: a standard deviation is 0 or more, and finite")
+            raise ValueError(f"noise = {self.noise}: expected a standard deviation of 0 or more, and finite")
         if self.targets is not None and len(self.targets) == 0:
-            raise ValueError("targets is empty: give one for each peer, or leave it out")
+            raise ValueError("targets is empty: give one target for each peer, or leave targets out")
         if self.dimension is not None and self.dimension < 1:
-            raise ValueError(f"dimension = {self.dimension}: at least one parameter is needed")
+            raise ValueError(f"dimension = {self.dimension}: expected 1 or more")
         if self.dimension is not None and self.dimension > MOST_PARAMETERS:
-            raise ValueError(f"dimension = {self.dimension}: more than {MOST_PARAMETERS:,} parameters; choose fewer")
+            raise ValueError(f"dimension = {self.dimension}: is too large; expected {MOST_PARAMETERS:,} at most")
         self._size()
         for name, points in (("targets", self.targets or ()), ("start", (self.start,))):
             for place, point in enumerate(points):
@@ -57,16 +57,16 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
                     raise ValueError(f"{where} = {point}: every number must be finite in float32, up to 3.4e38; correct it")
 
     def problem(self, peers: int, partition: Partition, seed: int) -> "QuadraticProblem":
-        """Make the task concrete.
+        """Return the problem.
 
-        Raises ValueError unless there is one target for each peer, and for any partition but the default.
+        Raises ValueError if the number of targets is not that of peers, and for any partition except the default.
         """
         rule = partition.partition if isinstance(partition, Spared) else partition
         if not isinstance(rule, Iid):
             raise ValueError("the task quadratic has no data to split: leave the partition out")
         if self.targets is not None and len(self.targets) != peers:
             raise ValueError(
-                f"targets has {len(self.targets)} entries for {peers} peers: give one for each peer, or leave it out"
+                f"targets has {len(self.targets)} entries for {peers} peers: give one for each peer, or leave targets out"
             )
         points: Sequence[Point] = range(peers) if self.targets is None else self.targets
         size = self._size()
@@ -74,26 +74,26 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
         return QuadraticProblem(targets, np.broadcast_to(np.asarray(self.start, dtype=np.float64), size), self.noise)
 
     def _size(self) -> int:
-        """The number of parameters, on which all vectors must agree."""
+        """Return the number of parameters; all vectors must have it."""
         given = [np.shape(point) for point in (*(self.targets or ()), self.start)]
         if any(len(shape) > 1 or shape == (0,) for shape in given):
-            raise ValueError("targets and start are numbers, or flat lists of at least one number")
+            raise ValueError("targets and start must be numbers, or flat lists of one number or more")
         lengths = {shape[0] for shape in given if shape} | ({self.dimension} if self.dimension is not None else set())
         if len(lengths) > 1:
             raise ValueError(
-                f"targets, start and dimension disagree on the number of parameters: {sorted(lengths)}; make them equal"
+                f"targets, start and dimension have different numbers of parameters: {sorted(lengths)}; make them equal"
             )
         return lengths.pop() if lengths else 1
 
 
 def _plain(point: Any) -> Point:
-    """A number as float, a vector as tuple of floats."""
+    """Return a number as float, a vector as tuple of floats."""
     values = np.asarray(point, dtype=np.float64).tolist()
     return tuple(values) if isinstance(values, list) else values
 
 
 class Pull(NamedTuple):
-    """A batch of the quadratic: whose target, and the noise that was drawn."""
+    """A batch of the quadratic: the peer with the target, and the noise drawn; None = no noise."""
 
     peer: int
     noise: np.ndarray | None
@@ -103,41 +103,41 @@ class QuadraticProblem(Problem):
     """The quadratic made concrete: targets float64 [peers, size]."""
 
     def __init__(self, targets: np.ndarray, start: np.ndarray, noise: float):
-        own = [np.array([peer]) for peer in range(len(targets))]  # a peer's objective stands for its only sample
+        own = [np.array([peer]) for peer in range(len(targets))]  # the only sample of a peer is its objective
         super().__init__(start, own, {"targets": targets}, lay([("x", (targets.shape[1],))]))
         self._noise = noise
         self.attach(self.arrays)
 
     def attach(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Give the arrays back after the trip to another process."""
+        """Set the arrays after the problem has come to another process."""
         super().attach(arrays)
         self._targets = self.arrays["targets"].astype(np.float32)
 
     def offers(self) -> dict[str, Cost]:
-        """Gradients, clipped too, the peer's own objective, and "solve"."""
+        """Return the costs of gradients, also clipped, of the peer's own objective, and of "solve"."""
         return {**super().offers(), "clip": clipped, "held-out": forward, "solve": lambda peer, towards, rho: 1}
 
     def solve(self, peer: int, weights: np.ndarray, towards: np.ndarray, rho: float) -> np.ndarray:
-        """The minimiser of |x - b_i|^2 / 2 + rho |x - towards|^2 / 2: (b_i + rho towards) / (1 + rho), float32 [size]."""
+        """Return the minimiser of |x - b_i|^2 / 2 + rho |x - towards|^2 / 2, (b_i + rho towards) / (1 + rho)."""
         if not 0 <= rho < float("inf"):
-            raise ValueError(f"rho = {rho}: it is 0 or more, and finite")
+            raise ValueError(f"rho = {rho}: expected 0 or more, and finite")
         there = np.asarray(towards, dtype=np.float64)
         if there.shape != (self.size,):
-            raise ValueError(f"towards has the shape {list(there.shape)}: [{self.size}] is needed, as peer.weights have")
+            raise ValueError(f"towards has the shape {list(there.shape)}: expected [{self.size}], the shape of peer.weights")
         solution: np.ndarray = (self.arrays["targets"][peer] + rho * there) / (1 + rho)
         return solution.astype(np.float32)
 
     def hold_out(self, share: float, seed: int) -> None:
-        """There are no data to keep apart: a peer's objective is known exactly, and a look at it costs one sample."""
+        """Use each peer's exact objective as its held-out data, as there are no samples to keep apart; it costs one sample."""
         self._split(held_out=[self.indices(peer) for peer in range(len(self.samples))])
         self.held_out = self._lengths("held_out")
 
     def sampler(self, peer: int, rng: np.random.Generator) -> "Pulls":
-        """Make the source of one peer's noise."""
+        """Return the source of one peer's noise."""
         return Pulls(peer, self.size, self._noise, rng)
 
     def gradient(self, weights: np.ndarray, batch: Pull) -> tuple[float, np.ndarray]:
-        """|x - b_i|^2 / 2, and x - b_i plus the noise, in a new array."""
+        """Return |x - b_i|^2 / 2, and x - b_i plus the noise, in a new array."""
         gradient = weights - self._targets[batch.peer]
         loss = 0.5 * float(np.dot(gradient, gradient))
         if batch.noise is not None:
@@ -145,7 +145,7 @@ class QuadraticProblem(Problem):
         return loss, gradient
 
     def gradients(self, weights: np.ndarray, batches: Sequence[Pull]) -> tuple[np.ndarray, np.ndarray]:
-        """The losses [k] and gradients [k, size] of k peers."""
+        """Return the losses [k] and gradients [k, size] of k peers."""
         gradients = weights - self._targets[[batch.peer for batch in batches]]
         losses = 0.5 * np.einsum("ks,ks->k", gradients, gradients)
         if self._noise:
@@ -157,22 +157,22 @@ class QuadraticProblem(Problem):
     def clipped_gradients(
         self, weights: np.ndarray, batches: Sequence[Pull], clips: Sequence[float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Likewise, scaled down to an L2 norm of at most `clips[k]`: a gradient is that of one sample."""
+        """Return the same, scaled down to an L2 norm of at most `clips[k]`; each gradient counts as one sample's."""
         losses, gradients = self.gradients(weights, batches)
         scale = factors(np.linalg.norm(gradients, axis=1), np.asarray(clips))
         return losses, gradients * scale[:, None].astype(np.float32)
 
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
-        """The mean over the peers of their objectives at each of k models, [k]; there is no accuracy.
+        """Return the mean of the peers' objectives at each of k models, [k], and nan for the accuracy.
 
-        The objective is known exactly, so it is the same whichever data are asked for.
+        The objective is known exactly, so the result is the same for validation and test data.
         """
         targets = self.arrays["targets"]
         spread = 0.5 * ((targets - self.optimum()) ** 2).sum(axis=1).mean()
         return 0.5 * ((weights - self.optimum()) ** 2).sum(axis=1) + spread, np.full(len(weights), np.nan)
 
     def optimum(self) -> np.ndarray:
-        """The mean target."""
+        """Return the mean target."""
         result: np.ndarray = self.arrays["targets"].mean(axis=0)
         return result
 
@@ -181,17 +181,17 @@ class QuadraticProblem(Problem):
 
 
 class Pulls:
-    """The gradients' noise of one peer."""
+    """The source of the noise of one peer's gradients."""
 
     def __init__(self, peer: int, size: int, noise: float, rng: np.random.Generator):
         self._peer, self._size, self._noise, self._rng = peer, size, noise, rng
 
     def draw(self, batch_size: int) -> Pull:
-        """The next noise: its deviation does not depend on the batch size."""
+        """Return the next noise; its deviation does not depend on the batch size."""
         if not self._noise:
             return Pull(self._peer, None)
         return Pull(self._peer, (self._noise * self._rng.standard_normal(self._size)).astype(np.float32))
 
     def over(self, indices: np.ndarray) -> Pull:
-        """The peer's objective itself, without noise."""
+        """Return the peer's objective, without noise."""
         return Pull(self._peer, None)

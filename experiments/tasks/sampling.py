@@ -1,4 +1,4 @@
-"""Batches of one peer's samples: which ones, in which order."""
+"""Batches of one peer's samples, in random order."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -6,34 +6,34 @@ import numpy as np
 
 
 class Sampler(Protocol):
-    """Where one peer's batches come from; only the problem that made the sampler can read them."""
+    """The source of one peer's batches; only the problem that made the sampler can read them."""
 
     def draw(self, batch_size: int) -> Any:
-        """Draw the next batch."""
+        """Return the next batch."""
 
     def over(self, indices: np.ndarray) -> Any:
-        """A batch of these samples, with fresh draws of whatever the model draws itself."""
+        """Return a batch of these samples, with a new seed for random numbers of the model."""
 
 
 class Batch(NamedTuple):
-    """Some samples by their indices, and a seed for whatever the model draws itself (dropout)."""
+    """Samples by their indices, and a seed for random numbers of the model (dropout)."""
 
     indices: np.ndarray
     seed: int
 
     def part(self, positions: np.ndarray) -> "Batch":
-        """Those at some positions."""
+        """Return a batch of the samples at these positions."""
         return Batch(self.indices[positions], self.seed)
 
 
-_AHEAD_OF_SMALL = 256  # samples shuffled ahead for a peer that has less than a batch: many short epochs in one go
+_AHEAD_OF_SMALL = 256  # for a peer with fewer samples than a batch: shuffle so many samples, of several short epochs, at once
 
 
 class Epochs:
-    """Batches of one peer's samples: shuffled anew each epoch, each sample once in it.
+    """Batches of one peer's samples, which are shuffled again for each epoch; an epoch has each sample once.
 
-    Every batch is full: what an epoch lacks for it comes from the next, and a peer with fewer samples than a batch goes
-    round several times within it.
+    Every batch is full: the last batch of an epoch takes its missing samples from the next, and for a peer with fewer samples
+    than a batch a batch spans several epochs.
     """
 
     def __init__(self, shard: np.ndarray, rng: np.random.Generator):
@@ -42,13 +42,13 @@ class Epochs:
         self._seed = int(rng.integers(1 << 62))
 
     def draw(self, batch_size: int) -> Batch:
-        """The next batch; it stays as it is however many are drawn after it."""
+        """Return the next batch; later draws do not change it."""
         start, self._next = self._next, self._next + batch_size
         self._seed += 1
         if self._next <= len(self._order):
             return Batch(self._order[start : self._next], self._seed)
         if not len(self._shard):
-            raise ValueError("this peer holds no training samples, because it serves: let only peers that train draw them")
+            raise ValueError("this peer is a server without training samples: let only peers that train draw batches")
         rest = self._order[start:]
         missing = batch_size - len(rest)
         epochs = -(-(missing + _AHEAD_OF_SMALL * (batch_size > len(self._shard))) // len(self._shard))
@@ -57,6 +57,6 @@ class Epochs:
         return Batch(np.concatenate([rest, self._order[:missing]]), self._seed)
 
     def over(self, indices: np.ndarray) -> Batch:
-        """A batch of these samples; the stream of `draw` goes on where it was."""
+        """Return a batch of these samples; the next `draw` is not affected."""
         self._seed += 1
         return Batch(indices, self._seed)

@@ -1,4 +1,4 @@
-"""One peer's share of a task: its samples, and what its strategy may ask to be done; the same in every world."""
+"""One peer's share of a task: its samples, and the work that its strategy asks for; the same in both worlds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from grapevine.peer.samples import Samples
 
 
 class Costs(dict[tuple[str, int], int]):
-    """What the work that a problem offers takes of a device's time, in samples of a gradient.
+    """The costs of the work that a problem offers: time on a device, in samples of a gradient.
 
-    Keeps the costs of standard work, by name and number of samples, once they were asked for.
+    The costs of standard work, by name and number of samples, are kept after their first use.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -24,7 +24,7 @@ class Costs(dict[tuple[str, int], int]):
         self.offers = problem.offers()
 
     def own(self, peer: int, work: Work) -> int:
-        """The cost of a piece of the task's own for a peer."""
+        """Return a peer's cost of a piece of the task's own work."""
         return self._of(work.name, self._offer(work.name)(peer, **work.arguments))
 
     def __missing__(self, key: tuple[str, int]) -> int:
@@ -35,19 +35,19 @@ class Costs(dict[tuple[str, int], int]):
     def _offer(self, name: str) -> Cost:
         cost = self.offers.get(name)
         if cost is None:
-            raise ValueError(f'the task does not offer "{name}": it offers {", ".join(self.offers)}')
+            raise ValueError(f'the task does not offer the work "{name}": it offers {", ".join(self.offers)}')
         return cost
 
     def _of(self, name: str, samples: float) -> int:
         if not 0 <= samples < inf:
-            raise ValueError(f'the task says that "{name}" costs {samples} samples: a cost is 0 or more, and finite')
+            raise ValueError(f'the task gives "{name}" a cost of {samples} samples: expected 0 or more, and finite')
         return ceil(samples)
 
 
 class Share:
-    """Names a peer's samples, knows what a piece of work costs, and does it.
+    """A peer's samples, and its work: the cost of each piece, and its result.
 
-    `rng` is what the peer's minibatches are drawn from; many shares of a problem may have their `costs` in common.
+    The peer's minibatches are drawn from `rng`; several shares of a problem may use the same `costs`.
     """
 
     __slots__ = ("costs", "peer", "problem", "sampler")
@@ -59,30 +59,30 @@ class Share:
         self.costs = Costs(problem) if costs is None else costs
 
     def draw(self, count: int) -> Samples:
-        """The next minibatch."""
+        """Return the next minibatch."""
         return Samples(self.sampler.draw(count), count)
 
     def whole(self) -> Samples:
-        """All training samples of the peer.  Raises ValueError where it has none, because it serves."""
+        """Return all training samples of the peer; raise ValueError for a server, which has none."""
         count = self.problem.samples[self.peer]
         if not count:
-            raise ValueError(f"peer {self.peer} holds no training samples, because it serves: ask only peers that train")
+            raise ValueError(f"peer {self.peer} is a server without training samples: ask only peers that train")
         return Samples(self.sampler.over(self.problem.indices(self.peer)), count)
 
     def held_out(self) -> Samples:
-        """The samples that the peer keeps apart."""
+        """Return the samples that the peer keeps apart."""
         indices = self.problem.indices(self.peer, "held_out")
         return Samples(self.sampler.over(indices), self.problem.held_out[self.peer], "held-out")
 
     def probe(self) -> Samples:
-        """The samples that all peers share."""
+        """Return the samples that all peers share."""
         return Samples(self.sampler.over(self.problem.arrays["probe"]), self.problem.probe, "probe")
 
     def take_on(self, work: Work) -> int:
-        """What a piece of work takes of the device's time, in samples of a gradient; draws its minibatch where that is fresh.
+        """Return the cost of a piece of work, in samples of a gradient; draw its minibatch if it has none.
 
-        Raises ValueError for what the task does not offer, for a cost that no time can be made of, and where there is nothing
-        to draw; what the cost of a piece of the task's own raises comes through.
+        Raises ValueError for work that the task does not offer, for a cost that is negative or not finite, and for a peer
+        without samples to draw; exceptions of the task's own cost function are not caught.
         """
         count = work.count
         if count is None:
@@ -93,9 +93,9 @@ class Share:
         return samples
 
     def do(self, work: Work, weights: np.ndarray) -> Any:
-        """Do a piece of work that was taken on; `weights` (float32 [size]) are the peer's own.
+        """Do a piece of work after `take_on` and return its result; `weights` (float32 [size]) are the peer's own.
 
-        What the task raises comes through.
+        Exceptions of the task are not caught.
         """
         at, problem = weights if work.weights is None else work.weights, self.problem
         if work.count is None:
@@ -114,7 +114,7 @@ class Share:
 
 
 def together(problem: Problem, works: Sequence[Work], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The losses [k] and gradients float32 [k, size] of k pieces of work of one name, at `weights` float32 [k, size]."""
+    """Return losses [k] and gradients float32 [k, size] of k pieces of work of one name, at `weights` float32 [k, size]."""
     name = works[0].name
     batches = [work.batch for work in works]
     if name == "gradient":
@@ -126,5 +126,5 @@ def together(problem: Problem, works: Sequence[Work], weights: np.ndarray) -> tu
 
 
 def _read(argument: Any) -> Any:
-    """What the task gets for an argument of a piece of its own: the batch that a handle stands for, all else as it is."""
+    """Return an argument for the task's own work: the batch of a `Samples`, any other argument unchanged."""
     return argument.batch if isinstance(argument, Samples) else argument

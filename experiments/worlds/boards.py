@@ -1,4 +1,4 @@
-"""The boards of colluding wrappers: one for each, handed to every peer that it stands at."""
+"""The boards of colluding wrappers: one for each wrapper, given to each of its peers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from grapevine.peer.wrappers.board import Board
 from grapevine.peer.wrappers.wrapped import WrappedPeer
 
 Buffer = Callable[[int, int], np.ndarray]
-"""From a wrapper's place and a number of bytes to the memory of its board, uint8."""
+"""Returns the memory of a wrapper's board, uint8, from the wrapper's place in the list and the number of bytes."""
 
 
 def boards(
     wrappers: Iterable[tuple[int, Wrapper]], peers: int, spaces: Spaces, buffer: Buffer, new: bool = True
 ) -> dict[int, Board]:
-    """A board for each wrapper that colludes, by its place; `new` where nothing lies in the memory yet."""
+    """Return the board of each wrapper that colludes, by the wrapper's place; `new`: the memory holds no board yet."""
     made = {}
     for place, wrapper in wrappers:
         if wrapper.colludes:
@@ -29,7 +29,7 @@ def boards(
 
 
 def put_up(peer: Peer, found: dict[int, Board]) -> None:
-    """Let a peer see the boards of the wrappers that stand at it."""
+    """Give a peer the boards of its wrappers."""
     if isinstance(peer, WrappedPeer):
         for station in peer.stations:
             if station.place in found:

@@ -1,4 +1,4 @@
-"""What a world learns about its fleet, on its way to run folder, live view and outcome; the same in every world."""
+"""The collector of peers' reports and scores, which feeds the run folder, the live view and the outcome in every world."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import numpy as np
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.results.recorder import FLEET, Recorder
-from grapevine.experiments.results.result import LinkFigures
+from grapevine.experiments.results.recorder import Recorder
 from grapevine.experiments.results.warnings import CAUSES
+from grapevine.experiments.worlds.link_rows import LinkRows
 from grapevine.experiments.worlds.peer_report import FINAL, Report
+from grapevine.experiments.worlds.score_history import ScoreHistory
 from grapevine.experiments.worlds.scoring import Evaluate, Score
 from grapevine.peer.expected import NOT_FINITE
 from grapevine.peer.peer import SENT_EMPTY
 
 LATENESS_KEPT = 200_000
-SCORES = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+"""At most about this many lateness values are kept for the outcome."""
 
 
 class Collector:
-    """Takes reports and scores in, keeps the run folder up to date.  `show` is given the live status now and then."""
+    """Collects reports and scores, and keeps the run folder up to date; `refresh` calls `show` with the live status."""
 
     def __init__(self, fleet: Fleet, recorder: Recorder, show: Callable[[dict[str, Any]], None]) -> None:
         peers = fleet.experiment.peers
@@ -35,13 +36,8 @@ class Collector:
         self.show = show
         self.steps = [0] * peers
         self.train_loss = [math.nan] * peers
-        self.scores: dict[str, list[float]] = {name: [math.nan] * peers for name in SCORES}
-        self.accuracy_of_mean = math.nan
-        self.validation_accuracy_mean = math.nan
-        self.validation_accuracy_of_mean = math.nan
-        self.loss_initial: float | None = None
-        self._newest = -1.0  # the record index that the scores belong to
-        self._history: list[tuple[float, float, float, float]] = []  # record index, seconds, accuracy, validation accuracy
+        self.scores = ScoreHistory(peers, recorder)
+        self.links = LinkRows(fleet.plan, recorder)
         self.bytes_sent = 0
         self.bytes_by_peer = [0] * peers
         self.messages_sent = 0
@@ -50,9 +46,9 @@ class Collector:
         self.errors: dict[int, dict[str, int]] = {}
         self.altered: dict[int, dict[str, int]] = {}  # by peers' wrappers
         self.lost: list[int] = []
-        self.lost_unasked: list[int] = []  # those of them that the experiment's script did not end
+        self.lost_unasked: list[int] = []  # the lost peers that no event of the experiment killed
         self.finished: set[int] = set()
-        self.absent: set[int] = set()  # peers that are no members now, but may be again
+        self.absent: set[int] = set()  # peers that are not members now, but may join
         self.members_over_time: list[tuple[float, int]] = []  # emulated seconds, members from then on
         self.first_steps = [0] * peers
         self.warnings: list[str] = []
@@ -61,18 +57,16 @@ class Collector:
         self.started_s = time.monotonic()
         self.clock_s: Callable[[], float] = lambda: 0.0
         self.records = 0
-        self.left_out = 0
-        self.poked: set[tuple[int, int]] = set()  # links that are no longer what was asked for
         self._stepped = False
         self._sent_at: dict[int, int] = {}  # record index -> bytes sent by all peers up to it
         self._steps_at: dict[int, dict[int, int]] = {}  # record index -> each peer's step
         self._open: dict[int, dict[int, Report]] = {}
         self._closed: set[int] = set()
 
-    # ---- what comes in --------------------------------------------------------------------------------------------
+    # ---- reports --------------------------------------------------------------------------------------------
 
     def report(self, report: Report) -> Evaluate | None:
-        """One peer at one record instant; once all living peers have reported it: the snapshot to score."""
+        """Take one peer's report of a record; return the snapshot to score if this report completes the record."""
         peer, time_s = report.peer, report.time_ns / 1e9
         self.steps[peer] = report.step
         self.first_steps[peer] = report.first_step
@@ -111,75 +105,45 @@ class Collector:
         return self.complete(report.index)
 
     def complete(self, index: int) -> Evaluate | None:
-        """Whether all living peers have reported an index: then write its links, and say what to score.
+        """Write the links of a record if all living peers have reported it, and return the snapshot to score; else None.
 
-        Peers that have ended count with their last weights at the final index only.
+        The weights of peers that have ended are scored at the final index only.
         """
         reports = self._open.get(index)
         ended = {*self.lost, *(self.finished if index != FINAL else ())}
         if reports is None or index in self._closed or len(reports) + len(ended) < self.fleet.experiment.peers:
-            return None  # too few, whoever they are: said without looking at each, for fleets of thousands
+            return None  # too few reports; cheap to see in fleets of thousands
         if not set(range(self.fleet.experiment.peers)) - ended <= reports.keys():
             return None
         self._closed.add(index)
         self.records += 1
         self._steps_at[index] = {peer: report.step for peer, report in reports.items()}
-        gone = [peer for peer in ended if peer not in reports]  # what they sent is sent all the same
+        gone = [peer for peer in ended if peer not in reports]  # their traffic still counts
         self._sent_at[index] = self._sent_at.get(index, 0) + sum(self.bytes_by_peer[peer] for peer in gone)
         del self._open[index]
-        self._write_links(reports)
+        self.links.write(reports)
         self.recorder.flush()
         peers = sorted(peer for peer, report in reports.items() if report.member and peer not in self.lost)
         time_ns = max(report.time_ns for report in reports.values())
         return Evaluate(index, time_ns, peers) if peers else None
 
     def scored(self, score: Score) -> None:
-        """The scores of one snapshot, in any order; they belong to its own time and steps, whatever has happened since."""
-        time_s, order = score.time_ns / 1e9, _order(score.index)
+        """Take the scores of a snapshot; they are written with its own time and steps, also when they come late."""
         steps = self._steps_at.pop(score.index, {})
-        found = (score.losses, score.accuracies, score.validation_losses, score.validation_accuracies)
-        means = {f"{name}_mean": float(np.mean(values)) for name, values in zip(SCORES, found, strict=True)}
-        latest = order > self._newest
-        for name, values in zip(SCORES, found, strict=True):
-            for peer, value in zip(score.peers, values, strict=True):
-                if latest:
-                    self.scores[name][peer] = value
-                if name.endswith("loss") or not math.isnan(value):
-                    self.recorder.metric(time_s, peer, steps.get(peer, 0), name, value)
-        if latest:
-            self._newest = order
-            self.accuracy_of_mean = score.accuracy_of_mean
-            self.validation_accuracy_mean = means["validation_accuracy_mean"]
-            self.validation_accuracy_of_mean = score.validation_accuracy_of_mean
-        if score.index == 0:
-            self.loss_initial = means["loss_mean"]
-        if not math.isnan(means["accuracy_mean"]):
-            self._history.append((order, time_s, means["accuracy_mean"], means["validation_accuracy_mean"]))
-        fleet = {
-            **means,
-            "accuracy_of_mean": score.accuracy_of_mean,
-            "validation_accuracy_of_mean": score.validation_accuracy_of_mean,
-            "consensus_distance": score.consensus_distance,
-            "bytes_sent": float(self._sent_at.pop(score.index, self.bytes_sent)),
-        }
-        step = int(np.mean(list(steps.values()))) if steps else 0
-        for name, value in fleet.items():
-            if not math.isnan(value):
-                self.recorder.metric(time_s, FLEET, step, name, value)
+        self.scores.take(score, steps, self._sent_at.pop(score.index, self.bytes_sent))
 
     def unscored(self, task: Evaluate) -> None:
-        """A record whose weights could not be kept until there was time to score them: nobody knows how good they were."""
-        self.left_out += 1
-        self._history.append((_order(task.index), task.time_ns / 1e9, math.nan, math.nan))
+        """Note a record without scores: its weights could not be kept until there was time to score them."""
+        self.scores.skip(task)
         self._steps_at.pop(task.index, None)
         self._sent_at.pop(task.index, None)
 
     def target_reached(self, accuracy: float, time_ns: int) -> str:
-        """The reason to give when the fleet's mean validation accuracy has come to where the run was to stop."""
-        return f"validation accuracy {accuracy:g} reached at {time_ns / 1e9:g} s ({self.validation_accuracy_mean:.1%})"
+        """Return the reason of a run that has reached its target: the mean validation accuracy at which it stops."""
+        return f"validation accuracy {accuracy:g} reached at {time_ns / 1e9:g} s ({self.scores.validation_accuracy_mean:.1%})"
 
     def lose(self, peer: int, why: str, asked: bool = False, **fields: Any) -> list[Evaluate]:
-        """A peer is gone, `asked` where the script says so; returns what is complete now that nobody waits for it."""
+        """Note a lost peer (`asked`: an event killed it); return the snapshots to score of records that it held up."""
         self.lost.append(peer)
         if not asked:
             self.lost_unasked.append(peer)
@@ -190,19 +154,19 @@ class Collector:
         return [task for task in tasks if task is not None]
 
     def begin_members(self, first: Collection[int]) -> None:
-        """Members will change: these are the first."""
+        """Note the members at the start, in a fleet whose members change."""
         self.absent = set(range(self.fleet.experiment.peers)) - set(first)
         self.members_over_time = [(0.0, len(first))]
 
     def join(self, peer: int, givers: Sequence[int], step: int) -> None:
-        """A peer is a member from now on, with the weights of these peers."""
+        """Note that a peer is a member from now on, with the weights of the peers `givers`."""
         self.absent.discard(peer)
         whose = f"the weights of {peers_text(sorted(givers))}" if givers else "its own weights"
         self._note_members()
         self.event("join", peer=peer, text=f"peer {peer} is a member from step {step} on, with {whose}", step=step)
 
     def leave(self, peer: int) -> None:
-        """A peer has said goodbye: it is not lost."""
+        """Note that a peer has left; it does not count as lost."""
         self.absent.add(peer)
         self._note_members()
         self.event("leave", peer=peer, text=f"peer {peer} has left")
@@ -215,16 +179,16 @@ class Collector:
         return peer in self.lost or peer in self.absent
 
     def event(self, kind: str, **fields: Any) -> None:
-        """A line in the events of the run."""
+        """Write an event with the present emulated time."""
         self.recorder.event(max(self.emulated_s, self.clock_s()), kind, **fields)
 
     def warn(self, text: str) -> None:
-        """Something that the reader of the results should know."""
+        """Add a warning to the outcome and to the events."""
         self.warnings.append(text)
         self.event("warning", text=text)
 
     def refresh(self, now_s: float, events: int | None = None) -> None:
-        """Let the live view know; `events` counts what a virtual world has carried out."""
+        """Show the live status; `events` is the number of events that a virtual world has carried out."""
         wall_s = time.monotonic() - self.started_s
         self.show(
             {
@@ -234,8 +198,8 @@ class Collector:
                 "bytes_by_peer": self.bytes_by_peer,
                 "steps": self.steps,
                 "train_loss": self.train_loss,
-                "validation_accuracy": self.scores["validation_accuracy"],
-                "validation_accuracy_mean": self.validation_accuracy_mean,
+                "validation_accuracy": self.scores.latest["validation_accuracy"],
+                "validation_accuracy_mean": self.scores.validation_accuracy_mean,
                 "lost": self.lost,
                 "phase": self.phase,
                 "events": events,
@@ -244,26 +208,25 @@ class Collector:
         )
 
     def _left_s(self, now_s: float, wall_s: float) -> float | None:
-        """The real time until the run's time or steps are over, at the pace so far; an accuracy may end it sooner."""
+        """Return the real time until the run's time or steps are over, at the pace so far; an accuracy may end it sooner."""
         stop_ns, steps = self.fleet.stop_ns, self.fleet.experiment.stop.steps
         done = max(now_s * 1e9 / stop_ns if stop_ns else 0.0, float(np.mean(self.steps)) / steps if steps else 0.0)
         return wall_s * (1 - done) / done if 0.02 < done < 1 else None
 
-    # ---- what comes out -------------------------------------------------------------------------------------------
+    # ---- the outcome ----------------------------------------------------------------------------------------------
 
     def outcome(self, completed: bool, reason: str, wall_s: float, weights: np.ndarray) -> Outcome:
-        """How the run ended.  `wall_s` counts from the start barrier; `weights` float32 [peers, size]."""
-        for index in sorted(self._open):  # what not every peer has reported is true all the same
-            self._write_links(self._open[index])
-        self._warn_of_refusals()
-        if self.left_out:
+        """Return the outcome of the run; `wall_s` is the real time since the start barrier, `weights` float32 [peers, size]."""
+        for index in sorted(self._open):  # incomplete records have true link figures too
+            self.links.write(self._open[index])
+        self._warn_about_refusals()
+        if unscored := self.scores.records_unscored:
             self.warn(
-                f"{self.left_out} of {self.records} records have no scores: this machine had neither time to score them nor "
-                "room to keep their weights until the end, and a time to accuracy that they may hide is left out; record less "
-                "often, or use fewer peers"
+                f"{unscored} of {self.records} records have no scores: this machine had neither the time to score them nor "
+                "the room to keep their weights until the end, so times to accuracy may be missing; record less often, or use "
+                "fewer peers"
             )
         used = sum(count for _, count in self.staleness)
-        history = sorted(self._history)
         return Outcome(
             completed=completed,
             reason=reason,
@@ -273,30 +236,24 @@ class Collector:
             bytes_sent=self.bytes_sent,
             messages_sent=self.messages_sent,
             weights=weights,
-            **self.scores,
-            accuracy_of_mean=self.accuracy_of_mean,
-            validation_accuracy_of_mean=self.validation_accuracy_of_mean,
-            accuracy_history=[(time_s, share) for _, time_s, share, _ in history],
-            validation_accuracy_history=[(time_s, share) for _, time_s, _, share in history],
+            **self.scores.for_outcome(),
             staleness_steps_mean=sum(steps for steps, _ in self.staleness) / used if used else math.nan,
             lateness_ms=self.lateness_ms,
             peers_lost=sorted(self.lost),
             peers_lost_unasked=sorted(self.lost_unasked),
             peers_absent=sorted(self.absent - set(self.lost)),
             members=self.members_over_time,
-            records_unscored=self.left_out,
-            links=[self._as_asked(link) for link in self.recorder.link_figures()],
+            links=self.links.figures(),
             uplinks=self.fleet.plan.uplinks,
             downlinks=self.fleet.plan.downlinks,
             cables=self.fleet.plan.cables,
-            loss_initial=self.loss_initial,
             wrapped=self.fleet.wrapped,
             altered=dict(sorted(sum(map(Counter, self.altered.values()), Counter()).items())),
             warnings=self.warnings,
         )
 
-    def _warn_of_refusals(self) -> None:
-        """Say what peers did not take in, and which peers' own values were no longer finite."""
+    def _warn_about_refusals(self) -> None:
+        """Add warnings about refused frames and messages, and about peers whose own values were not finite."""
         refused = sum((Counter(errors) for errors in self.errors.values()), Counter())
         empty = refused.pop(SENT_EMPTY, 0)
         if empty:
@@ -309,40 +266,5 @@ class Collector:
             self.warn(
                 f"{sum(refused.values())} frames or messages were refused: "
                 + ", ".join(f"{word} {count}" for word, count in sorted(refused.items()))
-                + (", whose values a sender outside this run, or a fault, made not finite" if refused[NOT_FINITE] else "")
+                + ("; a sender outside this run, or a fault, sent values that are not finite" if refused[NOT_FINITE] else "")
             )
-
-    def _as_asked(self, link: LinkFigures) -> LinkFigures:
-        """A link that was poked was not asked to be any one thing over the whole run."""
-        if (link.source, link.target) not in self.poked:
-            return link
-        return link._replace(rate_asked_bytes_per_s=math.nan, delay_asked_s=math.nan)
-
-    def _write_links(self, reports: dict[int, Report]) -> None:
-        """One row a directed link: what its sender counted, and what its receiver saw.
-
-        What varies by design was not asked to be any one figure: nan.
-        """
-        incoming = {(link.source, peer): link for peer, report in reports.items() for link in report.incoming}
-        for source, report in sorted(reports.items()):
-            for link in report.outgoing:
-                asked = self.fleet.plan.links[source, link.target]
-                varies = asked.varies or (source, link.target) in self.poked
-                seen = incoming.get((source, link.target))
-                self.recorder.link(
-                    report.time_ns / 1e9,
-                    source,
-                    link.target,
-                    link.bytes,
-                    link.messages,
-                    math.nan if varies else asked.effective_rate_bytes_per_s,
-                    link.rate_bytes_per_s,
-                    math.nan if varies else asked.delay_ns / 1e9,
-                    math.nan if seen is None else seen.delay_s,
-                    math.nan if seen is None else seen.staleness_steps,
-                )
-
-
-def _order(index: int) -> float:
-    """Where a record stands among the others: the one at the end comes last."""
-    return math.inf if index == FINAL else float(index)

@@ -41,6 +41,11 @@ class Interrupt:
         """Request the end from within the program."""
         self.requested = True
 
+    def heed(self) -> None:
+        """Raise KeyboardInterrupt if the end was requested."""
+        if self.requested:
+            raise KeyboardInterrupt
+
     @contextmanager
     def breaking_off(self) -> Iterator[None]:
         """Raise KeyboardInterrupt inside this context at a second signal, or `GRACE_S` after the first."""

@@ -1,9 +1,9 @@
-"""Who is a member of a running fleet, and with whom each averages; the same book-keeping in every world.
+"""The members of a running fleet and their mixing weights, for every world.
 
-The plan says which graph holds after each joining and leaving.  A joiner takes time for its weights and a leaver for what it
-owes, so for a while the fleet is between two of those graphs: then the links of both hold, as far as both ends are members.
-What the plan does not know (a peer that dies, or leaves by its own decision) takes links away and repairs nothing; a peer that
-joins without the plan, by a poke, gets every link that the plan ever gave it.
+The plan holds the graph after each join and each leave. A joining peer needs time to take weights over, and a leaving peer to
+send what it owes, so for a while the fleet is between two graphs: then the links of both hold whose ends are both members.
+A peer that leaves without the plan (it dies, or its strategy leaves) loses its links, and the graph is not repaired. A peer
+that joins without the plan, by a poke, gets every link that it ever has in the plan.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from grapevine import topology
 from grapevine.experiments.membership import Change, Edge, MembershipPlan
 
 Mixing = dict[int, dict[int, float]]
-"""W_ij by peer and neighbour, without the weights on oneself."""
+"""W_ij by peer and neighbour, without the diagonal of W."""
 
 
 class Members:
-    """The members of one run: `present` is who is one now, `mixing` the weights that were worked out last."""
+    """The members of one run: `present` are the members now, `mixing` is the W that was computed last."""
 
     def __init__(self, plan: MembershipPlan) -> None:
         self.plan = plan
@@ -28,14 +28,14 @@ class Members:
         self.mixing: Mixing = {}
         self._graph: nx.Graph = nx.Graph(plan.graph.edges)
         self._graph.add_nodes_from(plan.first)
-        self._begun = 0  # changes of the plan that have begun
-        self._open: list[tuple[int, Change]] = []  # those of them that are not done yet, in order of time
-        self._lingering: dict[int, frozenset[Edge]] = {}  # links that a change takes away, until all changes up to it are done
+        self._begun = 0  # number of changes of the plan that have begun
+        self._open: list[tuple[int, Change]] = []  # changes that have begun and are not done, in order of time
+        self._lingering: dict[int, frozenset[Edge]] = {}  # links that a change removes once all changes up to it are done
         self._guests: set[int] = set()
         self.mixing = self.weights()
 
     def begin(self, peer: int, joins: bool) -> None:
-        """The next change of the plan begins: its graph holds beside those before, until it is done."""
+        """Begin the next change of the plan: until it is done, its graph holds beside the earlier ones."""
         number, change = self._begun, self.plan.changes[self._begun]
         assert (change.peer, change.joins) == (peer, joins), "changes begin in the order of the plan"
         self._begun += 1
@@ -47,27 +47,27 @@ class Members:
         self._open.append((number, change))
 
     def enter(self, peer: int) -> None:
-        """A peer is a member from now on."""
+        """Make a peer a member from now on."""
         self.present.add(peer)
         if peer not in self._graph:
             self._guests.add(peer)
         self.done(peer)
 
     def exit(self, peer: int) -> None:
-        """A peer is a member no longer: it has left, or died."""
+        """Remove a member: it has left, or died."""
         self.present.discard(peer)
         self._guests.discard(peer)
         self.done(peer)
 
     def done(self, peer: int) -> None:
-        """What was begun with a peer has come to its end, one way or the other."""
+        """End the changes that have begun with a peer, whether they succeeded or not."""
         self._open = [entry for entry in self._open if entry[1].peer != peer]
         first_open = self._open[0][0] if self._open else self._begun
         self._lingering = {number: edges for number, edges in self._lingering.items() if number >= first_open}
 
     def links(self, *joining: int, apart_from: Collection[int] = ()) -> nx.Graph:
-        """The links that hold among the members and those that are joining; none that is new to a peer `apart_from`, whose
-        strategy has ended."""
+        """Return the links among the members and the peers `joining`; the peers `apart_from`, whose strategies have ended, get
+        no new link."""
         living = self.present.union(joining)
         graph = nx.Graph()
         graph.add_nodes_from(sorted(living))
@@ -83,12 +83,12 @@ class Members:
         return graph
 
     def waits_for_others(self, peer: int) -> bool:
-        """Whether a peer that is to join would have no neighbour now, since those that it is to have are still joining."""
+        """Whether a peer that joins now would have no neighbour, because all its neighbours are still joining."""
         others_join = any(change.joins and change.peer != peer for _, change in self._open)
         return bool(self.present) and others_join and not self.links(peer).degree(peer)
 
     def weights(self, *joining: int, apart_from: Collection[int] = ()) -> Mixing:
-        """W over the members, and those that are joining: symmetric, each row with the weight on oneself sums to 1."""
+        """Return W over the members and the peers `joining`: symmetric; each row sums to 1 with its diagonal element."""
         graph = self.links(*joining, apart_from=apart_from)
         order = sorted(graph)
         if not order:
@@ -105,6 +105,6 @@ class Members:
         return mixing
 
     def renew(self, apart_from: Collection[int] = ()) -> tuple[Mixing, Mixing]:
-        """Work W out again: what it was, and what it is."""
+        """Compute W again; return it before and after."""
         before, self.mixing = self.mixing, self.weights(apart_from=apart_from)
         return before, self.mixing

@@ -1,4 +1,4 @@
-"""What a peer reports at a record instant: its step, its losses, and the figures of its links; the same in every world."""
+"""A peer's report at a record instant (its step, its losses, and the figures of its links), and how a peer is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from grapevine.experiments.fleet import mixing_rule
+from grapevine.experiments.graph import mixing_rule
 from grapevine.peer.counts import LinkCount
 from grapevine.peer.membership import Row, Rows
 from grapevine.peer.message import Staleness
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 FINAL = -1
 """The index of the report that a peer makes when it has ended."""
 NOTHING = (0, 0)
-LATENESS_SAMPLES = 256  # of one report: enough for a 99th percentile, little enough for a pipe
+LATENESS_SAMPLES = 256  # at most, in one report: enough for a 99th percentile, small enough for a pipe
 
 
 class Outgoing(msgspec.Struct, array_like=True, tag=True, frozen=True):
-    """One directed link as its sender saw it since the last report; rate nan = not measured."""
+    """The sender's figures of one directed link since the last report; rate nan = not measured."""
 
     target: int
     bytes: int
@@ -37,9 +37,9 @@ class Outgoing(msgspec.Struct, array_like=True, tag=True, frozen=True):
 
 
 class Incoming(msgspec.Struct, array_like=True, tag=True, frozen=True):
-    """One directed link as its receiver saw it since the last report, on the real clock; nan = nothing came.
+    """The receiver's figures of one directed link since the last report; nan = nothing arrived.
 
-    `delay_s` (the median) and the others are quantiles over chunks; `rate_bytes_per_s` is the rate within messages.
+    `delay_s` (the median) and the other delays are quantiles over chunks; `rate_bytes_per_s` is the rate within messages.
     """
 
     source: int
@@ -52,7 +52,7 @@ class Incoming(msgspec.Struct, array_like=True, tag=True, frozen=True):
 
 
 class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
-    """One peer at one record instant; its weights lie in the snapshots under the same index."""
+    """One peer's figures at one record instant; the snapshots hold its weights under the same index."""
 
     peer: int
     index: int
@@ -67,19 +67,19 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     staleness_count: int
     errors: dict[str, int]
     notes: dict[str, float] = {}
-    """What the strategy has noted last, by name."""
+    """The strategy's latest notes, by name."""
     altered: dict[str, int] = {}
-    """What the peer's wrappers have changed since the start."""
+    """Counts of the changes by the peer's wrappers since the start."""
     member: bool = True
-    """Whether the peer is a member at that instant; else its weights are not scored."""
+    """Whether the peer is a member at that instant; the weights of other peers are not scored."""
     first_step: int = 0
-    """How many of its steps were made before it became a member, or while it was none: by others."""
+    """Number of steps in `step` that the peer did not make itself: those before it joined, or while it was absent."""
 
 
 class Reporter:
-    """Keeps one peer's counts between two reports; `sent` and `received` are those of its links, by neighbour.
+    """Makes one peer's reports; `sent` and `received` are the counts of its links, by neighbour.
 
-    Another thread goes on counting meanwhile: so nothing is set back, only the last counts are remembered.
+    Another thread may increase the counts meanwhile, so they are never reset: the counts at the last report are subtracted.
     """
 
     def __init__(self, peer: Peer, sent: dict[int, LinkCount], received: dict[int, LinkCount]) -> None:
@@ -91,7 +91,7 @@ class Reporter:
         self._spread: dict[int, tuple[int, int]] = {}  # bytes, ns
 
     def report(self, index: int, now_ns: int, lateness_ns: list[int], errors: Counter[str]) -> Report:
-        """Everything since the last report."""
+        """Return the report of everything since the last one."""
         peer = self.peer
         stale = peer.staleness.values()
         return Report(
@@ -101,8 +101,8 @@ class Reporter:
             peer.step,
             peer.take_loss(),
             peer.speed.step_ns,
-            [self._outgoing(neighbour) for neighbour in self.sent if self._told(neighbour)],
-            [self._incoming(neighbour) for neighbour in self.received if self._told(neighbour)],
+            [self._outgoing(neighbour) for neighbour in self.sent if self._has_news(neighbour)],
+            [self._incoming(neighbour) for neighbour in self.received if self._has_news(neighbour)],
             [value / 1e6 for value in lateness_ns],
             sum(each.steps for each in stale),
             sum(each.messages for each in stale),
@@ -113,9 +113,9 @@ class Reporter:
             peer.first_step,
         )
 
-    def _told(self, neighbour: int) -> bool:
-        """Whether to tell of a link: where rounds or members change and may use any of thousands, only of one that has carried
-        something."""
+    def _has_news(self, neighbour: int) -> bool:
+        """Whether to report a link: always, but if rounds or members change, only a link that has carried something, because
+        there may be thousands."""
         if self.peer.rounds is None and not self.peer.members_change:
             return True
         return self.sent[neighbour].bytes > self._sent.get(neighbour, NOTHING)[0] or bool(self.received[neighbour].delays_ns)
@@ -149,17 +149,17 @@ def _quantile_s(sorted_ns: list[int], share: float) -> float:
 
 
 def thinned(values: list[int]) -> list[int]:
-    """At most LATENESS_SAMPLES of the values, evenly taken."""
+    """Return at most LATENESS_SAMPLES of the values, at equal distances."""
     return values[:: len(values) // LATENESS_SAMPLES + 1]
 
 
 def batch_generator(seed: int, peer: int) -> np.random.Generator:
-    """The generator that draws a peer's minibatches: the same in every world."""
+    """Return the generator that draws a peer's minibatches, the same in every world."""
     return np.random.default_rng([seed, 0x5A, peer])
 
 
 def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
-    """One peer of a fleet, with `weights` (float32 [size]) as its own: the same in every world."""
+    """Return one peer of a fleet, the same in every world; it keeps its model in `weights` (float32 [size])."""
     experiment = fleet.experiment
     wrappers = [(place, each) for place, each in enumerate(experiment.wrappers) if each.stands_at(identity)]
     peer = (WrappedPeer if wrappers else Peer)(
@@ -198,7 +198,7 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
 
 
 def rounds_over(schedule: TimeVarying | None, seed: int, living: Sequence[int]) -> OverLiving | None:
-    """The rounds of a schedule that is laid over the living; None where there is one graph for all rounds."""
+    """Return the rounds of a schedule over the members `living`; None if there is no schedule."""
     if schedule is None:
         return None
     return OverLiving(schedule.plan(max(len(living), schedule.smallest), seed), living)

@@ -12,7 +12,7 @@ _BEGIN = "Traceback (most recent call last):\n"
 _LONGEST = 300
 
 
-def told_fault(text: str, strategy: Any) -> str:
+def fault_line(text: str, strategy: Any) -> str:
     """Return a traceback in one line: "KeyError: 'x' (mine.py, line 12, in run)".
 
     The place is the innermost one in a file of the strategy or of a class that it inherits from; without such a place, the

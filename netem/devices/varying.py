@@ -129,7 +129,7 @@ class TraceDevices(Devices, frozen=True, kw_only=True, tag="trace"):
 
     path: Annotated[str, msgspec.Meta(min_length=1)]
     """A .csv file with the header "time [s],speed [samples/s]"; a row holds from its time on, the first is at 0; a speed is
-    0 (a pause) or from 1e-6 to 1e12; the last row lasts as long as the one before, then the record begins anew."""
+    0 (a pause) or from 1e-6 to 1e12; the last row lasts as long as the one before, then the record starts again."""
     scatter: bool = True
     """Whether each peer begins at its own random place in the record."""
     overhead: Duration = "0 s"

@@ -36,7 +36,7 @@ _TRIALS = (
         "u32", "tc", "filter add dev eth0 parent 1: protocol ip prio 1 u32 match ip dst 10.0.0.1/32 flowid 1:2",
         "filters (kernel module cls_u32)",
     ),
-    ("netem", "tc", "qdisc add dev eth0 parent 1:2 handle 2: netem delay 1us", "{asked} (kernel module sch_netem)"),
+    ("netem", "tc", "qdisc add dev eth0 parent 1:2 handle 2: netem delay 1us", "{options} (kernel module sch_netem)"),
 )  # fmt: skip
 
 
@@ -146,8 +146,8 @@ def missing(plan: NetworkPlan) -> tuple[str, str] | None:
     return _first_refusal(needs_netem(plan))
 
 
-def _first_refusal(asked: str) -> tuple[str, str] | None:
-    """Try each needed command; return the first that the kernel refuses, and the cure."""
+def _first_refusal(options: str) -> tuple[str, str] | None:
+    """Try each needed command; return the first that the kernel refuses, and the cure; `options` need sch_netem."""
     name = f"{new_prefix()}-trial"
     try:
         apply([Command("ip", "", f"netns add {name}")])
@@ -155,7 +155,7 @@ def _first_refusal(asked: str) -> tuple[str, str] | None:
         return f"root cannot make namespaces on this system: {error}", 'use backend = "userspace", or give it CAP_SYS_ADMIN'
     try:
         for kind, tool, words, purpose in _TRIALS:
-            if kind == "netem" and not asked:
+            if kind == "netem" and not options:
                 continue
             try:
                 apply([Command(tool, name, words)])
@@ -163,7 +163,7 @@ def _first_refusal(asked: str) -> tuple[str, str] | None:
                 cure = 'use a kernel that has it, or backend = "userspace"'
                 if kind == "netem":
                     cure += ", or set rates alone (no delay, jitter or loss)"
-                return f"this kernel does not support {purpose.format(asked=asked)}: {error}", cure
+                return f"this kernel does not support {purpose.format(options=options)}: {error}", cure
     finally:
         with contextlib.suppress(NamespaceError):
             remove([name])

@@ -60,7 +60,7 @@ def commands(plan: NetworkPlan, prefix: str, dilation: float = 1.0) -> list[Comm
     steps = [Command("ip", "", f"netns add {name}") for name in namespaces(plan, prefix)]
     steps += _hub(prefix)
     for peer in peers:
-        steps += _wire(plan, prefix, peer, dilation)
+        steps += _cards(plan, prefix, peer, dilation)
     for peer in peers:
         steps += _sending(plan, namespace(prefix, peer), peer, dilation)
         steps += _receiving(plan, namespace(prefix, None), peer, dilation)
@@ -94,8 +94,7 @@ def carried_by_kernel(plan: NetworkPlan) -> NetworkPlan:
 
 def needs_netem(plan: NetworkPlan) -> str:
     """Return the options of the network that need sch_netem, such as "delay and loss"; "" = none."""
-    asked = [name for name in ("delay", "jitter", "loss") if any(_asks(spec, name) for spec in plan.links.values())]
-    return " and ".join(asked)
+    return " and ".join(name for name in ("delay", "jitter", "loss") if any(_has(spec, name) for spec in plan.links.values()))
 
 
 def refuse(plan: NetworkPlan) -> None:
@@ -124,11 +123,11 @@ def _beyond(spec: LinkSpec) -> str:
     return ""
 
 
-def _asks(spec: LinkSpec, name: str) -> bool:
+def _has(spec: LinkSpec, name: str) -> bool:
     return bool({"delay": spec.delay_ns, "jitter": spec.jitter_ns, "loss": spec.loss}[name])
 
 
-# ---- namespaces and wires -------------------------------------------------------------------------------------------
+# ---- namespaces and cards -------------------------------------------------------------------------------------------
 
 
 def _hub(prefix: str) -> list[Command]:
@@ -140,7 +139,7 @@ def _hub(prefix: str) -> list[Command]:
     ]
 
 
-def _wire(plan: NetworkPlan, prefix: str, peer: int, dilation: float) -> list[Command]:
+def _cards(plan: NetworkPlan, prefix: str, peer: int, dilation: float) -> list[Command]:
     """Return the commands for a pair of virtual Ethernet cards between a peer and the hub, and the routes to both."""
     own, hub, card = namespace(prefix, peer), namespace(prefix, None), f"p{peer}"
     segments = _segments(plan, peer, dilation)
@@ -188,7 +187,7 @@ def _receiving(plan: NetworkPlan, name: str, peer: int, dilation: float) -> Iter
     links = _neighbours(plan, peer)
     card, downlink = f"p{peer}", plan.downlinks[peer] / dilation
     specs = {source: plan.links[source, peer] for source in links}
-    netem = {source: any(_asks(spec, kind) for kind in ("delay", "jitter", "loss")) for source, spec in specs.items()}
+    netem = {source: any(_has(spec, kind) for kind in ("delay", "jitter", "loss")) for source, spec in specs.items()}
     if not links or (math.isinf(downlink) and not any(netem.values())):
         return
     yield from _root(name, card, downlink)

@@ -61,23 +61,23 @@ def without_open_end(changes: Sequence[Change]) -> list[Change]:
 
 
 class Altered:
-    """A link's profile under changing conditions; `line` is the profile without alterations.
+    """A link's profile under changing conditions; `profile` is the profile without alterations.
 
     `changes` are in order of time, on the link's clock; `ahead_ns` is the place of the link's time 0 within the profile.
-    `cap(rate, delay, loss)` returns the rate that delay and loss leave; None if the rates in `line` already allow for them.
+    `cap(rate, delay, loss)` returns the rate that delay and loss leave; None if the rates in `profile` already allow for them.
     Bytes that are offered after the last cut, which is never healed, leave at `FAR_NS`.
     """
 
-    __slots__ = ("_ahead_ns", "_cap", "_conditions", "_starts_ns", "line")
+    __slots__ = ("_ahead_ns", "_cap", "_conditions", "_starts_ns", "profile")
 
     def __init__(
         self,
-        line: "Steady | Profile | Altered",
+        profile: "Steady | Profile | Altered",
         changes: Sequence[Change] = (),
         ahead_ns: int = 0,
         cap: Callable[[float, int, float], float] | None = None,
     ) -> None:
-        self.line = line
+        self.profile = profile
         self._ahead_ns = ahead_ns
         self._cap = cap
         self.become(changes)
@@ -89,27 +89,27 @@ class Altered:
 
     @property
     def mean_rate_bytes_per_s(self) -> float:
-        """The mean rate of `line`, bytes/s, for estimates; of a steady one its altered rate at time 0."""
-        return self.rate_at(self._ahead_ns) if isinstance(self.line, Steady) else self.line.mean_rate_bytes_per_s
+        """The mean rate of `profile`, bytes/s, for estimates; of a steady one its altered rate at time 0."""
+        return self.rate_at(self._ahead_ns) if isinstance(self.profile, Steady) else self.profile.mean_rate_bytes_per_s
 
     def rate_at(self, now_ns: float) -> float:
         """Return the rate, bytes/s; during a cut the rate without the cut."""
         own_ns, condition = self._own_ns(now_ns), self._holds(now_ns)[0]
-        step = self.line.holds(own_ns)[0]._replace(rate_bytes_per_s=self.line.rate_at(own_ns))
+        step = self.profile.holds(own_ns)[0]._replace(rate_bytes_per_s=self.profile.rate_at(own_ns))
         return self._rate(step, condition._replace(up=True))
 
     def delay_at(self, now_ns: float) -> int:
         """Return the one-way delay, ns."""
-        return _delay(self.line.delay_at(self._own_ns(now_ns)), self._holds(now_ns)[0])
+        return _delay(self.profile.delay_at(self._own_ns(now_ns)), self._holds(now_ns)[0])
 
     def loss_at(self, now_ns: float) -> float:
         """Return the share of packets lost."""
         loss = self._holds(now_ns)[0].loss
-        return self.line.loss_at(self._own_ns(now_ns)) if loss is None else loss
+        return self.profile.loss_at(self._own_ns(now_ns)) if loss is None else loss
 
     def holds(self, now_ns: float) -> tuple[Step, float]:
         """Return the altered step in force and the instant at which it ends, ns; infinity = it never ends."""
-        (step, until_ns), (condition, changes_ns) = self.line.holds(now_ns), self._holds(now_ns)
+        (step, until_ns), (condition, changes_ns) = self.profile.holds(now_ns), self._holds(now_ns)
         loss = step.loss if condition.loss is None else condition.loss
         altered = Step(step.lasts_ns, self._rate(step, condition), _delay(step.delay_ns, condition), loss)
         return altered, min(until_ns, changes_ns)
@@ -125,7 +125,7 @@ class Altered:
                 now_ns = changes_ns
                 continue
             if condition.rate_bytes_per_s is None and self._cap is None:
-                end_ns = self.line.finish(now_ns, left / condition.rate_factor)
+                end_ns = self.profile.finish(now_ns, left / condition.rate_factor)
                 if end_ns <= changes_ns:
                     return end_ns
             step, until_ns = self.holds(now_ns)
@@ -140,7 +140,7 @@ class Altered:
         return now_ns
 
     def _own_ns(self, now_ns: float) -> float:
-        """Return the instant at which to read `line`, below `FAR_NS`: an endless profile draws all steps up to there."""
+        """Return the instant at which to read `profile`, below `FAR_NS`: an endless profile draws all steps up to there."""
         return now_ns if now_ns < FAR_NS else self._starts_ns[-1]
 
     def _holds(self, now_ns: float) -> tuple[Condition, float]:

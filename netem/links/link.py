@@ -275,16 +275,16 @@ class ChangingLink(Link):
 class TcpLink(Link):
     """A link that a TCP connection fills as far as it can (netem.links.tcp): windows, losses and idle times make it slower.
 
-    The chunks of a message may be sent one by one. `line` is the profile of rate, one-way delay and loss, and `tcp` the
+    The chunks of a message may be sent one by one. `profile` is the profile of rate, one-way delay and loss, and `tcp` the
     connection's state. A chunk begins when the window allows it; `free_ns` is when the next one may begin. A chunk is due when
     all of its segments have arrived, lost and resent ones included. The other arguments are those of ChangingLink.
     """
 
-    __slots__ = ("_again_ns", "_ahead_ns", "_opens_ns", "line", "tcp")
+    __slots__ = ("_again_ns", "_ahead_ns", "_opens_ns", "profile", "tcp")
 
     def __init__(
         self,
-        line: Steady | Profile | Altered,
+        profile: Steady | Profile | Altered,
         tcp: Tcp,
         jitter_ns: int = 0,
         rng: Generator | None = None,
@@ -292,22 +292,22 @@ class TcpLink(Link):
         correlation: float = 0.0,
         ahead_ns: int = 0,
     ) -> None:
-        super().__init__(line.rate_at(ahead_ns), line.delay_at(ahead_ns), jitter_ns, rng, law, correlation)
-        self.line = line
+        super().__init__(profile.rate_at(ahead_ns), profile.delay_at(ahead_ns), jitter_ns, rng, law, correlation)
+        self.profile = profile
         self.tcp = tcp
         self._ahead_ns = ahead_ns
         self._again_ns = 0  # delay of the last chunk's end by resent segments
         self._opens_ns = 0  # when the window is open again
 
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
-        return _beside_ns(self.line, now_ns, self._ahead_ns, size_bytes)
+        return _beside_ns(self.profile, now_ns, self._ahead_ns, size_bytes)
 
     def altered(self, changes: Sequence[Change], own: Steady, cap: Cap | None) -> Link:
-        if not isinstance(self.line, Altered):
-            self.line = Altered(self.line, (), self._ahead_ns)
+        if not isinstance(self.profile, Altered):
+            self.profile = Altered(self.profile, (), self._ahead_ns)
         if self.tcp.losses is None and any(change.condition.loss for change in changes):
             self.tcp.losses = Losses(0.0, np.random.default_rng([change.at_ns for change in changes]))
-        self.line.become(changes)
+        self.profile.become(changes)
         self._hold(changes)
         return self
 
@@ -315,11 +315,11 @@ class TcpLink(Link):
         ahead_ns = self._ahead_ns
         asked_ns = max(now_ns, self.free_ns)
         size_bytes = self.swell(size_bytes)
-        carried = self.tcp.send(self.line, asked_ns + ahead_ns, size_bytes, first or urgent)
+        carried = self.tcp.send(self.profile, asked_ns + ahead_ns, size_bytes, first or urgent)
         start_ns = max(asked_ns, math.ceil(carried.start_ns) - ahead_ns)
         finish_ns = max(start_ns, math.ceil(carried.finish_ns) - ahead_ns)
         self.free_ns = max(finish_ns, math.ceil(carried.free_ns) - ahead_ns)
-        self.delay_ns = self.line.delay_at(finish_ns + ahead_ns)
+        self.delay_ns = self.profile.delay_at(finish_ns + ahead_ns)
         due_ns = self._arrival(carried.done_ns - ahead_ns, self.delay_ns, finish_ns, first, urgent)
         return Transit(start_ns, finish_ns, due_ns)
 
@@ -327,7 +327,7 @@ class TcpLink(Link):
         """Return the mean pace over all of these bytes, with the windows of a link that no shared segment limits."""
         ahead_ns = self._ahead_ns
         asked_ns = max(now_ns, self.free_ns)
-        carried = self.tcp.send(self.line, asked_ns + ahead_ns, size_bytes, first)
+        carried = self.tcp.send(self.profile, asked_ns + ahead_ns, size_bytes, first)
         self._again_ns = math.ceil(carried.done_ns - carried.finish_ns)
         self._opens_ns = math.ceil(carried.free_ns) - ahead_ns
         took_ns = carried.finish_ns - carried.start_ns
@@ -336,7 +336,7 @@ class TcpLink(Link):
 
     def arrive(self, left_ns: int, first: bool = True, end: bool = True) -> int:
         self.free_ns = left_ns
-        self.delay_ns = self.line.delay_at(left_ns + self._ahead_ns)
+        self.delay_ns = self.profile.delay_at(left_ns + self._ahead_ns)
         if not end:
             return self._arrival(left_ns, self.delay_ns, left_ns, first, False)
         self.tcp.held(left_ns + self._ahead_ns)
@@ -344,6 +344,6 @@ class TcpLink(Link):
         return self._arrival(left_ns + self._again_ns, self.delay_ns, left_ns, first, False)
 
 
-def _beside_ns(line: Steady | Profile | Altered, now_ns: int, ahead_ns: int, size_bytes: int) -> int:
-    left_ns = math.ceil(line.finish(now_ns + ahead_ns, size_bytes)) - ahead_ns
-    return left_ns + line.delay_at(left_ns + ahead_ns)
+def _beside_ns(profile: Steady | Profile | Altered, now_ns: int, ahead_ns: int, size_bytes: int) -> int:
+    left_ns = math.ceil(profile.finish(now_ns + ahead_ns, size_bytes)) - ahead_ns
+    return left_ns + profile.delay_at(left_ns + ahead_ns)

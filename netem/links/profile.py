@@ -52,7 +52,7 @@ class Steady:
 class Profile:
     """A profile that changes in steps, from time 0 on.
 
-    `steps` may be endless: they are drawn as time goes on. Where they end, the profile begins anew (`looped`) or stays in
+    `steps` may be endless: they are drawn as time goes on. Where they end, the profile starts again (`looped`) or stays in
     its last step. Bytes leave at the rate in force: `finish` is the exact integral over the steps, also while a backlog is
     served. A profile holds no state of its users, so links may share one.
 

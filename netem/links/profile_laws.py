@@ -23,7 +23,7 @@ class ProfileLaw(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def loops(self) -> bool:
-        """Whether a profile begins anew where its steps end."""
+        """Whether a profile starts again where its steps end."""
         return False
 
     @property

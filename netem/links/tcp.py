@@ -51,12 +51,12 @@ PACKET_BYTES = 1500
 """The bytes of such a segment on the wire."""
 QUEUE_NS = 50_000_000
 
-_NOTHING = 1e-9  # less than this of a segment is rounding
+_NOTHING = 1e-9  # a smaller part of a segment is a rounding error
 _ALONE = 0.9  # segments: a message below this is sent as one packet, never as a chunk of a larger one
 
 
-class Line(Protocol):
-    """The profile that the segments travel on: a steady, changing or altered one."""
+class AnyProfile(Protocol):
+    """The profile of the link that carries the segments: steady, changing or altered."""
 
     def rate_at(self, now_ns: float) -> float:
         """Return the rate, bytes/s; more than 0."""
@@ -111,7 +111,7 @@ class Tcp:
         self._slack_ns = max(2.0 * self.rtt_ns, TIMEOUT_NS)  # the timeout less the smoothed round trip
         self._position = 0.0  # in the message, segments
 
-    def send(self, line: Line, now_ns: float, size_bytes: float, first: bool = True) -> Sent:
+    def send(self, profile: AnyProfile, now_ns: float, size_bytes: float, first: bool = True) -> Sent:
         """Send bytes at `now_ns` or when the link is idle and the window open; `first`: they begin a message."""
         rested = now_ns > self._free_ns + 1  # 1 ns or less is a caller's rounding
         if rested:
@@ -122,12 +122,12 @@ class Tcp:
             self._position = 0.0
         start_ns: float | None = None
         while left > _NOTHING or start_ns is None:
-            self._open(line, rested)
+            self._open(profile, rested)
             if start_ns is None:
                 start_ns = self._free_ns
             part = min(left, self._left)
             left -= part
-            self._put(line, part, alone)
+            self._put(profile, part, alone)
         self._done_ns = max(self._done_ns, self._free_ns)
         free_ns = self._free_ns if self._left > _NOTHING else max(self._free_ns, self._start_ns + self.rtt_ns)
         return Sent(start_ns, self._free_ns, self._done_ns, free_ns)
@@ -138,18 +138,19 @@ class Tcp:
             self._free_ns = self._last_ns = until_ns
             self._done_ns = max(self._done_ns, until_ns)
 
-    def _open(self, line: Line, rested: bool) -> None:
+    def _open(self, profile: AnyProfile, rested: bool) -> None:
         """Advance to the round in which bytes can be sent now; while the link is busy, a round ends with its window."""
         if not self._began:
-            self._begin(line, self._free_ns, False)
+            self._begin(profile, self._free_ns, False)
         while self._left <= _NOTHING or (rested and self._free_ns >= self._start_ns + self.rtt_ns):
-            self._end(line)
+            self._end(profile)
 
-    def _end(self, line: Line) -> None:
+    def _end(self, profile: AnyProfile) -> None:
         """Close a round; begin the next when the first acknowledgement is back, or later, when bytes are offered."""
         end_ns = max(self._start_ns + self.rtt_ns, self._last_ns)
         pause_ns = self._free_ns - end_ns
-        full = self._left < 1
+        self._sent = _whole(self._sent)
+        full = _whole(self._left) < 1
         self.control.ended(
             Round(
                 self._start_ns, end_ns, self._sent, self._before, full, self._lost, min(self._clean, self._sent),
@@ -166,17 +167,17 @@ class Tcp:
             if pause_ns >= self.rtt_ns:
                 self._again = 0.0  # sent long ago
             self.control.idled(self._free_ns - self._last_ns, pause_ns, self._smooth_ns + self._slack_ns)
-        self._begin(line, max(self._free_ns, end_ns), not idle)
+        self._begin(profile, max(self._free_ns, end_ns), not idle)
 
-    def _begin(self, line: Line, start_ns: float, follows: bool) -> None:
+    def _begin(self, profile: AnyProfile, start_ns: float, follows: bool) -> None:
         before_per_s = self._pace_per_s
         self._before = self._sent if follows else 0.0
         self._began = True
         self._start_ns = self._free_ns = self._last_ns = start_ns
-        self._per_s = line.rate_at(start_ns) / PACKET_BYTES
-        self.rtt_ns = max(1, 2 * line.delay_at(start_ns))
+        self._per_s = profile.rate_at(start_ns) / PACKET_BYTES
+        self.rtt_ns = max(1, 2 * profile.delay_at(start_ns))
         if self.losses is not None:
-            self.losses.become(line.loss_at(start_ns))
+            self.losses.become(profile.loss_at(start_ns))
         queue_ns = max(self.rtt_ns, QUEUE_NS) if self.queue_ns is None else self.queue_ns
         self._pipe = max(2.0, self._per_s * (self.rtt_ns + queue_ns) / 1e9)
         self._left = min(math.floor(self.control.window + self.control.spare + ROUNDING), self._pipe)
@@ -192,11 +193,11 @@ class Tcp:
         if self._again:
             again = min(self._again, self._left)
             self._again -= again
-            self._carry(line, again)
+            self._carry(profile, again)
 
-    def _put(self, line: Line, segments: float, alone: bool) -> None:
+    def _put(self, profile: AnyProfile, segments: float, alone: bool) -> None:
         """Send new segments and draw which of them are lost."""
-        self._carry(line, segments)
+        self._carry(profile, segments)
         if self.losses is None or not segments:
             return
         position = self._position + segments
@@ -216,10 +217,16 @@ class Tcp:
         tries = max(self.losses.tries() for _ in lost)
         self._done_ns = max(self._done_ns, again_ns + (tries - 1) * wait_ns)
 
-    def _carry(self, line: Line, segments: float) -> None:
-        left_ns = line.finish(self._free_ns, segments * PACKET_BYTES)
+    def _carry(self, profile: AnyProfile, segments: float) -> None:
+        left_ns = profile.finish(self._free_ns, segments * PACKET_BYTES)
         if self._pace_per_s < self._per_s:
             left_ns = max(left_ns, self._free_ns + segments / self._pace_per_s * 1e9)
         self._free_ns = self._last_ns = left_ns
         self._sent += segments
         self._left -= segments
+
+
+def _whole(segments: float) -> float:
+    """Return the whole number next to `segments` if only rounding lies between them: the cut of a message must not decide."""
+    nearest = round(segments)
+    return float(nearest) if abs(segments - nearest) < ROUNDING else segments

@@ -73,7 +73,7 @@ class Trace(Changing, frozen=True, kw_only=True, tag="trace"):
     """A .csv file with a header such as "time [s],rate [Mbit/s],delay [ms],loss" (the last two may lack; a row holds from
     its time on), or any other name: mahimahi, the millisecond of each delivery of 1504 bytes, a line each."""
     loop: bool = True
-    """Whether the record begins anew at its end; else its last row holds for ever."""
+    """Whether the record starts again at its end; else its last row holds for ever."""
     scatter: bool = False
     """Whether each link begins at its own place in the record (with loop), so that links do not change at the same time."""
 
@@ -113,7 +113,7 @@ class ScheduleNetwork(Changing, frozen=True, kw_only=True, tag="schedule"):
     delays: tuple[Duration, ...] = ()
     """One one-way delay for each of `times`; empty = `delay` all the time."""
     loop_after: Duration | None = None
-    """The time at which the schedule begins anew, after the last of `times`; left out = the last rate holds for ever."""
+    """The time at which the schedule starts again, after the last of `times`; left out = the last rate holds for ever."""
 
     def profile_law(self, delay_ns: int) -> ProfileLaw:
         starts_ns = [read("times", duration_ns, time) for time in self.times]
@@ -126,7 +126,9 @@ class ScheduleNetwork(Changing, frozen=True, kw_only=True, tag="schedule"):
                 raise ValueError(f"{field}: {len(values)} for {len(starts_ns)} times: expected one for each time")
         end_ns = starts_ns[-1] + SECOND_NS
         if self.loop_after is not None and (end_ns := read("loop_after", duration_ns, self.loop_after)) <= starts_ns[-1]:
-            raise ValueError(f"loop_after: {self.loop_after} is not after the last of the times, {self.times[-1]}")
+            raise ValueError(
+                f"loop_after: {self.loop_after} is too early: expected more than {self.times[-1]}, the last of times"
+            )
         ends_ns = [*starts_ns[1:], end_ns]
         steps = tuple(
             Step(end - start, rate, delay, self.loss)

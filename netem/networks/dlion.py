@@ -45,7 +45,7 @@ class Dlion(Shaped, frozen=True, kw_only=True, tag="dlion"):
     """DLion's workers behind lines of 50, 35 and 20 Mbit/s (HPDC 2021, not verified): equal, unequal or changing.
 
     "homogeneous" is the paper's Homo B (50 each), "heterogeneous" Hetero NET A and SYS A (50, 50, 35, 35, 20, 20), "reversed"
-    SYS B (20 to 50), "dynamic" cycles through these three. With more than six peers the list begins anew. The source dates
+    SYS B (20 to 50), "dynamic" cycles through these three. With more than six peers the list repeats. The source dates
     from 2021; our choice: each direction of a line has the whole rate, delays, and phases.
     """
 

@@ -1,7 +1,7 @@
 """The menu of networks, which join the peers.
 
-`network.plan(graph, seed)` returns the rate, delay, jitter and loss of every link, and the rates of the access lines. Delays
-are one way.
+`network.plan(graph, seed)` returns the rate, delay, jitter and loss of every link, and the rates of uplinks and downlinks.
+Delays are one way.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,7 @@ class Edges(Shaped, frozen=True, kw_only=True, tag="edges"):
     """Links from the graph's attributes: rate, delay, jitter and loss at the edges, uplink and downlink at the nodes.
 
     Attributes are text with units, like the options here, which hold where an edge or node lacks one; other attributes
-    are ignored. An undirected edge holds for both directions; an arc does too, if there is no arc the other way.
+    are ignored. An undirected edge applies to both directions; so does an arc without an arc the other way.
     """
 
     rate: Rate = UNLIMITED

@@ -75,10 +75,10 @@ class LinkSpec(msgspec.Struct, frozen=True):
         is payload's share of the rate, because this machine's own TCP determines the effect of loss. Duplicates take their
         share.
         """
-        return self._line_bytes_per_s / (1 + self.duplicate)
+        return self._own_bytes_per_s / (1 + self.duplicate)
 
     @property
-    def _line_bytes_per_s(self) -> float:
+    def _own_bytes_per_s(self) -> float:
         if self.kernel:
             return self.rate_bytes_per_s * MSS_BYTES / PACKET_BYTES
         if self.tcp == "none":
@@ -90,35 +90,35 @@ class LinkSpec(msgspec.Struct, frozen=True):
 
     def make(self, rng: Generator) -> Link:
         """Return a new idle Link of this specification, which draws its random numbers from `rng`."""
-        link = self._line(rng)
+        link = self._without_duplicates(rng)
         if self.duplicate and not self.kernel:
             link.double(Doubles(self.duplicate, rng.spawn(1)[0]))
         link.reorders = self.reorders
         return link
 
-    def _line(self, rng: Generator) -> Link:
+    def _without_duplicates(self, rng: Generator) -> Link:
         if self.kernel:
             return Link()
-        profile = self.profile if self.profile is not None or self.profile_law is None else self.profile_law.profile(rng)
-        ahead_ns = int(rng.random() * sum(step.lasts_ns for step in profile.known)) if profile and self.scattered else 0
+        own = self.profile if self.profile is not None or self.profile_law is None else self.profile_law.profile(rng)
+        ahead_ns = int(rng.random() * sum(step.lasts_ns for step in own.known)) if own and self.scattered else 0
         jitter = self.jitter_ns, rng, self.jitter_law, self.jitter_correlation
-        line: Steady | Profile | Altered = profile or Steady(self.rate_bytes_per_s, self.delay_ns, self.loss)
+        profile: Steady | Profile | Altered = own or Steady(self.rate_bytes_per_s, self.delay_ns, self.loss)
         if self.changes:
-            line = Altered(line, self.changes, ahead_ns, self.cap)
+            profile = Altered(profile, self.changes, ahead_ns, self.cap)
         if self.tcp == "none":
-            if isinstance(line, Steady):
-                return Link(self._line_bytes_per_s, self.delay_ns, *jitter)
-            return ChangingLink(line, *jitter, ahead_ns=ahead_ns)
-        lossy = self.loss > 0 or not isinstance(line, Steady)
+            if isinstance(profile, Steady):
+                return Link(self._own_bytes_per_s, self.delay_ns, *jitter)
+            return ChangingLink(profile, *jitter, ahead_ns=ahead_ns)
+        lossy = self.loss > 0 or not isinstance(profile, Steady)
         losses = Losses(self.loss, rng, self.loss_burst) if lossy else None
         tcp = Tcp(self.tcp, 2 * self.delay_ns, losses, self.queue_ns)
-        return TcpLink(line, tcp, *jitter, ahead_ns=ahead_ns)
+        return TcpLink(profile, tcp, *jitter, ahead_ns=ahead_ns)
 
     @property
     def most_bytes_per_s(self) -> float:
         """A rate that the link never exceeds; infinite = unknown beforehand."""
         steady = self.profile_law is None and self.profile is None and not self.changes
-        return self._line_bytes_per_s if steady and self.tcp == "none" else math.inf
+        return self._own_bytes_per_s if steady and self.tcp == "none" else math.inf
 
     @property
     def cap(self) -> Callable[[float, int, float], float] | None:
@@ -166,7 +166,7 @@ class Shared(NamedTuple):
 
 
 class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Every link and access line of a fleet on one graph."""
+    """Every link, uplink and downlink of a fleet on one graph."""
 
     links: dict[tuple[int, int], LinkSpec]
     """(source, target) -> specification; both directions of every edge and arc, because acknowledgements travel back."""
@@ -228,7 +228,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbi
 
     @abstractmethod
     def plan(self, graph: "nx.Graph", seed: int) -> NetworkPlan:
-        """Return every link and access line for the peers 0 to n-1 of `graph`; links draw numbers from `seed`, 0 or more."""
+        """Return the links, uplinks and downlinks of peers 0 to n-1 of `graph`; links draw numbers from `seed`, 0 or more."""
         raise NotImplementedError
 
 

@@ -84,7 +84,7 @@ class Regions(Shaped, frozen=True, kw_only=True, tag="regions"):
         for place in self.places:
             if place not in table.regions:
                 name = self.path or self.table
-                raise ValueError(f"places: {place!r} is no region of {name}: it has {', '.join(table.regions)}")
+                raise ValueError(f"places: {place!r} is not a region of {name}: expected {', '.join(table.regions)}")
 
     def _spec(self, table: RegionTable, source: str, target: str) -> LinkSpec:
         """Return one direction between two regions; the delay is half the round trip."""

@@ -21,7 +21,7 @@ class Unshaped(Network, frozen=True, kw_only=True, tag="unshaped"):
 
 
 class Uniform(Shaped, frozen=True, kw_only=True, tag="uniform"):
-    """Equal links, and equal access lines of the peers."""
+    """Equal links, and equal uplinks and downlinks of the peers."""
 
     rate: Rate = UNLIMITED
     """Rate of each link and direction, such as "20 Mbit/s"."""

@@ -1,1 +1,1 @@
-"""Shaping: when the bytes that a peer offers leave and arrive, in real time and with shared segments."""
+"""Shaping: the instants at which a peer's bytes leave and arrive, in real time and with shared segments."""

@@ -1,9 +1,9 @@
 """The transfers of all peers over the segments that they share, in memory that several processes see.
 
-Each flow is a directed link's. The flows advance as one fluid (netem.shaping.fluid); here is what several processes need for
-that: one place for its numbers, demands that may come late, and breakpoints that a sender can read afterwards. A sender
-writes its demands down, and whoever looks first after a flow has run dry settles what follows; so the work is done once, and
-everybody reads the same. Callers take turns: nothing here locks.
+Each flow belongs to one directed link. The flows advance as one fluid (netem.shaping.fluid). This module adds the parts that
+several processes need: one place for the fluid's numbers, demands that may come late, and breakpoints that a sender reads
+afterwards. A sender writes its demands; the first process that looks after a flow has run dry computes the new rates. So the
+work is done once, and all processes read the same numbers. This module does not lock: callers take turns.
 """
 
 import itertools
@@ -15,40 +15,40 @@ from grapevine.netem.networks.plan import Shared
 from grapevine.netem.shaping.fluid import Fluid
 from grapevine.netem.shaping.max_min import MaxMin
 
-_RING = 64  # breakpoints of each flow that are remembered
-_NUMBERS = 8  # of each flow
-_LOG = 16  # demands that can be carried out anew
-_NOTHING_BYTES = 1e-2  # less is rounding
-_LAST, _NEXT = 0, 1  # of the clock: the instant of the last change, and of the next end of a flow
-_KNOWN, _OLDER, _ROLLED = 0, 1, 2  # of the marks: demands in the log, those before the newer base, times rolled back
+_RING = 64  # the breakpoints of each flow that the table keeps
+_NUMBERS = 8  # doubles per flow
+_LOG = 16  # the demands that the table can carry out again after a roll-back
+_NOTHING_BYTES = 1e-2  # a smaller rest is a rounding error
+_LAST, _NEXT = 0, 1  # places in the clock: the instant of the last change, and of the next end of a flow
+_KNOWN, _OLDER, _ROLLED = 0, 1, 2  # places in the marks: demands in the log, those before the newer base, roll-backs
 
 
 class Breakpoint(NamedTuple):
-    """From when on a flow has a rate."""
+    """An instant from which a flow has a rate, until its next breakpoint."""
 
     at_ns: float
     done_bytes: float
-    """What had left by then, since ever."""
+    """The bytes that had left by then, counted from the beginning of the run."""
     rate_bytes_per_s: float
 
 
 class Demand(NamedTuple):
-    """What a sender wants of its flow from an instant on."""
+    """The bytes that a sender offers to its flow, and the rate that the link can take, from an instant on."""
 
     at_ns: float
     flow: int
     more_bytes: float
-    """To be sent, besides what is queued; -math.inf = forget what is queued."""
+    """Bytes to send, in addition to those queued; -math.inf = forget the queued bytes."""
     cap_bytes_per_s: float
-    """What the link can take from now on; 0 = nothing for a while."""
+    """The highest rate that the link can take from now on; 0 = none for a while."""
 
 
 class FlowTable:
-    """All flows over shared segments; `memory` holds doubles, all 0 at first, as many as `size(shared)` says.
+    """All flows over shared segments; `memory` holds `size(shared)` doubles, all 0 at first.
 
-    Demands count from the instant that they name. One that comes late, after a change that followed it, is put in its place:
-    the table goes back to what it was before, and carries out anew what came since, as far as the last 8 to 16 demands
-    reach; what comes later still counts from the last change.
+    A demand takes effect at its instant `at_ns`. If it comes late, after a change that followed that instant, the table rolls
+    back to its state before that instant and carries out the later demands again; the last 8 to 16 demands are kept for this.
+    A demand that is older than those takes effect at the last change.
     """
 
     def __init__(self, shared: Shared, memory: "memoryview[float]") -> None:
@@ -71,30 +71,30 @@ class FlowTable:
 
     @staticmethod
     def size(shared: Shared) -> int:
-        """How many doubles the table takes."""
+        """Return the number of doubles in the table's memory."""
         count = len(shared.routes)
         return 3 * (2 + len(shared.limits) + _NUMBERS * count) + 3 + 4 * _LOG + 3 * _RING * count
 
     def advance(self, now_ns: float) -> None:
-        """Let flows run dry until now."""
+        """Advance to `now_ns`: compute the rates after each flow that has run dry and each change of a segment."""
         while self._clock[_NEXT] <= now_ns:
             at_ns = self._clock[_NEXT]
             dry = [flow for flow, end_ns in enumerate(self._fluid.ends_ns) if end_ns <= at_ns]
             for flow in dry:
                 self._caps[flow] = 0.0
-            self._settle(dry, at_ns)  # or a segment changes then
+            self._settle(dry, at_ns)  # `dry` is empty where a segment changes at this instant
 
     @property
     def rolled_back(self) -> float:
-        """How often it went back: whenever this has changed, breakpoints read before may be no more."""
+        """The number of roll-backs; after each of them, breakpoints that were read before may be invalid."""
         return self._marks[_ROLLED]
 
     def asked_bytes(self, flow: int) -> float:
-        """What a flow was asked to carry, since ever."""
+        """Return the bytes that a flow was given to carry, counted from the beginning of the run."""
         return self._fluid.asked[flow]
 
     def carry_out(self, demands: Iterable[Demand]) -> None:
-        """Take demands; those of one instant are settled together."""
+        """Carry out demands; the rates are computed once for all demands of one instant."""
         new = sorted(demands)
         if new and new[0].at_ns < self._clock[_LAST]:
             new = self._roll_back(new)
@@ -104,7 +104,7 @@ class FlowTable:
             self._take(part)
 
     def breakpoints(self, flow: int, since: int = 0) -> tuple[int, list[Breakpoint]]:
-        """How many breakpoints a flow has had, and those after the first `since` of them; the oldest may be forgotten."""
+        """Return the number of breakpoints that a flow has had, and those after the first `since`, as far as they are kept."""
         count = int(self._counts[flow])
         if count == since:
             return count, []
@@ -139,7 +139,7 @@ class FlowTable:
         self._clock[_NEXT] = min(next_ns, min(self._fluid.ends_ns))
 
     def _note(self, flow: int) -> None:
-        """Remember a flow's newest breakpoint for those who look later."""
+        """Keep a flow's newest breakpoint for later readers."""
         fluid, count = self._fluid, int(self._counts[flow])
         place = 3 * (flow * _RING + count % _RING)
         for number, numbers in enumerate((fluid.since_ns, fluid.done, fluid.slopes)):
@@ -147,7 +147,7 @@ class FlowTable:
         self._counts[flow] = count + 1
 
     def _remember(self, demands: list[Demand]) -> None:
-        """Note what is carried out next; where the newer half of the log is full the older is forgotten."""
+        """Write demands to the log before they are carried out; forget its older half where the newer one is full."""
         known, older = int(self._marks[_KNOWN]), int(self._marks[_OLDER])
         if known - older + len(demands) > _LOG // 2:
             self._log[: 4 * (known - older)] = self._log[4 * older : 4 * known]
@@ -159,7 +159,7 @@ class FlowTable:
         self._marks[_KNOWN], self._marks[_OLDER] = known + len(demands), older
 
     def _roll_back(self, late: list[Demand]) -> list[Demand]:
-        """Go back to before a late demand, if that is known; what is to be carried out then."""
+        """Roll back to the state before the late demands, if it is kept; return the demands to carry out from there."""
         first_ns, known, older = late[0].at_ns, int(self._marks[_KNOWN]), int(self._marks[_OLDER])
         if first_ns < self._older[_LAST]:
             return late
@@ -175,6 +175,6 @@ class FlowTable:
 
 
 def _cut(memory: "memoryview[float]", sizes: Sequence[int]) -> list["memoryview[float]"]:
-    """Consecutive parts of it."""
+    """Return consecutive parts of the memory, of these sizes."""
     places = itertools.accumulate([0, *sizes])
     return [memory[start:end] for start, end in itertools.pairwise(places)]

@@ -1,8 +1,8 @@
-"""How transfers share segments (uplinks, downlinks, cables): max-min fair, each with a cap of its own.
+"""Max-min fair division of segments (uplinks, downlinks, cables) among flows, each with its own cap.
 
-An allocation is max-min fair when every flow either has its cap or crosses a full segment on which nobody has more (Bertsekas &
-Gallager, Data Networks, 1992, section 6.5.2). It is unique. Progressive filling finds it: all rates grow together; whoever
-reaches a cap or a full segment stays behind.
+An allocation is max-min fair when every flow either has its cap or crosses a full segment on which no flow has a higher rate
+(Bertsekas & Gallager, Data Networks, 1992, section 6.5.2). It is unique. Progressive filling finds it: all rates grow together;
+a flow that reaches its cap or a full segment stops growing.
 """
 
 import math
@@ -13,13 +13,13 @@ from typing import Protocol
 from grapevine.netem.links.profile import Profile
 
 AT_CAP = -1
-"""Stands for a segment where a flow has its cap."""
+"""In place of the segment that holds a flow back: its own cap does."""
 
-_TIGHT = 1e-6  # relative: what differs by less is equal, so that a change does not travel on for ever, ever smaller
+_TIGHT = 1e-6  # relative: rates that differ by less count as equal, so that ever smaller changes do not go on for ever
 
 
 class Numbers(Protocol):
-    """A place for one number of each flow."""
+    """Memory for one number per flow."""
 
     def __getitem__(self, flow: int, /) -> float: ...
     def __setitem__(self, flow: int, value: float, /) -> None: ...
@@ -27,10 +27,10 @@ class Numbers(Protocol):
 
 
 def max_min(limits: Sequence[float], routes: Sequence[Sequence[int]], caps: Sequence[float]) -> list[float]:
-    """The rate of each flow: progressive filling, as the textbooks have it.
+    """Return the rate of each flow by progressive filling, as textbooks describe it.
 
-    `limits` are what the segments carry; `routes` the segments of each flow, `caps` what it can take at most (0 = it wants
-    nothing). The reference for MaxMin: plain, and slow for many flows. A flow without segments has its cap.
+    `limits` are the rates of the segments, `routes` the segments that each flow crosses, `caps` the highest rate of each flow
+    (0 = the flow sends nothing). The reference for MaxMin: plain, and slow for many flows. A flow without segments has its cap.
     """
     rates = [0.0] * len(routes)
     growing = {flow for flow, cap in enumerate(caps) if cap > 0}
@@ -51,16 +51,16 @@ def max_min(limits: Sequence[float], routes: Sequence[Sequence[int]], caps: Sequ
 
 
 class MaxMin:
-    """The same, kept up to date while flows come and go: only those are looked at whom a change concerns.
+    """The same allocation, kept up to date while flows come and go: each change recomputes only the flows that it affects.
 
-    `caps[flow]` is what a flow can take now; 0 = it has nothing to send. Set it, then call `settle` with the flows whose caps
-    have changed. `caps`, `rates` and `holds` (the segment that holds a flow back) may be given, one place for each flow, all 0
-    at first: then several can work on one memory, in turn.
+    `caps[flow]` is the highest rate that a flow can take now; 0 = it has nothing to send. Set it, then call `settle` with the
+    flows whose caps have changed. `caps`, `rates` and `holds` (the segment that holds a flow back) may be given, one number
+    per flow, all 0 at first: then several processes can use one memory, in turn.
 
-    `limits` may change too: set them, and tell `settle` of which segments.
+    `limits` may change too: set them, and give `settle` the segments.
 
-    A change is carried on until every flow is again at its cap or on a full segment where nobody has more, to 1e-6 of each
-    rate. No segment ever carries more than its limit.
+    A change is carried on until every flow is again at its cap or on a full segment where no flow has a higher rate, to 1e-6
+    of each rate. No segment ever carries more than its limit.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class MaxMin:
                 self._members.setdefault(segment, []).append(flow)
 
     def follow(self, profiles: Mapping[int, Profile], now_ns: float) -> tuple[list[int], float]:
-        """Set the limits of segments that change by themselves: those that have another now, and when the next will."""
+        """Set the limits of segments that change over time; return those whose limit changed, and the next change's instant."""
         segments, next_ns = [], math.inf
         for segment, profile in profiles.items():
             step, until_ns = profile.holds(now_ns)
@@ -95,7 +95,7 @@ class MaxMin:
     def settle(self, changed: Iterable[int], segments: Iterable[int] = ()) -> dict[int, float]:
         """Share the segments anew after the caps of some flows, or the limits of some segments, have changed.
 
-        The new rates of those flows that have another now.
+        Return the new rates of the flows whose rate changed.
         """
         caps, rates = self.caps, self.rates
         fresh: dict[int, float] = {}
@@ -105,7 +105,7 @@ class MaxMin:
                 chosen.add(flow)
             for segment in self.routes[flow]:
                 members = self._members[segment]
-                if sum([rates[other] for other in members]) >= self.limits[segment] * (1 - _TIGHT):  # it held somebody back
+                if sum([rates[other] for other in members]) >= self.limits[segment] * (1 - _TIGHT):  # it was full
                     chosen.update([other for other in members if caps[other] > 0])
         for flow in changed:
             if not caps[flow] and rates[flow]:
@@ -121,7 +121,7 @@ class MaxMin:
         return fresh
 
     def _fill(self, chosen: set[int]) -> tuple[dict[int, float], dict[int, int]]:
-        """Progressive filling of what the others leave; the rate of each chosen flow and the segment that holds it back."""
+        """Fill the rate that the other flows leave; return each chosen flow's rate and the segment that holds it back."""
         caps, rates, routes, members = self.caps, self.rates, self.routes, self._members
         room: dict[int, float] = {}
         count: dict[int, int] = {}
@@ -155,7 +155,7 @@ class MaxMin:
             else:
                 share, hold = heappop(shares)
                 rate = max(0.0, room[hold]) / count[hold]
-                if rate > share * (1 + 1e-12):  # others have left it more meanwhile
+                if rate > share * (1 + 1e-12):  # flows that stopped earlier have left more of it
                     heappush(shares, (rate, hold))
                     continue
                 stay = [other for other in members[hold] if other in chosen and other not in found]
@@ -168,7 +168,7 @@ class MaxMin:
         return found, holds
 
     def _concerned(self, chosen: set[int], found: dict[int, float], holds: dict[int, int]) -> set[int]:
-        """Flows that were left alone, and may no longer be."""
+        """Return the flows outside `chosen` whose rate the new allocation makes unfair: they must be filled again too."""
         caps, rates, held_by = self.caps, self.rates, self._holds
         more: set[int] = set()
         segments = {segment for flow in chosen for segment in self.routes[flow]}

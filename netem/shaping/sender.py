@@ -1,8 +1,8 @@
-"""One directed link as its sender uses it: what is queued, what has gone past the queue, and when each chunk travels.
+"""The sending side of one directed link: its queue, the bytes that overtook the queue, and the times of each chunk.
 
-Acknowledgements go past whatever waits on a link: each arrives as if nothing else were there. Their bytes are the link's debt,
-which it makes up for with the data that leave next; over an idle link nobody waits, and only the last one is made up for.
-Pure: every method is given the time. Real time and virtual time, with and without shared segments, use these two machines.
+Acknowledgements overtake the chunks that wait on a link: each arrives as if the link were idle. Their bytes are the link's
+debt, which is added to the data that leave next, less the bytes that the link could have carried while it was idle.
+Pure: time is an argument. Real time and virtual time, with and without shared segments, use these two classes.
 """
 
 import math
@@ -15,13 +15,13 @@ from grapevine.netem.links.link import Link, Transit
 
 
 class Queued(NamedTuple):
-    """A chunk that waits on a link, or leaves."""
+    """A chunk that waits on a link, or is leaving."""
 
     offered_ns: int
     size_bytes: int
     item: Any
     first: bool
-    """Whether it begins a message."""
+    """Whether the chunk begins a message."""
 
 
 _queued: Callable[[tuple[int, int, Any, bool]], Queued] = partial(tuple.__new__, Queued)
@@ -29,16 +29,18 @@ _queued: Callable[[tuple[int, int, Any, bool]], Queued] = partial(tuple.__new__,
 
 
 class Sender:
-    """The sender of a link that shares no segment with others: the link itself says when a chunk leaves."""
+    """The sender of a link that shares no segment with others: the link itself gives the time at which a chunk leaves."""
 
-    __slots__ = ("debt_bytes", "link", "open", "queue", "queued_bytes")
+    __slots__ = ("_early_bytes", "_slipped_ns", "debt_bytes", "link", "open", "queue", "queued_bytes")
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.open = type(link) is Link and link.rate_bytes_per_s == math.inf  # nothing holds a chunk up
+        self.open = type(link) is Link and link.rate_bytes_per_s == math.inf  # chunks never wait
         self.queue: deque[Queued] = deque()
         self.queued_bytes = 0
-        self.debt_bytes = 0  # what has gone past the queue and was not made up for
+        self.debt_bytes = 0  # bytes that overtook the queue and were not yet added to data, as of `_slipped_ns`
+        self._early_bytes = 0  # the part of the debt that arose on an idle link
+        self._slipped_ns = 0
 
     def relink(self, link: Link) -> None:
         """Use another link from now on."""
@@ -46,18 +48,22 @@ class Sender:
         self.open = self.open and type(link) is Link
 
     def busy(self, now_ns: int) -> bool:
-        """Whether anything leaves or waits to."""
+        """Return whether a chunk is leaving or waiting."""
         return bool(self.queue) or self.link.free_ns > now_ns
 
     def slip(self, now_ns: int, size_bytes: int) -> int:
-        """Let a few bytes go past whatever waits; when they arrive."""
-        if self.debt_bytes and not self.busy(now_ns):
-            self.debt_bytes = 0
-        self.debt_bytes += size_bytes
+        """Send a few bytes past the queue; return when they arrive."""
+        if not self.open:
+            if self.busy(now_ns):
+                self.debt_bytes += size_bytes
+            else:
+                left_bytes = self._take_debt(now_ns) if self.debt_bytes else 0
+                self.debt_bytes = self._early_bytes = left_bytes + size_bytes
+            self._slipped_ns = now_ns
         return self.link.beside_ns(now_ns, size_bytes)
 
     def offer(self, now_ns: int, size_bytes: int, item: Any, first: bool = True, urgent: bool = False) -> Transit | None:
-        """Queue a chunk; where nothing holds it up, or it goes past the queue (`urgent`), when it travels."""
+        """Queue a chunk and return None; or return its times if it leaves at once: no queue, or `urgent` (past the queue)."""
         if self.open:
             return self.link.send(now_ns, size_bytes, first, urgent)
         if urgent and not self.link.halted:
@@ -67,25 +73,24 @@ class Sender:
         return None
 
     def start_ns(self) -> int:
-        """When the next chunk of the queue can begin."""
+        """Return the instant at which the next chunk of the queue can begin."""
         return max(self.queue[0][0], self.link.free_ns)
 
     def take(self, start_ns: int) -> tuple[Any, Transit]:
-        """Put the next chunk of the queue on the link, at its `start_ns` and with what it makes up for: its item, and when it
-        travels."""
+        """Send the next chunk of the queue at its `start_ns`, with the debt; return its item and its times."""
         _, size_bytes, item, first = self.queue.popleft()
         self.queued_bytes -= size_bytes
-        size_bytes += self.debt_bytes
-        self.debt_bytes = 0
+        if self.debt_bytes:
+            size_bytes += self._take_debt(start_ns)
         return item, self.link.send(start_ns, size_bytes, first)
 
     def carry(self, now_ns: int, first_bytes: int, rest_bytes: int = 0) -> tuple[int, int, int]:
-        """Put a message on the link at once, its first chunk and then the rest in one piece.
+        """Send a whole message at once: its first chunk, and then the rest in one piece.
 
         Return when the first chunk arrives, and when the last bytes leave and arrive (ns).
         """
-        if self.debt_bytes:
-            first_bytes, rest_bytes = self._with_debt(first_bytes, rest_bytes)
+        if self.debt_bytes and (debt_bytes := self._take_debt(now_ns)):
+            first_bytes, rest_bytes = self._with_debt(debt_bytes, first_bytes, rest_bytes)
         link = self.link
         _, finish_ns, first_ns = link.send(now_ns, first_bytes)
         if not rest_bytes:
@@ -94,8 +99,8 @@ class Sender:
         return first_ns, finish_ns, due_ns
 
     def carry_chunks(self, now_ns: int, first_bytes: int, rest_bytes: int, chunk_bytes: int) -> list[Transit]:
-        """Put a message on the link at once, its first chunk and then the rest in chunks; return when each travels."""
-        laden_first_bytes, laden_rest_bytes = self._with_debt(first_bytes, rest_bytes)
+        """Send a whole message at once: its first chunk, and then the rest in chunks; return the times of each."""
+        laden_first_bytes, laden_rest_bytes = self._with_debt(self._take_debt(now_ns), first_bytes, rest_bytes)
         debt_bytes = laden_rest_bytes - rest_bytes
         transits = [self.link.send(now_ns, laden_first_bytes)]
         for start in range(0, rest_bytes, chunk_bytes):
@@ -104,30 +109,39 @@ class Sender:
             transits.append(self.link.send(now_ns, end - start + more_bytes, False))
         return transits
 
-    def _with_debt(self, first_bytes: int, rest_bytes: int) -> tuple[int, int]:
-        """Return the bytes of a message's first chunk and of its rest with the link's debt, which is paid by this.
+    def _take_debt(self, now_ns: int) -> int:
+        """Return the debt less the bytes that the link could have carried since it became idle, and set the debt to 0."""
+        debt_bytes, self.debt_bytes, link = self.debt_bytes, 0, self.link
+        idle_ns = now_ns - (link.free_ns if link.free_ns > self._slipped_ns else self._slipped_ns)
+        if idle_ns <= 0:
+            return debt_bytes
+        paid_bytes = idle_ns * link.rate_bytes_per_s / 1e9
+        return 0 if paid_bytes >= debt_bytes else debt_bytes - int(paid_bytes)
 
-        Acknowledgements that are sent while a message leaves travel among its chunks. They are not known yet, so those since
-        the message before take their place: spread evenly over all bytes, so that the receiver measures the same rate.
+    def _with_debt(self, debt_bytes: int, first_bytes: int, rest_bytes: int) -> tuple[int, int]:
+        """Return the bytes of a message's first chunk and of its rest with a debt added.
+
+        Acknowledgements that were sent over the idle link delay the first chunk. Those that are sent while a message leaves
+        travel among its chunks; they are not known yet, so the bytes of those that overtook the previous message are added in
+        their place, evenly over all bytes: the receiver measures the same rate.
         """
-        debt_bytes, self.debt_bytes = self.debt_bytes, 0
-        early_bytes = debt_bytes * first_bytes // (first_bytes + rest_bytes)
-        if not rest_bytes:
-            return first_bytes + debt_bytes, 0
+        early_bytes = debt_bytes if not rest_bytes else min(self._early_bytes, debt_bytes)
+        early_bytes += (debt_bytes - early_bytes) * first_bytes // (first_bytes + rest_bytes)
+        self._early_bytes = 0
         return first_bytes + early_bytes, rest_bytes + debt_bytes - early_bytes
 
     def forget(self) -> int:
-        """Drop what is queued; how many bytes that was."""
+        """Drop the queued chunks; return their size in bytes."""
         forgotten_bytes = self.queued_bytes
         self.queue.clear()
-        self.queued_bytes = self.debt_bytes = 0
+        self.queued_bytes = self.debt_bytes = self._early_bytes = 0
         return forgotten_bytes
 
 
 class FlowSender(Sender):
-    """The sender of a link that shares segments: its chunks leave when the fluid of all links says so (netem.shaping.fluid).
+    """The sender of a link that shares segments: the fluid of all links determines when chunks leave (netem.shaping.fluid).
 
-    Chunks move from `queue` to `leaving` when the fluid is asked to carry them, with the sizes that they then take.
+    Chunks move from `queue` to `leaving` when their bytes are given to the fluid, with the sizes that they then take.
     """
 
     __slots__ = ("leaving",)
@@ -141,13 +155,13 @@ class FlowSender(Sender):
         return bool(self.leaving or self.queue)
 
     def takes(self, size_bytes: int) -> int:
-        """What the next bytes to leave take on the link: with what they make up for, and with what goes twice."""
+        """Return the bytes that the next `size_bytes` take on the link, debt and duplicates included."""
         size_bytes += self.debt_bytes
         self.debt_bytes = 0
         return self.link.swell(size_bytes)
 
     def begin(self, count: int) -> int:
-        """Let the next `count` chunks of the queue leave; how many bytes they take on the link."""
+        """Move the next `count` chunks from the queue to `leaving`; return the bytes that they take on the link."""
         total_bytes = 0
         for _ in range(count):
             offered_ns, size_bytes, item, first = self.queue.popleft()
@@ -158,8 +172,8 @@ class FlowSender(Sender):
         return total_bytes
 
     def leave(self, before_ns: float, left_ns: float, end: bool) -> tuple[Any, Transit]:
-        """The first of the leaving chunks has left, at `left_ns`, the one before it at `before_ns`: its item, and when it
-        travels.  `end`: nothing else leaves."""
+        """Remove the first leaving chunk, which has left at `left_ns` (the one before it at `before_ns`); return its item and
+        its times. `end`: no other chunk is leaving."""
         chunk = self.leaving.popleft()
         finish_ns = math.ceil(left_ns)
         due_ns = self.link.arrive(finish_ns, chunk.first, end)

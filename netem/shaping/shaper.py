@@ -1,7 +1,6 @@
-"""What one peer sends over links that share no segment with others (those that do: netem.shaping.sharing_shaper).
+"""The chunks that one peer sends over links that share no segment (for links that do: netem.shaping.sharing_shaper).
 
-Pure: every method is given the time, and the stamps come from the links' own clocks, so that whoever calls late does not
-slow an emulated link.
+Pure: time is an argument, and the links compute the times of chunks, so that a late call does not slow an emulated link.
 """
 
 from typing import Any
@@ -11,10 +10,10 @@ from grapevine.netem.shaping.sender import Sender
 
 
 class Shaper:
-    """A queue for each neighbour, which empties at its link's pace.
+    """A queue for each neighbour, emptied at the rate of its link.
 
-    `links` maps each neighbour to the Link towards it. `release` hands chunks out up to `lookahead_ns` before they begin, so
-    that whoever carries them need not wake for each one in time. Raises ValueError for a negative lookahead.
+    `links` maps each neighbour to the Link towards it. `release` returns chunks up to `lookahead_ns` before they begin, so that
+    the thread that carries them need not wake for each one. Raises ValueError for a negative lookahead.
     """
 
     __slots__ = ("_busy", "_lookahead_ns", "_next_start_ns", "_ready", "_ready_bytes", "_senders")
@@ -23,24 +22,24 @@ class Shaper:
         if lookahead_ns < 0:
             raise ValueError(f"the lookahead is {lookahead_ns} ns: expected 0 or more")
         self._senders: dict[int, Sender] = {}
-        self._busy: dict[int, Sender] = {}  # those with something queued, in the order in which they became so
+        self._busy: dict[int, Sender] = {}  # senders with a queue, in the order in which the queues began
         self._lookahead_ns = lookahead_ns
-        self._ready: list[tuple[int, Any, Transit]] = []  # what no link holds up: stamped when offered
+        self._ready: list[tuple[int, Any, Transit]] = []  # chunks that did not wait: their times are known
         self._ready_bytes: list[int] = []
-        self._next_start_ns: int | None = None  # when the next queued chunk begins, where that is known
+        self._next_start_ns: int | None = None  # the next queued chunk begins; None = unknown
         for target, link in links.items():
             self.add(target, link)
 
     def add(self, target: int, link: Link) -> None:
-        """Have a link to another neighbour from now on; one that came back after `drop` begins anew."""
+        """Add the link to a neighbour; a neighbour that came back after `drop` begins anew."""
         self._senders[target] = Sender(link)
 
     def offer(self, target: int, item: Any, size_bytes: int, now_ns: int, first: bool = True, urgent: bool = False) -> None:
-        """Queue a chunk for `target`; `item` comes back from `release` as it is.
+        """Queue a chunk for `target`; `release` returns `item` unchanged.
 
-        `first`: the chunk begins a message (its jitter is drawn). `urgent`: a message of one chunk (an acknowledgement)
-        that goes at once, past all data of that link, also past what was released ahead of its time and has not begun yet;
-        the link makes its bytes up with the next chunk of data. `target` must be one of the links.
+        `first`: the chunk begins a message (its jitter is drawn). `urgent`: a message of one chunk (an acknowledgement) that
+        leaves at once, before all data of that link, also before chunks that were released ahead of time and have not begun;
+        its bytes are added to the next chunk of data. `target` must be one of the links.
         """
         sender = self._senders[target]
         transit = sender.offer(now_ns, size_bytes, item, first, urgent)
@@ -52,7 +51,7 @@ class Shaper:
             self._next_start_ns = None
 
     def release(self, now_ns: int) -> list[tuple[int, Any, Transit]]:
-        """The chunks that begin by `now_ns` + lookahead, as (target, item, transit), in order of start; each once."""
+        """Return the chunks that begin by `now_ns` + lookahead, as (target, item, transit), in order of start; each once."""
         released = self._ready
         if released or self._busy:
             self._ready = []
@@ -68,7 +67,7 @@ class Shaper:
         return released
 
     def next_ns(self) -> int | None:
-        """When `release` will next yield something (perhaps in the past); None when nothing is queued."""
+        """Return the instant at which `release` next returns a chunk (possibly in the past); None when nothing is queued."""
         if self._ready:
             return self._ready[0][2].start_ns
         if not self._busy:
@@ -78,12 +77,12 @@ class Shaper:
         return self._next_start_ns - self._lookahead_ns
 
     def relink(self, target: int, link: Link) -> None:
-        """The Link towards a neighbour is another from now on, or is not as it was; what is queued goes over it."""
+        """Use another Link towards a neighbour from now on, or the same one after a change; queued chunks go over it."""
         self._senders[target].relink(link)
         self._next_start_ns = None
 
     def drop(self, target: int) -> int:
-        """Forget what is queued for a lost neighbour; how many bytes that was."""
+        """Drop the chunks queued for a lost neighbour; return their size in bytes."""
         forgotten_bytes = self.backlog_bytes(target)
         kept = [i for i, chunk in enumerate(self._ready) if chunk[0] != target]
         self._ready, self._ready_bytes = [self._ready[i] for i in kept], [self._ready_bytes[i] for i in kept]
@@ -93,7 +92,7 @@ class Shaper:
         return forgotten_bytes
 
     def backlog_bytes(self, target: int) -> int:
-        """How many bytes offered for `target` were not released yet."""
+        """Return the bytes offered for `target` that were not released yet."""
         ready = zip(self._ready, self._ready_bytes, strict=True)
         return self._senders[target].queued_bytes + sum(size for chunk, size in ready if chunk[0] == target)
 

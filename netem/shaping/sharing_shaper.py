@@ -1,8 +1,8 @@
-"""What one peer sends over segments that it shares with others, in real time.
+"""The chunks that one peer sends over segments that it shares with other peers, in real time.
 
-The rates of all peers' links follow from what all of them send, so they stand in a table that all senders see
-(`flow_table.py`). A sender reads there when each of its chunks has left, and hands it out with that stamp. Stamps are those of
-the emulated links, however late somebody looks.
+The rate of each link depends on the traffic of all peers, so the rates are in a table that all senders see (`flow_table.py`). A
+sender reads there when each of its chunks has left, and releases the chunk with that time. Times are those of the emulated
+links, independent of when a sender looks.
 """
 
 import itertools
@@ -17,21 +17,21 @@ from grapevine.netem.shaping.sender import FlowSender, Queued
 from grapevine.netem.shaping.shaper import Shaper
 
 LEAD_NS = 2_000_000
-"""How long before a chunk is due it is handed out, if it has left by then: what the way to its receiver may take."""
+"""A chunk is released this long before it is due, if it has left by then: the real way to its receiver may take so long."""
 AHEAD_NS = 500_000
-"""How long before it leaves it is handed out at most: then nobody knows for sure when that will be."""
-_MOST_HOLD_NS = 8_000_000  # after it has left, where the delay is long: by then all demands that concern it are written down
+"""A chunk is released at most this long before it leaves, because its time may still change until it has left."""
+_MOST_HOLD_NS = 8_000_000  # the longest wait after a chunk has left: by then the table has all demands that affect its time
 
 
 class SharingShaper:
-    """All that one peer sends: chunks over links of its own (netem.shaping.shaper), and over links that share segments.
+    """All chunks that one peer sends: over links that share no segment (netem.shaping.shaper), and over links that do.
 
-    `links` maps each neighbour to the Link towards it, `flows` those among them that share segments to their flows in `table`.
-    `turn` is held while the table is used. Acknowledgements go past whatever waits, as in netem.shaping.shaper.
+    `links` maps each neighbour to the Link towards it; `flows` maps those whose links share segments to their flows in `table`.
+    `turn` is held while the table is used. Acknowledgements overtake queued chunks, as in netem.shaping.shaper.
 
-    A chunk is handed out 2 ms before it is due, which is after it has left where its link's delay is longer than that; then
-    its stamp is exact. Where the delay is shorter it is handed out up to 0.5 ms before it has left, as if the rates stayed as
-    they are until then.
+    A chunk is released 2 ms before it is due. If its link's delay is longer than 2 ms, the chunk has left by then and its time
+    is exact. If the delay is shorter, the chunk is released up to 0.5 ms before it has left, at a time that assumes that the
+    rates stay the same until then.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class SharingShaper:
             self.add(target, link, flows.get(target))
 
     def add(self, target: int, link: Link, flow: int | None = None) -> None:
-        """Have a link to another neighbour from now on, which is a flow of the table where it shares segments.
+        """Add the link to a neighbour; `flow` is its flow in the table, None if it shares no segment.
 
-        One that came back after `drop` begins anew.
+        A neighbour that came back after `drop` begins anew.
         """
         if flow is None:
             self._alone.add(target, link)
@@ -58,9 +58,9 @@ class SharingShaper:
                 self._flows[target] = _Flow(target, link, flow, self._table)
 
     def offer(self, target: int, item: Any, size_bytes: int, now_ns: int, first: bool = True, urgent: bool = False) -> None:
-        """Queue a chunk for `target`; `item` comes back from `release` as it is.
+        """Queue a chunk for `target`; `release` returns `item` unchanged.
 
-        `first`: it begins a message. `urgent`: a message of one chunk (an acknowledgement) that goes past all data.
+        `first`: the chunk begins a message. `urgent`: a message of one chunk (an acknowledgement) that overtakes all data.
         """
         flow = self._flows.get(target)
         if flow is None:
@@ -69,7 +69,7 @@ class SharingShaper:
             self._ready.append((target, item, transit))
 
     def release(self, now_ns: int) -> list[tuple[int, Any, Transit]]:
-        """The chunks that are to be handed out by now, as (target, item, transit); each once, in the order of its link."""
+        """Return the chunks that are due for release, as (target, item, transit); each once, in the order of its link."""
         released, self._ready = self._ready, []
         released += self._alone.release(now_ns)
         self._looked_ns = now_ns
@@ -85,7 +85,7 @@ class SharingShaper:
         return released
 
     def next_ns(self) -> int | None:
-        """When to call `release` again; None when nothing is queued."""
+        """Return when to call `release` again; None when nothing is queued."""
         if self._ready:
             return self._looked_ns
         times = [flow.next_ns(self._looked_ns) for flow in self._flows.values() if flow.leaving or flow.queue]
@@ -95,7 +95,7 @@ class SharingShaper:
         return min(times, default=None)
 
     def relink(self, target: int, link: Link) -> None:
-        """Use another link to a neighbour from now on; what the table knows of the queue stays as it is."""
+        """Use another link to a neighbour from now on; the table's numbers for its queue stay."""
         flow = self._flows.get(target)
         if flow is None:
             self._alone.relink(target, link)
@@ -103,7 +103,7 @@ class SharingShaper:
             flow.relink(link)
 
     def drop(self, target: int) -> int:
-        """Forget what is queued for a lost neighbour; how many bytes that was."""
+        """Drop the chunks queued for a lost neighbour; return their size in bytes."""
         flow = self._flows.get(target)
         if flow is None:
             return self._alone.drop(target)
@@ -115,30 +115,30 @@ class SharingShaper:
 
 
 class _Flow(FlowSender):
-    """The link to one neighbour, and its flow as the table has it; bytes count since ever."""
+    """The link to one neighbour, and a copy of its flow in the table; bytes are counted from the beginning of the run."""
 
     def __init__(self, target: int, link: Link, number: int, table: FlowTable) -> None:
         super().__init__(link)
         self.target = target
         self.number = number
         self._asked_bytes = table.asked_bytes(number)
-        self._done_bytes = self._asked_bytes  # the end of the chunk handed out last
-        self._left_ns = 0.0  # when that had left
+        self._done_bytes = self._asked_bytes  # up to the end of the chunk released last
+        self._left_ns = 0.0  # when that chunk had left
         self._cap = -1.0
         self._changes_ns: int | None = None  # when the link's pace changes
         self._breakpoints: deque[Breakpoint] = deque([Breakpoint(0.0, self._done_bytes, 0.0)])
-        self._count = 0  # of the breakpoints that it has had
-        self._rolled_back = -1.0  # how often the table had gone back when it was last looked at
-        self._demands: list[Demand] = []  # whose instant is to come
+        self._count = 0  # the breakpoints that the flow has had
+        self._rolled_back = -1.0  # the table's roll-backs when it was last read
+        self._demands: list[Demand] = []  # demands of future instants
         self.relink(link)
 
     def relink(self, link: Link) -> None:
         super().relink(link)
         self._varies = isinstance(link, ChangingLink)
-        self._whole = isinstance(link, TcpLink)  # its pace depends on how much is sent
+        self._whole = isinstance(link, TcpLink)  # its pace depends on the size of the message
 
     def demands(self, now_ns: int) -> list[Demand]:
-        """What the table has to know by now."""
+        """Return the demands up to now that the table does not have yet."""
         if not (self.queue or self._demands or self._varies):
             return []
         self._follow(now_ns)
@@ -155,7 +155,7 @@ class _Flow(FlowSender):
         return known if not self._demands else [demand for demand in known if demand.at_ns <= now_ns]
 
     def _follow(self, now_ns: int) -> None:
-        """Tell of the changes of the link's own pace until now."""
+        """Add demands for the changes of the link's own pace until now."""
         if not self._varies or self._cap < 0:
             return
         while True:
@@ -167,7 +167,7 @@ class _Flow(FlowSender):
                 return
 
     def _parts(self, before: Queued, after: Queued) -> bool:
-        """Whether a chunk has to be asked for by itself: it came later, or its message is another."""
+        """Return whether `after` needs a demand of its own: other offer time than `before` (TCP: another message)."""
         return after.first if self._whole else after.offered_ns != before.offered_ns
 
     def _repace(self, at_ns: int, size_bytes: int = 0, first: bool = True) -> int:
@@ -176,7 +176,7 @@ class _Flow(FlowSender):
         return pace.start_ns
 
     def look(self, table: FlowTable) -> None:
-        """See what has become of the flow."""
+        """Read the flow's new breakpoints from the table."""
         rolled_back = table.rolled_back
         if rolled_back != self._rolled_back:
             self._rolled_back = rolled_back
@@ -188,7 +188,7 @@ class _Flow(FlowSender):
             self._breakpoints.extend(new)
 
     def hand_out(self, now_ns: int, released: list[tuple[int, Any, Transit]]) -> bool:
-        """Release the chunks whose time has come; whether the table has to be asked for more now."""
+        """Release the chunks that are due for release; return whether there are further demands to carry out now."""
         while self.leaving:
             total_bytes = self._done_bytes + self.leaving[0].size_bytes
             left_ns = self._when(total_bytes)
@@ -199,7 +199,7 @@ class _Flow(FlowSender):
         return bool(self.queue)
 
     def next_ns(self, looked_ns: int) -> int:
-        """When to look again: when the next chunk is to be handed out, or somebody may have changed that."""
+        """Return when to look again: when the next chunk is due for release, or other peers may have changed its time."""
         hold_ns = self._hold_ns()
         again_ns = min([looked_ns + max(LEAD_NS, hold_ns), *(int(demand.at_ns) for demand in self._demands)])
         left_ns = self._when(self._done_bytes + self.leaving[0].size_bytes) if self.leaving else None
@@ -208,18 +208,18 @@ class _Flow(FlowSender):
         return again_ns if self._changes_ns is None else min(again_ns, self._changes_ns)
 
     def forget(self) -> int:
-        """Nothing is queued any more; how many bytes that was."""
+        """Drop the chunks queued or leaving; return their size in bytes."""
         self._demands.clear()
         self._asked_bytes = self._done_bytes
         return super().forget()
 
     def _hold_ns(self) -> int:
-        """How long after it has left a chunk is handed out; below 0: before."""
-        most_ns = 0 if self._whole else _MOST_HOLD_NS  # what it sends next depends on when this has left
+        """Return the time from a chunk's leaving to its release; below 0: it is released before."""
+        most_ns = 0 if self._whole else _MOST_HOLD_NS  # TCP: the next message's pace depends on when this chunk has left
         return max(-AHEAD_NS, min(self.link.delay_ns - 3 * self.link.jitter_ns - LEAD_NS, most_ns))
 
     def _when(self, total_bytes: float) -> float | None:
-        """When so many bytes have left since ever; None where the flow stands still."""
+        """Return when `total_bytes` have left, counted from the beginning of the run; None at a rate of 0."""
         points = self._breakpoints
         while len(points) > 1 and points[1].done_bytes <= self._done_bytes:
             points.popleft()

@@ -1,4 +1,4 @@
-"""The menu of strategies: one file a paper."""
+"""The built-in strategies: one file for each paper."""
 
 from grapevine.peer.strategies.adpsgd import ADPSGD
 from grapevine.peer.strategies.ako import Ako

@@ -1,32 +1,4 @@
-"""Ako: accumulated partial gradients (Watcharapichat et al., SoCC 2016, section 3).
-
-When: every step, asynchronously; with the schedule "room" every step in which the link has room.  What: one of p parts of the
-accumulated gradient.  Whom: every peer, each a different part: in round t the q-th neighbour gets part (t + q) mod p.  How:
-what a neighbour was not sent yet accumulates, so every gradient element reaches every peer exactly once, at most p - 1 rounds
-late; a receiver adds what has arrived to its own next gradient.
-
-Computing and sending are decoupled, as in the paper: while a part leaves, the peer trains on, and what it does not send
-accumulates.  The schedule says where p comes from.  "rates", the default: p = ceil(m gamma / B) for each link, from the
-measured gradients a second (gamma) and bytes a second (B), with m bytes a model; the paper's formula (not verified against its
-text) is p = ceil(m gamma (n - 1) / B) for one network card that all links share, here it is read per link.  "fixed": p =
-`parts`, whatever the links do; a list gives each peer its own, as TFAKO's "p = various".  What then happens where a part has
-not left before the next one is due says `when_busy`: "skip", the peer trains on and that neighbour gets its part later;
-"wait", the step lasts until the part has left, as in the TFAKO group's code, whose sends block; "queue", the next part is sent
-all the same, and a link that is too slow falls behind for ever.  "room", ours: a part is as large as the link's measured room,
-which comes to the same p where the rate is constant and follows it where it is not.
-
-What is owed is the update itself, g / n with n the peers that live when the gradient is made, and a peer applies to its own
-weights exactly what it owes to the others.  So, with plain SGD, once everything is delivered all peers stand at
-x_0 - eta sum_j sum_t g_j(t) / n(t).  After a loss new gradients are divided by the survivors' number; what was made before
-keeps its divisor whenever it is delivered, else peers would drift apart by it.  What a lost peer had delivered to some only
-stays so.
-
-Departures: where p changes, a part goes on where the last one ended, so that the bound of p - 1 rounds holds for the largest
-p of any sequence; a part that wraps round the end of the vector travels as two messages.  Updates are scaled by 1/n (the code
-of the TFAKO group sums), so that the learning rate means the same for any number of peers.  Parts are ranges of the flat
-vector, not layers: one layer may hold nearly all of the bytes.  `accumulate = false` is the ablation: round robin parts of
-the newest gradient alone, the rest is dropped.
-"""
+"""Ako: accumulated partial gradients (Watcharapichat et al., SoCC 2016)."""
 
 from __future__ import annotations
 
@@ -45,7 +17,42 @@ _Parts = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Ako(Strategy, frozen=True, tag="ako"):
-    """Accumulated partial gradients, a different part to each peer, sized by measured rates (SoCC 2016)."""
+    """Every peer sends each other peer a different part of its accumulated gradient at every step (Watcharapichat et al. 2016).
+
+    Source: P. Watcharapichat et al., "Ako: Decentralised Deep Learning with Partial Gradient Exchange", SoCC 2016, section 3.
+
+    When: every step, asynchronously; with the schedule "room" every step in which the link has room.  Sends: one of p parts of
+    the accumulated gradient.  To: every peer, each a different part: in round t the q-th neighbour gets part (t + q) mod p.
+    How: gradients that were not sent to a neighbour accumulate, so every gradient element reaches every peer exactly once, at
+    most p - 1 rounds late.  A receiver adds the parts that have arrived to its own next gradient.
+
+    Computing and sending are decoupled, as in the paper: while a part leaves, the peer trains on.  `schedule` chooses p:
+
+      "rates"  p = ceil(m gamma / B) for each link, from the measured gradients a second (gamma) and bytes a second (B),
+               with m bytes of a model.  The paper's formula (not verified against its text) is p = ceil(m gamma (n - 1) / B)
+               for one network card that all links share; here it is applied to each link.
+      "fixed"  p = `parts`, independent of the links; a list gives each peer its own p, as TFAKO's "p = various".
+      "room"   a part is as large as the link's measured room (ours): the same p at a constant rate; it follows changing rates.
+
+    With "fixed", `when_busy` chooses what follows if a part has not left when the next one is due: "skip", the peer trains on
+    and the neighbour gets its part later; "wait", the step lasts until the part has left, as in the TFAKO group's code, whose
+    sends block; "queue", the next part is sent too, and the queue before a link that is too slow grows for ever.
+
+    The ledger owes the update itself, g / n, with n the number of living peers when the gradient is made, and a peer applies to
+    its own weights exactly what it owes to the others.  With plain SGD, once all is delivered, all peers therefore hold the
+    same weights
+
+      x_0 - eta sum_j sum_t g_j(t) / n(t)
+
+    After a loss new gradients are divided by the number of survivors; earlier gradients keep their divisor, else the peers
+    would drift apart.  Parts that a lost peer had delivered to some peers only are not completed.
+
+    Departures: if p changes, a part begins where the last one ended, so that the bound of p - 1 rounds holds for the largest p
+    of any sequence; a part that wraps round the end of the vector is sent as two messages.  Updates are scaled by 1/n (the code
+    of the TFAKO group sums), so that the learning rate means the same for any number of peers.  Parts are ranges of the flat
+    vector, not layers, because one layer may hold nearly all of the bytes.  `accumulate = false` is an ablation: round robin
+    parts of the newest gradient alone, and the rest is dropped.
+    """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
@@ -55,13 +62,13 @@ class Ako(Strategy, frozen=True, tag="ako"):
     least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1 / 64
     """Smallest part worth a message, as a share of the model; below it the peer skips a step (schedule "room")."""
     schedule: Literal["rates", "fixed", "room"] = "rates"
-    """Where the size of a part comes from: p from measured rates, p = parts, or the link's room."""
+    """Rule for the size of a part: p from measured rates, p = `parts`, or the link's room."""
     parts: _Parts | Annotated[tuple[_Parts, ...], msgspec.Meta(min_length=1)] = 4
-    """p of the schedule "fixed": into how many parts the gradient is cut, >= 1; or a list of them, cycled over the peers."""
+    """p of the schedule "fixed", the number of parts of the gradient, >= 1; or a list of them, cycled over the peers."""
     when_busy: Literal["skip", "wait", "queue"] = "skip"
-    """By the schedule "fixed", while the last part for a neighbour has not left: skip that neighbour, wait for it, or queue."""
+    """With "fixed", if the last part for a neighbour has not left: skip this neighbour, wait, or queue the next part."""
     accumulate: bool = True
-    """Whether what was not sent yet is kept; false is the ablation that drops it."""
+    """Whether gradients that were not sent yet are kept; false is the ablation that drops them."""
 
     @property
     def link_share(self) -> float:
@@ -96,11 +103,11 @@ class Ako(Strategy, frozen=True, tag="ako"):
         return self.schedule == "fixed" and self.when_busy == "skip"
 
     def parts_of(self, peer: int) -> int:
-        """p of a peer, by the schedule "fixed"."""
+        """Return p of a peer with the schedule "fixed"."""
         return self.parts if isinstance(self.parts, int) else self.parts[peer % len(self.parts)]
 
     def _count(self, peer: Peer, neighbour: int) -> int:
-        """How many elements a neighbour gets now."""
+        """Return the number of elements that a neighbour gets now."""
         if self.schedule == "fixed":
             return ceil(peer.size / self.parts_of(peer.id))
         least = max(1, int(self.least * peer.size)) if self.schedule != "rates" else 1
@@ -111,12 +118,12 @@ class Ako(Strategy, frozen=True, tag="ako"):
 
 
 def parts_for(peer: Peer, neighbour: int, steps: int = 1) -> int:
-    """p = ceil(m / (B T steps)): into how many parts a model goes so that one leaves in so many steps; 0 = not measured."""
+    """Return p = ceil(m / (B T steps)), so that one of p parts leaves in that number of steps; 0 = not measured."""
     return ceil(exact_parts_for(peer, neighbour, steps))
 
 
 def exact_parts_for(peer: Peer, neighbour: int, steps: int = 1) -> float:
-    """The same without rounding up: 1 or more, or 0 = not measured."""
+    """Return p as `parts_for` without rounding up: 1 or more, or 0 = not measured."""
     rate = peer.rate_bytes_per_s(neighbour)
     if rate is None:
         return 0.0
@@ -127,13 +134,13 @@ def exact_parts_for(peer: Peer, neighbour: int, steps: int = 1) -> float:
 
 
 async def pay_before_leaving(peer: Peer, accumulate: bool = True, scalars: tuple[float, ...] = ()) -> None:
-    """A peer that leaves sends its neighbours all that it owes them; what would have been dropped stays behind."""
+    """Send all debts to the neighbours if the peer is leaving and debts accumulate."""
     for neighbour in list(peer.neighbours) if peer.leaving and accumulate else []:
         await peer.pay(neighbour, All(), scalars)
 
 
 async def pay_round(peer: Peer, neighbour: int, count: int, scalars: tuple[float, ...] = ()) -> None:
-    """Send a neighbour its next `count` elements, round the end of the vector where they reach it."""
+    """Send a neighbour its next `count` elements, continued at element 0 after the end of the vector."""
     while count > 0 and neighbour in peer.mixing:
         payload = await peer.pay(neighbour, Next(count), scalars)
         count -= len(payload.values)

@@ -1,24 +1,4 @@
-"""DGC: deep gradient compression (Lin et al., ICLR 2018, arXiv 1712.01887, sections 3.1 to 3.3).
-
-When: every step, synchronously.  What: the (1 - sparsity) share of the accumulated velocity with the largest absolute values.
-Whom: everybody.  How: momentum correction (velocities accumulate, not gradients), clipping of the local gradient before that,
-momentum factor masking (the velocity of what was sent starts anew), a warm-up of rising sparsity; every peer applies the mean
-of all sparse vectors by plain SGD, so all peers hold the same weights while nobody is lost.
-
-    u <- m u + g;  v <- v + u;  send the largest of v;  there v <- 0 and u <- 0
-
-Clipping: the paper's local gradient is G_k = 1/(N b) sum over the batch, clipped to the norm thr / sqrt(N), and the N of them
-are added up.  Here g = N G_k, the mean over the batch, and the N of them are averaged, so that N clip(G_k, thr / sqrt(N)) =
-clip(g, thr sqrt(N)) is what goes in.  N independent gradients that are all clipped then have a mean of norm thr.
-
-Departures: the largest are taken over the whole vector, exactly, not a tensor at a time by a sampled threshold.  A stage of
-the warm-up is counted in steps (the paper: epochs), because a peer's strategy knows no epochs.  Where nothing is held back
-(sparsity 0) nothing is stale, so nothing is masked: as in the authors' dense path this is plain momentum SGD.  Indices travel
-as 32-bit numbers, not as run lengths.  Momentum is a field here: leave the optimizer's own at 0.
-
-Where a peer is lost while it sends, only some of the others have got its vector; as in `full` they do not settle that, and
-their weights differ by a constant from then on (0.10 at most in the same trial).
-"""
+"""DGC: deep gradient compression (Lin et al., ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -37,7 +17,29 @@ _Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 
 
 class DGC(Strategy, frozen=True, tag="dgc"):
-    """The largest accumulated velocities of every peer, every step, with momentum correction (Lin et al. 2018)."""
+    """Every peer sends the largest elements of its accumulated velocity to all others at every step (Lin et al. 2018).
+
+    Source: Y. Lin et al., "Deep Gradient Compression", ICLR 2018, arXiv 1712.01887, sections 3.1 to 3.3.
+
+    When: every step; a peer waits for all.  Sends: the (1 - sparsity) share of the accumulated velocity with the largest
+    absolute values.  To: all other peers.  How: momentum correction (velocities accumulate, not gradients), clipping of the
+    local gradient before that, momentum factor masking (the velocity of sent elements begins again at 0), and a warm-up of
+    rising sparsity.  Every peer applies the mean of all sparse vectors by plain SGD, so all peers hold the same weights while
+    no peer is lost.
+
+      u <- m u + g;  v <- v + u;  send the largest of v;  there v <- 0 and u <- 0
+
+    Clipping: the paper's local gradient is G_k = 1/(N b) sum over the batch, clipped to the norm thr / sqrt(N), and the N of
+    them are added up.  Here g = N G_k is the mean over the batch, and the N of them are averaged, so N clip(G_k, thr / sqrt(N))
+    = clip(g, thr sqrt(N)) is used.  N independent gradients that are all clipped then have a mean of norm thr.
+
+    Departures: the largest elements are taken over the whole vector, exactly, not for each tensor by a sampled threshold.  A
+    stage of the warm-up is counted in steps (the paper: epochs), because a strategy does not know epochs.  With sparsity 0 no
+    element is held back and none is stale, so nothing is masked: as in the authors' dense path this is plain momentum SGD.
+    Indices are sent as 32-bit numbers, not as run lengths.  Momentum is a field here: leave the optimizer's own at 0.  If a
+    peer is lost while it sends, only some of the others receive its vector; as in `full` they do not settle this, and their
+    weights differ by a constant from then on (at most 0.10 in the same trial).
+    """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
     synchronous: ClassVar[bool] = True
@@ -59,7 +61,7 @@ class DGC(Strategy, frozen=True, tag="dgc"):
         return Expected("chosen"), Expected("whole")
 
     async def run(self, peer: Peer) -> None:
-        ledger = Ledger(peer.size, [peer.id])  # one account: everybody gets the same
+        ledger = Ledger(peer.size, [peer.id])  # one account: all neighbours get the same elements
         peer.ledger = ledger
         velocity = np.zeros(peer.size, np.float32)
         while peer.running:
@@ -80,19 +82,19 @@ class DGC(Strategy, frozen=True, tag="dgc"):
             for message in await peer.gather(peer.step):
                 parts[message.source] = (message.payload.where(), message.payload.values)
             total = np.zeros(peer.size, np.float32)
-            for source in sorted(parts):  # the same order everywhere: the same bits everywhere
+            for source in sorted(parts):  # the same order at all peers gives the same bits
                 where, values = parts[source]
                 total[where] += values
             peer.apply(total / np.float32(len(parts)))
 
     def sparsity_at(self, step: int) -> float:
-        """The share that is held back at a step."""
+        """Return the share of the elements that is held back at a step."""
         if not self.warmup_steps:
             return self.sparsity
         return min(self.sparsity, 1 - 0.25 ** (1 + step // self.warmup_steps))
 
     def count_at(self, step: int, size: int) -> int:
-        """How many elements go at a step: the share that is not held back, rounded up, at least one."""
+        """Return the number of elements that are sent at a step: the share that is not held back, rounded up, at least one."""
         return max(1, ceil(round((1 - self.sparsity_at(step)) * size, 6)))  # 1 - 0.999 is 0.0010000000000000009
 
     def _clipped(self, gradient: np.ndarray, peers: int) -> np.ndarray:

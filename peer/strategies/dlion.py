@@ -1,27 +1,4 @@
-"""DLion: decentralized learning in micro-clouds (Hong and Chandra, HotCloud 2019 and HPDC 2021).
-
-When: every step, asynchronously.  What: the largest gradients that fit the link.  Whom: everybody.  How, each to be switched
-off:
-(a) weighted dynamic batching: a global batch that grows, dealt out so that all steps take equally long;
-(b) weighted update: a gradient counts by the batch it was made of, relative to the receiver's;
-(c) per-link prioritized exchange ("Max N"): per link and tensor the entries within N percent of the largest, by the largest N
-    that the link's room holds, and at least by N_min where there is any room; the rest is kept for later, or dropped;
-(d) direct knowledge transfer: now and then the peer with the lowest loss hands its weights to the others.
-
-The three techniques are the papers'.  Their formulas and constants are not verified against the papers' text, so these are
-ours:
-    global batch   every `adjust_every` steps G += G_0 up to `warm_share` of the data, then G *= `growth` up to `full_share`
-    local batch    LBS_i = (t - a_i) / b_i with one t for all such that the sum is G, from each peer's measured line a + b LBS
-    update         x_k <- x_k - eta / n sum_j (LBS_j / LBS_k) g_j, or LBS_j / mean LBS ("normalised"); n the peers alive
-    N_min          0.85;  transfer every 100 steps;  x <- x - lambda (x - x_best), lambda 0.75
-
-Departures: batches change only, the learning rate does not.  The best model is the one with the lowest loss on a tenth of its
-own peer's samples that the peer keeps apart, measured at every transfer (the paper: the average of recent training losses,
-which do not tell how good a model is); a peer asks once everybody has told its loss of the same round, or of a later one.
-Weights are handed over in slices as the link has room, at least an eighth of them at a time, and meanwhile no gradients go
-there.  The gradients that are still owed are settled (`takeover.py`), or they would count twice; what was dropped
-(`keep = false`) nobody owes.  With (c) off, a link gets the whole accumulated gradient whenever the last one has arrived.
-"""
+"""DLion: decentralized learning in micro-clouds (Hong and Chandra, HotCloud 2019 and HPDC 2021)."""
 
 from __future__ import annotations
 
@@ -40,19 +17,19 @@ from grapevine.peer.strategies.base import Strategy
 from grapevine.peer.strategies.max_n import MaxN
 from grapevine.peer.strategies.takeover import Books
 
-_GRADIENT, _ASK, _WEIGHTS, _GAVE, _TOOK = 0.0, 1.0, 2.0, 3.0, 4.0
+_GRADIENT, _REQUEST, _WEIGHTS, _GAVE, _TOOK = 0.0, 1.0, 2.0, 3.0, 4.0
 _NOTHING = np.zeros(0, np.float32)
-_SLICES = 8  # the most into which weights are cut: third peers hear of every one
+_SLICES = 8  # the largest number of slices of the weights: third peers get a message about each
 _HELD_OUT = 0.1
 _LOSS_MOST = 1e30
 _Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Profile(msgspec.Struct, frozen=True, array_like=True):
-    """What every message tells: of its sender, and (from `giver` on) of weights that the sender gave or took."""
+    """The scalars of every message: about its sender, and (from `other` on) about weights that the sender gave or took."""
 
     kind: float
-    """0 gradients, 1 ask for weights, 2 weights, 3 "I gave", 4 "I took"."""
+    """0 gradients, 1 a request for weights, 2 weights, 3 a report of weights given, 4 a report of weights taken."""
     batch: float
     """Samples of a gradient, >= 1."""
     overhead_ns: float
@@ -62,21 +39,49 @@ class Profile(msgspec.Struct, frozen=True, array_like=True):
     data_samples: float
     """Training samples, >= 0."""
     loss: float
-    """On the samples kept apart, -1e30 to 1e30 (1e30 where it is not a number); 0 before it was measured."""
+    """Loss on the samples kept apart, -1e30 to 1e30 (1e30 if it is not a number); 0 before the first measurement."""
     taken: float
-    """The step of the newest gradients or weights of the receiver's that were taken in, -1 = none yet."""
+    """Step of the receiver's newest gradients or weights that the sender has used, -1 = none yet."""
     other: float
-    """Of 3: the taker; of 4: the giver, a peer's number."""
+    """Kind 3: the number of the taker; kind 4: that of the giver."""
     given: float
-    """Of 3 and 4: the giver's step, >= 0."""
+    """Kinds 3 and 4: the giver's step, >= 0."""
     start: float
-    """Of 3 and 4: the first element of the slice, 0 to the size."""
+    """Kinds 3 and 4: the first element of the slice, 0 to the size."""
     stop: float
-    """Of 3 and 4: the element after its last one, 0 to the size."""
+    """Kinds 3 and 4: the place after the slice's last element, 0 to the size."""
 
 
 class DLion(Strategy, frozen=True, tag="dlion"):
-    """Dynamic batches, weighted updates, the largest gradients per link, knowledge transfer (HPDC 2021)."""
+    """Dynamic batches, weighted updates, the largest gradients for each link, and transfer of weights (Hong and Chandra 2021).
+
+    Source: R. Hong and A. Chandra, "DLion: Decentralized Distributed Deep Learning in Micro-Clouds", HPDC 2021 (and HotCloud
+    2019).
+
+    When: every step, asynchronously.  Sends: the largest gradients that fit the link.  To: all other peers.  How, by techniques
+    of which each can be switched off:
+
+      (a) weighted dynamic batching: a global batch that grows, divided so that the steps of all peers take equally long;
+      (b) weighted update: a gradient counts in proportion to its batch, relative to the receiver's batch;
+      (c) per-link prioritized exchange ("Max N"): for each link and tensor the entries within N percent of the largest, by the
+          largest N that the link's room holds, and at least N_min if there is any room; the rest is kept for later, or dropped;
+      (d) direct knowledge transfer: from time to time the peer with the lowest loss sends its weights to the others.
+
+    The techniques are the papers'.  Their formulas and constants are not verified against the papers' text, so these are ours:
+
+      global batch   every `adjust_every` steps G += G_0 up to `warm_share` of the data, then G *= `growth` up to `full_share`
+      local batch    LBS_i = (t - a_i) / b_i with one t for all such that the sum is G, from each peer's measured line a + b LBS
+      update         x_k <- x_k - eta / n sum_j (LBS_j / LBS_k) g_j, or LBS_j / mean LBS ("normalised"); n living peers
+      N_min          0.85;  transfer every 100 steps;  x <- x - lambda (x - x_best), lambda 0.75
+
+    Departures: only the batches change, not the learning rate.  The best model is the one with the lowest loss on a tenth of
+    its own peer's samples, which the peer keeps apart from training, measured at every transfer (the paper: the average of
+    recent training losses, which do not measure how good a model is).  A peer requests weights once all peers have reported
+    their losses of the same round, or of a later one.  Weights are sent in slices as the link has room, at least an eighth of
+    them at a time, and meanwhile no gradients go there.  The gradients that are still owed are settled (`takeover.py`), else
+    they would count twice; gradients that were dropped (`keep = false`) are not owed.  With (c) off, a link gets the whole
+    accumulated gradient whenever the last one has arrived.
+    """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "gradients"
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
@@ -92,21 +97,21 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     growth: Annotated[float, msgspec.Meta(ge=1.0)] = 1.5
     """(a) Factor of that growth, >= 1."""
     weighting: Literal["relative", "normalised", "none"] = "relative"
-    """(b) What a gradient counts: its batch over the receiver's, over the mean batch, or all alike."""
+    """(b) Weight of a gradient: its batch divided by the receiver's, by the mean batch, or 1 for all."""
     prioritized: bool = True
     """(c) Whether each link gets the largest gradients that fit; false: whole gradients, one at a time."""
     n_least: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.85
-    """(c) N_min: entries within so many percent of the largest always go where there is room at all, 0 to 100."""
+    """(c) N_min: entries within this percentage of the largest are sent whenever there is any room, 0 to 100."""
     keep: bool = True
-    """(c) Whether what was not sent is kept for later; false: every step drops it, also while weights are handed over."""
+    """(c) Whether gradients that were not sent are kept; false: every step drops them, also during a transfer of weights."""
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
     """Share of a link's measured room that may be used, 0 < fill <= 1."""
     transfer_every: Annotated[int, msgspec.Meta(ge=0)] = 100
     """(d) Steps between two knowledge transfers; 0 = none."""
     transfer_rate: _Share = 0.75
-    """(d) How far a peer moves towards the best one's weights, 0 to 1."""
+    """(d) Share of the way that a peer moves towards the best one's weights, 0 to 1."""
     transfer_to: Literal["all", "worst"] = "all"
-    """(d) Who asks the best peer for its weights: all others, or the one with the highest loss."""
+    """(d) Peers that request the best one's weights: all others, or the one with the highest loss."""
 
     @property
     def link_share(self) -> float:
@@ -114,21 +119,21 @@ class DLion(Strategy, frozen=True, tag="dlion"):
 
     @property
     def needs_order(self) -> bool:  # type: ignore[override]  # it depends on fields
-        """Whether ledgers are settled: `Books` takes what a neighbour has read to be all that was sent before it."""
+        """Whether ledgers are settled: `Books` assumes that a neighbour has used all messages before its newest one."""
         return self.keep and self.transfer_every > 0
 
     @property
     def held_out_share(self) -> float:
-        """A tenth, to judge models by, where knowledge is transferred at all."""
+        """A tenth, on which models are compared, if knowledge is transferred; else 0."""
         return _HELD_OUT if self.transfer_every else 0.0
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         of_sender: tuple[Bounds, ...] = ((1.0, COUNT[1]), COUNT, COUNT, COUNT, (-_LOSS_MOST, _LOSS_MOST), (-1.0, COUNT[1]))
         of_others: tuple[Bounds, ...] = ((0.0, peer.peers - 1.0), COUNT, (0.0, peer.size), (0.0, peer.size))
-        gradient, ask, weights, gave, took = (
-            ((kind, kind), *of_sender, *of_others) for kind in (_GRADIENT, _ASK, _WEIGHTS, _GAVE, _TOOK)
+        gradient, request, weights, gave, took = (
+            ((kind, kind), *of_sender, *of_others) for kind in (_GRADIENT, _REQUEST, _WEIGHTS, _GAVE, _TOOK)
         )
-        empty = (Expected("none", scalars) for scalars in (ask, gave, took))
+        empty = (Expected("none", scalars) for scalars in (request, gave, took))
         return Expected("chosen", gradient), Expected("whole", gradient), Expected("part", weights), *empty
 
     async def run(self, peer: Peer) -> None:
@@ -153,16 +158,16 @@ class DLion(Strategy, frozen=True, tag="dlion"):
                 if not self.keep:
                     state.ledger.settle(neighbour)
             if self.transfer_every:
-                await self._ask_the_best(peer, state)
+                await self._request_weights(peer, state)
         for neighbour in list(peer.neighbours) if peer.leaving and self.keep else []:
             await peer.pay(neighbour, All(), state.profile(peer, _GRADIENT, neighbour))
 
     # ---- (a) weighted dynamic batching ----------------------------------------------------------------------------
 
     def _local_batch(self, peer: Peer, state: _State) -> int:
-        """This peer's share of the global batch, such that all steps take equally long."""
+        """Return this peer's share of the global batch, such that the steps of all peers take equally long."""
         if peer.step == 1:
-            return max(1, state.first_batch // 2)  # a second size: what a step costs besides its samples shows
+            return max(1, state.first_batch // 2)  # a second batch size separates a step's overhead from its time per sample
         known = [state.profiles[member] for member in (peer.id, *peer.neighbours) if member in state.profiles]
         if len(known) <= len(peer.neighbours) or not all(profile.sample_ns > 0 for profile in known) or peer.step < 2:
             return state.first_batch
@@ -177,7 +182,7 @@ class DLion(Strategy, frozen=True, tag="dlion"):
         return max(1, round((step_ns - mine.overhead_ns) / mine.sample_ns))
 
     def global_batch(self, first: float, step: int, data_samples: float) -> float:
-        """G at a step: it grows from `first` in two phases, up to `full_share` of the training set; never below `first`."""
+        """Return G at a step: it grows from `first` in two phases up to `full_share` of the data, at least `first`."""
         batch, most = first, max(first, self.full_share * data_samples)
         for _ in range(step // self.adjust_every):
             if batch >= most:
@@ -189,7 +194,7 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     # ---- (b) weighted update --------------------------------------------------------------------------------------
 
     def _weight(self, peer: Peer, state: _State, source: int) -> np.float32:
-        """What a gradient of a peer counts here, divided by the number of peers alive."""
+        """Return the weight of a peer's gradient here, divided by the number of living peers."""
         living = (peer.id, *peer.neighbours)
         batches = {member: state.profiles[member].batch for member in living if member in state.profiles}
         weight = 1.0
@@ -200,27 +205,27 @@ class DLion(Strategy, frozen=True, tag="dlion"):
         return np.float32(weight / len(living))
 
     async def _take_in(self, peer: Peer, state: _State, message: Message, update: np.ndarray) -> None:
-        """Use a message; `update` is what this step will apply, and gradients join it."""
-        if message.source not in peer.mixing:  # lost while others were told of weights
+        """Use a message; its gradients are added to `update`, which this step will apply."""
+        if message.source not in peer.mixing:  # lost while messages about weights were sent
             return
-        told, source = state.told(message), message.source
-        part = slice(int(told.start), int(told.stop))
-        if told.kind == _GRADIENT:
+        profile, source = state.read(message), message.source
+        part = slice(int(profile.start), int(profile.stop))
+        if profile.kind == _GRADIENT:
             state.books.take_in(source, message.step)
             update[message.payload.where()] += self._weight(peer, state, source) * message.payload.values
-        elif told.kind == _WEIGHTS and isinstance(message.payload, Dense):
+        elif profile.kind == _WEIGHTS and isinstance(message.payload, Dense):
             await self._take_over(peer, state, message, update)
-        elif told.kind == _ASK:
+        elif profile.kind == _REQUEST:
             state.transfers[source] = 0
-        elif told.kind == _GAVE:
-            state.books.gave(source, int(told.other), message.step, part)
-        elif told.kind == _TOOK:
-            state.books.took(int(told.other), source, int(told.given), part)
+        elif profile.kind == _GAVE:
+            state.books.gave(source, int(profile.other), message.step, part)
+        elif profile.kind == _TOOK:
+            state.books.took(int(profile.other), source, int(profile.given), part)
 
     # ---- (c) per-link prioritized exchange ------------------------------------------------------------------------
 
     async def _share(self, peer: Peer, state: _State, neighbour: int) -> None:
-        """Send a neighbour what its link takes of what it is owed."""
+        """Pay a neighbour as much of its debt as its link takes."""
         if neighbour not in peer.mixing:
             return
         pick: Pick | None = None
@@ -236,20 +241,20 @@ class DLion(Strategy, frozen=True, tag="dlion"):
 
     # ---- (d) direct knowledge transfer ----------------------------------------------------------------------------
 
-    async def _ask_the_best(self, peer: Peer, state: _State) -> None:
-        """Ask for weights, once in a round of transfers: when everybody has told its loss of that round, or of a later one."""
-        told = min([peer.step, *(state.steps.get(neighbour, 0) for neighbour in peer.neighbours)]) // self.transfer_every
-        if told <= state.asked:
+    async def _request_weights(self, peer: Peer, state: _State) -> None:
+        """Request weights once in a round of transfers, when all peers have reported losses of that round or a later one."""
+        reported = min([peer.step, *(state.steps.get(neighbour, 0) for neighbour in peer.neighbours)]) // self.transfer_every
+        if reported <= state.chosen:
             return
-        state.asked = told
+        state.chosen = reported
         losses = {peer.id: state.loss} | {neighbour: state.profiles[neighbour].loss for neighbour in peer.neighbours}
         best = min(losses, key=lambda member: losses[member])
         worst = max(losses, key=lambda member: losses[member])
         if best != peer.id and (self.transfer_to == "all" or worst == peer.id):
-            await peer.send(best, Dense(_NOTHING), state.profile(peer, _ASK, best))
+            await peer.send(best, Dense(_NOTHING), state.profile(peer, _REQUEST, best))
 
     async def _hand_over(self, peer: Peer, state: _State, neighbour: int) -> None:
-        """The next slice of the weights for a neighbour that has asked, once there is room for it."""
+        """Send the next slice of the weights to a neighbour that has requested them, if there is room for it."""
         start = state.transfers[neighbour]
         room = peer.room(neighbour, self.fill, least=min(ceil(peer.size / _SLICES), peer.size - start))
         if not room:
@@ -261,10 +266,10 @@ class DLion(Strategy, frozen=True, tag="dlion"):
         await peer.send(neighbour, Dense(peer.weights[part], start), state.profile(peer, _WEIGHTS, neighbour))
         if self.keep:
             state.books.give(neighbour, peer.step, part)
-            await state.tell_others(peer, _GAVE, neighbour, peer.step, part)
+            await state.report_to_others(peer, _GAVE, neighbour, peer.step, part)
 
     async def _take_over(self, peer: Peer, state: _State, message: Message, update: np.ndarray) -> None:
-        """Move towards a slice of another's weights: what is about to be applied belongs to what is moved."""
+        """Move towards a slice of a giver's weights; scale `update` too, because it belongs to the weights that move."""
         giver, part = message.source, message.payload.where()
         assert isinstance(part, slice)
         state.books.take_in(giver, message.step)
@@ -272,18 +277,20 @@ class DLion(Strategy, frozen=True, tag="dlion"):
         update[part] *= np.float32(1.0 - self.transfer_rate)
         if self.keep:
             update[part] += self._weight(peer, state, peer.id) * state.books.lost(giver, part)
-            await state.tell_others(peer, _TOOK, giver, message.step, part)
+            await state.report_to_others(peer, _TOOK, giver, message.step, part)
 
 
 class _State:
-    """What a peer remembers: profiles and steps by peer (its own included), accounts, and whom it hands its weights to, from
-    which element on."""
+    """The state of a peer: profiles and steps by peer (its own included), accounts, and transfers under way.
+
+    `transfers` maps each neighbour that gets this peer's weights to the next element to send.
+    """
 
     def __init__(self, peer: Peer, rate: float) -> None:
         self.first_batch = peer.batch_size
         self.balanced = False
         self.loss = 0.0
-        self.asked = 0  # the last round of transfers in which this peer chose whom to ask
+        self.chosen = 0  # the last round of transfers in which this peer chose a giver
         self.profiles: dict[int, Profile] = {}
         self.steps: dict[int, int] = {}
         self.transfers: dict[int, int] = {}
@@ -292,27 +299,27 @@ class _State:
         self.max_n = MaxN(peer.layout)
 
     def measure(self, peer: Peer) -> None:
-        """A gradient was computed: renew this peer's own profile."""
+        """Update this peer's own profile after a gradient."""
         self.profiles[peer.id] = Profile(*self.profile(peer, _GRADIENT, peer.id))
 
     def profile(
         self, peer: Peer, kind: float, target: int, about: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     ) -> tuple[float, ...]:
-        """What a message to a neighbour tells of this peer, and about whose weights."""
+        """Return the scalars of a message to a neighbour: about this peer, and about weights given or taken."""
         speed, taken = peer.speed, float(self.books.taken(target))
         of_me = (float(peer.batch_size), speed.overhead_ns, speed.sample_ns, float(peer.data_samples), self.loss)
         return (kind, *of_me, taken, *about)
 
-    def told(self, message: Message) -> Profile:
-        """What a neighbour's message tells of it."""
+    def read(self, message: Message) -> Profile:
+        """Read and remember the profile in a neighbour's message."""
         profile = Profile(*message.scalars)
         self.profiles[message.source] = profile
         self.steps[message.source] = max(message.step, self.steps.get(message.source, 0))
-        self.books.heard(message.source, int(profile.taken))
+        self.books.confirmed(message.source, int(profile.taken))
         return profile
 
-    async def tell_others(self, peer: Peer, kind: float, other: int, given: int, part: slice) -> None:
-        """Tell third peers that a slice of weights was given to, or taken from, another."""
+    async def report_to_others(self, peer: Peer, kind: float, other: int, given: int, part: slice) -> None:
+        """Report to third peers that a slice of weights was given to, or taken from, another peer."""
         about = (float(other), float(given), float(part.start), float(part.stop))
         for third in list(peer.neighbours):
             if third != other:

@@ -1,17 +1,4 @@
-"""D-PSGD: decentralized parallel SGD (Lian et al., NeurIPS 2017, arXiv 1705.09056, algorithm 1).
-
-When: every step, synchronously.  What: the whole model.  Whom: every neighbour.  How: x_i <- sum_j W_ij x_j - eta g_i(x_i)
-with a doubly stochastic W ("combine-then-adapt", as published: mixing and gradient run in parallel, both at the old weights),
-or x_i <- sum_j W_ij (x_j - eta g_j(x_j)) ("adapt-then-combine").  Both move the mean by exactly -eta times the mean gradient.
-
-A graph may change from round to round, the steps being the rounds, and its links may go one way: where W_t is doubly
-stochastic all of the above holds.  With the mixing rule "push-sum" each model goes out with a share of its sender's mass, and
-peers average by the mass that has come together: that is stochastic gradient push (Assran et al., ICML 2019, arXiv
-1811.10792, algorithm 1), for any strongly connected graph.
-
-Departures: a lossy codec is allowed (then every peer mixes what was read on the wire, its own model included, so that the
-mean is still kept); a neighbour that is lost hands its weight back to each survivor.
-"""
+"""D-PSGD: decentralized parallel SGD (Lian et al., NeurIPS 2017), and stochastic gradient push (Assran et al., ICML 2019)."""
 
 from __future__ import annotations
 
@@ -23,7 +10,28 @@ from grapevine.peer.strategies.base import Strategy
 
 
 class DPSGD(Strategy, frozen=True, tag="d-psgd"):
-    """Synchronous averaging of whole models with all neighbours, every step (Lian et al. 2017)."""
+    """Every peer averages its whole model with those of all neighbours at every step, synchronously (Lian et al. 2017).
+
+    Source: X. Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?", NeurIPS 2017, arXiv 1705.09056,
+    algorithm 1.
+
+    When: every step; a peer waits for all neighbours.  Sends: the whole model.  To: every neighbour.  How, with a doubly
+    stochastic W:
+
+      combine-then-adapt   x_i <- sum_j W_ij x_j - eta g_i(x_i)
+      adapt-then-combine   x_i <- sum_j W_ij (x_j - eta g_j(x_j))
+
+    The first one is the published order: mixing and gradient run in parallel, both at the old weights.  Both orders move the
+    mean of the fleet by exactly -eta times the mean gradient.
+
+    The graph may change from round to round (a round is a step), and its links may go one way: all of this holds where every
+    W_t is doubly stochastic.  With the mixing rule "push-sum" each model carries a share of its sender's mass, and a receiver
+    averages by the masses that it has received: stochastic gradient push (Assran et al., ICML 2019, arXiv 1811.10792, algorithm
+    1), for any strongly connected graph.
+
+    Departures: a lossy codec is allowed; every peer then mixes the models as they are read on the wire, its own model included,
+    so that the mean is still kept.  The mixing weight of a lost neighbour returns to each survivor's own weight.
+    """
 
     synchronous: ClassVar[bool] = True
     aggregates: ClassVar[bool] = True
@@ -32,7 +40,7 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "by-step"
 
     order: Literal["combine-then-adapt", "adapt-then-combine"] = "combine-then-adapt"
-    """Which comes first: "combine-then-adapt" as published, or "adapt-then-combine"."""
+    """Order of mixing and gradient: "combine-then-adapt" as published, or "adapt-then-combine"."""
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("whole", () if peer.mass is None else ((0.0, LARGEST),)),)
@@ -52,7 +60,7 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     async def run(self, peer: Peer) -> None:
         while peer.running:
             if self.order == "combine-then-adapt":
-                own = await peer.broadcast_model()  # on its way while the gradient is computed
+                own = await peer.broadcast_model()  # travels while the gradient is computed
                 gradient = await peer.gradient()
                 models = await peer.gather(step=peer.step)
                 peer.mix(models, own)

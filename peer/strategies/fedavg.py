@@ -1,17 +1,4 @@
-"""FedAvg: clients train for whole epochs, a server averages (McMahan et al., AISTATS 2017, arXiv 1602.05629, algorithm 1).
-
-When: in rounds; a client reports after E local epochs.  What: the whole model, both ways.  Whom: peer 0, the server, which
-trains nothing itself; a random share C of the clients takes part in a round.  How: the server's model becomes the mean of the
-reported ones, weighted by how many training samples each client owns.
-
-Goal, over-selection and deadlines are those of Bonawitz et al. (MLSys 2019): a round needs as many reports as its goal says, C
-times the clients.  It begins when at least so many clients are idle, more are chosen than are needed, the first that report
-make the round, and stragglers are ignored.  Where chosen clients are lost, idle ones take their place.  At the deadline, which
-each of selection and reporting has, a round goes on with what is there, or is abandoned where that is too little.
-
-Departures: the optimizer's state begins anew in every round.  Clients that lose the server train alone.  A client leaves when
-it has made its number of steps, the server when all have left.
-"""
+"""FedAvg: clients train for whole epochs, a server averages (McMahan et al., AISTATS 2017)."""
 
 from __future__ import annotations
 
@@ -33,7 +20,24 @@ _SERVER = 0
 
 
 class FedAvg(Strategy, frozen=True, tag="fed-avg"):
-    """Local epochs on a random share of the clients, averaged by the server, peer 0 (McMahan et al. 2017)."""
+    """A share of the clients trains for local epochs, and peer 0, the server, averages their models (McMahan et al. 2017).
+
+    Source: H. B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+    arXiv 1602.05629, algorithm 1; goal, over-selection and deadlines: K. Bonawitz et al., "Towards Federated Learning at
+    Scale", MLSys 2019.
+
+    When: in rounds; a client reports after E local epochs.  Sends: the whole model, both ways.  To: peer 0, the server, which
+    does not train; a random share C of the clients takes part in a round.  How: the server's model becomes the mean of the
+    reported models, weighted by each client's number of training samples.
+
+    A round needs as many reports as its goal, C times the number of clients.  It begins when at least so many clients are idle;
+    more clients may be chosen than are needed, the first reports make the round, and later ones are ignored.  If chosen clients
+    are lost, idle ones replace them.  Selection and reporting have a deadline each, at which the round continues with the
+    clients or reports that are there, or is abandoned if they are too few.
+
+    Departures: the optimizer's state begins anew in every round.  Clients that lose the server train alone.  A client leaves
+    when it has made its number of steps, the server when all clients have left.
+    """
 
     synchronous: ClassVar[bool] = True
     aggregates: ClassVar[bool] = True
@@ -46,9 +50,9 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
     batch: Literal["task", "all"] = "task"
     """B: "task" for minibatches of `task.batch_size`, "all" for a client's whole data as one batch (B = infinity)."""
     over_selection: Annotated[float, msgspec.Meta(ge=1.0)] = 1.0
-    """So many times as many clients are chosen as are needed, >= 1; 1.3 in Bonawitz et al."""
+    """Number of chosen clients divided by the number needed, >= 1; 1.3 in Bonawitz et al."""
     deadline_s: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
-    """Emulated seconds after which selection ends with the clients, and a round with the reports, that are there; 0 = never."""
+    """Emulated seconds after which selection ends with the present clients, and a round with its reports; 0 = never."""
     least: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.5
     """Share of the goal below which a round does not begin, or is abandoned, at its deadline, 0 to 1."""
 
@@ -82,22 +86,22 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
             peer.step += 1
 
     def _goal(self, clients: _Clients) -> int:
-        """How many reports make a round."""
+        """Return the number of reports that a round needs."""
         return max(1, round(self.fraction * len(clients.living)))
 
     async def _select(self, clients: _Clients) -> bool:
-        """Wait until as many clients as the goal are idle, or, at the deadline, enough for a smaller round."""
+        """Wait until the goal's number of clients is idle; return whether they, or at the deadline fewer, suffice."""
         deadline_ns = self._deadline_ns(clients.peer)
         while len(clients.idle & clients.living) < self._goal(clients):
             if not clients.living:
                 return False
             if deadline_ns is not None and clients.peer.now_ns >= deadline_ns:
                 return len(clients.idle & clients.living) >= max(1, ceil(self.least * self._goal(clients)))
-            await clients.hear(deadline_ns)
+            await clients.receive(deadline_ns)
         return True
 
     async def _round(self, clients: _Clients, goal: int) -> dict[int, Message]:
-        """Hand out the model and collect reports: until the goal is reached, or no more can come, or the time is over."""
+        """Send the model and collect reports until the goal is reached, no more can come, or the deadline has passed."""
         peer, deadline_ns = clients.peer, self._deadline_ns(clients.peer)
         chosen: set[int] = set()
         reports: dict[int, Message] = {}
@@ -113,8 +117,8 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
                 continue
             if not due or (deadline_ns is not None and peer.now_ns >= deadline_ns):
                 break
-            message = await clients.hear(deadline_ns)
-            if message is not None and message.payload.count and message.scalars[1] == peer.step:  # else too late, or diverged
+            message = await clients.receive(deadline_ns)
+            if message is not None and message.payload.count and message.scalars[1] == peer.step:  # else late or not finite
                 reports[message.source] = message
         return reports
 
@@ -146,7 +150,7 @@ class FedAvg(Strategy, frozen=True, tag="fed-avg"):
 
 
 class _Clients:
-    """The server's clients: who is idle, and who has left for good."""
+    """The server's clients: those that are idle, and those that have left for good."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -158,13 +162,13 @@ class _Clients:
         return self.peer.mixing.keys() - self.left
 
     async def hand_out(self, chosen: set[int]) -> None:
-        """Send the model to clients, which are idle no longer."""
+        """Send the model to clients; they are no longer idle."""
         self.idle -= chosen
         for client in sorted(chosen):
             await self.peer.send(client, Dense(self.peer.weights), (_MODEL, float(self.peer.step)))
 
-    async def hear(self, deadline_ns: int | None) -> Message | None:
-        """The next report, without elements where a client's weights are not finite any more; None where none has come."""
+    async def receive(self, deadline_ns: int | None) -> Message | None:
+        """Wait for the next report; None if none has come.  It has no elements if a client's weights are not finite."""
         message = await self.peer.receive(deadline_ns=deadline_ns)
         if message is None:
             return None
@@ -176,7 +180,7 @@ class _Clients:
 
 
 def _average(peer: Peer, reports: dict[int, Message]) -> None:
-    """The mean of the clients' models, weighted by their data."""
+    """Set the server's model to the mean of the clients' models, weighted by their numbers of samples."""
     ordered = [reports[client] for client in sorted(reports)]
     samples = [max(1.0, message.scalars[2]) for message in ordered]
     peer.aggregator.combine([message.payload.values for message in ordered], [n / sum(samples) for n in samples], peer.weights)

@@ -1,4 +1,4 @@
-"""Max N: which entries of a gradient go when only some can (DLion, HPDC 2021)."""
+"""Max N: the choice of the gradient entries to send if the link cannot take all (DLion, HPDC 2021)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from grapevine.peer.layout import Layout
 
 
 class MaxN:
-    """Chooses, of every tensor of the model, the entries within N percent of its largest absolute value.
+    """The rule that chooses, in every tensor of the model, the entries within N percent of its largest absolute value.
 
-    In the paper's words, for each weight variable the entries with |g| >= (1 - N / 100) max |g|; N = 100 are all.  N is the
-    same for all tensors, and for each link the largest at which what is chosen fits.  Departure: an entry that is 0 is not
-    sent at N = 100 either.
+    In the paper's terms these are, for each weight variable, the entries with |g| >= (1 - N / 100) max |g|; N = 100 chooses
+    all.  N is the same for all tensors, and the largest one for each link at which the chosen entries fit.  Departure: an entry
+    that is 0 is never sent, not even at N = 100.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -21,8 +21,10 @@ class MaxN:
         self._lengths = np.array([tensor.stop - tensor.start for tensor in filled])
 
     def choose(self, vector: np.ndarray, room: int, n_least: float) -> np.ndarray:
-        """The indices (uint32, ascending) of at most `room` (>= 0) entries of a vector float64 [size], by the largest N that
-        fits; but at least those by N = `n_least` (0 to 100), which may be more than fit."""
+        """Return the indices (uint32, ascending) of the entries of a vector (float64 [size]) by the largest N that fits.
+
+        At most `room` (>= 0) entries fit; the entries by N = `n_least` (0 to 100) are chosen even if they do not fit.
+        """
         relative = self._relative(vector)
         chosen = relative > 0
         if np.count_nonzero(chosen) > room:
@@ -31,9 +33,9 @@ class MaxN:
         return np.flatnonzero(chosen).astype(np.uint32)
 
     def _relative(self, vector: np.ndarray) -> np.ndarray:
-        """|g| over the largest |g| of the tensor, float64 [size]; 0 in a tensor of zeros."""
+        """Return |g| divided by the largest |g| of its tensor, float64 [size]; 0 in a tensor of zeros."""
         sizes = np.abs(vector)
         largest = np.repeat(np.maximum.reduceat(sizes, self._starts), self._lengths)
-        with np.errstate(invalid="ignore"):  # a diverged gradient is no error here
+        with np.errstate(invalid="ignore"):  # a diverged gradient is not an error here
             shares: np.ndarray = np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
             return shares

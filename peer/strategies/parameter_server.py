@@ -1,22 +1,4 @@
-"""Parameter servers: workers push gradients to servers and pull weights from them (Li et al., OSDI 2014).
-
-When: every `push_every` steps a push, every `pull_every` a pull.  What: the mean gradient since the last push; the whole
-model. Whom: the first `servers` peers, which hold an equal range of the vector each and train nothing themselves.  How, by
-`mode`: "bsp" a server takes one step on the mean of all workers' gradients of a round, and a pull waits for the round (with
-`backup` = b the first n - b gradients of the round make the mean and late ones are dropped, Chen et al. 2016); "ssp" every
-gradient is a step of its own and a worker begins step c only when c - (the slowest worker's clock) <= slack (Ho et al. 2013);
-"asp" no waiting at all.
-
-With `overlap` a pull is asked for before a gradient and taken in after it: communication and computing share the step, and
-every gradient is computed at weights that are one pull older.  In "ssp" the answer to a question that was asked at step c then
-is the leave to begin step c + 1, so `slack` bounds the lead as without; it must be at least 1, since with 0 the leave for the
-next step would wait for the end of this one.
-
-Departures: gradients of "ssp" and "asp" are scaled by 1/n, so that the learning rate means the same in all modes.  Workers
-take no steps of their own between pulls.  Where there are several servers, each tells the others its range after every round,
-so that each holds a whole model to be scored.  Workers train the range of a server that is lost by themselves.  A worker whose
-gradient is not finite pushes nothing: the round goes on without it.
-"""
+"""Parameter servers: workers push gradients and pull weights (Li et al., OSDI 2014)."""
 
 from __future__ import annotations
 
@@ -37,37 +19,60 @@ _Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
-    """Gradients pushed to servers among the peers, weights pulled from them: BSP, SSP or ASP (OSDI 2014)."""
+    """Workers push gradients to servers among the peers and pull weights from them, by BSP, SSP or ASP (Li et al. 2014).
+
+    Source: M. Li et al., "Scaling Distributed Machine Learning with the Parameter Server", OSDI 2014; SSP: Q. Ho et al., NIPS
+    2013; backup workers: J. Chen et al., 2016, arXiv 1604.00981.
+
+    When: a push every `push_every` steps, a pull every `pull_every` steps.  Sends: the mean gradient since the last push; the
+    whole model back.  To: the first `servers` peers, which hold an equal range of the vector each and do not train.  How, by
+    `mode`:
+
+      "bsp"   a server takes one step on the mean of all workers' gradients of a round, and a pull waits for the round; with
+              `backup` = b the first n - b gradients of the round make the mean, and later ones are dropped
+      "ssp"   every gradient is a step of its own, and a worker begins step c only if c - (the slowest worker's clock) <= slack
+      "asp"   no peer waits
+
+    With `overlap` a pull is requested before a gradient and used after it: communication and computing share the step, and
+    every gradient is computed at weights that are one pull older.  In "ssp" the answer to a request of step c is then the
+    permission to begin step c + 1, so `slack` bounds the lead as without `overlap`.  It must be at least 1: with 0 the
+    permission for the next step would wait for the end of this step.
+
+    Departures: gradients of "ssp" and "asp" are scaled by 1/n, so that the learning rate means the same in all modes.  Workers
+    do not change their weights between pulls.  With several servers, each sends its range to the others after every round, so
+    that each holds a whole model to be scored.  If a server is lost, each worker trains that server's range by itself.  A
+    worker whose gradient is not finite pushes no values: the round goes on without it.
+    """
 
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "hubs"
 
     servers: _Count = 1
-    """How many of the peers, from peer 0 on, serve instead of training; each holds an equal range; >= 1."""
+    """Number of peers, from peer 0 on, that serve instead of training; each holds an equal range; >= 1."""
     mode: Literal["bsp", "ssp", "asp"] = "bsp"
-    """Who waits for whom: everybody for everybody, for those more than `slack` steps behind, or nobody."""
+    """Rule of waiting: "bsp" for all workers, "ssp" for workers more than `slack` steps behind, "asp" for none."""
     slack: Annotated[int, msgspec.Meta(ge=0)] = 3
-    """Steps that a worker may be ahead of the slowest when it begins a step ("ssp"), >= 0; >= 1 with `overlap`."""
+    """Steps that a worker may be ahead of the slowest one when it begins a step ("ssp"), >= 0; >= 1 with `overlap`."""
     push_every: _Count = 1
     """Steps between two pushes, >= 1."""
     pull_every: _Count = 1
     """Steps between two pulls, >= 1; in "bsp" the same as push_every."""
     overlap: bool = False
-    """Whether the answer to a pull is waited for after the next gradient instead of before it."""
+    """Whether a worker waits for the answer to a pull after the next gradient instead of before it."""
     backup: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Backup workers: so many of the latest gradients of a round are not waited for ("bsp"), >= 0."""
+    """Backup workers: number of the latest gradients of a round for which the server does not wait ("bsp"), >= 0."""
 
     def __post_init__(self) -> None:
         if self.mode == "bsp" and self.push_every != self.pull_every:
             raise ValueError(
                 f'push_every = {self.push_every} and pull_every = {self.pull_every}: with mode = "bsp" a pull waits for its '
-                'round, so set both alike, or mode = "ssp" or "asp"'
+                'round, so set both to the same number, or mode = "ssp" or "asp"'
             )
         if self.backup and self.mode != "bsp":
-            raise ValueError(f'backup = {self.backup} needs rounds: set mode = "bsp", or backup = 0')
+            raise ValueError(f'backup = {self.backup} is for rounds: set mode = "bsp", or backup = 0')
         if self.mode == "ssp" and self.overlap and not self.slack:
             raise ValueError(
-                "overlap = true and slack = 0: the leave to begin a step is asked for one step before it, so nobody would "
-                'ever get it: set slack = 1 or more, overlap = false, or mode = "bsp"'
+                "overlap = true and slack = 0: the permission to begin a step is requested one step before it, so no worker "
+                'would ever get it: set slack = 1 or more, overlap = false, or mode = "bsp"'
             )
 
     @property
@@ -100,7 +105,7 @@ class ParameterServer(Strategy, frozen=True, tag="parameter-server"):
             await _Worker(self, peer).run()
 
     def range_of(self, server: int, size: int) -> slice:
-        """The elements that a server holds."""
+        """Return the elements that a server holds."""
         return slice(server * size // self.servers, (server + 1) * size // self.servers)
 
 
@@ -112,7 +117,7 @@ class _Server:
         self.stepper = peer.optimizer.start(self.range.stop - self.range.start)
         self.version = 0  # rounds done ("bsp")
         self.clocks = {worker: 0 for worker in peer.neighbours if worker >= config.servers}
-        self.pushes: dict[int, dict[int, np.ndarray]] = {}  # of a round, by worker; without elements = no finite gradient
+        self.pushes: dict[int, dict[int, np.ndarray]] = {}  # by round and worker; without elements = no finite gradient
         self.waiting: dict[int, tuple[float, int, int]] = {}
         self.finished: set[int] = set()  # other servers that have no workers left
 
@@ -121,12 +126,12 @@ class _Server:
         return [worker for worker in self.clocks if worker in self.peer.mixing]
 
     async def run(self) -> None:
-        """Serve until all workers have left, then see that the other servers know the last weights."""
+        """Serve until all workers have left, then exchange the last weights with the other servers."""
         while self.workers:
             message = await self.peer.receive()
             if message is not None:
                 self._take_in(message)
-            await self._go_on()
+            await self._make_steps()
         await self._mirror(_LAST_MIRROR)
         while any(server not in self.finished for server in self.peer.neighbours if server < self.config.servers):
             message = await self.peer.receive()
@@ -149,13 +154,13 @@ class _Server:
         elif self.config.mode != "bsp" and message.payload.count:
             part = self.peer.weights[self.range]
             self.stepper.step(part, message.payload.values / np.float32(len(self.workers)))
-        elif self.config.mode == "bsp" and turn >= self.version:  # else a backup worker's, too late
+        elif self.config.mode == "bsp" and turn >= self.version:  # else it is too late: from a backup worker
             self.pushes.setdefault(turn, {})[source] = message.payload.values
         if source in self.clocks:
             self.clocks[source] = max(self.clocks[source], clock)
 
-    async def _go_on(self) -> None:
-        """Make every step that can be made, then answer all who need not wait any longer."""
+    async def _make_steps(self) -> None:
+        """Make every step that is possible, then answer all workers that need not wait any longer."""
         slowest = min((self.clocks[worker] for worker in self.workers), default=0)
         advanced = self.config.mode != "bsp" and slowest > self.peer.step
         while len(rows := self._round()) >= self._enough():
@@ -175,7 +180,7 @@ class _Server:
             await self._mirror(_MIRROR)
 
     def _round(self) -> list[np.ndarray]:
-        """What living workers have pushed for the present round, first come first; each the range, or nothing."""
+        """Return the pushes of living workers for the present round, in order of arrival; each has the range, or no element."""
         found = self.pushes.get(self.version, {})
         return [values for worker, values in found.items() if worker in self.workers]
 
@@ -185,7 +190,7 @@ class _Server:
     def _may_go(self, clock: int, turn: int, slowest: int) -> bool:
         if self.config.mode == "bsp":
             return self.version >= turn
-        next_step = clock + self.config.overlap  # the one that begins once the answer was heard
+        next_step = clock + self.config.overlap  # the step that begins after the answer
         return self.config.mode == "asp" or next_step - slowest <= self.config.slack
 
     async def _mirror(self, kind: float) -> None:
@@ -203,15 +208,15 @@ class _Worker:
         self.alone = {server: peer.optimizer.start(self._length(server)) for server in range(config.servers)}
 
     async def run(self) -> None:
-        """Train with what was pulled, push what came of it."""
+        """Pull weights, compute gradients, and push their means until the peer is stopped."""
         config, peer = self.config, self.peer
         while peer.running:
-            asked = await self._ask(peer.step % config.pull_every == 0) if peer.step else []
+            servers = await self._request(peer.step % config.pull_every == 0) if peer.step else []
             if not config.overlap:
-                await self._hear(asked)
+                await self._await_answers(servers)
             gradient = await peer.gradient()
             if config.overlap:
-                await self._hear(asked)
+                await self._await_answers(servers)
             self.total += gradient
             self.count += 1
             peer.step += 1
@@ -222,12 +227,12 @@ class _Worker:
             if peer.step % config.push_every == 0:
                 await self._push()
         await self._push()
-        await self._hear(await self._ask(True))
+        await self._await_answers(await self._request(True))
         for server in self._servers():
             await peer.send(server, Dense(_NOTHING), self._about(_BYE))
 
     async def _push(self) -> None:
-        """Send every server its range of the mean gradient since the last time."""
+        """Send every server its range of the mean gradient since the last push."""
         if not self.count:
             return
         mean = self.total / np.float32(self.count)
@@ -238,18 +243,18 @@ class _Worker:
         self.count = 0
         self.turn += 1
 
-    async def _ask(self, pull: bool) -> list[int]:
-        """Ask every server for its weights, or for leave to go on; the servers that were asked."""
+    async def _request(self, pull: bool) -> list[int]:
+        """Request every server's weights, or its permission to go on; return the servers that get a request."""
         if not pull and self.config.mode != "ssp":
             return []
-        asked = self._servers()
-        for server in asked:
+        servers = self._servers()
+        for server in servers:
             await self.peer.send(server, Dense(_NOTHING), self._about(_PULL if pull else _TICK))
-        return asked
+        return servers
 
-    async def _hear(self, asked: list[int]) -> None:
-        """Wait for the servers' answers."""
-        for server in asked:
+    async def _await_answers(self, servers: list[int]) -> None:
+        """Wait for the answers of servers, and use their weights."""
+        for server in servers:
             answer: Message | None = None
             while answer is None and server in self.peer.mixing:
                 answer = await self.peer.expect(server)

@@ -1,25 +1,4 @@
-"""Slices: partial *parameters*, adaptive in size, frequency and weight; safe on any connected graph.
-
-When: to each neighbour as often as its link carries a slice worth a message: every step over a link that is fast against a
-step, every f-th step over a slow one, f = ceil(least m / (fill B T)) with m bytes a model, B the measured rate of the link
-and T the measured time of a step.  What: the next slice of the weights in turn, as many elements as the measured room holds.
-Whom: every neighbour, each a different slice; where the graph changes from round to round, those of the sender's step.  How:
-the receiver moves those elements towards the sender's, x <- x + w (q - x) with
-
-    w = W_ij min(1, P / T_i) / sqrt(1 + a)
-
-where W_ij is the mixing weight, P the measured time between two hearings of the same element from that neighbour, T_i and T_j
-the times of a step of the receiver and of the sender, and a = the measured delay of the link over the longer of these.  So j
-draws i at the rate W_ij / max(P, T_i) a second, however often it is heard: a neighbour that sends eight times in a step of the
-receiver counts as one.  Where links are alike both ways that rate is the same from i to j as from j to i, and then peers agree
-on the sum of everybody's gradients: a faster peer counts more because it makes more of them, and for nothing else.  Every move
-is a convex combination, so the distance between peers shrinks whatever arrives when.
-
-This is ours: Ako's partial exchange (SoCC 2016) applied to weights instead of gradients, because gradient gossip diverges
-where not everyone hears everyone; the three adaptations are TFAKO's (SoCC 2018 poster), their formulas ours; averaging only
-where values arrived follows partial sharing in DecentralizePy (Dhasade et al. 2023).  Where one direction of a link is slower
-than the other, the peer that is heard more often counts for more.
-"""
+"""Slices: partial parameters, adaptive in size, frequency and weight (ours)."""
 
 from __future__ import annotations
 
@@ -35,12 +14,12 @@ from grapevine.peer.payloads import Dense
 from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
-_LONGEST_NS = 250_000_000  # of link time that one slice may save up for: queues stay well under a second
+_LONGEST_NS = 250_000_000  # the longest link time of one slice: queues stay well under a second
 _SMOOTHING = 0.1  # share of the newest message in the means of gaps and sizes
 
 
 class _Heard:
-    """How often one neighbour is heard: means over its messages."""
+    """The mean time between the messages of one neighbour, and their mean size."""
 
     __slots__ = ("_at_ns", "_elements", "_gap_ns")
 
@@ -50,7 +29,7 @@ class _Heard:
         self._elements = 0.0
 
     def period_ns(self, message: Message, size: int) -> float | None:
-        """The time between two hearings of the same element of `size`, with this message; None at the first one."""
+        """Return the mean time (ns) between two arrivals of the same of `size` elements; None at the first message."""
         count, before_ns = message.payload.count, self._at_ns
         self._at_ns = message.arrived_ns
         if before_ns is None:
@@ -62,7 +41,30 @@ class _Heard:
 
 
 class Slices(Strategy, frozen=True, tag="slices"):
-    """Partial parameters by measured room, a different slice to each neighbour; any connected graph."""
+    """Every peer sends each neighbour a different slice of its parameters, as large as the link's measured room (ours).
+
+    When: to each neighbour as often as its link carries a slice worth a message: every step over a fast link, every f-th step
+    over a slow one, f = ceil(least m / (fill B T)), with m bytes of a model, B the measured rate of the link and T the measured
+    time of a step.  Sends: the next slice of the weights in turn, as many elements as the measured room holds.  To: every
+    neighbour, each a different slice; if the graph changes from round to round, the neighbours of the sender's step.  How: the
+    receiver moves these elements towards the sender's, x <- x + w (q - x) with
+
+      w = W_ij min(1, P / T_i) / sqrt(1 + a)
+
+    where W_ij is the mixing weight, P the measured time between two arrivals of the same element from that neighbour, T_i and
+    T_j the times of a step of the receiver and of the sender, and a the measured delay of the link divided by the longer of
+    these.  Peer j therefore moves peer i at the rate W_ij / max(P, T_i) a second, however often it sends: a neighbour that
+    sends eight times in a step of the receiver counts as if it had sent once.  If links are equal both ways, this rate is the
+    same from i to j as from j to i, and then the peers agree on the sum of all gradients: a faster peer counts more only
+    because it makes more gradients.  Every move is a convex combination, so the distance between peers shrinks in whatever
+    order messages arrive.  If one direction of a link is slower than the other, the peer whose messages arrive more often
+    counts more.
+
+    Sources: there is no paper.  The partial exchange is that of Ako (SoCC 2016), applied to weights instead of gradients,
+    because gradient gossip diverges unless every peer is a neighbour of every other one.  The three adaptations are those of
+    TFAKO (SoCC 2018 poster), with our formulas.  Averaging only where values arrived follows partial sharing in DecentralizePy
+    (Dhasade et al. 2023).
+    """
 
     follows_rounds: ClassVar[bool] = True
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
@@ -70,9 +72,9 @@ class Slices(Strategy, frozen=True, tag="slices"):
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9
     """Share of a link's measured room that slices may use, 0 < fill <= 1."""
     least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1 / 64
-    """Smallest slice worth a message, as a share of the model; a slow link saves up for it, for a quarter second at most."""
+    """Smallest slice worth a message, as a share of the model; a slow link saves room up for it, for at most 0.25 s."""
     scaling: bool = True
-    """Whether a slice counts by how often its sender is heard and by the link's delay; false: by the mixing weight alone."""
+    """Whether the weight of a slice depends on the rate of its sender's messages and on the link's delay too."""
 
     @property
     def link_share(self) -> float:
@@ -96,8 +98,8 @@ class Slices(Strategy, frozen=True, tag="slices"):
                 if count < enough:
                     continue
                 if count == peer.size:
-                    following[neighbour] = 0  # all of it in one message
-                while count > 0 and neighbour in peer.mixing:  # round the end of the vector where it reaches it
+                    following[neighbour] = 0  # the whole vector in one message
+                while count > 0 and neighbour in peer.mixing:  # continued at element 0 after the end of the vector
                     start = following[neighbour]
                     stop = min(start + count, peer.size)
                     following[neighbour] = stop % peer.size
@@ -105,7 +107,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
                     await peer.send(neighbour, Dense(peer.weights[start:stop], start), (peer.speed.step_ns,))
 
     def _enough(self, peer: Peer, neighbour: int) -> int:
-        """The smallest slice worth a message now; the link saves up room for as long as that takes."""
+        """Return the smallest slice worth a message now, in elements; let the link save room up until it fits."""
         least = max(1, int(self.least * peer.size))
         rate = peer.rate_bytes_per_s(neighbour)
         if rate is None or rate == inf:
@@ -117,7 +119,7 @@ class Slices(Strategy, frozen=True, tag="slices"):
         return min(least, max(1, saved // 2))
 
     def _weight(self, peer: Peer, message: Message, heard: _Heard) -> float:
-        """How far to move towards a slice."""
+        """Return the share of the way to move towards a slice."""
         weight, own_ns = peer.weight(message), peer.speed.step_ns
         if not self.scaling or not own_ns:
             return weight

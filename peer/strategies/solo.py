@@ -1,7 +1,4 @@
-"""No exchange at all: every peer trains alone on its own data.  The floor that every other strategy has to beat.
-
-When: never.  What: nothing.  Whom: nobody.  How: plain local SGD.
-"""
+"""Solo: no exchange at all."""
 
 from __future__ import annotations
 
@@ -13,7 +10,10 @@ from grapevine.peer.strategies.base import Strategy
 
 
 class Solo(Strategy, frozen=True, tag="solo"):
-    """No exchange: every peer trains alone (the floor)."""
+    """Every peer trains alone on its own data and sends nothing: the floor of every comparison.
+
+    Plain local SGD; there is no paper, and nothing to depart from.
+    """
 
     shares: ClassVar[Literal["nothing", "parameters", "gradients"]] = "nothing"
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"

@@ -1,4 +1,4 @@
-"""What may stand between a strategy and its effects; `experiments.config.wrappers` is the menu of those that are built in."""
+"""The base of wrappers, which stand between a strategy and its world; `experiments.config.wrappers` has the built-in ones."""
 
 from grapevine.peer.wrappers.base import Outgoing, Station, Wrapper
 

@@ -1,4 +1,4 @@
-"""What every wrapper is: a frozen configuration, and a method for each thing that passes between a strategy and its world."""
+"""The base of all wrappers: a frozen configuration, and methods for outgoing messages, arriving messages and gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grapevine.peer.wrappers.board import Board, Posted
 
 
 class Outgoing(NamedTuple):
-    """One message to one neighbour, before it leaves; `leaves_ns` is the emulated time at which it does."""
+    """One message to one neighbour before it leaves; `leaves_ns` is the emulated time at which it leaves."""
 
     target: int
     payload: Payload
@@ -25,10 +25,11 @@ class Outgoing(NamedTuple):
 
 
 class Station:
-    """Where one wrapper stands at one peer, and what it has there.
+    """One wrapper at one peer: its access to the peer, its memory and its random numbers.
 
-    `peer` is all that the strategy sees (weights, step, neighbours), `now_ns` the emulated time, `rng` a stream of the
-    wrapper's own, seeded by the experiment, the wrapper's place and the peer, and `memory` is kept from call to call.
+    `peer` is the object that the strategy sees (weights, step, neighbours), `now_ns` the emulated time.  `rng` is a stream of
+    random numbers for this wrapper alone, seeded by the experiment, the wrapper's place and the peer.  `memory` is kept from
+    call to call.
     """
 
     __slots__ = ("_board", "memory", "now_ns", "peer", "place", "rng", "wrapper")
@@ -43,22 +44,22 @@ class Station:
         self._board: Board | None = None
 
     def put_up(self, board: Board) -> None:
-        """A world hands over the board that the wrapper's peers share."""
+        """Set the board that the wrapper's peers share; a world calls this."""
         self._board = board
 
     def post(self, message: Outgoing | Message | np.ndarray) -> None:
-        """Put on the colluders' board what this peer sends, has received or has computed (float32 [size], such as a gradient).
+        """Post a message or a computed vector (float32 [size], such as a gradient) of this peer on the colluders' board.
 
-        The board keeps the last few posts of each colluder (`Board.slots`), as copies.  Raises ValueError where the wrapper's
-        class does not set `colludes`.
+        The board keeps copies of the last posts of each colluder (`Board.slots`).  Raises ValueError if the wrapper's class
+        does not set `colludes`.
         """
         self._shared().post(self._posted(message))
 
     def posted(self) -> list[Posted]:
-        """What all colluders, this one too, have put on the board by now, the oldest first.
+        """Return the posts of all colluders, also of this one, until now, the oldest first.
 
-        In virtual time that is all that was posted until this instant.  In real time nothing is seen before the emulated time
-        at which it was posted either; what its poster's process has not reached on the real clock yet is missing until it has.
+        In virtual time these are all posts until this instant.  In real time, too, a post appears only when this peer's
+        emulated time has reached the post's; the newest posts are missing until the process of their peer has made them.
         """
         return self._shared().read(self.now_ns)
 
@@ -78,35 +79,35 @@ class Station:
 
 
 class Wrapper(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
-    """What stands between the strategies of some peers and their world: a fault, an attack or an observer.
+    """A fault, an attack or an observer that stands between the strategies of some peers and their world.
 
-    Its fields are its configuration; what it remembers belongs into `station.memory`.  Every method gets what passes and
-    answers with what passes on: as it is here.  Payloads and arrays are shared with other peers: never change one in place,
-    answer with a new one.  Of several wrappers the first stands next to the strategy: what is sent passes it first, what
-    arrives or is computed passes it last.  `colludes` gives the peers that the wrapper stands at a board that they share.
+    Its fields are its configuration; its state belongs into `station.memory`.  Each method gets a message or a gradient and
+    returns the messages or the gradient that pass on; here they pass on unchanged.  Payloads and arrays are shared with other
+    peers: never change one in place, return a new one.  Of several wrappers the first stands next to the strategy: outgoing
+    messages pass it first, arriving messages and gradients pass it last.  With `colludes` the wrapper's peers share a board.
     """
 
     colludes: ClassVar[bool] = False
 
     peers: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] | None = None
-    """The peers that it stands at, such as [0, 3]; left out = all."""
+    """The peers that have this wrapper, such as [0, 3]; left out = all."""
 
     def stands_at(self, peer: int) -> bool:
-        """Whether it stands at a peer."""
+        """Whether a peer has this wrapper."""
         return self.peers is None or peer in self.peers
 
     def among(self, peers: int) -> list[int]:
-        """Those of so many peers that it stands at, ascending."""
+        """Return the peers that have this wrapper in a fleet of `peers` peers, ascending."""
         return list(range(peers)) if self.peers is None else sorted(set(self.peers))
 
     def sending(self, station: Station, message: Outgoing) -> Iterable[Outgoing]:
-        """A message is about to leave to one neighbour; answers with the messages that do, now or later: none, one or more."""
+        """Return the messages that leave, now or later, in place of a message to one neighbour: none, one or more."""
         return (message,)
 
     def arriving(self, station: Station, message: Message) -> Iterable[Message]:
-        """A message has arrived; answers with those that the strategy gets: none, one or more."""
+        """Return the messages that the strategy gets in place of a message that has arrived: none, one or more."""
         return (message,)
 
     def computed(self, station: Station, gradient: np.ndarray) -> np.ndarray:
-        """A gradient has been computed (float32 [size], read-only); answers with the one that the strategy gets."""
+        """Return the gradient that the strategy gets in place of a computed one (float32 [size], read-only)."""
         return gradient

@@ -1,8 +1,8 @@
-"""The board of colluding peers: what one of them posts, all of them see.
+"""The board of colluding peers: all of them see the posts of each.
 
-It lies in one flat buffer, which a world gives: plain memory where all peers live in one process, a file in memory that only
-the fleet's processes hold where they do not.  Each colluder writes into slots of its own, one after the other and round again;
-a slot is stamped with its post's number when it is whole, so that nobody reads a half-written one.
+The board lies in one flat buffer, which a world provides: plain memory if all peers live in one process, else a file in memory
+that only the fleet's processes hold.  Each colluder writes into slots of its own, one after the other and round again.  A slot
+is stamped with the number of its post when it is whole, so that no peer reads a half-written post.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from grapevine.peer.wire import HEAD_LIMIT_BYTES, WireError
 LIMIT_BYTES = 1 << 30
 ROOMY_BYTES = 64 << 20
 LEAST_SLOTS, MOST_SLOTS = 2, 256
-"""Of small posts many are kept, of large ones few: as many as fit into 64 MiB, and 2 where they fit into 1 GiB."""
+"""Bounds of the number of posts kept for each colluder: as many as fit into 64 MiB, or 2 if these fit into 1 GiB."""
 _ABOUT = struct.Struct("<qiiIQ")  # time ns, source, target, bytes of the head, bytes of the body
 _STAMP_BYTES = 8
 _WRITING, _EMPTY = -2, -1
 
 
 class Posted(NamedTuple):
-    """What a colluder put on the board: a message that it sent or received, or (source = target) what it computed itself."""
+    """A post of a colluder: a message that it sent or received, or (source = target) a vector that it computed."""
 
     peer: int
     time_ns: int
@@ -39,14 +39,14 @@ class Posted(NamedTuple):
 
     @classmethod
     def computed(cls, peer: int, time_ns: int, step: int, values: np.ndarray) -> Posted:
-        """A vector of the model's size that a colluder computed."""
+        """Return a post of a vector of the model's size that a colluder computed."""
         return cls(peer, time_ns, peer, peer, step, Dense(np.asarray(values, np.float32)))
 
 
 class Board:
-    """The board of these colluders, in a buffer (uint8 [at least `bytes_needed`]) that is all zeros where `new`.
+    """The board of some colluders in a buffer (uint8 [at least `bytes_needed`]), which must be all zeros if `new`.
 
-    It keeps the last `slots` posts of each colluder: 2 to 256.  Numbers are kept as they are, whatever codec they travelled in.
+    It keeps the last `slots` posts of each colluder, 2 to 256.  Numbers are kept exactly, independent of the codec of messages.
     """
 
     def __init__(self, colluders: Sequence[int], spaces: Spaces, buffer: np.ndarray, new: bool = True) -> None:
@@ -64,18 +64,18 @@ class Board:
 
     @staticmethod
     def slots_of(colluders: int, spaces: Spaces) -> int:
-        """How many posts of each of so many colluders a board keeps; 0 where they do not fit."""
+        """Return the number of posts that a board keeps of each of its colluders; 0 if 2 of each do not fit."""
         each_bytes = colluders * _slot_bytes(spaces)
         slots = min(MOST_SLOTS, max(LEAST_SLOTS, ROOMY_BYTES // each_bytes))
         return slots if slots * each_bytes <= LIMIT_BYTES else 0
 
     @staticmethod
     def bytes_needed(colluders: int, spaces: Spaces) -> int:
-        """How large the buffer must be."""
+        """Return the number of bytes that the buffer needs."""
         return colluders * Board.slots_of(colluders, spaces) * _slot_bytes(spaces)
 
     def post(self, posted: Posted) -> None:
-        """Keep a copy of a post, in the place of its poster's oldest one."""
+        """Keep a copy of a post; it replaces the oldest post of its colluder."""
         row = self._rows[posted.peer]
         number = int(self._stamps[row].max()) + 1
         space = self.spaces.find(posted.payload.space)[0]
@@ -91,12 +91,12 @@ class Board:
         self._stamps[row, place] = number
 
     def read(self, until_ns: int) -> list[Posted]:
-        """What was posted at an emulated time of at most `until_ns`, as copies, in order of time, then peer."""
+        """Return copies of the posts of an emulated time of at most `until_ns`, in order of time, then peer."""
         found = [each for peer in self.colluders for each in self._of(peer)]
         return sorted((each for each in found if each.time_ns <= until_ns), key=lambda each: (each.time_ns, each.peer))
 
     def _of(self, peer: int) -> Iterator[Posted]:
-        """The posts of one colluder, the oldest first."""
+        """Yield the posts of one colluder, the oldest first."""
         row = self._rows[peer]
         stamps = self._stamps[row].copy()
         for place in np.argsort(stamps, kind="stable"):
@@ -104,7 +104,7 @@ class Board:
                 continue
             content = self._slots[row, place, _STAMP_BYTES:].copy()
             if self._stamps[row, place] != stamps[place]:
-                continue  # written over meanwhile
+                continue  # overwritten meanwhile
             time_ns, source, target, head_bytes, body_bytes = _ABOUT.unpack(content[: _ABOUT.size].tobytes())
             start = _ABOUT.size + head_bytes
             try:
@@ -116,5 +116,5 @@ class Board:
 
 
 def _slot_bytes(spaces: Spaces) -> int:
-    """Bytes of the largest post, in whole words."""
+    """Return the bytes of the largest post, a multiple of 8."""
     return -(-(_STAMP_BYTES + _ABOUT.size + HEAD_LIMIT_BYTES + message_limit_bytes(spaces)) // 8) * 8

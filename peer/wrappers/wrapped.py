@@ -1,4 +1,4 @@
-"""A peer with wrappers: they stand around its strategy's coroutine and before its inbox, and what they change is counted."""
+"""A peer with wrappers: they surround its strategy's coroutine and its inbox, and their changes are counted."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from grapevine.peer.payloads import Parcel, encode
 from grapevine.peer.peer import Peer, Runs
 from grapevine.peer.wrappers.base import Outgoing, Station, Wrapper
 
-WRAPPER_STREAM = 0x77A9  # keeps what wrappers draw apart from all other draws of a run
+WRAPPER_STREAM = 0x77A9  # separates the random numbers of wrappers from all others of a run
 T = TypeVar("T", Outgoing, Message)
 
 
 class WrappedPeer(Peer):
-    """A peer some of whose wrappers stand between its strategy and its world.
+    """A peer with wrappers between its strategy and its world.
 
-    `altered` counts what they changed, by "<name of the wrapper>: <what>": sends or arrivals dropped, altered or added, sends
+    `altered` counts their changes by "<name of the wrapper>: <change>": sends or arrivals dropped, altered or added, sends
     delayed, gradients altered.
     """
 
     def wear(self, wrappers: Sequence[tuple[int, Wrapper]], seed: int) -> None:
-        """Put wrappers on, each with its place among those of the experiment."""
+        """Add wrappers, each with its place among the wrappers of the experiment."""
         self.altered: Counter[str] = Counter()
-        self._last_ns = 0  # when the last delayed message leaves
+        self._last_ns = 0  # the instant at which the last delayed message leaves
         self.stations = [
             Station(wrapper, place, self, np.random.default_rng([seed, WRAPPER_STREAM, place, self.id]))
             for place, wrapper in wrappers
@@ -39,7 +39,7 @@ class WrappedPeer(Peer):
         return self._between(strategy.run(self))
 
     def deliver(self, arrival: Arrival | Message) -> None:
-        """A world hands over a message: it passes the wrappers, and what comes of it goes into the inbox."""
+        """Let a message that has arrived pass the wrappers, and put the resulting messages into the inbox."""
         self.calls = 0
         message = arrival if isinstance(arrival, Message) else self.inbox.decoded(arrival, self.mixing)
         messages = [] if message is None else [message]
@@ -49,9 +49,9 @@ class WrappedPeer(Peer):
             super().deliver(each)
 
     async def _between(self, strategy: Coroutine[Any, Any, None]) -> None:
-        """Carry a strategy out, and let what it sends and what is computed for it pass the wrappers.
+        """Run a strategy, and let its outgoing messages and its gradients pass the wrappers.
 
-        It ends when the strategy has ended and the last of its messages has left.
+        Return when the strategy has ended and the last of its messages has left.
         """
         answer: Any = None
         raised: Exception | None = None
@@ -68,7 +68,7 @@ class WrappedPeer(Peer):
                     continue
                 try:
                     answer = await effect
-                except Exception as error:  # noqa: BLE001 - the task's own code: the strategy may catch it
+                except Exception as error:  # noqa: BLE001 - raised by the task; the strategy may catch it
                     raised = error
                     continue
                 if isinstance(effect, Work) and effect.name in GRADIENTS:
@@ -79,7 +79,7 @@ class WrappedPeer(Peer):
             await Sleep(self._last_ns)
 
     def _sends(self, effect: Send) -> Iterator[Send | SendAt]:
-        """What leaves in the place of a message, target by target."""
+        """Yield the messages that leave in place of a message, target by target."""
         given, now_ns = effect.parcel, self.instant_ns
         for target in effect.targets:
             messages = [Outgoing(target, given.payload, given.scalars, given.step, now_ns)]
@@ -95,13 +95,13 @@ class WrappedPeer(Peer):
                     yield leaving
 
     def _encoded(self, message: Outgoing) -> Parcel:
-        """A message that a wrapper has made, in bytes, whatever its values are: receivers check them."""
+        """Encode a message that a wrapper has made; its values need not be finite, since receivers check them."""
         number, _, codec = self.spaces.find(message.payload.space)
         with np.errstate(all="ignore"):
             return encode(message.payload, codec, message.step, message.scalars, number, self.codec_rng)[0]
 
     def _computed(self, gradient: np.ndarray) -> np.ndarray:
-        """The gradient that the strategy gets."""
+        """Return the gradient that the strategy gets after all wrappers."""
         for station in reversed(self.stations):
             station.now_ns = self.instant_ns
             view = gradient.view()
@@ -115,7 +115,7 @@ class WrappedPeer(Peer):
         return gradient
 
     def _pass(self, station: Station, what: str, message: T) -> list[T]:
-        """What a wrapper makes of a message, counted."""
+        """Return the messages that a wrapper returns for a message, and count its changes."""
         wrapper = station.wrapper
         method = wrapper.sending if isinstance(message, Outgoing) else wrapper.arriving
         station.now_ns = self.instant_ns if isinstance(message, Outgoing) else max(self.instant_ns, message.arrived_ns)
@@ -143,4 +143,4 @@ class WrappedPeer(Peer):
 
 
 def _foreign(station: Station, method: str, answer: Any, expected: str) -> TypeError:
-    return TypeError(f"{type(station.wrapper).__name__}.{method} answered {answer!r:.80}; it must return {expected}")
+    return TypeError(f"{type(station.wrapper).__name__}.{method} returned {answer!r:.80}; it must return {expected}")

@@ -19,6 +19,7 @@ import sys
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.worlds.processes import launcher as processes
 processes.SILENCE_S = 4.0
+processes.KILLED_S = 1.0
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -61,7 +62,7 @@ def until(look: Callable[[], T | None], what: str, deadline_s: float = 30.0) -> 
 class LiveFleet:
     """One `grapevine run` in a session of its own; `environment` changes what it is started in.
 
-    An `impatient` one takes a process that says nothing for lost sooner than a user's does.
+    An `impatient` one takes a process that says nothing for lost, and waits for a fork server, less long than a user's does.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.report.page import write_report
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.results.recorder import Recorder
@@ -73,9 +74,7 @@ def record_run(
             accuracy_of_mean=0.8, accuracy_history=history, staleness_steps_mean=1.0, lateness_ms=[0.2, 0.4], peers_lost=lost,
             links=outcome_links,
         )  # fmt: skip
-        summary = summarise(
-            outcome, name=name, world="processes", topology="ring", strategy=strategy, peers=peers, seed=3, spectral_gap=0.5
-        )
+        summary = summarise(outcome, Experiment.parse(toml), spectral_gap=0.5)
         recorder.finish(summary, outcome.weights)
     return summary
 

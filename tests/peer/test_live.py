@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from grapevine.peer.effects import Work
 from grapevine.peer.endpoint import Endpoint
@@ -10,36 +11,7 @@ from grapevine.peer.live import Clock, LivePeer
 from grapevine.peer.peer import Peer
 from grapevine.peer.strategies import Solo
 from tests.helpers import LIMIT_BYTES, make_peer
-
-SECOND_NS = 10**9
-
-
-class Ticking(Clock):
-    """A millisecond passes with every look."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.looked_ns = 0
-
-    def now_ns(self) -> int:
-        self.looked_ns += 1_000_000
-        return self.looked_ns
-
-    def seconds_until(self, emulated_ns: int) -> float:
-        return 0.0
-
-
-class Slow:
-    """A device that takes a hundred seconds for a step."""
-
-    def take_on(self, work: Work) -> int:
-        return work.count or 0
-
-    def do(self, work: Work, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        return 1.0, np.ones_like(weights)
-
-    def duration_ns(self, samples: int, now_ns: int, step: int) -> int:
-        return 100 * SECOND_NS
+from tests.peer.clocks import SECOND_NS, Slow, Ticking
 
 
 def test_the_end_of_the_time_does_not_wait_for_the_end_of_a_step() -> None:
@@ -119,3 +91,19 @@ def test_logical_time_passes_over_what_holds_the_host_up_for_less_than_the_slack
 
 def test_where_a_step_takes_what_the_host_takes_there_is_no_slack() -> None:
     assert times(0, 0, 7_000_000) == [3_000_000, 13_000_000]
+
+
+@pytest.mark.parametrize(("step_ns", "time_ns"), [(SECOND_NS, 1), (0, 7_000_000)])
+def test_what_a_strategy_awaits_between_steps_has_the_same_slack(step_ns: int, time_ns: int) -> None:
+    """The host holds a strategy up for 7 ms before it sleeps for 1 ns: within the slack, or real time where there is none."""
+    seen: list[int] = []
+    peer, host = make_peer(0, {}), Host()
+
+    async def strategy(peer: Peer) -> None:
+        host.at_ns += 7_000_000
+        await peer.sleep(1)
+        seen.append(peer.now_ns)
+
+    live = LivePeer(peer, Endpoint(0, [], LIMIT_BYTES), Device(host, step_ns), host, None, 10**15, lambda index, _: None)
+    live.run(strategy(peer))
+    assert seen == [time_ns]

@@ -77,10 +77,14 @@ def test_spaces_of_floats_travel_in_the_experiments_codec() -> None:
     ("payload", "words"),
     [
         (Dense(np.zeros(3, np.uint32), space="ballots"), "declared are model, votes, flags, keys"),
-        (Dense(np.zeros(3, np.uint32), 4, space="votes"), "beyond those of space 'votes', which has 6"),
-        (Dense(np.zeros(3, np.float32), -1), "beyond those of space 'model'"),
-        (Sparse(np.array([6], np.uint32), np.zeros(1, np.uint32), space="votes"), "beyond"),
-        (Marks(np.array([11], np.uint32), "flags"), "beyond"),
+        (Dense(np.zeros(3, np.uint32), 4, space="votes"), "does not fit into space 'votes', which has 6"),
+        (Dense(np.zeros(3, np.float32), -1), "does not fit into space 'model'"),
+        (Sparse(np.array([6], np.uint32), np.zeros(1, np.uint32), space="votes"), "does not fit"),
+        (Sparse(np.array([2, 1], np.uint32), np.zeros(2, np.float32)), "ascend without repeats"),
+        (Sparse(np.array([1, 1], np.uint32), np.zeros(2, np.float32)), "ascend without repeats"),
+        (Sparse(np.array([-1, 1]), np.zeros(2, np.float32)), "does not fit"),
+        (Marks(np.array([0.0, 1.0])), "must be whole numbers"),
+        (Marks(np.array([11], np.uint32), "flags"), "does not fit"),
         (Dense(np.zeros(3, np.float32), space="votes"), "must be whole numbers, and these are float32"),
         (Dense(np.array([256]), space="flags"), "from 256 to 256 do not fit uint8"),
         (Dense(np.array([-1]), space="votes"), "from -1 to -1 do not fit uint32"),
@@ -107,7 +111,7 @@ def test_other_whole_numbers_that_fit_are_taken() -> None:
         ([Space("a", 0)], "has 0 elements"),
         ([Space("a", 2**32 + 1)], "from 1 to 2\\^32"),
         ([Space("a", 3, "float64")], "choose one of float32, uint32, uint8"),  # type: ignore[arg-type]
-        ([("a", 3)], "is no space"),
+        ([("a", 3)], "is not a space"),
         ([Space(f"s{number}", 1) for number in range(65)], "at most 64"),
     ],
 )

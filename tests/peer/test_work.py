@@ -102,13 +102,13 @@ def test_a_score_has_names() -> None:
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda peer: peer.gradient(clip=1.0), r'"clip" without having said so: write asks = \("clip",\) on its class'),
+        (lambda peer: peer.gradient(clip=1.0), r'"clip" but does not declare it: write asks = \("clip",\) on its class'),
         (lambda peer: peer.gradient(targets=ONES), r'asks = \("targets",\)'),
         (lambda peer: peer.predict(peer.batch(2)), r'asks = \("predict",\)'),
         (lambda peer: peer.work("histogram"), r'asks = \("histogram",\)'),
         (lambda peer: peer.work("predict"), "peer.predict"),
         (lambda peer: peer.gradient(weights=np.ones(7)), r"shape \[7\]: \[8\] is needed"),
-        (lambda peer: peer.gradient(batch=np.arange(3)), "ndarray names no samples"),
+        (lambda peer: peer.gradient(batch=np.arange(3)), "ndarray is not a handle of samples"),
         (lambda peer: peer.evaluate(on="test"), '"held-out" or on "probe"'),
     ],
 )

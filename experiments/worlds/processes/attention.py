@@ -1,4 +1,4 @@
-"""How long somebody has listened: silence is only silence while somebody listens."""
+"""The time for which the launcher has listened: a peer counts as silent only in that time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ ROUND_S = 0.5
 
 
 class Attention:
-    """Seconds for which the launcher has listened, `s`, told by its calls of `look`, one a round.
+    """Counts in `s` the seconds for which the launcher has listened; it calls `look` once a round.
 
-    A round that took longer than ROUND_S counts as ROUND_S: a launcher that was stopped, or had no processor, heard nobody.
+    A round that took longer than ROUND_S counts as ROUND_S: a launcher that was stopped, or had no processor, did not listen.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class Attention:
         self._looked_s = time.monotonic()
 
     def look(self) -> None:
-        """One more round is over."""
+        """End a round."""
         now_s = time.monotonic()
         self.s += min(now_s - self._looked_s, ROUND_S)
         self._looked_s = now_s

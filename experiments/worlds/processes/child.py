@@ -1,23 +1,20 @@
 """The processes that the launcher starts: a peer, and the evaluator.
 
-Both ignore the terminal's interrupt (the launcher tells them when to stop) and end at once when the launcher's end of the pipe
-closes, however it ended: no orphan survives. A stopped one cannot see that; but each is a process group of its own, and Linux
-ends (SIGHUP) what is stopped in a group that has lost its last relative.
+Both ignore the terminal's interrupt (the launcher stops them) and end at once when the launcher's end of the pipe closes, after
+any end of the launcher: no orphan survives. A stopped process cannot see that; but each is a process group of its own, and
+Linux ends (SIGHUP) stopped processes of a group that has become orphaned.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import select
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.config.membership import Membership
 from grapevine.experiments.scenario import altered_device
 from grapevine.experiments.tasks.share import Share
 from grapevine.experiments.worlds.boards import boards, put_up
@@ -33,11 +29,12 @@ from grapevine.experiments.worlds.peer_report import FINAL, Reporter, batch_gene
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.board_file import map_board
 from grapevine.experiments.worlds.processes.flow_file import open_table
-from grapevine.experiments.worlds.processes.folders import remove_folder
 from grapevine.experiments.worlds.processes.live_member import LiveMember
+from grapevine.experiments.worlds.processes.peer_spec import PeerSpec
+from grapevine.experiments.worlds.processes.pipe import ChildPipe
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, unspool
 from grapevine.experiments.worlds.scoring import Evaluate, score
-from grapevine.netem import Device, Link, Shaper, Shared, SharingShaper, Steady
+from grapevine.netem import Shaper, SharingShaper, Steady
 from grapevine.netem.kernel.namespaces import enter
 from grapevine.netem.networks.plan import capped_rate
 from grapevine.peer.carrier import Carrier
@@ -45,90 +42,18 @@ from grapevine.peer.endpoint import Endpoint
 from grapevine.peer.live import Clock, LivePeer
 from grapevine.peer.membership import life
 from grapevine.peer.payloads import message_limit_bytes
-from grapevine.peer.peer import Peer
 from grapevine.peer.realtime import Privilege
 from grapevine.peer.sockets import Sockets
 from grapevine.peer.wrappers.wrapped import WrappedPeer
-from grapevine.topology import TimeVarying
 from grapevine.topology.schedules.living import OverLiving
 
 LOCAL = "ipc://"
-IO_PRIORITY, STRATEGY_PRIORITY = 2, 1  # under the real-time policies, where they are permitted
-STRATEGIES_SHARE = 0.5  # of the machine, for all peers' strategies together: who computes more loses the real-time priority
-PEER_NICE = 10  # of peers as fast as the host: many of them must not starve the launcher, which has to see that one dies
+IO_PRIORITY, STRATEGY_PRIORITY = 2, 1  # real-time priorities, if they are permitted
+STRATEGIES_SHARE = 0.5  # of the machine, for all strategies together: one above its part loses its real-time priority
+PEER_NICE = 10  # of peers as fast as the host, so that many of them leave time for the launcher
 EVALUATOR_NICE = 10
 EVALUATOR_BEAT_S = 1.0
-SWITCH_INTERVAL_S = 0.0002  # a computing main thread must not keep the I/O thread waiting for 5 ms
-
-
-@dataclass(frozen=True)
-class PeerSpec:
-    """Everything that one peer's process needs to know; the peer itself is made by the launcher and travels whole."""
-
-    peer: Peer
-    peers: int
-    links: dict[int, Link]
-    shared: Shared
-    device: Device
-    strategy: Any
-    problem: Any
-    arrays: list[str]
-    seed: int
-    room: Path
-    address: str
-    run: int
-    realtime: bool
-    """Whether to ask for real-time priority, which has been found to be permitted."""
-    dilation: float
-    stop_ns: int | None
-    every_ns: int
-    dies_ns: int | None = None
-    """When the script kills this peer, which it sees to itself: the launcher of a busy machine may be late."""
-    membership: Membership | None = None
-    """The law of membership; None where all peers stay."""
-    schedule: TimeVarying | None = None
-    """The schedule whose rounds are laid over the members."""
-    namespace: str = ""
-    """The network namespace to live in; "" = the launcher's."""
-
-
-class _Pipe:
-    """The child's end of its pipe to the launcher; writing is safe from any thread.
-
-    `folders` are the launcher's: whoever notices that it died removes them in its place.
-    """
-
-    def __init__(self, connection: Connection, folders: Sequence[Path] = ()) -> None:
-        self.connection = connection
-        self.folders = folders
-        self._writable = select.poll()
-        self._writable.register(connection.fileno(), select.POLLOUT)
-        self._lock = threading.Lock()
-
-    def say(self, message: control.Up) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            self.connection.send_bytes(control.encode(message))
-
-    def beat(self) -> None:
-        """Show that this process lives, unless that would mean to wait: what fills the pipe, or is on its way, shows it too."""
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            if self._writable.poll(0):
-                with contextlib.suppress(OSError):
-                    self.connection.send_bytes(control.encode(control.Beat()))
-        finally:
-            self._lock.release()
-
-    def hear(self) -> control.Down:
-        """The launcher's next message; the launcher's end ends this process."""
-        try:
-            message: control.Down = control.decode_down(self.connection.recv_bytes())
-            return message
-        except (EOFError, OSError):
-            for folder in self.folders:
-                remove_folder(folder)
-            os._exit(1)
+SWITCH_INTERVAL_S = 0.0002  # so that a computing main thread lets the I/O thread run sooner than after 5 ms
 
 
 class _Learner(Share):
@@ -143,9 +68,9 @@ class _Learner(Share):
 
 
 class _PeerProcess:
-    """A peer's two threads and their talk with the launcher."""
+    """A peer's two threads and their messages with the launcher."""
 
-    def __init__(self, spec: PeerSpec, pipe: _Pipe) -> None:
+    def __init__(self, spec: PeerSpec, pipe: ChildPipe) -> None:
         self.spec = spec
         self.pipe = pipe
         self.snapshots = Snapshots(spec.room, spec.peers, spec.problem.size)
@@ -177,12 +102,12 @@ class _PeerProcess:
         self.reporter = Reporter(self.peer, self.carrier.sent, self.carrier.received)
 
     def run(self) -> None:
-        """Meet the neighbours, wait for the start, train, report, and serve until the launcher says exit."""
+        """Connect to the neighbours, wait for the start, train, report, and serve until the launcher sends Exit."""
         local = self.spec.address.startswith(LOCAL)
         self.pipe.say(control.Ready(self.spec.address if local else self.sockets.address))
-        told = self.pipe.hear()
-        assert isinstance(told, control.Connect)
-        self.sockets.connect({neighbour: self._in_full(address) for neighbour, address in told.addresses.items()})
+        connect = self.pipe.hear()
+        assert isinstance(connect, control.Connect)
+        self.sockets.connect({neighbour: self._in_full(address) for neighbour, address in connect.addresses.items()})
         self._warm_up()
         self.pipe.say(control.Connected())
         start = self.pipe.hear()
@@ -203,7 +128,7 @@ class _PeerProcess:
         thread.join()
 
     def _strategy(self) -> Coroutine[Any, Any, None]:
-        """What this peer does until the run is over."""
+        """Return the coroutine of this peer for the whole run."""
         strategy, law = self.spec.strategy, self.spec.membership
         if not isinstance(self.live, LiveMember) or law is None:
             return self.peer.begin(strategy)
@@ -215,11 +140,11 @@ class _PeerProcess:
         return rounds_over(self.spec.schedule, self.spec.seed, living)
 
     def _in_full(self, address: str) -> str:
-        """A local name is one in the run's folder, by way of a descriptor: an address has at most 107 characters."""
+        """Return an address with a local name as a path in the run's folder, by its descriptor: at most 107 characters fit."""
         return address.replace(LOCAL, f"{LOCAL}/proc/self/fd/{self.folder}/", 1)
 
     def snapshot(self, index: int, now_ns: int) -> None:
-        """Hand over the weights, and what happened since the last time."""
+        """Write the weights into the snapshots, and send the report since the last one."""
         self.snapshots.write(index, self.peer.id, self.peer.weights)
         lateness, self.carrier.lateness_ns = self.carrier.lateness_ns, []
         overrun, self.live.overrun_ns = self.live.overrun_ns, []
@@ -227,9 +152,9 @@ class _PeerProcess:
         self.pipe.say(self.reporter.report(index, now_ns, late, self.live.endpoint.errors))
 
     def _warm_up(self) -> None:
-        """The first gradient of a process is slower than all others: make it before the clock starts."""
+        """Compute a gradient before the clock starts, because the first one of a process is slower than all others."""
         if not self.spec.problem.samples[self.peer.id]:
-            return  # it serves, holds no data and makes no gradients
+            return  # a server holds no data and computes no gradients
         sampler = self.spec.problem.sampler(self.peer.id, np.random.default_rng(0))
         self.spec.problem.gradient(self.peer.weights.copy(), sampler.draw(self.peer.batch_size))
 
@@ -241,7 +166,7 @@ class _PeerProcess:
     def _carry(self) -> None:
         try:
             self.carrier.run()
-        except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
+        except BaseException:  # noqa: BLE001 - the launcher reports any exception
             self.pipe.say(control.Failed(traceback.format_exc()))
             os._exit(1)
 
@@ -260,7 +185,7 @@ class _PeerProcess:
             carrier.finished = True
 
     def _alter(self, message: control.Alter) -> None:
-        """What is on the wire, and the step that is being computed, keep their times."""
+        """Apply new alterations; messages on the wire and the step under way keep their times."""
         for neighbour, state in message.links.items():
             own = Steady(state.rate_bytes_per_s, state.delay_ns, state.loss)
             cap = capped_rate if state.capped else None
@@ -271,7 +196,7 @@ class _PeerProcess:
 
 
 def _shaper(spec: PeerSpec) -> Shaper | SharingShaper:
-    """What holds a peer's sending back: its links alone, or with others what several links share."""
+    """Return the shaper of a peer's sending: of its own links, or with other peers of segments that several links share."""
     flows = {pair[1]: flow for flow, pair in enumerate(spec.shared.routes) if pair[0] == spec.peer.id}
     if not flows:
         return Shaper(spec.links)
@@ -279,34 +204,34 @@ def _shaper(spec: PeerSpec) -> Shaper | SharingShaper:
 
 
 def peer_main(spec: PeerSpec, folders: Sequence[Path], connection: Connection) -> None:
-    """The life of a peer's process; `folders` are to be removed if the launcher dies."""
+    """Run a peer's process; it removes `folders` if the launcher dies."""
     _by_itself()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _one_thread()
     os.nice(0 if spec.device.step_ns(1) else PEER_NICE)
-    pipe = _Pipe(connection, folders)
+    pipe = ChildPipe(connection, folders)
     try:
         if spec.namespace:
-            enter(spec.namespace)  # before there is any other thread or socket: both stay where they are
+            enter(spec.namespace)  # before any other thread or socket, which would stay outside
         spec.problem.attach(unspool(spec.room, spec.arrays))
         _PeerProcess(spec, pipe).run()
-    except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
+    except BaseException:  # noqa: BLE001 - the launcher reports any exception
         pipe.say(control.Failed(traceback.format_exc()))
         os._exit(1)
-    os._exit(0)  # sockets and mappings go with the process; nothing is left to say
+    os._exit(0)  # the kernel closes sockets and mappings
 
 
 def evaluator_main(
     problem: Any, arrays: list[str], room: Path, peers: int, folders: Sequence[Path], connection: Connection
 ) -> None:
-    """The life of the evaluator: score snapshots, at the lowest priority, outside the peers' time.
+    """Run the evaluator's process: it scores snapshots, at the lowest priority.
 
-    Beside that it beats: one score may take long, and the launcher must tell that from a process that stands still.
+    A second thread sends signs of life, because one score may take long.
     """
     _by_itself()
     os.nice(EVALUATOR_NICE)
     _one_thread()
-    pipe = _Pipe(connection, folders)
+    pipe = ChildPipe(connection, folders)
     threading.Thread(target=_beat_for_ever, args=(pipe,), name="beat", daemon=True).start()
     try:
         problem.attach(unspool(room, arrays))
@@ -315,20 +240,20 @@ def evaluator_main(
         while isinstance(task := pipe.hear(), Evaluate):
             weights = snapshots.read(task.index, task.peers)
             pipe.say(control.Unscored(task.index) if weights is None else score(problem, weights, task))
-    except BaseException:  # noqa: BLE001 - whatever it is, the launcher hears of it
+    except BaseException:  # noqa: BLE001 - the launcher reports any exception
         pipe.say(control.Failed(traceback.format_exc()))
         os._exit(1)
     os._exit(0)
 
 
-def _beat_for_ever(pipe: _Pipe) -> None:
+def _beat_for_ever(pipe: ChildPipe) -> None:
     while True:
         pipe.beat()
         time.sleep(EVALUATOR_BEAT_S)
 
 
 def _by_itself() -> None:
-    """Whatever the terminal sends is the launcher's business; where that dies, no process stays behind stopped."""
+    """Leave the terminal's signals to the launcher, and make sure that no stopped process survives the launcher."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setpgid(0, 0)
@@ -336,19 +261,7 @@ def _by_itself() -> None:
 
 
 def _one_thread() -> None:
-    """Peers share the cores: each computes in one thread."""
+    """Let torch compute in one thread, because peers share the cores."""
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
-
-
-def may_run_realtime() -> bool:
-    """Whether SCHED_FIFO may be asked for; tried for a moment, because root in a container often may not, and zmq aborts the
-    process where its thread is refused."""
-    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except OSError:
-        return False
-    os.sched_setscheduler(0, policy, parameters)
-    return True

@@ -1,4 +1,4 @@
-"""What the launcher and its children say to each other, over pipes that only they hold."""
+"""The messages between the launcher and its children, over pipes that only they hold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Message(msgspec.Struct, array_like=True, tag=True, frozen=True):
 
 
 class Connect(_Message, frozen=True):
-    """Where the neighbours listen."""
+    """The addresses on which the neighbours listen."""
 
     addresses: dict[int, str]
 
@@ -29,7 +29,7 @@ class Start(_Message, frozen=True):
 
 
 class Lost(_Message, frozen=True):
-    """A peer is gone."""
+    """A peer is lost."""
 
     peer: int
 
@@ -43,49 +43,49 @@ class Exit(_Message, frozen=True):
 
 
 class LinkState(msgspec.Struct, array_like=True, frozen=True):
-    """One link: what its line is by itself, and all that happens to it, since the start and, as far as it is known, to come."""
+    """One link without alterations, and all its alterations since the start: those that have happened and those planned."""
 
     rate_bytes_per_s: float
     delay_ns: int
     loss: float
     capped: bool
-    """Whether delay and loss leave less of the rate (netem.networks.plan.capped_rate)."""
+    """Whether delay and loss reduce the rate (netem.networks.plan.capped_rate)."""
     changes: list[Change]
 
 
 class Alter(_Message, frozen=True):
-    """Something happens that this peer's links (by neighbour) and device did not know of."""
+    """New alterations of this peer's links (by neighbour) and device, such as those of a poke."""
 
     links: dict[int, LinkState]
     tempos: list[Tempo] | None = None
 
     def followed_by(self, other: Alter) -> Alter:
-        """What both say, one after the other."""
+        """Return one message with the effect of this one and then the other."""
         return Alter({**self.links, **other.links}, self.tempos if other.tempos is None else other.tempos)
 
 
 class Prepare(_Message, frozen=True):
-    """Members will change from one step on: say at which step you are, and begin none after the next before Go."""
+    """Members will change from one step on: the peer answers with its step, and begins no step after its next one before Go."""
 
 
 class Go(_Message, frozen=True):
-    """Go on: all that changes is said."""
+    """The changes are complete: the peer goes on."""
 
 
 class Row(_Message, frozen=True):
-    """With whom to average and by how much, from a step on or (None) at once; `living` are all members, `joiner` is a new one
-    among the neighbours, which has taken the weights of `givers`."""
+    """The neighbours with their mixing weights, from a step on or (None) at once; `living` are all members, `joiner` is a new
+    neighbour, which has taken over the weights of `givers`."""
 
     step: int | None
     weights: dict[int, float]
     living: list[int]
     joiner: int | None = None
     givers: dict[int, int] = {}
-    """And the step of the newest message of this peer that each of them had taken in by then."""
+    """Giver -> step of the newest message of this peer that the giver had taken in by then."""
 
 
 class Invite(_Message, frozen=True):
-    """To an absent peer: take weights over from one of these; with a step the peer is a member from it on."""
+    """To an absent peer: take weights over from one of these neighbours; with a step the peer is a member from it on."""
 
     weights: dict[int, float]
     living: list[int]
@@ -93,7 +93,7 @@ class Invite(_Message, frozen=True):
 
 
 class Entered(_Message, frozen=True):
-    """To a peer that has weights: it is a member from this step on; `leaves`: and is to leave again."""
+    """To a peer that has taken weights over: it is a member from this step on; `leaves`: and leaves again at once."""
 
     step: int
     weights: dict[int, float]
@@ -108,7 +108,7 @@ class Depart(_Message, frozen=True):
 
 
 class Parted(_Message, frozen=True):
-    """To a peer that takes weights over: another gives none any more."""
+    """To a peer that takes weights over: the peer `peer` gives none any more."""
 
     peer: int
 
@@ -117,7 +117,7 @@ class Parted(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """Where this peer listens."""
+    """The address on which this peer listens."""
 
     address: str
 
@@ -134,13 +134,13 @@ class Held(_Message, frozen=True):
 
 
 class Gone(_Message, frozen=True):
-    """This peer is absent: it has left, and all that it sent has arrived, or it has not joined yet."""
+    """This peer is absent: it has left and all its messages have arrived, or it has not joined yet."""
 
     peer: int
 
 
 class Fetched(_Message, frozen=True):
-    """This peer has taken weights over, of these peers and of that step, and may be a member."""
+    """This peer has taken over the weights of these peers, at this step, and may become a member."""
 
     peer: int
     givers: list[int]
@@ -148,7 +148,7 @@ class Fetched(_Message, frozen=True):
 
 
 class Gave(_Message, frozen=True):
-    """This peer begins to give its weights to another; they hold its neighbours' messages until these steps."""
+    """This peer begins to give its weights to `joiner`; they include its neighbours' messages up to the steps `taken`."""
 
     peer: int
     joiner: int
@@ -156,33 +156,33 @@ class Gave(_Message, frozen=True):
 
 
 class Wish(_Message, frozen=True):
-    """This peer's strategy wants to leave, for a duration or for good."""
+    """This peer's strategy asks to leave, for a duration or (None) for ever."""
 
     peer: int
     duration_ns: int | None
 
 
 class Failed(_Message, frozen=True):
-    """The peer's strategy or set-up raised; its last words."""
+    """The peer's strategy or set-up raised; `text` is the traceback."""
 
     text: str
 
 
 class Beat(_Message, frozen=True):
-    """The peer lives."""
+    """A sign of life."""
 
 
 # ---- launcher to evaluator and back -------------------------------------------------------------------------------
 
 
 class Unscored(_Message, frozen=True):
-    """A snapshot was written over before it could be scored."""
+    """A snapshot was overwritten before it could be scored."""
 
     index: int
 
 
 Turnover = Prepare | Go | Row | Invite | Entered | Depart | Parted
-"""What the launcher says of members."""
+"""The launcher's messages about members."""
 Down = Connect | Start | Lost | Alter | Turnover | Stop | Exit | Evaluate
 Up = Ready | Connected | Report | Held | Gone | Fetched | Gave | Wish | Failed | Beat | Score | Unscored
 

@@ -12,7 +12,7 @@ from grapevine.netem import FlowTable, Shared
 
 
 class FileLock:
-    """Held by one process at a time; who dies gives it back."""
+    """A lock between processes on the flow table; the kernel releases it if its holder dies."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -25,7 +25,7 @@ class FileLock:
 
 
 def open_table(room: Path, shared: Shared, create: bool = False) -> tuple[FlowTable, FileLock]:
-    """The table of a run, made first by the launcher; it lasts as long as somebody uses it."""
+    """Return the flow table of a run with its lock; the launcher makes it (`create`) before any peer opens it."""
     fd = os.open(room / "flows", os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     size_bytes = 8 * FlowTable.size(shared)
     if create:

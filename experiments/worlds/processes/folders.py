@@ -1,7 +1,7 @@
-"""The folders that a launcher makes outside its run folder: for its user alone, and removed when it ends, whatever ends it.
+"""The folders that a launcher makes outside its run folder: for its user alone, and removed after any end of the launcher.
 
-Their names tell whose they are, `grapevine-<process namespace>-<process>-<its start>-...`, so that what a killed launcher left
-can be recognised: `grapevine cleanup` removes that, and nothing else.
+Their names, `grapevine-<process namespace>-<process>-<its start>-...`, identify the launcher, so that `grapevine cleanup` can
+remove the folders of killed launchers, and nothing else.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ _NAME = re.compile(r"grapevine-(\d+)-(\d+)-(\d+)-\w+")
 
 
 def make_folder(place: Path) -> Path:
-    """A new folder in a place, which nobody but this process's user may enter.  Raises OSError where it cannot be made."""
+    """Make and return a new folder in a place, for this process's user alone.  Raises OSError if it cannot be made."""
     process = os.getpid()
     return Path(tempfile.mkdtemp(prefix=f"grapevine-{_namespace()}-{process}-{started(process)}-", dir=place))
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove it with all that it holds; what is mapped stays readable for who has mapped it."""
+    """Remove a folder with its files; processes that have mapped a file keep its content."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def places() -> list[Path]:
-    """Where such folders may lie, the fastest place first."""
+    """Return the places for such folders, the fastest first."""
     known = MEMORY, Path(tempfile.gettempdir()), Path("/tmp")
     return [place for place in dict.fromkeys(known) if place.is_dir()]
 
 
 def left_folders() -> list[Path]:
-    """The folders of this user whose launchers do not run any more; those of other containers cannot be judged from here."""
+    """Return the folders of this user whose launchers have ended; folders from other containers are left out."""
     left = []
     for path in (path for place in places() for path in sorted(place.glob("grapevine-*"))):
         match = _NAME.fullmatch(path.name)
         if match is None or match.group(1) != str(_namespace()) or started(int(match.group(2))) == match.group(3):
             continue
-        with contextlib.suppress(OSError):  # it has gone by now
+        with contextlib.suppress(OSError):  # it may be gone by now
             about = path.lstat()
             if stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid():
                 left.append(path)
@@ -52,5 +52,5 @@ def left_folders() -> list[Path]:
 
 
 def _namespace() -> int:
-    """The namespace in which this process has its number."""
+    """Return the number of this process's process namespace."""
     return Path("/proc/self/ns/pid").stat().st_ino

@@ -1,4 +1,4 @@
-"""How the launcher starts processes: the server that they are forked from, and each of them with its pipe."""
+"""The fork server, from which the launcher forks processes, and each process with the launcher's end of its pipe."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker, util
@@ -29,25 +30,26 @@ from grapevine.experiments.worlds.processes.attention import Attention
 from grapevine.experiments.worlds.processes.folders import make_folder, places, remove_folder
 
 UNGUARDED = 77  # exit status of a child whose script starts a fleet on import
-UNKNOWN = 255  # what multiprocessing tells of a process whose fork server is gone
-PLACE_LIMIT = 24  # characters: the fork server's address, 83 longer, may have 107
-INTERRUPTED_START_S = 1.0  # from an interrupt until a start that still waits for the fork server is broken off
-PIECE_BYTES = 16_384  # what a pipe that has room at all takes without waiting
+UNKNOWN = 255  # exit status by multiprocessing of a process whose fork server is gone
+PLACE_LIMIT = 24  # characters: the fork server's address is 83 longer, and may have 107
+INTERRUPTED_START_S = 1.0  # after an interrupt, the longest wait for the fork server
+KILLED_S = 3.0  # within which the fork server reports the end of the processes that were killed
+PIECE_BYTES = 16_384  # a pipe with any room takes this without waiting
 SHORT = f"give TMPDIR a folder that can be written to and whose path has at most {PLACE_LIMIT} characters"
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # peers share the cores: each computes in one thread
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # buffers of messages are used again instead of being mapped anew each time
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # reuse the buffers of messages instead of mapping new ones
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
 
 _loaded: set[str] = set()
-"""What the fork server imports besides what all peers need."""
+"""The modules that the fork server imports besides those that all peers need."""
 
 
 class WorldError(Exception):
-    """A process could not be started or kept: which one, and why; `details` are its last words in full."""
+    """A process that could not be started or has ended, with the reason; `details` is its whole traceback."""
 
     def __init__(self, text: str, details: str = "") -> None:
         super().__init__(text)
@@ -88,22 +90,22 @@ class _OfMain(ForkingPickler):
 
 
 def start_fork_server(modules: Sequence[str]) -> None:
-    """Start the process that all peers are forked from, which imports what they need, and the task's own `modules`, once.
+    """Start the fork server, which imports once all that the peers need, and the task's own `modules`.
 
-    Call it early: it takes a while.  One that runs already and lacks some of the modules is replaced.  Raises ConfigError where
-    there is no place for the socket on which it listens.
+    It takes a while, so call it early.  A running fork server that lacks some of the modules is replaced.  Raises ConfigError
+    if there is no place for the server's socket.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        os._exit(UNGUARDED)  # a peer's process imports its script, and the script starts a fleet: the launcher will say so
+        os._exit(UNGUARDED)  # a peer's process imports its script, which starts a fleet: the launcher reports it
     context = multiprocessing.get_context("forkserver")
     if not _loaded.issuperset(modules):
         end_fork_server()
         _loaded.update(modules)
     context.set_forkserver_preload([*sorted(_loaded), "grapevine.experiments.worlds.processes.preload"])
-    resource_tracker.ensure_running()  # it would let interrupts through again below
+    resource_tracker.ensure_running()  # if it started below, it would unblock interrupts
     allow_files()
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the launcher's business
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: only the launcher receives Ctrl-C
     temporary = tempfile.tempdir
     os.environ.update(_ENVIRONMENT)
     try:
@@ -120,32 +122,32 @@ def start_fork_server(modules: Sequence[str]) -> None:
 
 @functools.cache
 def server_folder() -> Path:
-    """The folder that holds the fork server's socket as long as this process runs.  Raises OSError where there is none."""
+    """Return the folder for the fork server's socket, removed when this process ends.  Raises OSError if there is no place."""
     place = next((place for place in places() if len(str(place)) <= PLACE_LIMIT and os.access(place, os.W_OK)), None)
     if place is None:
         raise OSError(f"none of {', '.join(map(str, places()))} can be written to and is short enough")
     folder = make_folder(place)
-    util.Finalize(None, remove_folder, args=(folder,), exitpriority=-200)  # after multiprocessing has removed what is in it
+    util.Finalize(None, remove_folder, args=(folder,), exitpriority=-200)  # after multiprocessing has removed its files
     return folder
 
 
 def end_fork_server() -> None:
-    """Kill the fork server: whoever waits for a word from it goes on, and the next start makes another one."""
+    """Kill the fork server: code that waits for it goes on, and the next start makes another one."""
     process = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # noqa: SLF001
     with contextlib.suppress(OSError, TypeError):
         os.kill(process, signal.SIGKILL)
-        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # multiprocessing wants to take its status itself
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # leave its status to multiprocessing
 
 
 def wake_tracker() -> None:
-    """Let the process go on that multiprocessing keeps beside the launcher: stopped it would not see that the launcher ends."""
+    """Continue multiprocessing's resource tracker if it was stopped, so that it sees the launcher's end."""
     with contextlib.suppress(OSError, TypeError):
         os.kill(resource_tracker._resource_tracker._pid, signal.SIGCONT)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @contextlib.contextmanager
 def bounded_start(interrupted: Callable[[], bool], limit_s: float) -> Iterator[None]:
-    """While entered, a fork server that does not answer is waited for no longer than `limit_s`, and not after an interrupt."""
+    """End a fork server that does not answer inside this context within `limit_s`, or soon after an interrupt."""
     over = threading.Event()
 
     def watch() -> None:
@@ -169,7 +171,7 @@ def bounded_start(interrupted: Callable[[], bool], limit_s: float) -> Iterator[N
 
 @contextlib.contextmanager
 def _importable_main() -> Iterator[None]:
-    """A script that is no file (standard input, a notebook's cell) cannot be imported again by the children: hide it."""
+    """Hide a main script that is not a file (standard input, a notebook's cell), because children cannot import it."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     if main is None or file is None or Path(file).exists():
@@ -183,18 +185,18 @@ def _importable_main() -> Iterator[None]:
 
 
 class Unsaid:
-    """What one child is to be told and its pipe had no room for, in order.
+    """The messages to one child for which its pipe had no room yet, in order.
 
-    Of several `Alter` in a row one is kept, since each says all that there is to know of its links: so a child that never
-    listens takes no more memory than its links and the other peers have words for.
+    Several `Alter` in a row are joined into one, since each holds the whole state of its links. So the memory for a child that
+    never reads is bounded by the number of its links and of the other peers.
     """
 
     def __init__(self) -> None:
         self.messages: deque[control.Down] = deque()
-        self._begun = b""  # the rest of the message that the pipe has taken a part of
+        self._begun = b""  # the rest of a message that is written in part
 
     def add(self, message: control.Down) -> None:
-        """Put a message behind the others."""
+        """Add a message at the end."""
         last = self.messages[-1] if self.messages else None
         if isinstance(last, control.Alter) and isinstance(message, control.Alter):
             self.messages[-1] = last.followed_by(message)
@@ -202,13 +204,13 @@ class Unsaid:
             self.messages.append(message)
 
     def write(self, pipe: int) -> None:
-        """Write to a pipe what it has room for.  Raises OSError where it is closed."""
+        """Write as much to a pipe as it has room for.  Raises OSError if it is closed."""
         room = select.poll()
         room.register(pipe, select.POLLOUT)
         while (self._begun or self.messages) and room.poll(0):
             if not self._begun:
                 content = control.encode(self.messages.popleft())
-                self._begun = struct.pack("!i", len(content)) + content  # as multiprocessing's connections read it
+                self._begun = struct.pack("!i", len(content)) + content  # the format of multiprocessing's connections
             self._begun = self._begun[os.write(pipe, self._begun[:PIECE_BYTES]) :]
 
 
@@ -225,12 +227,12 @@ class Child:
                 self.process.start()
             except (AttributeError, TypeError, ValueError, ImportError) as error:
                 raise WorldError(
-                    f"{name} cannot be given what came from Python: {error}; define it at the top level of a file, or use "
+                    f"{name} cannot receive the objects from Python: {error}; define them at the top level of a file, or use "
                     "the virtual world"
                 ) from None
             except EOFError:
                 raise WorldError(f"{name} could not be started: the fork server has ended, or does not answer") from None
-            except Exception as error:  # noqa: BLE001 - whatever else the transport of objects to a new process raises
+            except Exception as error:  # noqa: BLE001 - sending objects to a new process may raise anything
                 raise WorldError(f"{name} could not be started: {error}") from None
         theirs.close()
         self.handle = _open_handle(self.process.pid or 0)
@@ -241,22 +243,22 @@ class Child:
         self.unsaid = Unsaid()
 
     def say(self, message: control.Down) -> None:
-        """Tell the child something, and never wait for it: what its pipe has no room for is offered again by `go_on`."""
+        """Send the child a message without waiting: the part for which its pipe has no room is written later, by `go_on`."""
         self.unsaid.add(message)
         self.go_on()
 
     def go_on(self) -> None:
-        """Write what the pipe has room for of what was not said yet."""
+        """Write as many of the waiting messages as the pipe has room for."""
         with contextlib.suppress(OSError):  # the child is gone
             self.unsaid.write(self.connection.fileno())
 
     def kill(self) -> None:
-        """Kill the process, whether the fork server still knows of it or not."""
+        """Kill the process, with or without a fork server."""
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
     def end(self) -> None:
-        """Forget the process; one that still runs is killed."""
+        """Kill the process if it runs, and close its pipe."""
         self.alive = False
         self.kill()
         with contextlib.suppress(OSError):
@@ -266,18 +268,18 @@ class Child:
             self.connection.close()
 
     def ending(self) -> str:
-        """How the process ended, in words."""
+        """Return how the process ended, in words."""
         self.process.join(1.0)
         code = self.process.exitcode
         if code is None or code == UNKNOWN:
-            return "its process ended, and how is not known, since the fork server is stopped or gone"
+            return "its process ended with an unknown status, since the fork server is stopped or gone"
         if code >= 0:
             return f"its process ended with status {code}"
-        cause = ", as when a file that it has mapped has lost its room" if -code == signal.SIGBUS else ""
+        cause = ", as after a lack of room for a file that it has mapped" if -code == signal.SIGBUS else ""
         return f"its process was ended by {signal_name(-code)}{cause}"
 
     def read(self) -> list[control.Up]:
-        """What the child has said since; its end is noticed here."""
+        """Return the child's new messages; note its end if its pipe is closed."""
         heard: list[control.Up] = []
         try:
             while self.alive and self.connection.poll():
@@ -290,8 +292,24 @@ class Child:
 
 
 def _open_handle(process: int) -> int:
-    """A descriptor of a process, which never means another one; -1 where it is gone by now."""
+    """Return a descriptor that stays with this process even if its number is used again; -1 if it is gone by now."""
     try:
         return os.pidfd_open(process)
     except OSError:
         return -1
+
+
+def end_all(children: Sequence[Child]) -> None:
+    """End all processes of a fleet: politely, then by a signal."""
+    for child in children:
+        child.say(control.Exit())
+    deadline_s = time.monotonic() + 0.3
+    for child in children:
+        child.process.join(max(0.0, deadline_s - time.monotonic()))
+        child.end()
+    deadline_s = time.monotonic() + KILLED_S
+    for child in children:
+        child.process.join(max(0.0, deadline_s - time.monotonic()))
+    if any(child.process.is_alive() for child in children):
+        end_fork_server()  # it is stopped, so a wait for one of its processes would never end
+    wake_tracker()

@@ -1,21 +1,18 @@
-"""The world of processes: one operating system process a peer, in real time, from a fork server that holds everything.
+"""The world of processes: one operating system process for each peer, in real time, forked from a fork server.
 
-The launcher starts the peers, lets them meet, drops the start barrier, listens, and sees to it that nothing hangs: a process
-that dies or falls silent is named and its neighbours are told; an interrupt, an error or the launcher's own death ends all.
+The launcher starts the peers, gives the start signal, reads their reports, and ends every process that does not go on. It
+reports a process that dies or is silent, also to its neighbours; an interrupt, an error or the launcher's own death ends all.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import secrets
 import time
 import traceback
 from collections.abc import Sequence
-from math import inf, isfinite
+from math import inf
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,47 +20,34 @@ from grapevine.experiments.config.experiment import Processes
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
-from grapevine.experiments.scenario import kills
 from grapevine.experiments.worlds.boards import boards
 from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
-from grapevine.experiments.worlds.peer_report import FINAL, Report, make_peer
+from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.processes import control
 from grapevine.experiments.worlds.processes.attention import Attention
 from grapevine.experiments.worlds.processes.board_file import lay_board
-from grapevine.experiments.worlds.processes.child import PeerSpec, evaluator_main, may_run_realtime, peer_main
 from grapevine.experiments.worlds.processes.evaluation import Scoring
 from grapevine.experiments.worlds.processes.flow_file import open_table
 from grapevine.experiments.worlds.processes.folders import remove_folder
-from grapevine.experiments.worlds.processes.forkserver import (
-    UNGUARDED,
-    Child,
-    WorldError,
-    bounded_start,
-    end_fork_server,
-    server_folder,
-    start_fork_server,
-    wake_tracker,
-)
+from grapevine.experiments.worlds.processes.forkserver import Child, WorldError, end_all
 from grapevine.experiments.worlds.processes.pokes import BY_SCRIPT, Pokes
+from grapevine.experiments.worlds.processes.realtime import needs_realtime, why_not_realtime
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, make_room, spool
+from grapevine.experiments.worlds.processes.startup import SETUP_S, Startup
 from grapevine.experiments.worlds.processes.turnover import Turnover
 from grapevine.experiments.worlds.scoring import Evaluate, Score, score
-from grapevine.experiments.worlds.strategy_error import told_fault
+from grapevine.experiments.worlds.strategy_error import fault_line
 from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
-from grapevine.netem.kernel.plan import address
 
-SILENCE_S = 10.0  # without a sign of life for so long, while the launcher listens, a process counts as lost
-SETUP_S = 120.0
-STOP_GRACE_S = 3.0  # from a stop until the last peer must have reported
+SILENCE_S = 10.0  # a process counts as lost after this time without a sign of life while the launcher listens
+STOP_GRACE_S = 3.0  # from a stop to the last peer's final report
 INTERRUPT_GRACE_S = 0.7
-RAISED = 1  # exit status of a process that could not even begin: it cannot read what it is given
-KILLED_S = 3.0  # within which the fork server has told that the processes are gone that were killed
 REFRESH_S = 0.25
 
 
 class ProcessesWorld:
-    """Runs one fleet to its end.  `interrupt` may ask for that end at any time."""
+    """Runs one fleet to its end, or until `interrupt` requests the end."""
 
     def __init__(self, fleet: Fleet, collector: Collector, interrupt: Interrupt) -> None:
         world = fleet.experiment.world
@@ -86,14 +70,14 @@ class ProcessesWorld:
         self.pokes = Pokes(fleet, collector, now_ns, self._say, self._kill, self._waiting_for, self.turnover)
         self._over = False
         self._stop_deadline_s: float | None = None
-        self._step_s = 0.0  # the longest step, in real time: nobody can stop in the middle of one
+        self._step_s = 0.0  # the longest step, in real time: peers cannot stop within a step
         self.scoring = Scoring(SILENCE_S, SETUP_S)
         self._refreshed_s = 0.0
-        self._room: Path | None = None  # the folder of shared files, as long as not everybody has mapped them
+        self._room: Path | None = None  # the folder of shared files; None once all processes have mapped them
 
     def run(self) -> Outcome:
-        """Start, train, end.  Raises WorldError where the fleet could not be started; no process survives this call."""
-        self._heed_interrupt()
+        """Run the fleet and return the outcome; no process survives this call.  Raises WorldError if the fleet cannot start."""
+        self.interrupt.heed()
         peers, problem = self.fleet.experiment.peers, self.fleet.problem
         arrays_bytes = sum(array.nbytes + 4096 for array in problem.arrays.values())
         try:
@@ -105,7 +89,7 @@ class ProcessesWorld:
             try:
                 self._start(room)
             except WorldError:
-                self._heed_interrupt()  # which broke the start off
+                self.interrupt.heed()  # an interrupt breaks the start off with a WorldError
                 raise
             started_s = time.monotonic()
             self._train()
@@ -114,11 +98,11 @@ class ProcessesWorld:
             return self.collector.outcome(self.completed, self.reason, wall_s, self.weights)
         finally:
             remove_folder(room)
-            self._end_all()
+            end_all([*self.peers.values(), *([] if self.evaluator is None else [self.evaluator])])
             self._take_network_down()
 
     def _lay_files(self, room: Path) -> None:
-        """Put what the processes share into a folder.  Raises OSError where it does not fit."""
+        """Write the files that the processes share into a folder.  Raises OSError if there is no room."""
         self.scoring.snapshots = Snapshots(room, self.fleet.experiment.peers, self.fleet.problem.size, create=True)
         spool(room, self.fleet.problem.arrays)
         if self.shared.routes:
@@ -128,78 +112,32 @@ class ProcessesWorld:
 
     @property
     def weights(self) -> np.ndarray:
-        """Every peer's last weights that are known, float32 [peers, size]: the initial ones of a fleet that never began."""
+        """Every peer's last known weights, float32 [peers, size]; the initial ones if the fleet has not begun."""
         problem, snapshots = self.fleet.problem, self.scoring.snapshots
         return np.tile(problem.initial, (len(self.fleet.devices), 1)) if snapshots is None else snapshots.last(problem.initial)
 
     # ---- the start ------------------------------------------------------------------------------------------------
 
-    def _start(self, room: Any) -> None:
-        experiment, run = self.fleet.experiment, secrets.randbits(63)
-        start_fork_server(self.fleet.problem.preload)
-        self._bring_network_up()
-        names = list(self.fleet.problem.arrays)
-        with bounded_start(lambda: self.interrupt.requested, SETUP_S):
-            for peer in range(experiment.peers):
-                self._heed_interrupt()
-                spec = self._spec(peer, names, room, run)
-                self.peers[peer] = Child(f"peer {peer}", peer_main, (spec, (room, server_folder())))
-            arguments = self.fleet.problem, names, room, experiment.peers, (room, server_folder())
-            self.evaluator = Child("evaluator", evaluator_main, arguments)
-        import pyarrow.parquet  # noqa: F401 - while the peers set up, not while they train
-
-        addresses = {peer: message.address for peer, message in self._hear_all(control.Ready).items()}
-        for peer, child in self.peers.items():
-            child.say(control.Connect({other: addresses[other] for other in self.fleet.graph.neighbors(peer)}))
-        self._hear_all(control.Connected)
-        if self._timed() and (missing := self._without_realtime()):
+    def _start(self, room: Path) -> None:
+        """Start all processes, and give the start signal."""
+        experiment, timed = self.fleet.experiment, needs_realtime(self.fleet.plan)
+        missing = why_not_realtime(self.world) if timed else ""
+        startup = Startup(self.fleet, self.network, self.interrupt, self.attention)
+        try:
+            startup.run(room, realtime=timed and not missing)
+        finally:
+            self.peers, self.evaluator = startup.peers, startup.evaluator
+        if missing:
             self.collector.event("note", text=f"no real-time priority, since {missing}: releases may be late beside busy cores")
         self.epoch_ns = time.monotonic_ns() + 20_000_000 + 1_000_000 * experiment.peers
         for child in self.peers.values():
             child.say(control.Start(self.epoch_ns))
-            child.heard_s = self.attention.s  # it may have waited long for the others
+            child.heard_s = self.attention.s  # it was silent while it waited for the others
         self.collector.clock_s = self._emulated_s
         self.collector.phase = "training"
+        assert self.evaluator is not None
         pids = [child.process.pid for child in self.peers.values()]
         self.collector.event("start", peers=experiment.peers, pids=pids, evaluator=self.evaluator.process.pid)
-
-    def _spec(self, peer: int, arrays: list[str], room: Any, run: int) -> PeerSpec:
-        fleet, experiment = self.fleet, self.fleet.experiment
-        if self.world.transport == "ipc" and self.network is None:
-            listens = f"ipc://peer-{peer}"  # in the run's own folder
-        else:
-            host = "127.0.0.1" if self.network is None else address(peer)
-            listens = f"tcp://{host}:{self.world.port + peer if self.world.port else '*'}"
-        itself = make_peer(fleet, peer, np.array(fleet.problem.initial, np.float32))
-        return PeerSpec(
-            peer=itself,
-            peers=experiment.peers,
-            links={neighbour: fleet.plan.link(peer, neighbour) for neighbour in sorted(fleet.graph.neighbors(peer))},
-            shared=self.shared,
-            device=fleet.devices[peer],
-            strategy=experiment.strategy,
-            problem=fleet.problem,
-            arrays=arrays,
-            seed=experiment.seed,
-            room=room,
-            address=listens,
-            namespace="" if self.network is None else self.network.name(peer),
-            run=run,
-            realtime=self._timed() and not self._without_realtime(),
-            dilation=self.world.dilation,
-            stop_ns=fleet.stop_ns,
-            every_ns=fleet.every_ns,
-            membership=None if fleet.membership is None else experiment.membership,
-            schedule=None if fleet.membership is None else fleet.membership.schedule,
-            dies_ns=next((at_ns for at_ns, victim in kills(experiment.events) if victim == peer), None),
-        )
-
-    def _bring_network_up(self) -> None:
-        if self.network is not None:
-            try:
-                self.network.__enter__()
-            except NamespaceError as error:
-                raise WorldError(f"the kernel refused the network: {error}") from None
 
     def _take_network_down(self) -> None:
         if self.network is not None:
@@ -208,63 +146,10 @@ class ProcessesWorld:
             except NamespaceError as error:
                 self.collector.warn(f"{error}; try `grapevine cleanup`")
 
-    def _timed(self) -> bool:
-        plan = self.fleet.plan
-        links = any(spec.delay_ns or isfinite(spec.rate_bytes_per_s) for spec in plan.links.values())
-        return links or bool(plan.cables) or any(isfinite(rate) for rate in (*plan.uplinks, *plan.downlinks))
-
-    def _without_realtime(self) -> str:
-        """Why the peers ask for no real-time priority; "" where they do."""
-        if not self.world.realtime:
-            return "world.realtime is false"
-        if (niceness := os.getpriority(os.PRIO_PROCESS, 0)) > 0:
-            return f"the launcher is to be nice ({niceness})"
-        return "" if may_run_realtime() else "SCHED_FIFO is not permitted here"
-
-    def _heed_interrupt(self) -> None:
-        """Before the start barrier there is nothing to end in good order."""
-        if self.interrupt.requested:
-            raise KeyboardInterrupt
-
-    def _hear_all(self, kind: type) -> dict[int, Any]:
-        """One message of a kind from every peer, before anything may go wrong."""
-        heard: dict[int, Any] = {}
-        deadline_s = self.attention.s + SETUP_S
-        while len(heard) < len(self.peers):
-            self._heed_interrupt()
-            if self.attention.s > deadline_s:
-                missing = [child.name for peer, child in self.peers.items() if peer not in heard]
-                raise WorldError(f"{', '.join(missing)}: no answer within {SETUP_S:.0f} s of the start")
-            for peer, child in self.peers.items():
-                if peer in heard:
-                    continue
-                child.go_on()
-                for message in child.read():
-                    if isinstance(message, kind):
-                        heard[peer] = message
-                if not child.alive:
-                    raise self._ended_early(child)
-            wait([child.connection for peer, child in self.peers.items() if peer not in heard], 0.1)
-            self.attention.look()
-        return heard
-
-    def _ended_early(self, child: Child) -> WorldError:
-        """Why a process ended before the start, as far as can be known."""
-        ending = child.ending()
-        if child.process.exitcode == UNGUARDED:
-            return WorldError(
-                "the script starts its fleet when it is imported, and every peer's process imports it: put the call under "
-                '`if __name__ == "__main__":`'
-            )
-        words, code = child.last_words.strip(), child.process.exitcode
-        cure = "what comes from Python must be importable: define it at the top level of a file, or use the virtual world"
-        silent = f"{ending}; {cure}" if code == RAISED else ending
-        return WorldError(f"{child.name} ended while it was set up: {words.splitlines()[-1] if words else silent}", words)
-
     # ---- training -------------------------------------------------------------------------------------------------
 
     def _train(self) -> None:
-        """Listen until every living peer has made its last report."""
+        """Read messages until every living peer has made its final report."""
         self.pokes.open()
         try:
             while self._waiting_for():
@@ -289,7 +174,7 @@ class ProcessesWorld:
 
     def _kill(self, peer: int, why: str) -> None:
         if peer not in self.collector.lost and peer not in self.collector.finished:
-            self.peers[peer].why = why  # it may be gone by now: who kills itself by the script is as fast as the launcher
+            self.peers[peer].why = why  # it may be gone by now: a peer kills itself at the time of its event
             self.peers[peer].kill()
 
     def _listen(self, timeout_s: float, also: Sequence[int] = ()) -> None:
@@ -303,11 +188,11 @@ class ProcessesWorld:
         self.attention.look()
         if self.turnover is not None:
             self._watch_turnover(self.turnover)
-        self.pokes.look()  # first, since it knows why a peer is gone
+        self.pokes.look()  # first, because it notes why a peer is gone
         self._note_losses()
 
     def _watch_turnover(self, turnover: Turnover) -> None:
-        """Let those return whose time has come; where nobody trains any more, and nobody will, the rest need not wait."""
+        """Let absent peers return in time; stop the peers that wait if no peer trains or will train."""
         turnover.look()
         if turnover.over and not self._over:
             self._over = True
@@ -315,7 +200,7 @@ class ProcessesWorld:
                 self._say(peer, control.Stop())
 
     def _note_losses(self) -> None:
-        """Name the processes that are gone, once each."""
+        """Note the loss of each process that has ended, once."""
         for peer, child in self.peers.items():
             if not child.alive and peer not in self.collector.finished and peer not in self.collector.lost:
                 self._lose(peer, child)
@@ -332,7 +217,7 @@ class ProcessesWorld:
             self.scoring.answered(message.index, scored=True)
             self.collector.scored(message)
             target = self.fleet.experiment.stop.accuracy
-            if target is not None and self.collector.validation_accuracy_mean >= target and not self.reason:
+            if target is not None and self.collector.scores.validation_accuracy_mean >= target and not self.reason:
                 self._stop(self.collector.target_reached(target, message.time_ns))
         elif isinstance(message, control.Unscored):
             self.scoring.answered(message.index, scored=False)
@@ -342,22 +227,22 @@ class ProcessesWorld:
         ):
             self.turnover.heard(message)
         elif isinstance(message, control.Connected) and self._room is not None:
-            remove_folder(self._room)  # the evaluator was the last to map it: nothing is left behind, whatever happens now
+            remove_folder(self._room)  # the evaluator is the last to map the files: none is left after any end
             self._room = None
 
     def _evaluate(self, task: Evaluate | None) -> None:
-        """Have a snapshot scored, now or once training is over."""
+        """Let a snapshot be scored, now or after the training."""
         if task is not None:
             self.scoring.take(task, self.evaluator)
 
     def _lose(self, peer: int, child: Child) -> None:
-        """A peer's process is gone: name it, tell the others, go on."""
+        """Lose a peer whose process has ended: report the cause, and send its loss to the others."""
         if child.last_words:
-            told = told_fault(child.last_words, self.fleet.experiment.strategy)
+            fault = fault_line(child.last_words, self.fleet.experiment.strategy)
             self.collector.event("fault", peer=peer, text=child.last_words)
             self.completed = False
-            self.failure = self.failure or f"peer {peer} failed: {told}; events.jsonl has the whole traceback"
-            why = f"its strategy raised {told}"
+            self.failure = self.failure or f"peer {peer} failed: {fault}; events.jsonl has the whole traceback"
+            why = f"its strategy raised {fault}"
         elif child.why:
             why = child.why
         else:
@@ -372,25 +257,25 @@ class ProcessesWorld:
             self.turnover.ended(peer, died=True)
 
     def _lose_evaluator(self, child: Child) -> None:
-        """Nobody scores beside the training any more: the run goes on, says so, and scores at its end."""
+        """Go on without the evaluator, with a warning; the launcher scores the rest at the end."""
         self.evaluator = None
         words = child.last_words.strip()
         why = f"scoring raised {words.splitlines()[-1]}" if words else child.why or child.ending()
         self.collector.event("fault", text=words or why)
         target = self.fleet.experiment.stop.accuracy
-        missed = "" if target is None or self.reason else f"; nothing could stop the run at accuracy {target:g} any more"
-        self.collector.warn(f"the evaluator was lost: {why}; what it had not scored was left to the end{missed}")
+        missed = "" if target is None or self.reason else f"; the run could not stop at accuracy {target:g} any more"
+        self.collector.warn(f"the evaluator was lost: {why}; the remaining records were scored at the end{missed}")
         self.scoring.take_back()
 
     def _watch_evaluator(self) -> None:
-        """End an evaluator that stands still: the launcher can do its work."""
+        """End an evaluator that gives no sign of life; the launcher can do its work."""
         child = self.evaluator
         if child is not None and child.alive and self.scoring.is_silent(child, self.attention.s):
             child.why = f"it gave no sign of life for {SILENCE_S:.0f} s, and was ended"
             child.end()
 
     def _watch_time(self) -> None:
-        """Nothing waits for ever: interrupts, the end of the time, silent and stuck processes."""
+        """Stop the fleet after an interrupt; end processes that are silent, or have not stopped in time."""
         now_s = self.attention.s
         if self.interrupt.requested and self.reason != "interrupted":
             self.completed = False
@@ -416,8 +301,8 @@ class ProcessesWorld:
             child.say(control.Stop())
 
     def _reason_with_losses(self) -> str:
-        """Why the run ended, and whom it had lost by then without having been asked to; after an interrupt some need to be
-        ended, which says nothing."""
+        """Return why the run ended, with the peers that were lost without an event; not after an interrupt, which ends
+        some peers itself."""
         if self.reason == "interrupted":
             return self.reason
         if not self.collector.finished:
@@ -440,7 +325,7 @@ class ProcessesWorld:
     # ---- the end --------------------------------------------------------------------------------------------------
 
     def _score_the_end(self) -> None:
-        """Wait for what the evaluator still scores, and score the rest here; not for long after an interrupt."""
+        """Wait for the evaluator's last scores, and score the rest here; after an interrupt, wait half a second at most."""
         self._evaluate(self.collector.complete(FINAL))
         deadline_s = inf
         while self.scoring.given and time.monotonic() < deadline_s:
@@ -449,7 +334,7 @@ class ProcessesWorld:
             self._refresh()
             if self.interrupt.requested:
                 deadline_s = min(deadline_s, time.monotonic() + 0.5)
-        able = True
+        able = True  # False once scoring has failed or the end was requested
         for task, weights in self.scoring.left():
             able = able and not self.interrupt.requested
             if weights is None or not able:
@@ -459,33 +344,17 @@ class ProcessesWorld:
             self._refresh()
 
     def _score_here(self, task: Evaluate, weights: np.ndarray) -> bool:
-        """Score one record in this process; False, with the cause in the summary, where the task cannot."""
+        """Score one record in this process; return False, with the cause as the run's reason, if the task raises."""
         try:
             self.collector.scored(score(self.fleet.problem, weights, task))
         except Exception as error:  # noqa: BLE001 - a task from Python may raise anything
             why = f"scoring raised {traceback.format_exception_only(error)[-1].strip()}"
             self.collector.event("fault", text=traceback.format_exc())
-            self.collector.warn(f"{why}; what was not scored by then has no scores")
+            self.collector.warn(f"{why}; the remaining records have no scores")
             self.collector.unscored(task)
             self.completed, self.reason = False, why
             return False
         return True
-
-    def _end_all(self) -> None:
-        children = [child for child in (*self.peers.values(), self.evaluator) if child is not None]
-        for child in children:
-            child.say(control.Exit())
-        deadline_s = time.monotonic() + 0.3
-        for child in children:
-            child.process.join(max(0.0, deadline_s - time.monotonic()))
-            child.end()
-        deadline_s = time.monotonic() + KILLED_S
-        for child in children:
-            child.process.join(max(0.0, deadline_s - time.monotonic()))
-        if any(child.process.is_alive() for child in children):
-            end_fork_server()  # it is stopped: whoever waits for one of its processes would wait for ever
-
-        wake_tracker()
 
     def _refresh(self) -> None:
         if time.monotonic() - self._refreshed_s > REFRESH_S:

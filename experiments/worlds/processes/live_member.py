@@ -1,7 +1,7 @@
-"""A live peer of a fleet whose members change: joins, gives weights, leaves, and waits where all change from one step on.
+"""A live peer of a fleet whose members change: it joins, gives weights, leaves, and waits for changes from a step on.
 
-The process of a peer starts with the fleet and sleeps while the peer is absent.  What the launcher says of members comes in by
-the I/O thread, and is carried out by the main thread between a strategy's effects, or while one waits.
+The process of a peer starts with the fleet and sleeps while the peer is absent.  The I/O thread receives the launcher's
+messages about members, and the main thread carries them out between a strategy's effects, or while one waits.
 """
 
 from __future__ import annotations
@@ -20,11 +20,7 @@ from grapevine.peer.wire import WireError
 
 
 class LiveMember(LivePeer):
-    """Carries out one peer's whole life.
-
-    `say` reaches the launcher, `rounds_over(living)` lays a schedule over members (None = one graph for all rounds), `choice`
-    and `givers` say from whom weights are taken.
-    """
+    """Runs one peer from the start to the end of the run, also while it is absent."""
 
     def begin(
         self,
@@ -34,20 +30,24 @@ class LiveMember(LivePeer):
         choice: Any,
         givers: int,
     ) -> None:
-        """To be called before `run`."""
+        """Set the peer up; call it before `run`.
+
+        `say` sends a message to the launcher, `rounds_over(living)` returns the rounds of the schedule over these members (None
+        = one graph for all rounds), `choice` and `givers` are the law's choice of weights and the number of their givers.
+        """
         self.handover = Handover(self.peer)
-        self.handover.on_give = self._tell_given
+        self.handover.on_give = self._report_given
         self._say = say
         self._by_step = by_step
         self._rounds_over = rounds_over
         self._choice, self._givers = choice, givers
         self._held: int | None = None  # the step after which this peer waits for the launcher
         self._away = False
-        self._steady = False  # whether weights and ledgers belong together, as they do where a strategy waits
+        self._steady = False  # whether weights and ledgers are consistent, as while a strategy waits
         self._errands: deque[Arrival] = deque()
         self._invited: control.Invite | None = None
         self._entered: control.Entered | None = None
-        self._is_in = False  # whether this peer, which takes weights over, is a member for all others already
+        self._is_in = False  # whether this peer, which takes weights over, is a member for the others already
 
     def _carry_out(self, effect: object) -> Any:
         if self._held is not None and self.peer.step > self._held:
@@ -108,7 +108,7 @@ class LiveMember(LivePeer):
         return Welcome(invited.weights, self._choice, self._givers, invited.step)
 
     def _enter(self, effect: Enter) -> None:
-        """Tell the launcher that this peer has weights, and be a member once that has told all others."""
+        """Report to the launcher that this peer has weights, and wait until it is a member for all others."""
         self._say(control.Fetched(self.peer.id, list(effect.givers), effect.step))
         if self._is_in:
             self.peer.member = True
@@ -128,7 +128,7 @@ class LiveMember(LivePeer):
         peer.rounds = Rows(peer, rounds or Row(weights)) if self._by_step else rounds
 
     def _until(self, holds: Callable[[], bool]) -> None:
-        """Sleep until something holds, or the run is over; news are carried out and errands served meanwhile."""
+        """Sleep until `holds()`, or until the run is over; carry out messages of the launcher and serve errands meanwhile."""
         self._read_news()
         while not holds() and not self.peer.stopped:
             now_ns = self.clock.now_ns()
@@ -139,10 +139,10 @@ class LiveMember(LivePeer):
             self._sleep(min(self._next_record_ns(), 2**62 if self.stop_ns is None else self.stop_ns))
             self._read_news()
 
-    # ---- what the launcher says -----------------------------------------------------------------------------------
+    # ---- messages of the launcher ---------------------------------------------------------------------------------
 
     def _changed(self, message: Any) -> None:
-        """Carry out what the launcher says of members."""
+        """Carry out a message of the launcher about members."""
         peer = self.peer
         if isinstance(message, control.Prepare):
             self._held = peer.step
@@ -161,7 +161,7 @@ class LiveMember(LivePeer):
             self._average_with(message)
 
     def _average_with(self, row: control.Row) -> None:
-        """Take other neighbours and weights over: from a step on, or at once."""
+        """Average with other neighbours and mixing weights: from a step on, or at once."""
         peer, weights = self.peer, row.weights
         rounds = self._rounds_over(row.living)
         if row.step is not None:
@@ -177,7 +177,7 @@ class LiveMember(LivePeer):
         for neighbour in [neighbour for neighbour in peer.neighbours if neighbour not in weights]:
             peer.lose(neighbour)
 
-    def _tell_given(self, joiner: int) -> None:
+    def _report_given(self, joiner: int) -> None:
         if self.peer.joiner_debts.handed[joiner].made is not None:
             self._say(control.Gave(self.peer.id, joiner, self.peer.joiner_debts.handed[joiner].taken))
 
@@ -186,7 +186,7 @@ class LiveMember(LivePeer):
     def _arrived(self, arrival: Arrival) -> None:
         if is_errand(arrival.head):
             self._errands.append(arrival)
-        elif self._by_step or not self._away:  # others may be the first to hear that this peer is a member from a step on
+        elif self._by_step or not self._away:  # others may know before this peer from which step it is a member
             super()._arrived(arrival)
 
     def _called(self) -> bool:
@@ -198,7 +198,7 @@ class LiveMember(LivePeer):
             self._serve()
 
     def _serve(self) -> None:
-        """Answer peers that join, and note what givers answer."""
+        """Answer peers that join, and take in the answers of givers."""
         sent = False
         while self._errands:
             arrival = self._errands.popleft()

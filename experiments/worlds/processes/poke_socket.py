@@ -1,7 +1,7 @@
-"""Where a running fleet can be spoken to: a socket in its run folder, which its owner alone may use.
+"""The socket in a run folder on which a running fleet answers questions of its owner.
 
-One question of a few bytes, one answer, both JSON.  A socket that outlived its fleet refuses whoever knocks, so nobody waits
-for a fleet that is gone.
+A client sends one question of a few bytes and gets one answer, both JSON.  A socket whose fleet has ended refuses connections,
+so that no client waits for it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import msgspec
 FILE = "poke.sock"
 LIMIT_BYTES = 65_536
 ANSWER_S = 10.0
-"""How long a question waits for its answer."""
+"""The longest wait of a client for the answer."""
 SILENT_S = 1.0
-"""How long whoever has come may take to put a question."""
+"""The longest time from a connection to its question."""
 GUESTS = 16
-"""How many may be silent at a time: for one more the one that came first has to go."""
+"""The largest number of connections without a question; beyond it the oldest is closed."""
 
 
 class Rendezvous:
-    """The fleet's end.  `fds` can be waited on; `serve` answers whoever has asked by then, and waits for nobody.
+    """The fleet's end of the socket.  `serve` answers the questions that have arrived, without waiting.
 
-    Raises OSError where the folder cannot hold a socket.
+    Raises OSError if the folder cannot hold a socket.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,15 +47,15 @@ class Rendezvous:
             self._socket.close()
             raise
         self._socket.setblocking(False)
-        self._guests: deque[tuple[float, socket.socket]] = deque()  # (until when, who), the first that came first
+        self._guests: deque[tuple[float, socket.socket]] = deque()  # (time of its end, connection), the oldest first
 
     @property
     def fds(self) -> list[int]:
-        """What becomes readable when somebody comes, or asks."""
+        """The file descriptors that become readable at a connection or a question."""
         return [self._socket.fileno(), *(guest.fileno() for _, guest in self._guests)]
 
     def serve(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Answer the questions that are there; strangers, what is no question, and who asks none in time are turned away."""
+        """Answer the questions that have arrived; close connections of other users, and those without a question in time."""
         self._let_in()
         now_s, waiting = time.monotonic(), self._guests
         self._guests = deque()
@@ -71,7 +71,7 @@ class Rendezvous:
             guest.close()
 
     def _let_in(self) -> None:
-        """Accept some of those who have come."""
+        """Accept waiting connections of this user and of root."""
         for _ in range(GUESTS):
             try:
                 guest, _ = self._socket.accept()
@@ -84,7 +84,7 @@ class Rendezvous:
                 guest.close()
 
     def close(self) -> None:
-        """Nobody is heard any more."""
+        """Close the socket and all connections."""
         self._path.unlink(missing_ok=True)
         self._socket.close()
         for _, guest in self._guests:
@@ -92,10 +92,10 @@ class Rendezvous:
 
 
 def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """The answer of the fleet that runs in `folder`.  Raises ConnectionError, with the reason, where there is none."""
+    """Return the answer of the fleet that runs in `folder`.  Raises ConnectionError, with the reason, if there is none."""
     encoded = msgspec.json.encode(question)
     if len(encoded) > LIMIT_BYTES:
-        raise ConnectionError(f"this is too long: {len(encoded):,} bytes of at most {LIMIT_BYTES:,}")
+        raise ConnectionError(f"the question has {len(encoded):,} bytes, and at most {LIMIT_BYTES:,} are allowed")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
         asking.settimeout(ANSWER_S)
         try:
@@ -115,23 +115,23 @@ def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answered(question: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
-    """The answer as it is sent.  No bytes that somebody sends end the fleet: also those that nest too deep, or are no UTF-8."""
+    """Return the encoded answer.  No question ends the fleet, not even one that is nested too deeply or is not UTF-8."""
     if len(question) > LIMIT_BYTES:
-        return msgspec.json.encode({"refused": f"a question of more than {LIMIT_BYTES:,} bytes"})
+        return msgspec.json.encode({"refused": f"the question has more than {LIMIT_BYTES:,} bytes"})
     try:
         return msgspec.json.encode(answer(msgspec.json.decode(question, type=dict[str, Any])))
     except (ValueError, RecursionError):
-        return msgspec.json.encode({"refused": "this is no question"})
+        return msgspec.json.encode({"refused": "this is not a question"})
 
 
 def _user(asking: socket.socket) -> int:
-    """Who is at the other end."""
+    """Return the user id at the other end."""
     return int(struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
 
 
 @contextlib.contextmanager
 def _short(folder: Path) -> Iterator[str]:
-    """A socket's address in a folder: by way of a descriptor, since an address has at most 107 characters."""
+    """Give the socket's address by the folder's descriptor, because an address has at most 107 characters."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{FILE}"

@@ -1,7 +1,7 @@
-"""What happens to a fleet of processes while it runs: peers that the script ends, and whatever it is poked with.
+"""The events that the launcher carries out in a fleet of processes: kills, joins and leaves of the script, and pokes.
 
-Links and devices know the script by themselves.  What they cannot know, the launcher tells the peer whose they are: all that
-has happened and will happen to a link, in place of what it knew.  What is on the wire by then keeps its time.
+Links and devices have the other events of the script from the start.  After a poke the launcher sends the peer that owns a link
+all past and future alterations of it, in place of those it had.  Messages that are on the wire by then keep their times.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ from grapevine.netem.links.alterations import cut_for_good_ns, without_open_end
 BY_SCRIPT = "killed by the script"
 BY_POKE = "killed by a poke"
 REMEMBERED_NS = 1_000_000_000
-"""How long ago something was poked that peers may still reckon with; what is older counts where nothing came in its place."""
+"""Events of this age or less are always kept, because peers may still compute with them; older ones only if still in force."""
 
 
 class Pokes:
-    """Carries out the script's rest and pokes.  `say` reaches a peer, `kill(peer, why)` ends one, `alive` names those that run.
+    """Carries out pokes, and the events of the script that peers cannot carry out.
 
-    `now_ns` is the emulated time.
+    `now_ns()` is the emulated time, `say(peer, message)` sends a message, `kill(peer, why)` ends a process, `alive()` are the
+    peers that run.
     """
 
     def __init__(
@@ -63,20 +64,22 @@ class Pokes:
         self.kill = kill
         self.alive = alive
         self.turnover = turnover
-        self._events = fleet.script  # those of the script and the pokes so far, but for what is stale
+        self._events = fleet.script  # of the script and the pokes so far, without stale ones
         self._script = deque(self._events)
         self._rendezvous: Rendezvous | None = None
         self._over = False
 
     def open(self) -> None:
-        """From now on the fleet can be poked."""
+        """Let the fleet be poked from now on."""
         try:
             self._rendezvous = Rendezvous(self.collector.recorder.inside)
         except OSError as error:
-            self.collector.event("note", text=f"this fleet cannot be poked, since its folder holds no socket: {error.strerror}")
+            self.collector.event(
+                "note", text=f"this fleet cannot be poked, since its folder cannot hold a socket: {error.strerror}"
+            )
 
     def close(self) -> None:
-        """The training is over: the script ends, and the fleet cannot be poked any more."""
+        """End the script and the pokes, because the training is over."""
         self._over = True
         if self._rendezvous is not None:
             self._rendezvous.close()
@@ -84,17 +87,17 @@ class Pokes:
 
     @property
     def fds(self) -> list[int]:
-        """What to wait on for pokes."""
+        """The file descriptors on which pokes arrive."""
         return [] if self._rendezvous is None else self._rendezvous.fds
 
     def pause_s(self, most_s: float, dilation: float) -> float:
-        """Real seconds until the script goes on, at most `most_s`."""
+        """Return the real seconds until the next event of the script, at most `most_s`."""
         if not self._script:
             return most_s
         return max(0.0, min(most_s, (self._script[0].at_ns - self.now_ns()) / 1e9 * dilation))
 
     def look(self) -> None:
-        """Do what the script says by now, and what others ask for."""
+        """Carry out the events of the script that are due, and the pokes that have arrived."""
         now_ns = self.now_ns()
         while not self._over and self._script and self._script[0].at_ns <= now_ns:
             event = self._script.popleft()
@@ -109,12 +112,12 @@ class Pokes:
             self._rendezvous.serve(self._answer)
 
     def _cut_for_good(self, event: LinkEvent | PartitionEvent) -> None:
-        """Links do not know of cuts that the script never heals: a poke may."""
+        """Send the links a cut that the script never heals; they do not have it, because a poke may heal it."""
         changes = changes_of(self._events, event.affected(self.fleet.plan.links))
         self._tell_links(pair for pair, known in changes.items() if cut_for_good_ns(known) == event.at_ns)
 
     def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Carry out a poke: what was done and when, or why not."""
+        """Carry out a poke; return the answer: the event and its time, or why it was refused."""
         now_ns = self.now_ns()
         given = question.get("event")
         try:
@@ -129,7 +132,7 @@ class Pokes:
             self.kill(event.peer, BY_POKE)
         elif isinstance(event, LinkEvent | PartitionEvent):
             affected = event.affected(self.fleet.plan.links)
-            self.collector.poked.update(affected)
+            self.collector.links.poked.update(affected)
             self._tell_links(affected)
         elif isinstance(event, SpeedEvent | PauseEvent):
             self.say(event.peer, control.Alter({}, list(tempos_of(self._events, event.peer))))
@@ -138,7 +141,7 @@ class Pokes:
         return {"done": text, "time_s": now_ns / 1e9}
 
     def _check(self, event: Event) -> None:
-        """Raises ConfigError where the fleet, as it is now, cannot carry it out."""
+        """Raise ConfigError if the fleet cannot carry the event out now."""
         plan = self.fleet.plan
         check(event, plan, self.fleet.devices, self.fleet.experiment.task.batch_size, EVENTS.key)
         alive = set(self.alive())

@@ -1,4 +1,4 @@
-"""What processes share: snapshots of all peers' weights, and the task's big arrays; files that live in memory."""
+"""The files in memory that processes share: snapshots of all peers' weights, and the task's large arrays."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from grapevine.netem.units import show_bytes
 
 FEW_SLOTS, FEW_SLOTS_LIMIT_BYTES = 16, 256 << 20
 MANY_SLOTS, MANY_SLOTS_LIMIT_BYTES = 256, 32 << 20
-"""Of small models many snapshots are held, so that a launcher that is late still finds them."""
+"""The number of snapshots that are held, and the most bytes for them; more of small models, for a launcher that is late."""
 UNWRITTEN = -2
 
 
 def make_room(needed_bytes: int, lay: Callable[[Path], None]) -> Path:
-    """A folder of one run for its shared files, which `lay` puts there: in memory where the system has such a place.
+    """Return a new folder for the shared files of one run, filled by `lay(folder)`; it is in memory if the system allows it.
 
-    Where `lay` raises OSError, as for want of room, the next place is tried; raises OSError where there is none.
+    If `lay` raises OSError, as without room, the next place is tried.  Raises OSError if no place is left.
     """
     for place in places():
         try:
@@ -37,30 +37,30 @@ def make_room(needed_bytes: int, lay: Callable[[Path], None]) -> Path:
             remove_folder(folder)
             raise
     known = " nor ".join(str(place) for place in places())
-    raise OSError(f"the peers share {show_bytes(needed_bytes)}, and neither {known} has so much room: make some")
+    raise OSError(f"the peers share {show_bytes(needed_bytes)}, and neither {known} has enough room: free some")
 
 
 def reserve(file: int, size_bytes: int) -> None:
-    """Give a file its room now: a mapped file that finds none later ends the process that writes to it.  Raises OSError."""
+    """Reserve a file's room now, because writing to a mapped file without room kills the process.  Raises OSError."""
     os.posix_fallocate(file, 0, size_bytes)
 
 
 def spool(room: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Put a task's arrays where every process can map them."""
+    """Write a task's arrays into files that every process can map."""
     for name, array in arrays.items():
         np.save(room / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
 
 
 def unspool(room: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Map a task's arrays, read-only."""
+    """Return a task's arrays, mapped read-only."""
     return {name: np.load(room / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
 
 
 class Snapshots:
     """Weights of all peers at the last few record instants and at the end: float32 [slots + 1, peers, size] in one file.
 
-    A peer writes its own row, and stamps it with the record's index before and after; whoever reads a slot gets nothing
-    where a stamp is another: then the row was not written yet, or already written again.
+    A peer writes its own row, with UNWRITTEN as its stamp before and the record's index after. A slot with another stamp is
+    not read: its row was not written yet, or overwritten already.
     """
 
     def __init__(self, room: Path, peers: int, size: int, create: bool = False) -> None:
@@ -76,7 +76,7 @@ class Snapshots:
 
     @classmethod
     def needed_bytes(cls, peers: int, size: int) -> int:
-        """How much room the files take."""
+        """Return the size of the files."""
         return (cls._slots(peers, size) + 1) * peers * (4 * size + 8)
 
     @staticmethod
@@ -86,21 +86,21 @@ class Snapshots:
         return int(max(2, few, min(MANY_SLOTS, MANY_SLOTS_LIMIT_BYTES // slot_bytes)))
 
     def write(self, index: int, peer: int, weights: np.ndarray) -> None:
-        """Keep one peer's weights under a record index (or FINAL)."""
+        """Write one peer's weights under a record index (or FINAL)."""
         slot = self._slot(index)
         self._stamps[slot, peer] = UNWRITTEN
         self._array[slot, peer] = weights
         self._stamps[slot, peer] = index
 
     def read(self, index: int, peers: list[int]) -> np.ndarray | None:
-        """A copy of some peers' weights under a record index, float32 [k, size]; None where they are no longer there."""
+        """Return a copy of some peers' weights under a record index, float32 [k, size]; None if they are no longer there."""
         slot = self._slot(index)
         weights = np.array(self._array[slot][peers])
         return weights if np.all(self._stamps[slot][peers] == index) else None
 
     def last(self, initial: np.ndarray) -> np.ndarray:
-        """Every peer's last weights that were written whole, float32 [peers, size]: those of its end, else those of its last
-        record that is still here, else the initial ones, float32 [size]."""
+        """Return every peer's last weights that were written whole, float32 [peers, size]: of its end, else of its last record
+        that is still here, else `initial`, float32 [size]."""
         newest = np.where(self._stamps[: self.slots].max(axis=0) >= 0, self._stamps[: self.slots].argmax(axis=0), UNWRITTEN)
         slots = np.where(self._stamps[self.slots] == FINAL, self.slots, newest)
         return np.stack([initial if slot == UNWRITTEN else self._array[slot, peer] for peer, slot in enumerate(slots)])

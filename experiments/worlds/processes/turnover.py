@@ -1,8 +1,8 @@
-"""Joining and leaving in a fleet of processes: what the launcher asks of peers, and what they answer.
+"""Joining and leaving in a fleet of processes: the launcher's part.
 
-Strategies that wait for the messages of each step change from one step on that nobody has begun.  To find it, the launcher asks
-all members at which step they are; each answers, and begins no step after its next one before it is told what changes.  So the
-step after the furthest one is the last of the old weights, and whoever waits for another's message gets it.
+Strategies that wait for the messages of each step change from one step on that no member has begun.  To find it, the launcher
+asks all members for their steps; each answers, and begins no step after its next one before it receives the changes.  So the
+step after the furthest member's is the last one with the old weights, and every message that a member waits for is sent.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.members import Members
 from grapevine.experiments.worlds.processes import control
 
-AHEAD = 2  # steps from the furthest member's to the first that nobody has begun
+AHEAD = 2  # from the furthest member's step to the first that no member has begun
 
 
 class Turnover:
-    """Lets peers of a running fleet in and out.
+    """Carries out joins and leaves in a running fleet.
 
-    `say` reaches a peer, `running` names those that train or wait to be let in.
+    `say(peer, message)` sends a message, `running()` are the peers that train or wait until they may join.
     """
 
     def __init__(
@@ -43,24 +43,24 @@ class Turnover:
         self._now_ns = now_ns
         self._say = say
         self._running = running
-        self._wanted = set(self.members.present)  # who is, or is to be, a member
+        self._wanted = set(self.members.present)  # peers that are members, or will be
         self._away: set[int] = set()
-        self._taking: dict[int, bool] = {}  # who takes weights over, and whether it is a member meanwhile
-        self._given: dict[tuple[int, int], dict[int, int]] = {}  # by joiner and giver: whose messages the weights hold
+        self._taking: dict[int, bool] = {}  # peer that takes weights over -> whether it is a member meanwhile
+        self._given: dict[tuple[int, int], dict[int, int]] = {}  # (joiner, giver) -> peer -> step of its newest message used
         self._leaving: set[int] = set()
-        self._waiting: set[int] = set()  # who is to join and has no neighbour that is a member
-        self._returns: list[tuple[int, int]] = []  # (emulated ns, peer) of those that come back by themselves
+        self._waiting: set[int] = set()  # peers that are to join and have no neighbour that is a member
+        self._returns: list[tuple[int, int]] = []  # (emulated ns, peer) of peers that left for a duration
         self._ahead = [event for event in fleet.script if isinstance(event, JoinEvent)]
-        self._jobs: deque[Callable[[int], None]] = deque()  # what is to happen from a step on that nobody has begun
-        self._asked: set[int] = set()  # who has not said yet at which step it is
+        self._jobs: deque[Callable[[int], None]] = deque()  # changes from a step on that no member has begun
+        self._asked: set[int] = set()  # peers that have not reported their step yet
         self._prepared: set[int] = set()
-        self._step = 0  # from which the last change holds
+        self._step = 0  # from which the latest change holds
         collector.begin_members(self.members.present)
 
-    # ---- what is asked for ----------------------------------------------------------------------------------------
+    # ---- requests -------------------------------------------------------------------------------------------------
 
     def script(self, event: Event) -> None:
-        """An event of the script or of the law."""
+        """Carry out an event of the experiment or of the law of membership."""
         if isinstance(event, JoinEvent | LeaveEvent):
             joins = isinstance(event, JoinEvent)
             if isinstance(event, JoinEvent):
@@ -69,7 +69,7 @@ class Turnover:
             (self.ask_in if joins else self.ask_out)(event.peer)
 
     def ask_in(self, peer: int) -> None:
-        """A peer is to join: at once, or as soon as it is gone where it is still leaving."""
+        """Let a peer join: at once, or when it has left if it is still leaving."""
         self._wanted.add(peer)
         if peer not in self._running():
             self.members.done(peer)
@@ -77,7 +77,7 @@ class Turnover:
             self._invite(peer)
 
     def ask_out(self, peer: int) -> None:
-        """A peer is to leave: at once, or as soon as it is a member where it is still joining."""
+        """Let a peer leave: at once, or when it is a member if it is still joining."""
         self._wanted.discard(peer)
         self._waiting.discard(peer)
         if peer not in self._running() or peer in self._away:
@@ -86,33 +86,33 @@ class Turnover:
             self._let_go(peer)
 
     def refusal(self, event: JoinEvent | LeaveEvent) -> str:
-        """Why a poke cannot be carried out; "" where it can."""
+        """Return why a poke cannot be carried out; "" if it can."""
         member = event.peer in self._wanted
         if isinstance(event, JoinEvent) and member:
             return f"peer {event.peer} is a member, or is joining"
         if isinstance(event, LeaveEvent) and not member:
-            return f"peer {event.peer} is no member"
+            return f"peer {event.peer} is not a member"
         if isinstance(event, LeaveEvent) and len(self._wanted) == 1:
             return f"peer {event.peer} is the last member"
         return ""
 
     def look(self) -> None:
-        """Let those come back whose time is over."""
+        """Let peers join again whose absence is over."""
         while self._returns and self._returns[0][0] <= self._now_ns():
             self.ask_in(heapq.heappop(self._returns)[1])
 
     @property
     def over(self) -> bool:
-        """Whether nobody trains any more, and nobody will."""
+        """Whether no peer trains now or will train."""
         running = set(self._running())
         if not running or not running <= self._away or self._jobs:
             return False
         return bool(self.members.present) or not (self._ahead or self._returns)
 
-    # ---- what peers say -------------------------------------------------------------------------------------------
+    # ---- messages of peers ----------------------------------------------------------------------------------------
 
     def heard(self, message: control.Held | control.Gone | control.Fetched | control.Gave | control.Wish) -> None:
-        """A peer says something about members."""
+        """Carry out a peer's message about members."""
         if isinstance(message, control.Held):
             self._note_step(message.peer, message.step)
         elif isinstance(message, control.Gone):
@@ -127,7 +127,7 @@ class Turnover:
             self.ask_out(message.peer)
 
     def ended(self, peer: int, died: bool) -> None:
-        """A peer has died, or has made its last step: it answers nobody any more."""
+        """Note a peer that answers no more: it has died, or has made its last step."""
         if died:
             self.members.exit(peer)
             self._taking.pop(peer, None)
@@ -136,7 +136,7 @@ class Turnover:
         if peer in self._asked:
             self._asked.discard(peer)
             self._go_on()
-        self._look_who_waits()
+        self._invite_waiting()
 
     # ---- leaving --------------------------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Turnover:
         self._at_a_step(from_step)
 
     def _gone(self, peer: int) -> None:
-        """A peer has nothing more to do, or is not a member yet."""
+        """Note a peer that has ended its part, or is not a member yet."""
         self._away.add(peer)
         if peer in self._leaving or peer in self.members.present:
             self._leaving.discard(peer)
@@ -189,7 +189,7 @@ class Turnover:
         self._at_a_step(from_step)
 
     def _fetched(self, message: control.Fetched) -> None:
-        """A peer has weights."""
+        """Make a peer that has taken weights over a member."""
         peer, givers = message.peer, message.givers
         if self._taking.get(peer):
             self._taking.pop(peer)
@@ -214,39 +214,39 @@ class Turnover:
         elif peer not in self._wanted:
             self._let_go(peer)
 
-    # ---- for all --------------------------------------------------------------------------------------------------
+    # ---- all peers ------------------------------------------------------------------------------------------------
 
     def _living(self) -> list[int]:
         return sorted(self.members.present)
 
     def _stepping(self) -> set[int]:
-        """Who makes steps now: members, and those that leave and are not gone."""
+        """Return the peers that make steps now: members, and peers that are still leaving."""
         return (self.members.present | self._leaving) & set(self._running())
 
     def _spread(self, step: int | None, joiner: int | None = None, givers: list[int] | None = None) -> None:
-        """Tell every member its new weights; the joiner is told its own."""
+        """Send every member its new mixing weights; the joiner gets its own in another message."""
         before, after = self.members.renew(self.collector.finished)
         for peer in sorted(self.members.present):
             if peer != joiner and (after[peer] != before.get(peer) or self.members.plan.schedule is not None):
                 of = {giver: self._given.get((joiner or 0, giver), {}).get(peer, -1) for giver in givers or []}
                 self._say(peer, control.Row(step, after[peer], self._living(), joiner, of))
         self._part_with(set(before) - set(after))
-        self._look_who_waits()
+        self._invite_waiting()
 
     def _part_with(self, gone: set[int]) -> None:
-        """Peers that take weights over do not ask those that give none any more."""
+        """Stop peers that take weights over from asking the peers `gone`, which give none any more."""
         for peer in sorted(self._taking):
             for other in sorted(gone - {peer}):
                 self._say(peer, control.Parted(other))
 
-    def _look_who_waits(self) -> None:
+    def _invite_waiting(self) -> None:
         for peer in sorted(self._waiting & self._wanted & self._away):
             self._invite(peer)
 
-    # ---- one step for all -----------------------------------------------------------------------------------------
+    # ---- from a step on -------------------------------------------------------------------------------------------
 
     def _at_a_step(self, job: Callable[[int], None]) -> None:
-        """Do something once it is known from which step on it may hold."""
+        """Plan a change; `job(step)` is called when the first step that no member has begun is known."""
         self._jobs.append(job)
         if len(self._jobs) == 1:
             self._prepare()
@@ -264,7 +264,7 @@ class Turnover:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Once all have answered: let the change be, and all go on."""
+        """Once all peers have answered, carry out the change and let them go on."""
         if self._asked or not self._jobs:
             return
         self._jobs[0](self._step)

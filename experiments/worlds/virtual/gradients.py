@@ -1,6 +1,6 @@
-"""Gradients in virtual time: computed when the first one falls due, together with all others that are awaited.
+"""Gradients in virtual time: computed when the first one is due, together with all others that are awaited.
 
-A peer that awaits a gradient cannot change its weights meanwhile, so that it does not matter when the gradient is computed.
+A peer that awaits a gradient cannot change its weights meanwhile, so it does not matter when the gradient is computed.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ from grapevine.experiments.tasks.share import together
 from grapevine.peer.effects import GRADIENTS, Work
 
 AT_ONCE = 128
-"""Gradients in one call at most, so that they are used while they are still in the cache."""
+"""At most this many gradients are computed in one call, so that they are used while they are in the processor's cache."""
 
 
 class Gradients:
-    """Gradients that were asked for, and those that are computed and not yet due.  `weights()` are the peers' own models,
-    float32 [peers, size]."""
+    """Gradients that peers await, and gradients that are computed and not yet due.
+
+    `weights()` returns the peers' own models, float32 [peers, size].
+    """
 
     def __init__(self, problem: Problem, weights: Callable[[], np.ndarray]) -> None:
         self._problem = problem
         self._weights = weights
         self.awaited: dict[str, dict[Work, int]] = {name: {} for name in GRADIENTS}
-        """Under each name what was asked for, and by which peer; the world enters it here."""
+        """Kind of gradient -> awaited work -> peer; the world adds the entries."""
         self.computed: dict[Work, tuple[float, np.ndarray]] = {}
-        """What is computed and not yet due; the world takes it from here."""
+        """Work -> loss and gradient that are computed and not yet due; the world removes the entries."""
 
     def answer(self, work: Work) -> tuple[float, np.ndarray]:
-        """The loss and gradient of what is due and not yet computed.  What the task raises for it comes through."""
+        """Return the loss and gradient of work that is due and not yet computed.  Raises what the task raises for it."""
         self._compute(work, self.awaited[work.name])
         return self.computed.pop(work)
 
     def _compute(self, first: Work, awaited: dict[Work, int]) -> None:
-        """Those of one name in one call, beginning with the one that is due, then in the order asked for.
+        """Compute `first` and others of its kind in one call, in the order in which they were asked for.
 
-        Where the task raises, the one that is due is computed alone: another may be at fault.
+        If the task raises, compute `first` alone, because another one may be at fault.
         """
         works, peers = [first], [awaited.pop(first)]
         others = dict(itertools.islice(awaited.items(), AT_ONCE - 1))

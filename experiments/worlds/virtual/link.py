@@ -1,4 +1,4 @@
-"""One directed link between two peers in virtual time: what a message costs on it, what its sender learns from the answers."""
+"""One directed link between two peers in virtual time: when messages arrive, and what acknowledgements report to the sender."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from grapevine.peer.wire import HEADER_BYTES
 
 
 class Delivery(NamedTuple):
-    """A whole message as its receiver sees it."""
+    """The arrival of a whole message."""
 
     due_ns: int
     """When its last bit arrives."""
     message: int
     finish_ns: int
-    """When it had left."""
+    """When its last bit has left."""
     spread_bytes: int
-    """What comes after its first chunk."""
+    """Its bytes after the first chunk."""
     spread_ns: int
     """The time between the arrivals of its first and last chunks."""
 
@@ -34,15 +34,15 @@ _delivery: Callable[[tuple[int, int, int, int, int]], Delivery] = partial(tuple.
 """The same as Delivery(...), in half the time."""
 
 Answer = tuple[int, int, int, int]
-"""What a receiver tells of a message: when it tells it (or when that arrives), which message, and its dispersion so far: the
-bytes after its first chunk, and the ns in which they came."""
+"""A receiver's report about a message: the time of the report (or of its arrival), ns; the message's number; and its dispersion
+so far: the bytes after its first chunk, and the time in which they arrived, ns."""
 
 
 class PeerLink:
-    """One directed link between two peers: the end of it that its source has, and what its target answers.
+    """One directed link between two peers: its source's end, and its target's answers.
 
-    `endpoint` is the source's. An acknowledgement goes back past the data that wait on `back`, the link in the other
-    direction. Nothing happens when it is sent or arrives but that numbers change, so both are done when somebody looks.
+    `endpoint` is the source's. An acknowledgement travels on `back`, the link in the other direction, ahead of the data that
+    wait there. It only changes numbers, so it is sent and received when these numbers are read.
     """
 
     __slots__ = ("answers", "back", "endpoint", "meter", "open", "received", "reports", "sender", "sent", "source", "target")
@@ -57,20 +57,20 @@ class PeerLink:
         self.sender = sender
         self.sent = sent
         self.received = received
-        self.open = True  # until one of its ends is gone
-        self.answers: deque[Answer] = deque()  # on their way back, by when they arrive
-        self.reports: deque[Answer] = deque()  # that the receiver has not sent yet, as far as they are known
+        self.open = True  # False once one of its ends is gone
+        self.answers: deque[Answer] = deque()  # on their way back, in the order of arrival
+        self.reports: deque[Answer] = deque()  # known, and not yet sent by the receiver
 
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Delivery | None:
-        """Put a message on the link; how it arrives, where that can be said already."""
+        """Put a message on the link; return its arrival, or None if that is not known yet."""
         raise NotImplementedError
 
     def waiting_bytes(self, now_ns: int) -> float:
-        """How much of what was handed to the link has not left."""
+        """Return how many bytes were handed to the link and have not left."""
         raise NotImplementedError
 
     def prepare(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Prepared:
-        """Let the endpoint number and cut a message, once it knows all that it would know by now."""
+        """Let the endpoint number a message and cut it into chunks, after all acknowledgements that have arrived by now."""
         if self.back.reports:
             self.back.hear(now_ns)
         if self.answers and self.answers[0][0] <= now_ns:
@@ -78,7 +78,7 @@ class PeerLink:
         return self.endpoint.prepare(self.target, parcel, now_ns, horizon_ns)
 
     def arrived(self, delivery: Delivery) -> None:
-        """A message has arrived: its acknowledgement goes back."""
+        """Count a message that has arrived, and send its acknowledgement back."""
         now_ns, message, finish_ns, spread_bytes, spread_ns = delivery
         received = self.received
         received.delays_ns.append(now_ns - finish_ns)
@@ -89,11 +89,11 @@ class PeerLink:
         self._acknowledge(now_ns, message, spread_bytes, spread_ns)
 
     def hear(self, now_ns: int) -> None:
-        """Let the receiver tell, by now, how far messages have come."""
+        """Send the receiver's reports that are due by now."""
         self._tell(now_ns)
 
     def settle(self, now_ns: int) -> None:
-        """Let the source measure by the acknowledgements that have arrived by now."""
+        """Let the source measure from the acknowledgements that have arrived by now."""
         answers, acknowledged = self.answers, self.meter.acknowledged
         while answers and answers[0][0] <= now_ns:
             arrived_ns, message, spread_bytes, spread_ns = answers.popleft()
@@ -101,14 +101,14 @@ class PeerLink:
                 self.endpoint.errors["acknowledgement"] += 1
 
     def catch_up(self, now_ns: int) -> None:
-        """Let the receiver tell, and the source know, all that they would have by now."""
+        """Send the reports and take in the acknowledgements that are due by now."""
         if self.reports and self.reports[0][0] <= now_ns:
             self._tell(now_ns)
         if self.answers and self.answers[0][0] <= now_ns:
             self.settle(now_ns)
 
     def stop(self) -> None:
-        """One of its ends is gone: what is under way does not arrive, and nobody tells anything any more."""
+        """Close the link, because one of its ends is gone: messages and reports under way do not arrive."""
         self.open = False
         self.reports.clear()
         self.answers.clear()
@@ -126,14 +126,14 @@ class PeerLink:
 
 
 class PrivateLink(PeerLink):
-    """A link that shares no segment with others: it says at once how a message will arrive."""
+    """A link that shares no segment with others, so that a message's arrival is known at once."""
 
     __slots__ = ()
 
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Delivery:
         message, size_bytes, first_bytes, chunk_bytes, report_ms = self.prepare(parcel, now_ns, horizon_ns)
         rest_bytes, sender = size_bytes - first_bytes, self.sender
-        if report_ms and type(sender.link) is not Link:  # its rate may change on the way
+        if report_ms and type(sender.link) is not Link:  # its rate may change meanwhile
             transits = sender.carry_chunks(now_ns, first_bytes, rest_bytes, chunk_bytes)
             _, finish_ns, due_ns = transits[-1]
             spread_ns = due_ns - transits[0].due_ns
@@ -153,7 +153,7 @@ class PrivateLink(PeerLink):
         return max(0.0, (link.free_ns - now_ns) / 1e9 * link.rate_bytes_per_s)
 
     def _foresee(self, message: int, rest_bytes: int, chunk_bytes: int, report_ns: int, first_ns: int, spread_ns: int) -> None:
-        """Note when the receiver will tell how far a message has come, whose chunks arrive evenly after the first."""
+        """Plan the receiver's reports about a message whose chunks arrive at equal intervals after the first."""
         pace_ns = spread_ns / rest_bytes * chunk_bytes
         between = max(1, math.ceil(report_ns / pace_ns - 1e-9))
         for chunks in range(between, -(-rest_bytes // chunk_bytes), between):
@@ -161,7 +161,7 @@ class PrivateLink(PeerLink):
             self.reports.append((first_ns + told_ns, message, chunks * chunk_bytes, told_ns))
 
     def _foresee_each(self, message: int, chunk_bytes: int, report_ms: int, dues_ns: list[int]) -> None:
-        """The same, of a message whose chunks but the last arrive at these instants."""
+        """Plan the receiver's reports about a message whose chunks, except the last, arrive at the instants `dues_ns`."""
         report_ns = report_ms * 1_000_000
         told_ns = first_ns = dues_ns[0] if dues_ns else 0
         for chunks, due_ns in enumerate(dues_ns[1:], start=1):

@@ -1,4 +1,4 @@
-"""One peer of a virtual fleet: its coroutine, its device, its samples, and what it waits for."""
+"""One peer of a virtual fleet: its coroutine, its device, its samples, and the state of its waiting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grapevine.peer.peer import Peer
 
 
 class Member:
-    """One peer with its coroutine, as the world of virtual time keeps it."""
+    """One peer with its coroutine and its state in the world of virtual time."""
 
     __slots__ = (
         "alive",
@@ -38,9 +38,9 @@ class Member:
         strategy = fleet.experiment.strategy
         self.strategy = peer.begin(strategy) if fleet.membership is None else life(peer, strategy, self.handover)
         self.reporter: Reporter | None = None
-        self.waiting = 0  # the number of the Receive that waits; 0 = none
-        self.missing = 0  # how many messages it still waits for
+        self.waiting = 0  # number of the Receive that waits; 0 = none
+        self.missing = 0  # number of messages that it still waits for
         self.receives = 0
         self.alive = True
         self.ended = False
-        self.away = False  # it has left, or has not joined yet, and waits to be let in
+        self.away = False  # it has left or has not joined yet, and waits until it may join

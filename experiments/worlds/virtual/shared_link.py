@@ -1,8 +1,8 @@
 """Links in virtual time that share segments with others: an uplink, a downlink, a cable.
 
-Whole messages flow like water (netem.shaping.fluid): at every instant each link that has something to send has its max-min fair
-rate, and a message has left when the integral of that rate reaches its bytes.  Something happens only when the set of sending
-links changes, or a link's own pace.
+Whole messages flow like a fluid (netem.shaping.fluid): at every instant each link with bytes to send has its max-min fair rate,
+and a message has left when the integral of that rate reaches its size.  There are events only when the set of sending links
+changes, or a link's own rate.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Arrive = Callable[[PeerLink, Parcel, Delivery], None]
 
 
 class Segments:
-    """What links share: the flows over all segments, of which those that change at one instant are settled together.
+    """The flows over all shared segments; flows that change at one instant get their new rates together.
 
-    `at(time_ns, action, *arguments)` plans an event, `now_ns` tells the time, `arrive` takes messages.
+    `at(time_ns, action, *arguments)` plans an event, `now_ns()` returns the time, `arrive` receives messages.
     """
 
     def __init__(self, shared: Shared, at: At, now_ns: Callable[[], int], arrive: Arrive) -> None:
@@ -40,7 +40,7 @@ class Segments:
         self._changed: dict[int, None] = {}
 
     def ask(self, link: SharedLink, cap_bytes_per_s: float) -> None:
-        """From now on a link can take so much; 0 = it has nothing to send."""
+        """Limit a link's rate from now on to what the link itself allows; 0 = it has nothing to send."""
         flow, caps = link.flow, self.fluid.shares.caps
         if caps[flow] == cap_bytes_per_s and flow not in self._changed:
             link.bend(self.now_ns())
@@ -61,7 +61,7 @@ class Segments:
             self.links[flow].bend(now_ns)
 
     def _look(self, planned_ns: float) -> None:
-        """A segment changes by itself."""
+        """Settle the flows at a planned change of a segment."""
         if planned_ns == self._looks_ns:
             self._looks_ns = None
             self._settle()
@@ -93,17 +93,17 @@ class SharedLink(PeerLink):
         self.segments = segments
         self.flow = segments.flows[self.source, target]
         segments.links[self.flow] = self
-        self._first_bytes = self._rest_bytes = 0  # what the first chunk of the leaving message takes, and its others
-        self._first_ns: float | None = None  # when that first chunk had left
-        self._first_due_ns: int | None = None  # and when that arrives
-        self._chunks = 0  # how many of the later ones are known to have left
-        self._told_ns = 0.0  # when the last one had left of which the receiver tells
-        self._planned_ns: int | None = None  # when it is next looked at
-        self._looked_ns = -1  # when its source looked last at what it is told
-        self._number = 0  # of messages that have begun to leave
+        self._first_bytes = self._rest_bytes = 0  # of the message that is leaving: first chunk, other chunks
+        self._first_ns: float | None = None  # when the first chunk has left
+        self._first_due_ns: int | None = None  # when the first chunk arrives
+        self._chunks = 0  # number of later chunks that are known to have left
+        self._told_ns = 0.0  # when the last reported chunk has left
+        self._planned_ns: int | None = None  # time of the next planned look
+        self._looked_ns = -1  # time at which the source last read the acknowledgements
+        self._number = 0  # number of messages that have begun to leave
 
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> None:
-        """Queue a message; it arrives by itself."""
+        """Queue a message; its arrival is planned when it has left."""
         prepared, sender = self.prepare(parcel, now_ns, horizon_ns), self.sender
         sender.offer(now_ns, prepared.size_bytes, (parcel, prepared))
         if not sender.leaving:
@@ -121,13 +121,13 @@ class SharedLink(PeerLink):
         self._tell(now_ns)
 
     def catch_up(self, now_ns: int) -> None:
-        if now_ns > self._looked_ns and self.sender.leaving:  # a strategy looks several times at one instant
+        if now_ns > self._looked_ns and self.sender.leaving:  # a strategy may read several times at one instant
             self._looked_ns = now_ns
             self._foresee_until(now_ns)
         super().catch_up(now_ns)
 
     def stop(self) -> None:
-        """Nothing more leaves: one of its ends is gone."""
+        """Close the link, because one of its ends is gone: nothing more leaves."""
         super().stop()
         self.sender.forget()
         self._number += 1
@@ -135,7 +135,7 @@ class SharedLink(PeerLink):
         self.segments.ask(self, 0.0)
 
     def bend(self, now_ns: int) -> None:
-        """From now on it has the rate that its flow was given."""
+        """Take the rate that the flow has from now on."""
         fluid, flow, sends = self.segments.fluid, self.flow, bool(self.sender.leaving)
         if sends and fluid.shares.rates[flow] != fluid.slopes[flow] and now_ns > fluid.since_ns[flow]:
             self._look_back(now_ns)
@@ -144,7 +144,7 @@ class SharedLink(PeerLink):
             self._plan()
 
     def _begin(self, now_ns: float) -> None:
-        """The next message comes to the head of the queue."""
+        """Begin to send the next message of the queue."""
         sender, segments = self.sender, self.segments
         queued = sender.queue.popleft()
         sender.leaving.append(queued)
@@ -167,12 +167,12 @@ class SharedLink(PeerLink):
             segments.at(pace.until_ns, self._repace, self._number)
 
     def _open(self, number: int, rate_bytes_per_s: float) -> None:
-        """The link lets the message begin."""
+        """Let a message begin that had to wait for the link."""
         if number == self._number:
             self.segments.ask(self, rate_bytes_per_s)
 
     def _repace(self, number: int) -> None:
-        """The link changes while a message leaves."""
+        """Take a new rate of the link while a message leaves."""
         if number == self._number and self.sender.leaving:
             pace = self.sender.link.pace(self.segments.now_ns(), 0)
             self.segments.ask(self, pace.rate_bytes_per_s)
@@ -180,14 +180,14 @@ class SharedLink(PeerLink):
                 self.segments.at(pace.until_ns, self._repace, number)
 
     def _look_back(self, now_ns: float) -> None:
-        """Note what has left until now, before the rate at which it left is forgotten."""
+        """Note the chunks that have left until now, before their rate is overwritten."""
         self._foresee_until(now_ns)
         fluid = self.segments.fluid
         if self._first_ns is None and fluid.done_bytes(self.flow, now_ns) >= self._first_bytes:
             self._first_ns = fluid.when_ns(self.flow, self._first_bytes)
 
     def _foresee_until(self, now_ns: float) -> None:
-        """Note what the receiver tells of the chunks that have left until now, of the message that is leaving."""
+        """Plan the receiver's reports about those chunks of the leaving message that have left until now."""
         prepared: Prepared = self.sender.leaving[0].item[1]
         message, size_bytes, plain_first_bytes, chunk_bytes, report_ms = prepared
         if not report_ms or not self._rest_bytes:
@@ -205,9 +205,9 @@ class SharedLink(PeerLink):
             self._first_due_ns = link.arrive(math.ceil(self._first_ns), True, False)
             self._told_ns = self._first_ns
         rest_bytes = size_bytes - plain_first_bytes
-        step_bytes = chunk_bytes * (self._rest_bytes / rest_bytes)  # with what goes twice
+        step_bytes = chunk_bytes * (self._rest_bytes / rest_bytes)  # with the bytes that are sent twice
         least_bytes = fluid.done_bytes(flow, self._told_ns + report_ns)
-        last = (rest_bytes - 1) // chunk_bytes  # the last chunk but one: the very last is told of in any case
+        last = (rest_bytes - 1) // chunk_bytes  # the last chunk but one: the very last is always reported
         while True:
             chunks = max(self._chunks + 1, math.ceil((least_bytes - first_bytes) / step_bytes - 1e-9))
             left_bytes = first_bytes + chunks * step_bytes
@@ -219,7 +219,7 @@ class SharedLink(PeerLink):
             least_bytes = left_bytes + fluid.slopes[flow] * report_ns / 1e9
 
     def _plan(self) -> None:
-        """Look again when the message will have left; where that is later than a look planned already, that look will see."""
+        """Plan a look for when the message will have left, unless an earlier one is planned, which will plan again."""
         end_ns = self.segments.fluid.ends_ns[self.flow]
         if end_ns == math.inf:
             return
@@ -238,7 +238,7 @@ class SharedLink(PeerLink):
             self._plan()
 
     def _left(self) -> None:
-        """The last bit of a message has left."""
+        """End a message whose last bit has left, and plan its arrival."""
         segments, sender = self.segments, self.sender
         left_ns = segments.fluid.ends_ns[self.flow]
         self._foresee_until(left_ns)

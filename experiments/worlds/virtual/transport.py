@@ -1,8 +1,8 @@
-"""How messages travel in virtual time: whole, over the same links and with the same wire sizes as in the world of processes.
+"""The transport of whole messages in virtual time, over the same links and with the same wire sizes as in real time.
 
-A link that shares no segment with others carries a message at once: its model gives the first and the last arrival exactly, so
-there is one event a message and none a chunk, and the answer is noted where its sender will look for it.  Links that share an
-uplink, a downlink or a cable are carried by `experiments.worlds.virtual.shared_link`.
+On a link that shares no segment with others, the link's model gives the first and the last arrival of a message exactly. So
+there is one event for each message and none for its chunks, and acknowledgements are noted until the sender reads them.  For
+links that share an uplink, a downlink or a cable see `experiments.worlds.virtual.shared_link`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ At = Callable[..., None]
 
 
 class Member(Protocol):
-    """One peer of a fleet, with its end of its links."""
+    """One peer of a fleet with its endpoint."""
 
     peer: Peer
     endpoint: Endpoint
@@ -36,7 +36,7 @@ AnyMember = TypeVar("AnyMember", bound=Member)
 
 
 class SettledMeters(Mapping[int, LinkMeter]):
-    """A peer's meters, by neighbour: each is found as the acknowledgements that have arrived by now left it."""
+    """A peer's meters by neighbour; before a meter is read, it takes in the acknowledgements that have arrived by now."""
 
     def __init__(self, peer: Peer, links: dict[int, PeerLink]) -> None:
         self._peer = peer
@@ -55,9 +55,9 @@ class SettledMeters(Mapping[int, LinkMeter]):
 
 
 class Transport(Generic[AnyMember]):
-    """Carries whole messages.  `at(time_ns, action, *arguments)` plans an event, `now_ns` tells the time.
+    """Carries whole messages.  `at(time_ns, action, *arguments)` plans an event, `now_ns()` returns the time.
 
-    `sent` and `received` are the counts of each peer's links, by neighbour; those of a link that was dropped stay.
+    `sent` and `received` are the counts of each peer's links, by neighbour; the counts of a dropped link are kept.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Transport(Generic[AnyMember]):
             member.peer.meters = SettledMeters(member.peer, links)
 
     def add(self, one: int, other: int) -> None:
-        """Join two peers by links in both directions, as the network's plan has them, of which nothing is known yet."""
+        """Connect two peers by new links in both directions, as configured in the network's plan."""
         there, back = self._lay(one, other), self._lay(other, one)
         there.back, back.back = back, there
 
     def drop(self, one: int, other: int) -> None:
-        """Part two peers; what was under way between them dies when it would have arrived."""
+        """Remove the links between two peers; messages under way between them are dropped when they would arrive."""
         for source, target in ((one, other), (other, one)):
             if (link := self._from[source].pop(target, None)) is not None:
                 link.stop()
@@ -107,7 +107,7 @@ class Transport(Generic[AnyMember]):
                     self._at(delivery.due_ns, arrive, link, parcel, delivery)
 
     def post(self, member: AnyMember, target: int, parcel: Parcel, now_ns: int) -> None:
-        """Carry a message to a peer that need be no neighbour (yet): the links of all that ever are stand from the start."""
+        """Carry a message to a peer that may not be a neighbour (yet): all links of the run exist from the start."""
         link = self._from[member.peer.id].get(target)
         if link is not None:
             delivery = link.send(parcel, now_ns, member.peer.horizon_ns)
@@ -115,7 +115,7 @@ class Transport(Generic[AnyMember]):
                 self._at(delivery.due_ns, self._arrive, link, parcel, delivery)
 
     def catch_up(self, now_ns: int) -> None:
-        """Let everybody know all that they would know by now: for a record, whose figures are those of its instant."""
+        """Take in all reports and acknowledgements that are due by now, so that a record has the figures of its instant."""
         for links in self._from:
             for link in links.values():
                 link.catch_up(now_ns)
@@ -141,5 +141,5 @@ class Transport(Generic[AnyMember]):
 
 
 def new_endpoint(peer: Peer) -> Endpoint:
-    """A peer's end of its links, of which it has none yet."""
+    """Return a peer's endpoint, without links."""
     return Endpoint(peer.id, (), message_limit_bytes(peer.spaces))

@@ -1,4 +1,7 @@
-"""Joining and leaving in virtual time: what the script, the law or a strategy asks for, carried out at one instant for all."""
+"""Joining and leaving in virtual time, at the request of an event, the law of membership or a strategy.
+
+A change holds for all peers at the same instant.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from grapevine.peer.neighbourhood import Rounds
 
 
 class World(Protocol):
-    """What joining and leaving need of the world of virtual time."""
+    """The part of the world of virtual time that joining and leaving use."""
 
     fleet: Fleet
     collector: Collector
@@ -30,10 +33,10 @@ class World(Protocol):
 
 
 class Turnover:
-    """Lets peers of a virtual world in and out.
+    """Carries out joins and leaves in a virtual world.
 
-    `at(time_ns, action, *arguments)` plans an event, `resume(member, answer)` lets a strategy go on, `rouse(member)` lets one
-    that waits for messages look at what has changed.
+    `at(time_ns, action, *arguments)` plans an event, `resume(member, answer)` continues a strategy, `rouse(member)` wakes a
+    strategy that waits for messages, so that it sees what has changed.
     """
 
     def __init__(
@@ -52,21 +55,21 @@ class Turnover:
         self.members = Members(plan)
         self.strategy = world.fleet.experiment.strategy
         self.by_step = self.strategy.membership == "by-step"
-        self._wanted = set(plan.first)  # who is, or is to be, a member
-        self._waiting: set[int] = set()  # who is to join and has no neighbour that is a member
+        self._wanted = set(plan.first)  # peers that are members, or will be
+        self._waiting: set[int] = set()  # peers that are to join and have no neighbour that is a member
         world.collector.begin_members(plan.first)
 
-    # ---- what is asked for ----------------------------------------------------------------------------------------
+    # ---- requests -------------------------------------------------------------------------------------------------
 
     def script(self, event: Event) -> None:
-        """An event of the script or of the law."""
+        """Carry out an event of the experiment or of the law of membership."""
         if isinstance(event, JoinEvent | LeaveEvent):
             joins = isinstance(event, JoinEvent)
             self.members.begin(event.peer, joins)
             (self.ask_in if joins else self.ask_out)(event.peer)
 
     def ask_in(self, peer: int) -> None:
-        """A peer is to join: at once, or as soon as it is gone where it is still leaving."""
+        """Let a peer join: at once, or when it has left if it is still leaving."""
         member = self.world.members[peer]
         self._wanted.add(peer)
         if not member.alive or member.ended:
@@ -75,7 +78,7 @@ class Turnover:
             self._welcome(member)
 
     def ask_out(self, peer: int) -> None:
-        """A peer is to leave: at once, or as soon as it is a member where it is still joining."""
+        """Let a peer leave: at once, or when it is a member if it is still joining."""
         member = self.world.members[peer]
         self._wanted.discard(peer)
         self._waiting.discard(peer)
@@ -85,7 +88,7 @@ class Turnover:
             self._let_go(member)
 
     def carry_out(self, member: Member, effect: Effect) -> bool:
-        """Carry out what only a fleet with changing members knows; whether the strategy may go on at once."""
+        """Carry out an effect of joining or leaving; return whether the strategy may go on at once."""
         if isinstance(effect, Away):
             self._gone(member)
             return False
@@ -98,31 +101,31 @@ class Turnover:
         return True
 
     def errand(self, member: Member, message: Message, errand: Errand) -> bool:
-        """Take in a message of a peer that joins or gives; whether the peer waits for it."""
+        """Take in a message between a joining peer and a peer that gives it weights; return whether the peer waits for it."""
         answer = member.handover.take(message.source, errand)
         if answer is not None:
             self.world.transport.post(member, message.source, answer, self.world.now_ns)
         return answer is None
 
     def touching(self, peer: int) -> list[int]:
-        """Who may have something to do with a peer: its neighbours, and those that join or leave beside it."""
+        """Return the living peers that may have a link to `peer`: its neighbours, and peers that join or leave beside it."""
         return sorted(other for other in self.plan.reach.neighbors(peer) if self.world.members[other].alive)
 
     def died(self, peer: int) -> None:
-        """A peer has died: its links are gone, and nobody repairs the graph."""
+        """Remove a peer that has died with its links; the graph is not repaired."""
         self.members.exit(peer)
         for waiting in sorted(self._waiting):
             self._at(self.world.now_ns, self.ask_in, waiting)
 
     @property
     def empty(self) -> bool:
-        """Whether there is no member, nor anybody that becomes one."""
+        """Whether there is no member and no peer that is joining."""
         return not self.members.present and all(member.away or not member.alive for member in self.world.members)
 
     # ---- leaving --------------------------------------------------------------------------------------------------
 
     def _let_go(self, member: Member) -> None:
-        """Let a member's strategy come to its end."""
+        """Let a member's strategy end: from the next step that no member has begun, or at once."""
         peer = member.peer
         if self.by_step:
             step = self._next_step()
@@ -133,7 +136,7 @@ class Turnover:
             peer.leave_at(peer.step)
 
     def _gone(self, member: Member) -> None:
-        """A peer has nothing more to do, or is not a member yet."""
+        """Note a peer that has ended its part, or is not a member yet."""
         peer = member.peer
         member.away = True
         if peer.member:
@@ -149,9 +152,9 @@ class Turnover:
     # ---- joining --------------------------------------------------------------------------------------------------
 
     def _welcome(self, member: Member) -> None:
-        """Tell a peer that is to join who its neighbours will be.
+        """Give a peer that is to join its neighbours and mixing weights.
 
-        Where these are all still on their way themselves it waits until one of them is a member.
+        If all of these neighbours are still joining, the peer waits until one of them is a member.
         """
         peer, law = member.peer, self.world.fleet.experiment.membership
         if self.members.waits_for_others(peer.id):
@@ -171,7 +174,7 @@ class Turnover:
         self._at(self.world.now_ns, self._resume, member, welcome)
 
     def _enter(self, member: Member, effect: Enter) -> None:
-        """A peer has weights and is a member from now on, or from the next step on that nobody has come to."""
+        """Make a peer that has weights a member: from now on, or from the next step that no member has begun."""
         peer = member.peer
         if peer.id in self.members.present:
             peer.member = True
@@ -190,7 +193,7 @@ class Turnover:
             self._let_go(member)
 
     def _begin(self, member: Member, step: int) -> None:
-        """Let a peer be a member from a step on."""
+        """Make a peer a member from a step on."""
         peer = member.peer
         mixing = self.members.mixing[peer.id]
         peer.enter(step, mixing)
@@ -198,10 +201,10 @@ class Turnover:
         if self.by_step:
             peer.rounds = Rows(peer, peer.rounds or Row(mixing))
 
-    # ---- for all --------------------------------------------------------------------------------------------------
+    # ---- all peers ------------------------------------------------------------------------------------------------
 
     def _next_step(self) -> int:
-        """The first step that no member has begun."""
+        """Return the first step that no member has begun."""
         steps = [member.peer.step + 1 for member in self.world.members if member.alive and member.peer.id in self._stepping()]
         return max(steps, default=0)
 
@@ -212,7 +215,7 @@ class Turnover:
         return rounds_over(self.plan.schedule, self.world.fleet.experiment.seed, sorted(self.members.present))
 
     def _spread(self, step: int | None, joiner: int | None = None, givers: tuple[int, ...] = ()) -> None:
-        """Let every member know its new weights: from a step on, or (None) at once; the joiner knows its own."""
+        """Give every member its new mixing weights, from a step on or (None) at once; the joiner has its own already."""
         ended = [member.peer.id for member in self.world.members if member.ended]
         handed = {giver: self.world.members[giver].peer.joiner_debts.handed.get(joiner or 0) for giver in givers}
         before, after = self.members.renew(ended)
@@ -244,7 +247,7 @@ class Turnover:
                 self._at(self.world.now_ns, self.ask_in, waiting)
 
     def _part_with(self, gone: set[int]) -> None:
-        """Peers that take weights over do not ask those that are members no longer."""
+        """Stop peers that take weights over from asking the peers `gone`, which are not members any more."""
         for member in self.world.members:
             if member.alive and member.handover.taking:
                 for peer in gone:

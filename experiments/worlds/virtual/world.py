@@ -1,8 +1,8 @@
 """The world of virtual time: all peers in one process, on a clock that jumps from event to event.
 
-The same strategies, peers, endpoints, links, meters and wire sizes as in the world of processes, with integer nanoseconds and
-a heap of (time, order): the same seed gives the same bytes.  Gradients are lazy (`gradients.py`); all other work is done when
-it is due.
+Strategies, peers, endpoints, links, meters and wire sizes are those of the world of processes. Time is integer nanoseconds, and
+events are a heap of (time, order): the same seed gives the same bytes. Gradients are computed late (`gradients.py`), all other
+work when it is due.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, make_peer
 from grapevine.experiments.worlds.scoring import score
-from grapevine.experiments.worlds.strategy_error import told_fault
+from grapevine.experiments.worlds.strategy_error import fault_line
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.gradients import Gradients
 from grapevine.experiments.worlds.virtual.member import Member
@@ -39,12 +39,12 @@ from grapevine.peer.membership import Away, Enter, Errand
 
 NEVER_NS = 2**62
 REFRESH_S = 0.25
-_COMPUTING = ("scipy.linalg.blas",)  # which peer.aggregators loads at its first use: too late to be told its threads
-_EVENTS_BETWEEN_LOOKS = 2_000  # at the wall clock and at interrupts
+_COMPUTING = ("scipy.linalg.blas",)  # peer.aggregators loads it at its first use, too late to set its threads
+_EVENTS_BETWEEN_LOOKS = 2_000  # between two checks of the wall clock and of interrupts
 
 
 class VirtualWorld:
-    """Runs one fleet to its end.  `losses` are (emulated ns, peer): peers that die then, as a killed process would."""
+    """Runs one fleet to its end.  `losses` are (emulated ns, peer): peers that die then, like a killed process."""
 
     def __init__(
         self, fleet: Fleet, collector: Collector, interrupt: Interrupt, losses: Sequence[tuple[int, int]] = ()
@@ -77,15 +77,15 @@ class VirtualWorld:
         self._records = 0
         self._gradients = Gradients(fleet.problem, lambda: self.weights)
         self._losses = losses
-        self._script = deque(fleet.script)  # what is left of it
+        self._script = deque(fleet.script)  # the events that have not happened yet
         self.turnover: Turnover | None = None
         if fleet.membership is not None:
             self.turnover = Turnover(self, fleet.membership, self._at, self._resume, self._rouse)
-        self._next_instant_ns = 0  # of the next record, or of what the script does next
+        self._next_instant_ns = 0  # of the next record, or of the next event of the script
         self._refreshed_s = 0.0
 
     def run(self) -> Outcome:
-        """Carry all strategies out until they end, the time is over, or somebody asks for the end."""
+        """Run all strategies until they end, the time is over, or the end is requested; return the outcome."""
         started_s = time.monotonic()
         self.collector.clock_s = lambda: self.now_ns / 1e9
         self.collector.phase = "training"
@@ -94,7 +94,7 @@ class VirtualWorld:
             with self.interrupt.breaking_off(), one_thread((*_COMPUTING, *self.fleet.problem.preload)):
                 self.train()
         except KeyboardInterrupt as broken_off:
-            self._broken_off(broken_off)
+            self._break_off(broken_off)
         wall_s = time.monotonic() - started_s
         with suppress(KeyboardInterrupt), self.interrupt.breaking_off(), one_thread():
             self._report(FINAL)
@@ -102,7 +102,7 @@ class VirtualWorld:
         return self.collector.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
     def train(self, records: bool = True) -> None:
-        """Carry out all events until the end; without `records` nothing is written down or scored on the way."""
+        """Carry out all events until the end; without `records` nothing is recorded or scored meanwhile."""
         if not records:
             self._next_record_ns = NEVER_NS
         for time_ns, peer in self._losses:
@@ -110,9 +110,9 @@ class VirtualWorld:
         for member in self.members:
             self._at(0, self._resume, member, None)
         if any(cut_for_good_ns(spec.changes) is not None for spec in self.fleet.plan.links.values()):
-            self._at(FAR_NS, self._never)  # who waits behind such a cut waits until the time is over
+            self._at(FAR_NS, self._never)  # a peer that waits behind such a cut waits until the time is over
         thresholds = gc.get_threshold()
-        gc.set_threshold(100_000, 20, 100)  # thousands of peers are no garbage: look for it less often
+        gc.set_threshold(100_000, 20, 100)  # thousands of peers are live objects: collect garbage less often
         try:
             self._loop()
         finally:
@@ -121,7 +121,7 @@ class VirtualWorld:
     def _loop(self) -> None:
         self._plan_instant()
         self._carry_out_events()
-        while not self.reason and self._sets_free():
+        while not self.reason and self._may_continue():
             self._instant()
             self._carry_out_events()
 
@@ -132,9 +132,9 @@ class VirtualWorld:
             event = pop(heap)
             time_ns, _, action, arguments = event
             if time_ns >= self._next_instant_ns != NEVER_NS:
-                heapq.heappush(heap, event)  # what happens at the instant may bring forth something earlier
+                heapq.heappush(heap, event)  # the instant may add an earlier event
                 if time_ns >= FAR_NS and stop_ns is None:
-                    return  # what is left never happens
+                    return  # the rest never happens
                 self._instant()
                 continue
             if stop_ns is not None and time_ns >= stop_ns:
@@ -150,10 +150,10 @@ class VirtualWorld:
                 self._look_up()
 
     def _never(self) -> None:
-        """Stands for what would have happened, had a link not been cut for good."""
+        """Do nothing: an event at the end of time, with which waiting behind a permanent cut does not count as a deadlock."""
 
     def _look_up(self) -> None:
-        """Glance at the real world now and then."""
+        """Look at interrupts, and refresh the live view."""
         if self.interrupt.requested:
             self.completed = False
             self.reason = "interrupted"
@@ -162,17 +162,17 @@ class VirtualWorld:
             self.collector.steps = [member.peer.step for member in self.members]
             self.collector.refresh(self.now_ns / 1e9, self.events)
 
-    def _broken_off(self, interrupt: KeyboardInterrupt) -> None:
-        """An interrupt had to break off what was going on."""
+    def _break_off(self, interrupt: KeyboardInterrupt) -> None:
+        """End the run after an interrupt that had to break off running code."""
         text = "".join(traceback.format_exception(interrupt))
-        told = told_fault(text, self.fleet.experiment.strategy).partition(" ")[2]
+        place = fault_line(text, self.fleet.experiment.strategy).partition(" ")[2]
         self.completed = False
         self.reason = "interrupted"
         for member in self.members:
             with suppress(Exception):
                 member.strategy.close()
         self.collector.event("fault", text=text)
-        self.collector.warn(f"the interrupt broke off what did not come to an end by itself: {told}")
+        self.collector.warn(f"the interrupt broke off code that did not end by itself: {place}")
 
     def _at(self, time_ns: int, action: Callable[..., None], *arguments: Any) -> None:
         self._order += 1
@@ -181,7 +181,7 @@ class VirtualWorld:
     # ---- the strategies -------------------------------------------------------------------------------------------
 
     def _resume(self, member: Member, answer: Any, raised: Exception | None = None) -> None:
-        """Let a strategy run on, with an answer or with what its task raised, until it awaits something that takes time."""
+        """Continue a strategy, with an answer or with an exception of its task, until it awaits something that takes time."""
         peer, strategy = member.peer, member.strategy
         peer.now_ns = self.now_ns
         while member.alive and not member.ended:
@@ -221,23 +221,23 @@ class VirtualWorld:
                 return
 
     def _send(self, member: Member, send: Send) -> None:
-        """A message leaves that was held back, unless its peer has died meanwhile."""
+        """Send a message that was held back, unless its peer has died meanwhile."""
         if member.alive:
             self.transport.send(member, send, self.now_ns)
 
     def _rouse(self, member: Member) -> None:
-        """Let a strategy that waits for messages look at what has changed."""
+        """Wake a strategy that waits for messages, so that it sees what has changed."""
         if member.waiting:
             self._at(self.now_ns, self._wake, member, member.waiting)
 
     def _wake(self, member: Member, number: int) -> None:
-        """End a wait for messages, unless it has ended already."""
+        """End the wait `number` for messages, unless it has ended already."""
         if member.waiting == number:
             member.waiting = 0
             self._resume(member, None)
 
     def _begin(self, member: Member, work: Work) -> Exception | None:
-        """Let work fall due when the peer's device has done it; what the task raises where it cannot say what it costs."""
+        """Plan the end of work by the speed of the peer's device; return the exception of a task that cannot state its cost."""
         peer = member.peer
         awaited = self._gradients.awaited.get(work.name)
         try:
@@ -251,7 +251,7 @@ class VirtualWorld:
         return None
 
     def _gradient_due(self, member: Member, work: Work) -> None:
-        """Let the strategy have its gradient, or what the task raised."""
+        """Give the strategy its gradient, or the exception of the task."""
         answer = self._gradients.computed.pop(work, None)
         if answer is None:
             try:
@@ -262,7 +262,7 @@ class VirtualWorld:
         self._resume(member, answer)
 
     def _work_due(self, member: Member, work: Work) -> None:
-        """Do the work, and let the strategy have the answer, or what the task raised."""
+        """Do the work, and give the strategy the answer, or the exception of the task."""
         try:
             answer = member.share.do(work, member.peer.weights)
         except Exception as error:  # noqa: BLE001 - likewise
@@ -271,7 +271,7 @@ class VirtualWorld:
             self._resume(member, answer)
 
     def _deliver(self, member: Member, message: Any) -> None:
-        """A message has arrived; a strategy that waits for the last of several is woken by that one only."""
+        """Deliver a message; a strategy that waits for several messages is woken by the last one."""
         if self.turnover is None:
             member.peer.deliver(message)
         elif isinstance(message.payload, Errand):
@@ -287,18 +287,18 @@ class VirtualWorld:
     # ---- losses and records ---------------------------------------------------------------------------------------
 
     def _fail(self, member: Member, error: Exception) -> None:
-        """A strategy raised: its peer is lost, the others go on."""
+        """Lose the peer of a strategy that raised; the others go on."""
         identity = member.peer.id
         text = "".join(traceback.format_exception(error))
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.event("fault", peer=identity, text=text)
-        told = told_fault(text, self.fleet.experiment.strategy)
+        fault = fault_line(text, self.fleet.experiment.strategy)
         self.completed = False
-        self.failure = self.failure or f"peer {identity} failed: {told}; events.jsonl has the whole traceback"
-        self._die(identity, f"its strategy raised {told}")
+        self.failure = self.failure or f"peer {identity} failed: {fault}; events.jsonl has the whole traceback"
+        self._die(identity, f"its strategy raised {fault}")
 
     def _die(self, identity: int, why: str, asked: bool = False) -> None:
-        """A peer dies; its neighbours hear of it at once."""
+        """Lose a peer; its neighbours learn it at once."""
         dead = self.members[identity]
         if not dead.alive:
             return
@@ -316,13 +316,13 @@ class VirtualWorld:
             self.turnover.died(identity)
 
     def _plan_instant(self) -> None:
-        """When next something happens that is not in the heap: a record, or the script."""
+        """Plan the next instant that is not in the heap: a record, or an event of the script."""
         scripted_ns = self._script[0].at_ns if self._script else NEVER_NS
         next_ns = min(self._next_record_ns, scripted_ns)
         self._next_instant_ns = next_ns if self._stop_ns is None or next_ns < self._stop_ns else NEVER_NS
 
     def _instant(self) -> None:
-        """A record, taken before anything else happens at its instant, or the script's next event."""
+        """Take a record, before anything else happens at its instant, or carry out the next event of the script."""
         self.now_ns = self._next_instant_ns
         if self._next_record_ns == self.now_ns:
             self._record()
@@ -335,20 +335,20 @@ class VirtualWorld:
         self._records += 1
         self._next_record_ns = self._records * self._every_ns
         target = self.fleet.experiment.stop.accuracy
-        if target is not None and self.collector.validation_accuracy_mean >= target:
+        if target is not None and self.collector.scores.validation_accuracy_mean >= target:
             self.reason = self.collector.target_reached(target, self.now_ns)
 
     def _carry_out(self, event: Event) -> None:
-        """Links and devices know the script by themselves."""
+        """Carry out an event; links and devices have the events about them already (scenario.planned)."""
         self.collector.event("script", text=event.describe())
         if isinstance(event, KillEvent):
             self._die(event.peer, "killed by the script", asked=True)
         elif self.turnover is not None:
             self.turnover.script(event)
 
-    def _sets_free(self) -> bool:
-        """Whether all wait for each other, and the script ends a peer that somebody waits for; or all have left, and one will
-        join."""
+    def _may_continue(self) -> bool:
+        """Whether an event of the script may continue a run without other events: it kills a peer for which others wait, or
+        lets a peer join after all have left."""
         if self.turnover is not None and self.turnover.empty and self._next_instant_ns < NEVER_NS:
             return any(isinstance(event, JoinEvent) for event in self._script)
         waiting = any(member.alive and not member.ended and not member.away for member in self.members)
@@ -368,7 +368,7 @@ class VirtualWorld:
         waiting = [member.peer.id for member in self.members if member.alive and not member.ended and not member.away]
         if waiting:
             self.completed = False
-            return f"deadlock: peers {waiting[:10]} wait for messages that nobody sends"
+            return f"deadlock: peers {waiting[:10]} wait for messages that no peer sends"
         if not any(member.alive for member in self.members):
             self.completed = False
             return "every peer was lost"

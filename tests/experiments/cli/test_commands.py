@@ -22,7 +22,7 @@ from grapevine.experiments.config import bounds
 from grapevine.experiments.config.experiment import ConfigError, Experiment
 from grapevine.experiments.probe import probe
 from grapevine.peer.strategies import Ako
-from tests.experiments.config.test_experiment import WRONG
+from tests.experiments.config.wrong import WRONG
 
 RING = """
 name = "ring"
@@ -141,15 +141,15 @@ def test_a_port_in_use_is_refused(ring: str, capsys: pytest.CaptureFixture[str])
     assert "0 for any free ones" in message
 
 
-def test_errors_of_settings_are_told_as_such(ring: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_settings_begin_with_set(ring: str, capsys: pytest.CaptureFixture[str]) -> None:
     for settings, message in [
         (["--set", "strategy.fil=3"], "--set: strategy.fil: no such field; d-psgd has: order"),
         (["--set", "network.rate=20"], '--set: network.rate: 20 has no unit; write for example "20 Mbit/s"'),
         (["--world", "virtul"], '--set: world.name: there is no world "virtul"; did you mean virtual?'),
         (["--set", "topology.name=torus"], "--set: topology: torus needs at least 9 peers, not 4"),
         (["--set", "strategy.name=ako"], '--set: strategy.name: "ako" shares gradients'),
-        (["--set", "peers"], "--set: 'peers' sets nothing; write table.key=value"),
-        (["--set", "=3"], "--set: '=3' sets nothing"),
+        (["--set", "peers"], "--set: 'peers' does not have the form key=value; write table.key=value"),
+        (["--set", "=3"], "--set: '=3' does not have the form key=value"),
         (["--set", f"seed={'[' * 400}{']' * 400}"], "--set: seed: is nested too deeply, in more than 32 levels"),
         (["--set", f"seed=0x{'f' * 400}"], "--set: seed: a whole number has more than 64 bits"),
     ]:
@@ -164,16 +164,19 @@ def test_what_the_command_line_itself_gets_wrong(ring: str, capsys: pytest.Captu
         (["run", "no.toml"], "no.toml: cannot be read: no such file or directory"),
         (["run", "."], ".: cannot be read: is a directory"),
         (["sweep", ring], "ring.toml: sweep: is missing or empty; add [sweep]"),
-        (["sweep", ring, "--jobs", "0"], "grapevine sweep: argument --jobs: '0' is no number of runs"),
-        (["topology", "ring", "-n", "x"], "grapevine topology: argument -n: 'x' is no whole number"),
-        (["topology", "ring", "-n", "9" * 5000], "grapevine topology: argument -n: '9999999999999999999' is no whole number"),
-        (["topology", "ring", "-n", "1000000000"], "-n: 1000000000 will not do; expected a whole number"),
-        (["topology", "base", "-n", "100001"], "-n: 100001 will not do; expected a whole number"),
-        (["topology", "ring", "--seed", "9" * 19], "--seed: 9999999999999999999 will not do; expected a whole number"),
+        (["sweep", ring, "--jobs", "0"], "grapevine sweep: argument --jobs: '0' is not a number of runs"),
+        (["topology", "ring", "-n", "x"], "grapevine topology: argument -n: 'x' is not a whole"),
+        (
+            ["topology", "ring", "-n", "9" * 5000],
+            "grapevine topology: argument -n: '9999999999999999999' is not a whole number",
+        ),
+        (["topology", "ring", "-n", "1000000000"], "-n: 1000000000 is not valid; expected a whole number"),
+        (["topology", "base", "-n", "100001"], "-n: 100001 is not valid; expected a whole number"),
+        (["topology", "ring", "--seed", "9" * 19], "--seed: 9999999999999999999 is not valid; expected a whole number"),
         (["topology", "rng"], 'topology.name: there is no topology "rng"; did you mean ring?'),
         (["topology", "ring", "-n", "2"], "topology: ring needs at least 3 peers, not 2"),
         (["topology", "ring", "--set", "degree=3"], "topology.degree: no such field; ring has: mixing"),
-        (["topology", "ring", "--mixing", "fair"], 'topology.mixing: "fair" will not do; expected one of'),
+        (["topology", "ring", "--mixing", "fair"], 'topology.mixing: "fair" is not valid; expected one of'),
         (["topology", "base", "--set", "n=5"], "--set: n = 5: is no option of a graph; write -n 5"),
         (["topology", "base", "--set", "seed=5"], "--set: seed = 5: is no option of a graph; write --seed 5"),
         (["topology", "ring", "--set", "name=torus"], '--set: name = "torus": is no option of a graph'),
@@ -183,11 +186,11 @@ def test_what_the_command_line_itself_gets_wrong(ring: str, capsys: pytest.Captu
         (["report", ".", "--out", ""], "grapevine report: argument --out: the path is empty: expected the name of a file"),
         (["sweep", ring, "--out", ""], "grapevine sweep: argument --out: the path is empty"),
         (["topology", "ring", "--html", ""], "grapevine topology: argument --html: the path is empty"),
-        (["report", "nowhere"], "nowhere: is no folder, so it is no run"),
+        (["report", "nowhere"], "nowhere: is not a run folder, because it does not exist"),
         (["probe", ring, "--world", "virtual"], "--set: world.name"),
         (
             ["topology", "file"],
-            "topology.path: is missing, since the graph comes from a file; say which: --set path=graph.graphml",
+            "topology.path: is missing, since the graph comes from a file; give the file: --set path=graph.graphml",
         ),
         (["run", ring, "--out", ring, "--quiet"], "--out: ring.toml: is a file, and a run needs a folder; give another --out"),
         (["run", ring, "--out", "/dev/null/run", "--quiet"], "--out: /dev/null/run: cannot be used for a run"),
@@ -262,7 +265,7 @@ def test_run_hands_over_what_it_was_given(
     assert (out, quiet) == (Path("here"), True)
 
 
-def test_an_error_that_nobody_foresaw_is_one_sentence_and_a_file(
+def test_an_unforeseen_error_is_one_sentence_and_a_file(
     ring: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: Any) -> None:
@@ -353,7 +356,7 @@ def test_topology_refuses_rounds_that_do_not_fit_the_memory(
 ) -> None:
     monkeypatch.setattr(bounds, "free_memory_bytes", lambda: 10**9)
     told = refused(capsys, "topology", "matcha", "-n", "10000")
-    assert told.startswith("-n = 10000: the rounds of a schedule of 10,000 peers take at least 4.8 GB, and 1 GB are free; use")
+    assert told.startswith("-n = 10000: the rounds of a schedule of 10,000 peers need at least 4.8 GB of memory, and 1 GB are")
 
 
 def test_topology_reads_a_graph_file(ring: str, capsys: pytest.CaptureFixture[str]) -> None:

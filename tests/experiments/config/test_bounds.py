@@ -123,12 +123,12 @@ BATCHES = {"name": "digits", "batch_size": 1_000}
         ({"peers": 5_000, "topology": {"name": "random-matching"}, "strategy": {"name": "ad-psgd"}}, "topology", "links"),
         ({"peers": 100_000, "topology": {"name": "one-peer-exponential"}}, "peers", "rounds of a schedule of 100,000 peers"),
         ({"task": {"name": "digits", "hidden": [500_000]}}, "peers", "free"),
-        ({"peers": 1_000, "world": {"name": "processes"}}, "peers", "as many processes"),
+        ({"peers": 1_000, "world": {"name": "processes"}}, "peers", "one process each"),
         ({"network": {"name": "access", "lines": ["20 Mbit/s"], "rate_factor": 1e-9}}, "network", "0.02 bit/s"),
         ({"devices": {"name": "uniform", "speed": "1e-6 samples/s"}, "task": BATCHES}, "devices", "ten years"),
     ],
 )  # fmt: skip
-def test_what_is_too_much_together_is_told_with_its_figure(
+def test_values_that_are_too_large_together_are_refused_with_their_figure(
     changes: dict[str, Any], key: str, figure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounds, "free_memory_bytes", lambda: 2 * 10**9)
@@ -146,13 +146,13 @@ def test_a_name_that_could_steer_a_terminal_is_refused(name: str) -> None:
 
 
 def test_a_unit_in_other_letters_is_suggested() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean Mbit/s\? letters keep their case"):
+    with pytest.raises(ConfigError, match=r"did you mean Mbit/s\? capital and small letters differ"):
         Experiment.from_document({**BASE, "network": {"name": "uniform", "rate": "2 mbit/s"}})
 
 
-def test_a_percentage_and_a_key_that_stands_twice_are_told_as_such() -> None:
-    with pytest.raises(ConfigError, match=r"stop.accuracy: 90 will not do; expected .*a share: 0.9 is 90 %"):
+def test_a_percentage_and_a_key_written_twice_are_named_in_the_message() -> None:
+    with pytest.raises(ConfigError, match=r"stop.accuracy: 90 is not valid; expected .*a share: 0.9 is 90 %"):
         Experiment.from_document({**BASE, "stop": {"steps": 5, "accuracy": 90}})
     for text in ("peers = 4\npeers = 5", "[stop]\nsteps = 5\n[stop]\nsteps = 5"):
-        with pytest.raises(ConfigError, match=r"line [23], column \d+: this key or table stands in the file already"):
+        with pytest.raises(ConfigError, match=r"line [23], column \d+: the file has this key or table twice"):
             Experiment.parse(text)

@@ -74,11 +74,11 @@ def test_what_reads_back_what_it_wrote_is_taken() -> None:
     ("codec", "message"),
     [
         (Numberless(), "its number on the wire is None; write number: ClassVar[int] = 128 in the class, or another"),
-        (Taken(), "its number on the wire is 2, which is that of int8; write number"),
+        (Taken(), "its number on the wire is 2, the number of int8; write number"),
         (Long(), "with 0 elements it raised"),
-        (Forgetful(), "of 1 elements decode makes other values than those that encode says will be read"),
+        (Forgetful(), "with 1 elements decode does not return the values that encode returned"),
         (Raising(), "with 0 elements it raised"),
-        (Boastful(), "it says that it is lossless, and changes some of 1 elements; take lossless = True out"),
+        (Boastful(), "it has lossless = True but changes some of 1 elements; take lossless = True out"),
     ],
 )  # fmt: skip
 def test_what_does_not_is_refused_before_a_run_starts(codec: Codec, message: str, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_what_does_not_is_refused_before_a_run_starts(codec: Codec, message: str
     assert not (tmp_path / "out").exists()
 
 
-def test_only_who_writes_with_a_codec_reads_it() -> None:
+def test_a_codec_is_read_only_by_peers_that_write_with_it() -> None:
     values = np.arange(5, dtype=np.float32)
     for payload in (Dense(values), Sparse(np.arange(5, dtype=np.uint32), values)):
         parcel, read = encode(payload, Eighths(step=0.5), 3)

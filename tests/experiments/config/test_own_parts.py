@@ -103,11 +103,11 @@ def test_the_folder_may_be_named_relative_to_the_file(folder: Path) -> None:
     assert Experiment.read(folder / "apart.toml").strategy.gamma == 0.5  # type: ignore[attr-defined]
 
 
-def test_two_modules_of_a_name_are_told_apart(folder: Path) -> None:
+def test_two_modules_of_one_name_are_kept_apart(folder: Path) -> None:
     Experiment.read(folder / "ring.toml")
     write(folder / "other", "mine_own")
     (folder / "other" / "ring.toml").write_text(RING)
-    with pytest.raises(ConfigError, match=rf"mine_own was loaded from {folder}/mine_own.py before, and here .*rename one"):
+    with pytest.raises(ConfigError, match=rf"mine_own is already loaded from {folder}/mine_own.py, and .*rename one"):
         Experiment.read(folder / "other" / "ring.toml")
 
 
@@ -127,21 +127,24 @@ def test_a_package_is_found_as_a_module_is(folder: Path) -> None:
     [
         ("nowhere_own:Averaging", 'strategy.name = "nowhere_own:Averaging": there is no module nowhere_own, neither on the'),
         ("mine_own.deep:Averaging", "there is no module mine_own.deep"),
-        ("mine_own:Averagin", "has no class Averagin; did you mean Averaging? it has: Averaging"),
-        ("mine_own:helper", "is no strategy; name a class that is derived from grapevine.Strategy"),
+        ("mine_own:Averagin", "has no class Averagin; did you mean Averaging? the module has: Averaging"),
+        ("mine_own:helper", "cannot be used as strategy; name a class that is derived from grapevine.Strategy"),
         ("mine_own:Strategy", "is the base class itself"),
-        ("mine_own:msgspec.Struct", "is no strategy"),
-        ("mine_own:", '"mine_own:" is no module:Class; write the module, a colon and the class, such as "mine:Strategy"'),
-        ("../mine_own:Averaging", "is no module:Class"),
+        ("mine_own:msgspec.Struct", "cannot be used as strategy"),
+        (
+            "mine_own:",
+            '"mine_own:" does not have the form module:Class; write the module, a colon and the class',
+        ),
+        ("../mine_own:Averaging", "does not have the form module:Class"),
         ("broken_own:Averaging", "importing broken_own raised ZeroDivisionError: division by zero ("),
         ("unparsed_own:Averaging", "importing unparsed_own raised SyntaxError"),
         ("needing_own:Averaging", "importing needing_own raised ModuleNotFoundError: No module named 'lacking_own'"),
         ("leaving_own:Averaging", "importing leaving_own raised SystemExit: 3"),
-        ("random:Averaging", "rename {folder}/random.py: another module of that name comes first"),
-        ("__main__:Averaging", "which no other program can read; move it to a module, such as mine.py"),
+        ("random:Averaging", "rename {folder}/random.py: another module with this name comes first"),
+        ("__main__:Averaging", "another program cannot import it from there; move it to a module, such as mine.py"),
     ],
 )
-def test_what_is_wrong_is_told_with_the_cure(folder: Path, name: str, message: str) -> None:
+def test_an_error_has_its_cure(folder: Path, name: str, message: str) -> None:
     write(folder, "broken_own", "a = 1\nb = a / 0\n")
     write(folder, "unparsed_own", "a = (\n")
     write(folder, "needing_own", "import lacking_own\n")
@@ -153,10 +156,10 @@ def test_what_is_wrong_is_told_with_the_cure(folder: Path, name: str, message: s
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("gamma = 3.0", "strategy.gamma: 3.0 will not do; expected a number above 0 and at most 1"),
-        ('order = "middle"', 'strategy.order: "middle" will not do; expected one of "first", "last"'),
+        ("gamma = 3.0", "strategy.gamma: 3.0 is not valid; expected a number above 0 and at most 1"),
+        ('order = "middle"', 'strategy.order: "middle" is not valid; expected one of "first", "last"'),
         ("gama = 0.5", "strategy.gama: no such field; mine_own:Averaging has: gamma, order, cap; did you mean gamma?"),
-        ("from = 3", "strategy.from = 3: is no folder"),
+        ("from = 3", "strategy.from = 3: is not a folder"),
     ],
 )
 def test_fields_are_checked_as_those_of_a_built_in_part(folder: Path, line: str, message: str) -> None:
@@ -191,16 +194,16 @@ class Nested(Strategy, frozen=True, tag="nested"):
 
 def test_every_family_from_python_is_checked_with_the_exact_key() -> None:
     for part, message in [
-        (Wide(hops=(1, "x")), 'network.hops[1]: "x" will not do; expected a whole number'),  # type: ignore[arg-type]
-        (Wide(factor=float("inf")), "network.factor: inf is no number to work with"),
-        (Uniform(rate="1 Mbit/s", duplicate=1.0), "network.duplicate: 1.0 will not do; expected a number of at least 0"),
-        (Uniform(rate="1 Mbit/s", tcp="reno"), 'network.tcp: "reno" will not do; expected one of "bbr", "cubic", "none"'),  # type: ignore[arg-type]
-        (Uniform(jitter_law="gamma"), 'network.jitter_law: "gamma" will not do'),  # type: ignore[arg-type]
+        (Wide(hops=(1, "x")), 'network.hops[1]: "x" is not valid; expected a whole number'),  # type: ignore[arg-type]
+        (Wide(factor=float("inf")), "network.factor: inf is not a finite number"),
+        (Uniform(rate="1 Mbit/s", duplicate=1.0), "network.duplicate: 1.0 is not valid; expected a number of at least 0"),
+        (Uniform(rate="1 Mbit/s", tcp="reno"), 'network.tcp: "reno" is not valid; expected one of "bbr", "cubic", "none"'),  # type: ignore[arg-type]
+        (Uniform(jitter_law="gamma"), 'network.jitter_law: "gamma" is not valid'),  # type: ignore[arg-type]
     ]:  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             Experiment(network=part)
         assert str(caught.value).startswith(message)
-    with pytest.raises(ConfigError, match=r"^strategy\.inner\.fill: 3 will not do"):
+    with pytest.raises(ConfigError, match=r"^strategy\.inner\.fill: 3 is not valid"):
         Experiment(strategy=Nested(inner=Slices(fill=3)))
 
 
@@ -286,7 +289,7 @@ def test_the_command_line_can_set_it_and_list_it(
     assert main(["run", "solo.toml", *arguments, "--out", "out", "--quiet", "--json"]) == 0
     assert '"strategy": "averaging"' in capsys.readouterr().out
     assert main(["run", "solo.toml", *arguments, "--set", "strategy.gamma=2", "--quiet"]) == 2
-    assert capsys.readouterr().err.startswith("--set: strategy.gamma: 2 will not do")
+    assert capsys.readouterr().err.startswith("--set: strategy.gamma: 2 is not valid")
     assert main(["list", "mine_own:Averaging"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert told.startswith('strategy (name = "mine_own:Averaging" in [strategy] of the file) mine_own:Averaging Averages whole')
@@ -352,11 +355,11 @@ def test_wrappers_of_ones_own_are_named_in_their_list(folder: Path) -> None:
     assert is_complete(folder / "out", experiment)
     assert not is_complete(folder / "out", experiment.replace(wrappers=experiment.wrappers[:1]))
     (folder / "walled.toml").write_text(RING + tables.format('"x"'))
-    with pytest.raises(ConfigError, match=r'wrappers\[0\]\.limit: "x" will not do'):
+    with pytest.raises(ConfigError, match=r'wrappers\[0\]\.limit: "x" is not valid'):
         Experiment.read(folder / "walled.toml")
 
 
-def test_a_graph_of_ones_own_is_shown_as_any(
+def test_a_users_graph_is_shown_as_a_built_in_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder, "kinds_own", LIVE)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,61 +13,10 @@ from grapevine.experiments.report.page import write_report
 from grapevine.experiments.results.recorder import Recorder
 from grapevine.experiments.results.summary import unfinished
 from tests.experiments.recorded import MANIFEST, TOML, record_run
+from tests.experiments.report.pages import Page, texts
 
 CURVES = ["Accuracy", "Test loss", "Training loss", "Consensus distance", "Bytes sent", "Staleness"]
 SECTIONS = [*CURVES, "Link rates", "Link delays"]
-
-
-class Page(HTMLParser):
-    """The content of a page in a browser: the visible text, the titles of the sections, the figures, and everything fetched."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.text, self.titles, self.fetched, self.tags = "", [], [], []
-        self._inside = ""
-        source = path.read_text(encoding="utf-8")
-        self.figures: dict[str, Any] = {}
-        self.feed(source)
-        encoded = re.search(r"const figures = (.*);\n", source)
-        assert encoded is not None
-        self.figures = json.loads(encoded.group(1).replace("<\\/", "</"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag
-        self.tags.append(tag)
-        self.fetched += [value for name, value in attrs if name in ("src", "href", "data", "poster", "srcset")]
-
-    def handle_data(self, data: str) -> None:
-        if self._inside not in ("script", "style"):
-            self.text += data + " "
-        if self._inside == "h2" and data.strip():
-            self.titles.append(data.strip())
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def figure(self, axis_title: str) -> dict[str, Any]:
-        return next(f for f in self.figures.values() if f["layout"]["yaxis"].get("title", {}).get("text") == axis_title)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    record_run(folder, lost=(3,), places=["Tokyo", "Tokyo", "Sao Paulo", "Sao Paulo"])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def page(run: Path) -> Page:
-    return Page(run / "report.html")
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
 
 
 def test_the_page_needs_no_network(run: Path, page: Page) -> None:
@@ -153,7 +98,7 @@ def test_unshaped_links_are_described_in_a_sentence(tmp_path: Path) -> None:
     record_run(tmp_path, rate=math.inf)
     page = Page(tmp_path / "report.html")
     assert "8 directed links had no rate limit (unshaped); measured: 392 Mbit/s (median)." in page.text
-    assert not any("measured rate" in text for text in _texts(page.figures))
+    assert not any("measured rate" in text for text in texts(page.figures))
 
 
 def test_several_runs_lie_on_top_of_each_other(run: Path, tmp_path: Path) -> None:
@@ -220,7 +165,7 @@ def test_of_a_crowd_in_regions_the_regions_are_drawn(tmp_path: Path) -> None:
     graph = Page(tmp_path / "report.html").figures["figure8"]
     (dots,) = [part for part in graph["data"] if part.get("text") == ["&lt;i&gt; (150)", "Tokyo (150)"]]
     assert all("298 directed links" in text for text in dots["hovertext"])  # 149 links within each half of the ring
-    (told,) = [text for part in graph["data"] for text in _texts(part) if "&lt;i&gt; - Tokyo" in text]
+    (told,) = [text for part in graph["data"] for text in texts(part) if "&lt;i&gt; - Tokyo" in text]
     # peers 149 and 150, 299 and 0 are neighbours: 1000 bytes times the peer's number plus 1, in three intervals
     assert "1.806 MB over 4 directed links" in told
 
@@ -310,7 +255,7 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
         page = Page(path)
         assert page.tags.count("script") == 2
         assert "alert" in page.text
-        assert not any("<script" in text for text in _texts(page.figures))
+        assert not any("<script" in text for text in texts(page.figures))
 
 
 def test_no_folder_is_an_error_with_a_cure(tmp_path: Path) -> None:
@@ -356,53 +301,3 @@ def test_a_peer_that_stops_early_does_not_bend_the_mean(tmp_path: Path) -> None:
     write_report([tmp_path], tmp_path / "page.html")
     mean = Page(tmp_path / "page.html").figure("training loss")["data"][-1]
     np.testing.assert_allclose(mean["y"], [2.0, 2.0, 2.0])
-
-
-# -- events that changed the fleet
-
-
-def _scripted(folder: Path, *marks: tuple[float, str, str]) -> Page:
-    record_run(folder)
-    with open(folder / "events.jsonl", "a") as file:
-        file.writelines(json.dumps({"time_s": time_s, "kind": kind, "text": text}) + "\n" for time_s, kind, text in marks)
-    write_report([folder], folder / "report.html")
-    return Page(folder / "report.html")
-
-
-def test_events_are_marked_in_the_curves_and_listed(tmp_path: Path, page: Page) -> None:
-    done = (1.5, "script", "link 0-1 is cut"), (1.5, "script", "peer 2: speed x 0.5"), (2.5, "poke", "all links <are> healed")
-    scripted = _scripted(tmp_path, *done)
-    layout = scripted.figure("test accuracy")["layout"]
-    assert [shape["x0"] for shape in layout["shapes"]] == [1.5, 2.5]
-    assert [(name["x"], name["text"]) for name in layout["annotations"]] == [
-        (1.5, "link 0-1 is cut; peer 2: speed x …"),
-        (2.5, "all links &lt;are&gt; healed"),
-    ]
-    assert "Vertical dashed lines: events that changed the fleet" in scripted.text
-    story = "During the run, 2 events of its file and 1 poke changed the fleet, from 1.5 s (link 0-1 is cut) to 2.5 s"
-    assert story in " ".join(scripted.text.split())
-    assert scripted.text.count("link 0-1 is cut") == 2  # in the story and among the events
-    assert "changed the fleet" not in page.text
-    assert page.figure("test accuracy")["layout"]["annotations"] == []
-
-
-def test_many_marks_are_drawn_without_text(tmp_path: Path) -> None:
-    layout = _scripted(tmp_path, *((0.1 * at, "script", f"event {at}") for at in range(20))).figure("test loss")["layout"]
-    assert (len(layout["shapes"]), layout["annotations"]) == (20, [])
-
-
-def test_of_several_runs_only_common_events_are_marked(tmp_path: Path) -> None:
-    for name, extra in (("a", (1.0, "poke", "only here")), ("b", (2.0, "poke", "only there"))):
-        _scripted(tmp_path / name, (1.5, "script", "link 0-1 is cut"), extra)
-    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html")
-    layout = Page(tmp_path / "both.html").figure("test accuracy")["layout"]
-    assert [name["text"] for name in layout["annotations"]] == ["link 0-1 is cut"]
-
-
-def test_the_script_is_part_of_the_configuration(tmp_path: Path) -> None:
-    record_run(tmp_path)
-    with open(tmp_path / "experiment.toml", "a") as file:
-        file.write('[[events]]\nat = "1 s"\ndo = "cut"\nlink = [0, 1]\n[[events]]\nat = "2 s"\ndo = "heal"\n')
-    write_report([tmp_path], tmp_path / "report.html")
-    text = " ".join(Page(tmp_path / "report.html").text.split())
-    assert "events 1 at 1 s, do cut, link 0, 1 2 at 2 s, do heal" in text

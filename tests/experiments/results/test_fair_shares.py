@@ -11,7 +11,7 @@ import pytest
 from grapevine import Experiment, Result, run
 from grapevine.experiments.report.figures import rates, shares_lines
 from grapevine.experiments.report.runs import Run
-from grapevine.experiments.results.fair_shares import Share, SharedLines
+from grapevine.experiments.results.fair_shares import Share, SharedSegments
 from grapevine.experiments.results.result import LinkFigures
 from grapevine.netem import Cable
 
@@ -22,18 +22,18 @@ def link(source: int, target: int, asked: float = 10.0, messages: int = 1) -> Li
 
 def test_a_fair_share_is_the_least_equal_part_of_a_segment_among_the_links_that_carried_messages() -> None:
     links = [link(0, 1), link(0, 2), link(0, 3, messages=0), link(1, 2), link(3, 2)]
-    lines = SharedLines(uplinks=[8.0, None, None, None], downlinks=[None, None, 9.0, None])
-    shares = lines.shares(links)
+    segments = SharedSegments(uplinks=[8.0, None, None, None], downlinks=[None, None, 9.0, None])
+    shares = segments.shares(links)
     assert shares[0, 1] == shares[0, 3] == Share(4.0, 8.0)  # of two that sent
     assert shares[0, 2] == Share(3.0, 8.0)  # of three that were received
     assert shares[1, 2] == Share(3.0, 9.0)
-    cables = SharedLines(cables=[Cable(6.0, ((1, 2), (3, 2), (0, 3)))]).shares(links)
+    cables = SharedSegments(cables=[Cable(6.0, ((1, 2), (3, 2), (0, 3)))]).shares(links)
     assert cables[1, 2] == Share(3.0, 6.0)
     assert cables[0, 1] == Share(10.0, 10.0)
 
 
 def test_a_link_without_a_known_rate_has_no_share_and_an_unlimited_link_has_its_segments_share() -> None:
-    shares = SharedLines(uplinks=[8.0, None]).shares([link(0, 1, math.nan), link(0, 2, math.inf), link(1, 2, math.inf)])
+    shares = SharedSegments(uplinks=[8.0, None]).shares([link(0, 1, math.nan), link(0, 2, math.inf), link(1, 2, math.inf)])
     assert all(map(math.isnan, shares[0, 1]))
     assert shares[0, 2] == Share(4.0, 8.0)
     assert shares[1, 2] == Share(math.inf, math.inf)
@@ -67,9 +67,10 @@ def test_links_of_a_shared_uplink_are_drawn_at_their_share_with_a_bar_up_to_thei
     assert "(a fair share) to 8 Mbit/s (alone) asked" in (tmp_path / "report.html").read_text()
 
 
-def test_a_manifest_without_shared_lines_has_no_segments_and_a_damaged_one_is_refused() -> None:
-    assert SharedLines.read({}) == SharedLines()
-    lines = SharedLines([8.0, None], (), (Cable(6.0, ((1, 2),)),))
-    assert SharedLines.read({"shared_lines": json.loads('{"uplinks": [8.0, null], "cables": []}')}).uplinks == lines.uplinks
-    with pytest.raises(ValueError, match=r"manifest\.json: shared_lines are damaged"):
-        SharedLines.read({"shared_lines": {"uplinks": ["fast"]}})
+def test_a_manifest_without_shared_segments_has_no_segments_and_a_damaged_one_is_refused() -> None:
+    assert SharedSegments.read({}) == SharedSegments()
+    segments = SharedSegments([8.0, None], (), (Cable(6.0, ((1, 2),)),))
+    manifest = {"shared_segments": json.loads('{"uplinks": [8.0, null], "cables": []}')}
+    assert SharedSegments.read(manifest).uplinks == segments.uplinks
+    with pytest.raises(ValueError, match=r"manifest\.json: shared_segments are damaged"):
+        SharedSegments.read({"shared_segments": {"uplinks": ["fast"]}})

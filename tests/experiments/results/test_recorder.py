@@ -19,7 +19,8 @@ import pytest
 
 from grapevine.experiments.report.page import write_report
 from grapevine.experiments.results import recorder as recorder_module
-from grapevine.experiments.results.recorder import FILES, Draw, Recorder, default_folder, describe_machine
+from grapevine.experiments.results.machine import describe_machine
+from grapevine.experiments.results.recorder import FILES, Draw, Recorder, default_folder
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.results.summary import KEYS, unfinished
 from tests.experiments.recorded import MANIFEST, TOML, record_run
@@ -277,7 +278,7 @@ def test_a_folder_whose_first_files_cannot_be_written_is_left_empty(tmp_path: Pa
             raise OSError(errno.ENOSPC, "full")
         path.write_bytes(content)
 
-    monkeypatch.setattr(recorder_module, "_replace", full)
+    monkeypatch.setattr(recorder_module, "replace", full)
     with pytest.raises(OSError, match="full"):
         _recorder(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())

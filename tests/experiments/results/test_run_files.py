@@ -107,7 +107,7 @@ def test_an_invalid_table_is_refused(
         ("manifest.json", b'{"places": ["a"]}'),
         ("manifest.json", b'{"places": [1, 2, 3, 4]}'),
         ("manifest.json", b'{"machine": 5}'),
-        ("manifest.json", b'{"shared_lines": {"uplinks": [-1]}}'),
+        ("manifest.json", b'{"shared_segments": {"uplinks": [-1]}}'),
         ("experiment.toml", b"a=" + b"[" * 400),
         ("experiment.toml", b"\xff"),
         ("events.jsonl", DEEP + b"\n{}"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from grapevine.experiments.config.experiment import Experiment, Processes, Virtual
 from grapevine.experiments.report.summary_text import describe
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome, consensus_distance
@@ -38,8 +39,8 @@ OUTCOME = Outcome(
 
 def _summary(world: str = "processes", dilation: float = 1.0, **changes: Any) -> dict[str, Any]:
     outcome = dataclasses.replace(OUTCOME, **changes)
-    fixed = {"name": "x", "topology": "ring", "strategy": "d-psgd", "peers": 3, "seed": 1}
-    return summarise(outcome, world=world, spectral_gap=0.5, dilation=dilation, **fixed)  # type: ignore[arg-type]
+    experiment = Experiment(name="x", peers=3, world=Processes(dilation=dilation) if world == "processes" else Virtual())
+    return summarise(outcome, experiment, spectral_gap=0.5)
 
 
 def _link(source: int, rate: tuple[float, float], delay_ms: tuple[float, float] = (40.0, 40.0)) -> LinkFigures:

@@ -29,6 +29,15 @@ RATE = 0.1
 TARGETS = (3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, -6.0)
 
 
+def normal_targets(peers: int, dimension: int, seed: int = 5) -> tuple[tuple[float, ...], ...]:
+    """Targets of a quadratic task, one vector for each peer, drawn from a normal law of standard deviation 3."""
+    return tuple(tuple(float(x) for x in row) for row in np.random.default_rng(seed).normal(0, 3, (peers, dimension)))
+
+
+WIDE = normal_targets(4, 20_000, seed=6)
+NARROW = Uniform(rate="1 Mbit/s", delay="500 us")
+
+
 def asked(peers: int = 4, dimension: int = 64, **changes: Any) -> Experiment:
     """An experiment with a complete graph and steps of 10 ms."""
     base = Experiment(

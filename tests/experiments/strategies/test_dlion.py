@@ -1,8 +1,9 @@
-"""Exact laws of dlion's knowledge transfer: what is counted, who is asked, what is kept apart."""
+"""Exact laws of dlion: its batches, what it sends, and its knowledge transfer."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +11,27 @@ import pytest
 from grapevine import ConfigError
 from grapevine.experiments.config.experiment import Stop
 from grapevine.experiments.fleet import build
-from grapevine.experiments.tasks import Quadratic
-from grapevine.netem import MixedDevices, Uniform
+from grapevine.experiments.tasks import Digits, Quadratic
+from grapevine.netem import MixedDevices, Uniform, UniformDevices
 from grapevine.peer.optimizers import Sgd
+from grapevine.peer.payloads import Dense
 from grapevine.peer.peer import Peer
-from grapevine.peer.strategies.dlion import DLion
-from tests.experiments.strategies.fleets import asked, carried_out, gradients, listen
+from grapevine.peer.strategies.dlion import DLion, Profile, _State
+from tests.experiments.strategies.fleets import (
+    NARROW,
+    RATE,
+    TARGETS,
+    WIDE,
+    asked,
+    carried_out,
+    gradients,
+    listen,
+    make_world,
+    normal_targets,
+    unread,
+)
 
-VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 600)))
+VECTORS = normal_targets(8, 600)
 
 
 @pytest.mark.slow
@@ -58,7 +72,7 @@ def test_dlion_that_drops_sends_of_the_newest_gradient_alone(tmp_path: Path, mon
     """Also after weights were handed over, which takes several steps: what was made meanwhile is dropped with the rest."""
     made = gradients(monkeypatch)
     said = listen(monkeypatch)
-    targets = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(6).normal(0, 3, (4, 2000)))
+    targets = normal_targets(4, 2000, seed=6)
     strategy = DLion(batching=False, weighting="none", transfer_every=20, keep=False)
     carried_out(
         tmp_path,
@@ -146,3 +160,113 @@ def test_dlion_goes_on_when_the_giver_or_a_taker_dies(tmp_path: Path, monkeypatc
         )  # fmt: skip
         assert sorted(outcome.peers_lost) == [0, 3]
         assert all(peer.step == 150 and np.isfinite(peer.weights).all() for peer in found if peer.id in (1, 2, 4))
+
+
+@pytest.mark.slow
+def test_dlion_deals_batches_by_speed_so_that_steps_take_equally_long(tmp_path: Path) -> None:
+    """Without an overhead batches are proportional to speed; with one the times are equal all the same."""
+    speeds = (400, 200, 100, 100)
+    for overhead in ("0 s", "20 ms"):
+        devices = MixedDevices(speeds=tuple(f"{speed} samples/s" for speed in speeds), overhead=overhead)
+        task = Digits(batch_size=32)
+        world = make_world(
+            tmp_path,
+            asked(4, task=task, devices=devices, strategy=DLion(transfer_every=0), network=Uniform(rate="20 Mbit/s"),
+                  stop=Stop(steps=60)),
+        )  # fmt: skip
+        assert world.run().completed
+        batches = np.array([member.peer.batch_size for member in world.members])
+        times = [member.device.step_ns(member.peer.batch_size) for member in world.members]
+        assert max(times) <= 1.05 * min(times)
+        if overhead == "0 s":
+            np.testing.assert_allclose(batches / batches.sum(), np.array(speeds) / sum(speeds), atol=0.01)
+        assert batches.sum() > 4 * 32  # and the global batch has grown
+
+
+def test_dlion_grows_the_global_batch_in_two_phases() -> None:
+    strategy = DLion(adjust_every=10, growth=1.5)
+    sizes = [strategy.global_batch(40, step, 20_000) for step in range(0, 200, 10)]
+    assert sizes[:6] == [40, 80, 120, 160, 200, 300]
+    assert sizes[-1] == 2000
+    assert strategy.global_batch(4, 1000, 4) == 4
+
+
+@pytest.mark.parametrize("warm_share", [0.0, 0.05, 0.5, 1.0])
+def test_dlion_never_grows_the_global_batch_above_its_bound(warm_share: float) -> None:
+    """`full_share` of the training set, however long the first phase, or the first batch where that is more."""
+    strategy = DLion(warm_share=warm_share, adjust_every=10, full_share=0.2)
+    for first in (30, 100, 300):
+        sizes = [strategy.global_batch(first, step, 1000) for step in range(0, 1000, 10)]
+        assert sizes == sorted(sizes)
+        assert sizes[-1] == max(first, 200)
+
+
+def test_dlion_weighs_gradients_by_batches() -> None:
+    """x_k <- x_k - eta / n sum_j (LBS_j / LBS_k) g_j; normalised the weights add up to n."""
+    for weighting, expected in (("relative", 3.0), ("normalised", 1.5), ("none", 1.0)):
+        strategy = DLion(weighting=weighting, batching=False)  # type: ignore[arg-type]
+        peer = Peer(0, 2, {1: 0.5}, np.zeros(4, np.float32), 10)
+        state = _State(peer, 0.75)
+        for member, batch in ((0, 10.0), (1, 30.0)):
+            state.profiles[member] = Profile(0.0, batch, 0.0, 1.0, 1.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0)
+        assert strategy._weight(peer, state, 1) == np.float32(expected / 2)
+        peer.lose(1)
+        assert strategy._weight(peer, state, 0) == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [True, False])
+def test_dlion_sends_the_largest_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    """Nothing that was left is larger than what was sent; sizes follow the link; kept gradients are conserved."""
+    said = listen(monkeypatch)
+    strategy = DLion(batching=False, weighting="none", transfer_every=0, keep=keep)
+    found, _ = carried_out(
+        tmp_path,
+        asked(4, task=Quadratic(targets=WIDE), strategy=strategy, network=NARROW, devices=UniformDevices(speed="20 samples/s"),
+              stop=Stop(steps=60)),
+    )  # fmt: skip
+    late = [message for message in said if message.step > 20]
+    bytes_a_step = np.mean([8 * len(message.payload.values) for message in late])
+    assert bytes_a_step == pytest.approx(0.9 * 125_000 * 0.05, rel=0.1)
+    for peer in found:
+        assert peer.ledger is not None
+        if keep:
+            paid = sum(other.ledger.paid[peer.id] for other in found if other is not peer and other.ledger is not None)
+            used = -peer.weights.astype(float) * 4 / RATE
+            np.testing.assert_allclose(used + unread(peer), peer.ledger.total + paid, rtol=1e-3, atol=2e-2)
+        else:
+            for neighbour in peer.neighbours:
+                assert not peer.ledger.owed(neighbour).any()
+
+
+@pytest.mark.slow
+def test_dlion_hands_knowledge_from_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only who was asked gives weights, and x <- x - lambda (x - x_best) for the elements of every slice of them."""
+    slow, blend, drawn = Uniform(rate="600 kbit/s", delay="500 us"), Peer.blend, []
+
+    def measured(peer: Peer, message: Any, weight: float) -> None:
+        away = peer.weights[message.payload.where()] - message.payload.values
+        blend(peer, message, weight)
+        drawn.append((away, peer.weights[message.payload.where()] - message.payload.values))
+
+    for every in (0, 50):
+        with monkeypatch.context() as patch:
+            said = listen(patch)
+            patch.setattr(Peer, "blend", measured)
+            strategy = DLion(batching=False, transfer_every=every)
+            carried_out(
+                tmp_path,
+                asked(4, task=Quadratic(targets=TARGETS[:4], dimension=2000, noise=2.0), strategy=strategy, network=slow,
+                      stop=Stop(steps=100), devices=UniformDevices(speed="50 samples/s")),
+            )  # fmt: skip
+        given = [message for message in said if message.scalars[0] == 2.0]
+        asks = [message for message in said if message.scalars[0] == 1.0]
+        assert bool(given) == bool(asks) == bool(every)
+        for ask in asks:
+            if ask.step < 60:
+                slices = [m for m in given if (m.source, m.target) == (ask.target, ask.source) and m.now_ns >= ask.now_ns]
+                assert slices
+                assert all(isinstance(m.payload, Dense) for m in slices)
+    assert drawn
+    for before, after in drawn:
+        np.testing.assert_allclose(after, 0.25 * before, atol=1e-5)

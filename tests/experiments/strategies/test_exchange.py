@@ -20,9 +20,9 @@ from grapevine.peer.strategies.adpsgd import ADPSGD
 from grapevine.peer.strategies.all_reduce import AllReduce
 from grapevine.peer.wire import HEADER_BYTES
 from grapevine.topology.graphs.menu import Complete, ErdosRenyi, Ring, Torus
-from tests.experiments.strategies.fleets import RATE, TARGETS, asked, carried_out, gradients, listen, make_world
+from tests.experiments.strategies.fleets import RATE, TARGETS, asked, carried_out, gradients, listen, make_world, normal_targets
 
-VECTORS = tuple(tuple(float(x) for x in row) for row in np.random.default_rng(5).normal(0, 3, (8, 50)))
+VECTORS = normal_targets(8, 50)
 
 
 @pytest.mark.parametrize("peers", [1, 2, 3, 8])
@@ -113,7 +113,7 @@ def test_all_reduce_goes_on_with_the_survivors(tmp_path: Path, at_ms: int, reord
 
 
 def test_all_reduce_on_a_ring_is_refused_with_the_cure() -> None:
-    with pytest.raises(ConfigError, match=r"everybody talks to everybody.*complete"):
+    with pytest.raises(ConfigError, match=r"every peer needs a link to every other peer.*complete"):
         build(asked(8, topology=Ring(), strategy=AllReduce()))
 
 
@@ -159,7 +159,7 @@ def test_adpsgd_meets_along_every_edge(
 
 
 @pytest.mark.slow
-def test_adpsgd_keeps_the_sum_and_the_hull_where_nobody_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adpsgd_keeps_the_sum_and_the_hull_without_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Averaging alone, from unequal models: whoever meets whom while it waits, sums stay and all models stay between them."""
     gradient = Peer.gradient
 
@@ -185,7 +185,7 @@ def test_adpsgd_keeps_the_sum_and_the_hull_where_nobody_learns(tmp_path: Path, m
 def test_adpsgd_ends_in_hundreds_of_schedules(tmp_path: Path) -> None:
     """Any graph, speed, jitter, and peers that die meanwhile: nobody waits for ever."""
     rng = np.random.default_rng(11)
-    for seed in range(400):
+    for seed in range(200):
         peers = int(rng.integers(3, 7))
         graph = [Ring(), ErdosRenyi(p=0.7), Complete()][seed % 3]
         speeds = tuple(f"{speed} samples/s" for speed in rng.integers(20, 500, peers))

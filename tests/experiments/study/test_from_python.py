@@ -148,7 +148,7 @@ def test_a_class_of_the_script_itself_resumes(tmp_path: Path, monkeypatch: pytes
     assert (states(first.attempts), states(second.attempts)) == (["completed"] * 2, ["skipped"] * 2)
 
 
-def test_a_run_that_fails_stops_no_other_and_is_told(tmp_path: Path, local: type[Strategy]) -> None:
+def test_a_run_that_fails_is_reported_and_stops_no_other(tmp_path: Path, local: type[Strategy]) -> None:
     class Failing(local, frozen=True, tag="failing"):  # type: ignore[misc, valid-type]
         async def run(self, peer: Peer) -> None:
             raise KeyError("lost")
@@ -180,7 +180,7 @@ def test_labels_tell_parts_of_one_kind_apart(tmp_path: Path, local: type[Strateg
         "strategy": [local(), local(share=0.5), {"name": "solo"}],
         "optimizer": [{"label": "slow", "optimizer.learning_rate": 0.01}],
     }
-    with pytest.raises(ConfigError, match="choices with a label set keys of their own"):
+    with pytest.raises(ConfigError, match="choices with a label cannot be under the name of a part"):
         sweep(BASE, axes, out=tmp_path / "s")
     axes["pace"] = axes.pop("optimizer")
     axes["variant"] = [{"label": "one", "codec.name": "int8"}, {"label": "two", "topology": topology.Complete()}]
@@ -195,12 +195,12 @@ def test_labels_tell_parts_of_one_kind_apart(tmp_path: Path, local: type[Strateg
     ("axes", "message"),
     [
         ({}, r"sweep\(\): axes: is empty; give lists"),
-        ({"strategy": 3}, r"sweep\(\): sweep.strategy: 3 will not do; write a list of one value or more"),
+        ({"strategy": 3}, r"sweep\(\): sweep.strategy: 3 is not a list; write a list of one value or more"),
         ({"strategy": DPSGD()}, r"sweep\(\): sweep.strategy"),
-        ({"strategy": ["solo"]}, r'sweep\(\): sweep.strategy: "solo" is no table; write "strategy.name" = \["solo"\]'),
+        ({"strategy": ["solo"]}, r'sweep\(\): sweep.strategy: "solo" is not a table; write "strategy.name" = \["solo"\]'),
         ({"strategy.fil": [1]}, r"sweep\(\): \[sweep\]: strategy.fil: no such field"),
         ({"topology.mixing": ["lazy"]}, r"topology was given from Python"),
-        ([1], r"sweep\(\): axes: list is no dictionary"),
+        ([1], r"sweep\(\): axes: list is not a dictionary"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_starts(axes: object, message: str, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_what_cannot_be_built_is_listed(tmp_path: Path) -> None:
     assert [cell.values["strategy"] for cell in result.cells] == ["d-psgd"]
     assert result.findings.said[-1].startswith("left out, as the file says: strategy ako")
     for jobs in (0, True, "2"):
-        with pytest.raises(ConfigError, match="is no number of runs"):
+        with pytest.raises(ConfigError, match="is not a number of runs"):
             sweep(base, {"seed": [1]}, jobs=jobs, out=tmp_path / "s")  # type: ignore[arg-type]
 
 

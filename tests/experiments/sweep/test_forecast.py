@@ -28,8 +28,7 @@ from grapevine.experiments.sweep.plan import Point, read_sweep
 from grapevine.experiments.sweep.sweep import Attempt, carry_out
 from grapevine.experiments.tasks import Quadratic
 from tests.experiments.recorded import record_run
-from tests.experiments.study.test_page import planned
-from tests.experiments.sweep.test_sweep import command  # noqa: F401
+from tests.experiments.sweep.studies import planned
 
 PAIRS = """
 peers = 9
@@ -53,14 +52,14 @@ seed = [1, 2]
 
 
 @pytest.mark.slow
-def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, command: Any) -> None:  # noqa: F811
+def test_a_run_that_lost_peers_is_reported_left_out_and_repeated(tmp_path: Path, command: Any) -> None:
     """A stand-in's accuracy is a tenth of its seed; seed 4 loses peer 1."""
     text = "[stop]\nsteps = 1\naccuracy = 0.5\n[sweep]\npeers = [2]\nseed = [1, 3, 4]"
     sweep, out = planned(tmp_path, text), tmp_path / "out"
     carried = carry_out(sweep, out, 2, command)
     assert carried.status is ExitStatus.LOST
     assert [attempt.state for attempt in carried.attempts] == ["completed", "completed", "lost peers"]
-    assert carried.attempts[2].reason == "lost peer 1, which the file did not ask for (peer 1 at 1.5 s: ended by SIGKILL)"
+    assert carried.attempts[2].reason == "lost peer 1, which no event of the file killed (peer 1 at 1.5 s: ended by SIGKILL)"
     (cell,) = cells = cells_of(sweep, carried, out)
     assert cell.estimate("accuracy_mean") == (pytest.approx(0.2), pytest.approx(1.27062, rel=1e-4), 2, 0.0)
     shown = {measure.key: cell.shown(measure) for measure in measures(cells)}
@@ -73,7 +72,7 @@ def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, co
     write_study(Study("s", sweep, cells, "c", "t"), out / "report.html")
     page = (out / "report.html").read_text()
     assert "peers=2,seed=4 is left out, and means are over the other 2 of 3: it lost peer 1" in page
-    assert "* without the runs that lost peers which the file did not ask to lose" in page
+    assert "* without the runs that lost peers which no event of the file killed" in page
     assert "2: 2 of 2 runs: x" in page
     (out / "inputs" / "well").touch()
     again = carry_out(sweep, out, 2, command)
@@ -82,13 +81,13 @@ def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, co
 
 
 @pytest.mark.slow
-def test_a_sweep_ends_with_the_worst_of_its_runs(tmp_path: Path, command: Any) -> None:  # noqa: F811
+def test_a_sweep_ends_with_the_worst_of_its_runs(tmp_path: Path, command: Any) -> None:
     statuses = {"[1]": 0, "[1, 4]": 3, "[1, 4, 5]": 1}
     for seeds, status in statuses.items():
         assert carry_out(planned(tmp_path, f"[sweep]\nseed = {seeds}"), tmp_path / f"{status}", 2, command).status == status
 
 
-def test_a_trial_that_lost_peers_is_not_chosen(tmp_path: Path, command: Any) -> None:  # noqa: F811
+def test_a_trial_that_lost_peers_is_not_chosen(tmp_path: Path, command: Any) -> None:
     sweep = planned(tmp_path, '[sweep]\nseed = [1]\n[tune]\n"optimizer.learning_rate" = [0.1, 0.2]\nseed = 4')
     carried = carry_out(sweep, tmp_path / "out", 2, command)
     assert carried.scores == [[None, None]]
@@ -97,7 +96,7 @@ def test_a_trial_that_lost_peers_is_not_chosen(tmp_path: Path, command: Any) -> 
 
 
 @pytest.mark.slow
-def test_the_command_tells_of_losses(tmp_path: Path, command: Any, monkeypatch: Any, capsys: Any) -> None:  # noqa: F811
+def test_the_command_tells_of_losses(tmp_path: Path, command: Any, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(sweeps.carry_out, "__defaults__", (1, command, lambda standing: None))
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "study.toml").write_text('[sweep]\n"task.batch_size" = [8]\nseed = [1, 3, 4]')
@@ -106,7 +105,7 @@ def test_the_command_tells_of_losses(tmp_path: Path, command: Any, monkeypatch: 
     assert "seed=4: lost peers (lost peer 1" in printed.err
     assert "2 of 3" in printed.out
     assert "* without the runs that lost peers" in printed.out
-    assert "lost peers: task.batch_size=8,seed=4: lost peer 1, which the file did not ask for" in printed.out
+    assert "lost peers: task.batch_size=8,seed=4: lost peer 1, which no event of the file killed" in printed.out
 
 
 # -- combinations that cannot be built
@@ -129,9 +128,9 @@ def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, mo
     told = capsys.readouterr().out
     assert "4 combinations, 8 runs" in told
     assert "estimated: " in told
-    assert "1 combination (2 runs) cannot be built, and stop the sweep" in told
+    assert "1 combination (2 runs) cannot be built and stop the sweep" in told
     assert str(invalid) in told
-    assert 'none of them is "solo"' in told
+    assert 'without "solo"' in told
     assert main(["check", str(file), "--json"]) == 2
     figures = json.loads(capsys.readouterr().out)
     assert (figures["runs"], figures["trials"], figures["invalid"][0]["runs"]) == (8, 0, 2)
@@ -141,7 +140,7 @@ def test_what_cannot_be_built_is_known_before_anything_starts(tmp_path: Path, mo
 @pytest.mark.slow
 def test_they_are_left_out_where_the_file_says_so(
     tmp_path: Path,
-    command: Any,  # noqa: F811
+    command: Any,
     monkeypatch: Any,
     capsys: Any,
 ) -> None:
@@ -150,7 +149,7 @@ def test_they_are_left_out_where_the_file_says_so(
     file, out = tmp_path / "pairs.toml", tmp_path / "out"
     file.write_text(PAIRS.replace("[sweep]", "[sweep]\nskip_invalid = true"))
     assert main(["check", str(file)]) == 0
-    assert "are left out, as the file says" in capsys.readouterr().out
+    assert "are left out (skip_invalid = true)" in capsys.readouterr().out
     assert main(["sweep", str(file), "--out", str(out), "--jobs", "2", "--quiet"]) == 0
     assert "left out, as the file says: strategy.name ako, topology.name ring (2 runs)" in capsys.readouterr().out
     with open(out / "table.csv", newline="") as opened:
@@ -175,13 +174,13 @@ def test_a_combination_with_a_candidate_that_cannot_be_built_is_invalid(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('skip_invalid = "yes"', 'sweep.skip_invalid: "yes" will not do; write true or false'),
-        ("skip_invalid = [true]", "sweep.skip_invalid: [true] will not do"),
-        ("baseline = 3", "sweep.baseline: 3 will not do; write text"),
-        ('baseline = "solo"', 'sweep.baseline: "solo" is none of the choices of the first axis, peers; name one of: 2, 3'),
+        ('skip_invalid = "yes"', 'sweep.skip_invalid: "yes" is not valid; write true or false'),
+        ("skip_invalid = [true]", "sweep.skip_invalid: [true] is not valid"),
+        ("baseline = 3", "sweep.baseline: 3 is not valid; write text"),
+        ('baseline = "solo"', 'sweep.baseline: "solo" is not a choice of the first axis, peers; name one of: 2, 3'),
     ],
 )
-def test_options_that_say_nothing(text: str, message: str, tmp_path: Path) -> None:
+def test_options_without_effect_are_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         planned(tmp_path, f"[sweep]\n{text}\npeers = [2, 3]\nseed = [1]")
     assert message in str(caught.value)
@@ -190,7 +189,7 @@ def test_options_that_say_nothing(text: str, message: str, tmp_path: Path) -> No
 def test_options_of_several_tables_must_agree(tmp_path: Path) -> None:
     blocks = "[[sweep]]\nskip_invalid = {}\npeers = [2]\n[[sweep]]\nskip_invalid = {}\npeers = [3]"
     assert planned(tmp_path, blocks.format("true", "true")).options.skip_invalid
-    with pytest.raises(ConfigError, match=r"two \[\[sweep\]\] tables differ in it"):
+    with pytest.raises(ConfigError, match=r"two \[\[sweep\]\] tables"):
         planned(tmp_path, blocks.format("true", "false"))
 
 
@@ -234,7 +233,7 @@ def test_an_estimate_grows_with_the_steps(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_strategies_are_compared_with_solo(tmp_path: Path) -> None:
     names = '[topology]\nname = "complete"\n[sweep]\n"strategy.name" = [{}]'
-    assert 'none of them is "solo"' in no_solo(planned(tmp_path, names.format('"ako", "slices"')))
+    assert 'without "solo"' in no_solo(planned(tmp_path, names.format('"ako", "slices"')))
     assert no_solo(planned(tmp_path, names.format('"ako", "solo"'))) == ""
     assert no_solo(planned(tmp_path, names.format('"ako"'))) == ""
 
@@ -319,7 +318,7 @@ def test_rows_are_compared_with_the_best_or_with_a_baseline(tmp_path: Path) -> N
     assert said[0] == "Time to 90 %: a against b: better in 2, worse in 0, undecided in 0 of 2 places."
 
 
-def test_a_time_that_the_baseline_never_comes_to_is_told_as_such(tmp_path: Path) -> None:
+def test_a_target_that_the_baseline_never_reaches_is_named(tmp_path: Path) -> None:
     shown = [Measure("time_to_target_s", "time to 90 %", "s", 1.0)]
     study = study_of(tmp_path, 'baseline = "a"')
     for each in study.cells:

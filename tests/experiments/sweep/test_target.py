@@ -84,7 +84,7 @@ def test_a_chosen_level_is_rounded_up_to_two_digits(given: float, level: float, 
 @pytest.mark.parametrize("given", ['"low"', "true", "nan", "[1.0]"])
 def test_a_target_that_is_no_number_is_refused(given: str, tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(f"[sweep]\npeers = [3, 4]\ntarget_loss = {given}")
-    with pytest.raises(ConfigError, match=r"sweep.target_loss.* will not do; write a number, such as 0.1"):
+    with pytest.raises(ConfigError, match=r"sweep.target_loss.* is not valid; write a number, such as 0.1"):
         read_sweep(tmp_path / "s.toml")
     (tmp_path / "s.toml").write_text("[sweep]\npeers = [3, 4]\ntarget_loss = 1")
     assert read_sweep(tmp_path / "s.toml").options.target_loss == 1

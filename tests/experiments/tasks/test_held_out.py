@@ -23,9 +23,9 @@ from grapevine.peer.peer import Peer
 from grapevine.peer.strategies import Solo
 from grapevine.peer.strategies.dlion import DLion
 from tests.experiments.strategies.fleets import asked, make_world
-from tests.experiments.tasks.test_module import TEST, TRAIN, Net, Tied, dropping, normalised
+from tests.experiments.tasks.modules import TEST, TRAIN, Net, Tied, dropping, normalised
 from tests.helpers import LIMIT_BYTES, make_peer, run_until_blocked
-from tests.peer.test_live import SECOND_NS, Slow, Ticking
+from tests.peer.clocks import SECOND_NS, Slow, Ticking
 
 
 class Judging(Solo, frozen=True, tag="judging"):
@@ -122,7 +122,7 @@ def _generator(seed: int, peer: int) -> np.random.Generator:
     return batch_generator(seed, peer)
 
 
-def test_a_live_peer_looks_too() -> None:
+def test_a_live_peer_evaluates_on_held_out_samples_too() -> None:
     class Quick(Slow):
         def take_on(self, work: Work) -> int:
             return -(-(work.count or 0) // (3 if work.name == "held-out" else 1))

@@ -10,57 +10,21 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from grapevine.experiments.tasks import Digits, Dirichlet, Iid, LearningProblem, Module, digits
-
-PARTS = digits.split()
-TRAIN, VALIDATION, TEST = (PARTS[name] for name in ("train", "validation", "test"))
-(TRAIN_X, TRAIN_Y), (TEST_X, TEST_Y) = TRAIN, TEST
-
-
-class Net(nn.Module):
-    """What a user might write."""
-
-    def __init__(self, hidden: int = 16):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(64, hidden), nn.ReLU())
-        self.head = nn.Linear(hidden, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(x))
-
-
-def normalised() -> nn.Module:
-    return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
-
-
-def dropping() -> nn.Module:
-    return nn.Sequential(nn.Linear(64, 16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 10))
-
-
-class Branching(nn.Module):
-    """Its flow depends on the data."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.other = nn.Linear(64, 10), nn.Linear(64, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.one(x) if x.mean() > 0 else self.other(x)
-
-
-class Tied(nn.Module):
-    """One parameter in two places, one that is frozen, one that is never used."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
-        self.second.weight = self.first.weight
-        self.frozen = nn.Linear(64, 10)
-        self.frozen.requires_grad_(False)
-        self.unused = nn.Parameter(torch.ones(3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.frozen(self.second(self.first(x).relu()))
+from grapevine.experiments.tasks import Digits, Dirichlet, Iid, LearningProblem, Module
+from tests.experiments.tasks.modules import (
+    TEST,
+    TEST_X,
+    TEST_Y,
+    TRAIN,
+    TRAIN_X,
+    TRAIN_Y,
+    VALIDATION,
+    Branching,
+    Net,
+    Tied,
+    dropping,
+    normalised,
+)
 
 
 def make(factory: object = Net, peers: int = 4, **fields: object) -> LearningProblem:
@@ -233,12 +197,12 @@ class Unset(Net):
         ({"test": (spoilt(TEST_X, (0, 63), np.inf), TEST_Y)}, r"test x\[0, 63\] is inf"),
         ({"train": (spoilt(TRAIN_X, (2, 1), 1e300), TRAIN_Y)}, r"train x\[2, 1\] is inf .*as float32"),
         ({"validation": (VALIDATION[0], spoilt(VALIDATION[1], (5,), np.nan))}, r"validation y\[5\] is nan"),
-        ({"factory": Unset}, "parameter head.bias holds nan or infinity as the factory built it"),
+        ({"factory": Unset}, "parameter head.bias holds nan or infinity at the start"),
         ({"loss": lambda output, y: nn.functional.cross_entropy(output, y) / 0}, "gives loss inf at its initial weights"),
         ({"loss": lambda output, y: (output.sum() * 0) ** 0.5}, "a gradient that is not finite at its initial weights"),
     ],
 )
-def test_what_is_no_number_is_refused_before_the_start(fields: dict, words: str) -> None:
+def test_values_that_are_not_finite_are_refused_before_the_start(fields: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make(**fields)
 
@@ -311,7 +275,7 @@ def test_the_start_follows_the_seed() -> None:
 
 def test_it_can_be_described_in_plain_values() -> None:
     described = Module(factory=Net, train=TRAIN, test=TEST, batch_size=8).describe()
-    assert described["factory"].endswith("test_module.Net")
+    assert described["factory"].endswith("modules.Net")
     assert described["train"] == ["float32[1437, 64]", "int64[1437]"]
     assert (described["name"], described["batch_size"], described["loss"]) == ("module", 8, "cross entropy")
 
@@ -319,10 +283,10 @@ def test_it_can_be_described_in_plain_values() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "for Python"),
-        ({"factory": Net()}, "not what it builds"),
+        ({}, "from Python only"),
+        ({"factory": Net()}, "not the module"),
         ({"factory": 3}, "factory is int"),
-        ({"factory": Net, "train": None}, "needs train"),
+        ({"factory": Net, "train": None}, "give train"),
         ({"factory": Net, "loss": "mse"}, "loss is str"),
     ],
 )
@@ -346,15 +310,15 @@ def lazy() -> nn.Module:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"factory": list}, "gave list"),
-        ({"factory": fixed}, "nothing to train"),
+        ({"factory": list}, "returned list"),
+        ({"factory": fixed}, "without trainable parameters"),
         ({"factory": double}, "float64"),
         ({"factory": lazy}, "no shape yet"),
         ({"factory": functools.partial(nn.Linear, 7, 10)}, "must fit together"),
         ({"factory": functools.partial(nn.Linear, 64, 3)}, "must fit together"),
         ({"loss": functools.partial(nn.functional.cross_entropy, reduction="none")}, "must fit together"),
         ({"train": (TRAIN_X, TRAIN_Y[:-1])}, "1437 samples and y has 1436"),
-        ({"train": (TRAIN_X[:0], TRAIN_Y[:0])}, "at least one"),
+        ({"train": (TRAIN_X[:0], TRAIN_Y[:0])}, "one or more"),
         ({"train": (TRAIN_X,)}, "1 parts"),
         ({"train": 5}, "train is int"),
         ({"test": TensorDataset(torch.zeros(3, 64))}, "pairs"),

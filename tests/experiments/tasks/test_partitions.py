@@ -157,7 +157,7 @@ def test_bootstrap_serves_more_peers_than_samples() -> None:
     assert np.all(np.abs(counts - 200) < 6 * np.sqrt(200))  # each of 2,000 draws hits each sample alike
     again = Bootstrap(samples=40).split(labels, 50, seed=0)
     assert all(np.array_equal(one, two) for one, two in zip(shards, again, strict=True))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="expected 1 to 1,000,000"):
         Bootstrap(samples=0)
 
 

@@ -17,7 +17,7 @@ from grapevine.peer.effects import Work
 from grapevine.peer.samples import Samples
 from grapevine.peer.strategies import Solo
 from tests.experiments.strategies.fleets import asked
-from tests.experiments.tasks.test_module import TEST, TRAIN, Net, dropping, normalised
+from tests.experiments.tasks.modules import TEST, TRAIN, Net, dropping, normalised
 
 MODELS = {
     "logistic": Digits(model="logistic"),
@@ -193,12 +193,12 @@ def test_the_quadratics_gradients_and_its_solution() -> None:
         np.testing.assert_allclose((answer - targets[1]) + rho * (answer - towards), 0, atol=1e-5)  # the objective's slope
     with pytest.raises(ValueError, match="rho = -1"):
         problem.solve(0, own, own, -1.0)
-    with pytest.raises(ValueError, match=r"shape \[3\]: \[2\]"):
+    with pytest.raises(ValueError, match=r"shape \[3\]: expected \[2\]"):
         problem.solve(0, own, np.zeros(3), 1.0)
 
 
 @pytest.mark.parametrize("partition", [Iid(), Dirichlet(alpha=0.3), Bootstrap(samples=90)])
-def test_the_probe_set_is_shared_and_nobody_trains_or_judges_with_it(partition: Any) -> None:
+def test_the_probe_set_is_shared_and_apart_from_training_and_scores(partition: Any) -> None:
     whole, problem, again, other = (Digits().problem(5, partition, 2) for _ in range(4))
     for each, seed in ((problem, 2), (again, 2), (other, 3)):
         each.take_probe(60, seed)
@@ -217,9 +217,9 @@ def test_the_probe_set_is_shared_and_nobody_trains_or_judges_with_it(partition: 
 
 
 def test_a_probe_set_that_takes_all_that_a_peer_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="out of 1437"):
+    with pytest.raises(ValueError, match="expected 1 to 1436"):
         Digits().problem(5, Iid(), 0).take_probe(1437, 0)
-    with pytest.raises(ValueError, match="all that peer"):
+    with pytest.raises(ValueError, match="takes all samples of peer"):
         Digits().problem(1437, Iid(), 0).take_probe(10, 0)
 
 
@@ -264,7 +264,7 @@ def test_work_that_is_not_offered_or_costs_nonsense_is_refused() -> None:
     for cost in (float("nan"), -1.0, float("inf")):
         share = Share(problem, 0, np.random.default_rng(0))
         share.costs.offers["solve"] = lambda peer, cost=cost: cost
-        with pytest.raises(ValueError, match="a cost is 0 or more, and finite"):
+        with pytest.raises(ValueError, match="expected 0 or more, and finite"):
             share.take_on(Work("solve", None, None, None, {}))
-    with pytest.raises(ValueError, match='does not offer "predict": it offers gradient, clip, held-out, solve'):
+    with pytest.raises(ValueError, match='does not offer the work "predict": it offers gradient, clip, held-out, solve'):
         Share(problem, 0, np.random.default_rng(0)).take_on(Work("predict", 1, None, None, {}))

@@ -151,7 +151,7 @@ def test_gradients_on_a_sparse_graph_are_refused_with_the_eigenvalue(strategy: A
 
 
 def test_virtual_time_that_never_passes_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"devices\.name.*never come"):
+    with pytest.raises(ConfigError, match=r"devices\.name.*never reach"):
         build(experiment(devices=HostDevices(), stop=Stop(time="1 s")))
 
 

@@ -189,7 +189,7 @@ def test_a_joiners_distance_from_the_others_is_that_of_those_that_stayed(tmp_pat
 # ---- how it goes ----------------------------------------------------------------------------------------------------------
 
 
-def test_leaving_is_no_loss_and_all_of_it_is_told(tmp_path: Path) -> None:
+def test_leaving_is_no_loss_and_is_recorded(tmp_path: Path) -> None:
     status, folder = None, tmp_path / "run"
     result, status = run_experiment(BASE.replace(events=COMING), folder, quiet=True)
     summary = result.summary
@@ -235,7 +235,7 @@ def test_where_the_giver_dies_the_next_one_is_asked(tmp_path: Path) -> None:
     assert join["time_s"] > 1.5 + 0.8, "all of them anew"
 
 
-def test_a_peer_that_nobody_is_left_for_begins_with_its_own_weights(tmp_path: Path) -> None:
+def test_a_joiner_without_a_living_neighbour_begins_with_its_own_weights(tmp_path: Path) -> None:
     events = [LeaveEvent(at=f"{1 + peer / 10} s", peer=peer) for peer in range(1, 5)]
     kill = KillEvent(at="2 s", peer=0)
     result = run(
@@ -327,7 +327,7 @@ def test_a_fleet_under_a_law_trains(tmp_path: Path) -> None:
     assert len(counts) > 5
 
 
-def test_a_file_says_who_is_a_member() -> None:
+def test_a_file_lists_the_members() -> None:
     law = 'name = "arrivals"\nfirst = 3\nevery = "5 s"\nlifetime = "20 s"\nweights = "mean"'
     text = f'[membership]\n{law}\n[stop]\ntime = "60 s"\n'
     assert Experiment.parse(text).membership == Arrivals(first=3, every="5 s", lifetime="20 s", weights="mean")
@@ -344,7 +344,7 @@ def test_every_strategy_says_whether_members_may_change() -> None:
         if strategy in allowed:
             assert build(experiment).membership is not None
         else:
-            with pytest.raises(ConfigError, match=r"keeps its members from start to end.*d-psgd"):
+            with pytest.raises(ConfigError, match=r"needs the same members from start to end.*d-psgd"):
                 build(experiment)
 
 
@@ -353,16 +353,16 @@ def test_every_strategy_says_whether_members_may_change() -> None:
     [
         ({"events": (JoinEvent(at="1 s", peer=1), JoinEvent(at="2 s", peer=1))}, r"events\[1\].peer", "is a member already"),
         ({"events": (LeaveEvent(at="1 s", peer=1), LeaveEvent(at="2 s", peer=1))}, r"events\[1\].peer", "is not a member"),
-        ({"events": (KillEvent(at="1 s", peer=1), LeaveEvent(at="2 s", peer=1))}, r"events\[1\].peer", "is killed by"),
+        ({"events": (KillEvent(at="1 s", peer=1), LeaveEvent(at="2 s", peer=1))}, r"events\[1\].peer", "kills peer"),
         ({"events": (JoinEvent(at="1 s", peer=9),)}, r"events\[0\].peer", "peers"),
         ({"events": tuple(JoinEvent(at="1 s", peer=peer) for peer in range(6))}, "events", "no member at the start"),
         ({"events": tuple(LeaveEvent(at="1 s", peer=peer) for peer in range(6))}, r"events\[5\].peer", "the last member"),
         ({"events": COMING, "topology": Ring(mixing="fastest")}, "topology.mixing", "metropolis"),
-        ({"events": COMING, "topology": topology.schedule("base", 6)}, "topology", "one number of peers"),
+        ({"events": COMING, "topology": topology.schedule("base", 6)}, "topology", "fixed number of peers"),
         ({"events": COMING, "topology": nx.DiGraph(nx.cycle_graph(6, create_using=nx.DiGraph))}, "topology", "go one way"),
         ({"events": (LeaveEvent(at="1 s", peer=0),), "topology": nx.star_graph(5)}, r"events\[0\].peer", "pieces"),
-        ({"events": COMING, "membership": Arrivals(), "stop": Stop(time="9 s")}, "membership.name", "a law says who joins"),
-        ({"membership": Arrivals()}, "stop.time", "a law of membership"),
+        ({"events": COMING, "membership": Arrivals(), "stop": Stop(time="9 s")}, "membership.name", "this law draws joining"),
+        ({"membership": Arrivals()}, "stop.time", "the law of membership"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_cure(changes: dict[str, Any], key: str, words: str) -> None:

@@ -32,7 +32,7 @@ from grapevine.topology.graphs.menu import BarabasiAlbert, Complete, ErdosRenyi,
 from grapevine.topology.graphs.menu import Path as PathGraph
 from grapevine.topology.graphs.places import Geographic
 from grapevine.topology.schedules.menu import OnePeerExponential, RandomMatching
-from tests.experiments.worlds.test_swarm import (
+from tests.experiments.worlds.watched import (
     WatchedWorld,
     carried_out,
     conserved,
@@ -41,7 +41,7 @@ from tests.experiments.worlds.test_swarm import (
     watch,
 )
 
-SEEDS = range(60)
+SEEDS = range(45)
 STRATEGIES = [
     Solo(), DPSGD(), DPSGD(), DPSGD(order="adapt-then-combine"), Slices(), ADPSGD(), Full(), DGC(), Ako(), TFAko(), DLion(),
     Gaia(), Gaia(barrier=True), Ako(schedule="fixed", when_busy="wait"), DLion(keep=False),

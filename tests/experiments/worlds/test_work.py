@@ -319,13 +319,13 @@ class Unfit(LeastSquares, frozen=True, tag="unfit"):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("nothing", "gave NoneType: it must return an instance of a class of yours that extends Problem"),
+        ("nothing", "returned NoneType: it must return an instance of your subclass of Problem"),
         ("peers", "shards for 4 peers, and there are 3"),
-        ("shape", r"gives a gradient of shape \[2\]: \[3\] is needed"),
-        ("loss", r"gives a loss of shape \[3\]"),
+        ("shape", r"returned a gradient of shape \[2\]: expected \[3\]"),
+        ("loss", r"returned a loss of shape \[3\]: expected \[\]"),
         ("nan", "nan or infinity at the initial weights"),
         ("raises", "ZeroDivisionError"),
-        ("scores", r"gives losses of shape \[\]: \[1\] is needed"),
+        ("scores", r"returned losses of shape \[\]: expected \[1\]"),
     ],
 )
 def test_a_task_of_ones_own_that_cannot_work_is_refused_in_words(fault: str, words: str) -> None:
@@ -336,7 +336,7 @@ def test_a_task_of_ones_own_that_cannot_work_is_refused_in_words(fault: str, wor
 def test_arrays_and_weights_that_cannot_be_are_refused() -> None:
     shards = [np.arange(3)]
     for arrays in ({"initial": np.zeros(1)}, {"a/b": np.zeros(1)}):
-        with pytest.raises(ValueError, match="cannot name an array"):
+        with pytest.raises(ValueError, match="an array cannot be named"):
             Problem(np.zeros(2), shards, arrays)
     for initial in (np.zeros((2, 2)), np.zeros(0), np.array([np.nan])):
         with pytest.raises(ValueError, match="flat vector of finite numbers"):

@@ -23,9 +23,9 @@ def test_mixed_speeds_are_cycled_over_the_peers():
     ("table", "message"),
     [
         ({"name": "uniform"}, "missing required field `speed`"),
-        ({"name": "uniform", "speed": "fast"}, "speed: 'fast' is no speed.*'2000 samples/s'"),
+        ({"name": "uniform", "speed": "fast"}, "speed: 'fast' is not a speed.*'2000 samples/s'"),
         ({"name": "uniform", "speed": 2000}, "Expected `str`"),
-        ({"name": "uniform", "speed": "1 samples/s", "overhead": "2"}, "overhead: '2' is no duration"),
+        ({"name": "uniform", "speed": "1 samples/s", "overhead": "2"}, "overhead: '2' is not a duration"),
         ({"name": "mixed", "speeds": []}, "length >= 1"),
         ({"name": "mixed", "speeds": ["1 samples/s", "0 samples/s"]}, "speeds: '0 samples/s'"),
         ({"name": "host", "speed": "1 samples/s"}, "unknown field `speed`"),

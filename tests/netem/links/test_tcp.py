@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import tcp_model
@@ -240,6 +240,7 @@ CUTS = st.lists(st.integers(1, 60_000), min_size=1, max_size=12)
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(CUTS, st.integers(0, 2000)), min_size=1, max_size=5), st.sampled_from(["cubic", "bbr"]))
+@example([([1, 1, 1, 21_717], 28), ([59_209, 882, 7_731, 15_331, 31_239], 513), ([1, 1, 36_199], 0)], "cubic")  # 50 segments
 def test_however_a_message_is_cut_it_takes_as_long(messages, control):
     on = line(20, 60)
     whole, cut = TcpLink(on, tcp(control, on)), TcpLink(on, tcp(control, on))

@@ -53,7 +53,7 @@ def test_without_lines_links_share_nothing() -> None:
         ({"links": ("5",)}, "links"),
         ({"rate_factor": 0}, "rate_factor: 0 is out of range"),
         ({"delay": "5"}, "delay"),
-        ({"lines": ("unlimited",), "tcp": "cubic"}, "tcp: a link without a rate"),
+        ({"lines": ("unlimited",), "tcp": "cubic"}, "tcp: needs a rate"),
     ],
 )
 def test_bad_options_are_refused(options: dict, message: str) -> None:

@@ -38,7 +38,7 @@ def test_places_name_groups():
         ({"rate": "8 Mbit/s", "here": (7,)}, r"bottlenecks\[0\].here: there is no peer 7: expected 0 to 3"),
         ({"rate": "8 Mbit/s", "here": ("Oslo",)}, r"no peer is at a place 'Oslo': known places are none, give the numbers"),
         ({"rate": "8 Mbit/s", "here": (0,), "there": (2,)}, "no link of the graph joins 0 and 2"),
-        ({"rate": "8", "here": (0,)}, "rate: '8' is no rate"),
+        ({"rate": "8", "here": (0,)}, "rate: '8' is not a rate"),
         ({"rate": "8 Mbit/s", "here": ()}, "here: the list is empty"),
     ],
 )
@@ -48,5 +48,5 @@ def test_a_bad_bottleneck_is_refused(bottleneck, problem):
 
 
 def test_the_kernel_backend_refuses_bottlenecks():
-    with pytest.raises(ValueError, match="bottlenecks: not with the kernel backend"):
+    with pytest.raises(ValueError, match="bottlenecks: the kernel backend lacks it"):
         Uniform(rate="1 Mbit/s", backend="kernel", bottlenecks=(Bottleneck(rate="1 Mbit/s", here=(0,)),))

@@ -50,7 +50,7 @@ def test_a_mahimahi_trace_delivers_its_packets(tmp_path):
         ("a.csv", "", "header is ''"),
         ("a.csv", "time,speed\n", "expected time and rate"),
         ("a.csv", "time,rate\n", "no rows"),
-        ("a.csv", "time,rate\n0 s,fast\n", "row 2: 'fast' is no rate"),
+        ("a.csv", "time,rate\n0 s,fast\n", "row 2: 'fast' is not a rate"),
         ("a.csv", "time,rate\n1 s,1 Mbit/s\n", "row 2: the time 1 s"),
         ("a.csv", "time,rate\n0 s,1 Mbit/s\n0 s,1 Mbit/s\n", "row 3: the time 0 s"),
         ("a.csv", "time,rate\n0 s\n", "row 2: 1 cells under 2"),
@@ -161,11 +161,14 @@ def test_the_effective_rate_of_bbr_falls_by_the_loss_alone():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"name": "uniform", "tcp": "cubic"}, "tcp: a link without a rate"),
-        ({"name": "uniform", "outage_every": "5 s"}, "outage_every: a link without a rate"),
+        ({"name": "uniform", "tcp": "cubic"}, "tcp: needs a rate"),
+        ({"name": "uniform", "outage_every": "5 s"}, "outage_every: needs a rate"),
         ({"name": "uniform", "rate": "1 Mbit/s", "queue": "5 ms"}, "queue: has no effect without TCP"),
         ({"name": "uniform", "rate": "1 Mbit/s", "loss_burst": 3.0}, "loss_burst: has no effect without TCP"),
-        ({"name": "uniform", "rate": "1 B/s", "tcp": "bbr", "loss": 0.9, "loss_burst": 2.0}, "loss_burst: a loss of 0.9"),
+        (
+            {"name": "uniform", "rate": "1 B/s", "tcp": "bbr", "loss": 0.9, "loss_burst": 2.0},
+            "loss_burst: bursts of 2.0 packets do not allow a loss of 0.9",
+        ),
         ({"name": "uniform", "rate": "1 Mbit/s", "outage_length": "0 s"}, "outage_length"),
         ({"name": "uniform", "tcp": "reno"}, "Invalid enum value 'reno'"),
         ({"name": "trace"}, "missing required field `path`"),
@@ -188,7 +191,7 @@ def test_bad_options_are_refused_when_read(table, message):
 def test_an_edge_without_a_rate_is_named():
     graph = nx.path_graph(3)
     graph.edges[0, 1]["rate"] = "1 Mbit/s"
-    with pytest.raises(ValueError, match="edge 1-2: tcp: a link without a rate"):
+    with pytest.raises(ValueError, match="edge 1-2: tcp: needs a rate"):
         msgspec.convert({"name": "edges", "tcp": "bbr"}, AnyNetwork).plan(graph, 0)
 
 

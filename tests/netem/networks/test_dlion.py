@@ -62,9 +62,9 @@ def test_a_worker_is_as_fast_as_its_cores():
         (lambda: Dlion(phase="0 s"), "phase: is 0 s"),
         (lambda: Dlion(rate_factor=0), "rate_factor"),
         (lambda: DlionDevices(environment="gpu"), "environment: 'gpu' is unknown"),
-        (lambda: DlionDevices(core="3"), "core: '3' is no speed"),
+        (lambda: DlionDevices(core="3"), "core: '3' is not a speed"),
         (lambda: MicroCloudNetwork(size=0), "size: a site of 0 peers is too small"),
-        (lambda: MicroCloudNetwork(rate="fast"), "rate: 'fast' is no rate"),
+        (lambda: MicroCloudNetwork(rate="fast"), "rate: 'fast' is not a rate"),
     ],
 )
 def test_bad_options_are_refused(make, problem):

@@ -103,8 +103,8 @@ def test_an_arc_holds_for_the_way_back_unless_there_is_one():
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"rate": "5"}, r"edge 1-2: rate: '5' is no rate.*'20 Mbit/s'"),
-        ({"rate": 5.0}, r"edge 1-2: rate: 5.0 is no rate"),
+        ({"rate": "5"}, r"edge 1-2: rate: '5' is not a rate.*'20 Mbit/s'"),
+        ({"rate": 5.0}, r"edge 1-2: rate: 5.0 is not a rate"),
         ({"delay": "ten ms"}, r"edge 1-2: delay: 'ten ms'"),
         ({"jitter": "-1 ms"}, r"edge 1-2: jitter: '-1 ms'"),
         ({"loss": 1.0}, r"edge 1-2: loss: 1.0 is not a share.*0.001"),
@@ -124,7 +124,7 @@ def test_a_wrong_attribute_names_its_edge(attributes, message):
 def test_a_wrong_attribute_names_its_node():
     graph = nx.path_graph(3)
     graph.nodes[2]["uplink"] = "fast"
-    with pytest.raises(ValueError, match="node 2: uplink: 'fast' is no rate"):
+    with pytest.raises(ValueError, match="node 2: uplink: 'fast' is not a rate"):
         Edges().plan(graph, seed=0)
 
 
@@ -144,16 +144,16 @@ def test_edge_attributes_survive_graphml(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"name": "uniform", "rate": "20"}, "rate: '20' is no rate"),
+        ({"name": "uniform", "rate": "20"}, "rate: '20' is not a rate"),
         ({"name": "uniform", "rate": 20}, "Expected `str`"),
-        ({"name": "uniform", "delay": "40"}, "delay: '40' is no duration"),
+        ({"name": "uniform", "delay": "40"}, "delay: '40' is not a duration"),
         ({"name": "uniform", "loss": 1}, "Expected `float` < 1.0"),
         ({"name": "uniform", "downlink": "0 B/s"}, "downlink: '0 B/s'"),
         ({"name": "uniform", "lag": "1 s"}, "unknown field `lag`"),
         ({"name": "edges", "uplink": "much"}, "uplink: 'much'"),
         ({"name": "edges", "jitter": "x"}, "jitter: 'x'"),
         ({"name": "regions", "table": "gcp"}, "Invalid enum value 'gcp'"),
-        ({"name": "regions", "places": ["Virginia", "Atlantis"]}, "places: 'Atlantis' is no region of ec2: it has Vir"),
+        ({"name": "regions", "places": ["Virginia", "Atlantis"]}, "places: 'Atlantis' is not a region of ec2: expected Vir"),
         ({"name": "regions", "rate_factor": 0}, "Expected `float` > 0"),
         ({"name": "regions", "rate_factor": math.inf}, "rate_factor: inf"),
         ({"name": "regions", "jitter": "1"}, "jitter: '1'"),

@@ -77,7 +77,7 @@ def test_a_users_table(tmp_path):
     plan = Regions(path=str(tmp_path / "own.toml"), places=("Rome", "Oslo", "Oslo")).plan(nx.complete_graph(3), 0)
     assert plan.links[0, 1] == LinkSpec(200 * MBIT, 21_500_000)
     assert plan.links[1, 2] == LinkSpec(1000 * MBIT, 500_000)
-    with pytest.raises(ValueError, match=r"places: 'Bern' is no region of .*own.csv: it has Oslo, Rome, Lima"):
+    with pytest.raises(ValueError, match=r"places: 'Bern' is not a region of .*own.csv: expected Oslo, Rome, Lima"):
         Regions(path=str(tmp_path / "own.csv"), places=("Bern",)).plan(nx.complete_graph(3), 0)
 
 

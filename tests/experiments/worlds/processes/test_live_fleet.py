@@ -109,7 +109,7 @@ def test_neither_orphan_nor_folder_survives_the_launchers_own_death(fleets: type
 
 def test_a_stopped_process_does_not_hold_the_fleet_up_for_ever(fleets: type) -> None:
     """SIGSTOP looks like a machine that hangs: no sign of life, no end of the process."""
-    fleet = fleets("steps = 120", impatient=True)
+    fleet = fleets("steps = 40", impatient=True)
     pids = fleet.training()
     os.kill(pids[1], signal.SIGSTOP)
     assert fleet.wait(60) == 3
@@ -134,7 +134,7 @@ def test_a_stopped_evaluator_is_noticed_and_nothing_is_lost(fleets: type) -> Non
 
 def test_a_stopped_fork_server_does_not_keep_the_launcher_from_ending(fleets: type) -> None:
     """Nobody else can tell the launcher that a process has ended.  Multiprocessing's other process is stopped too."""
-    fleet = fleets('time = "600 s"')
+    fleet = fleets('time = "600 s"', impatient=True)
     server = parent_of(fleet.training()[0])
     for beside in fleet.survivors():
         if b"resource_tracker" in Path(f"/proc/{beside}/cmdline").read_bytes() and beside != server:

@@ -70,14 +70,14 @@ def test_a_question_gets_its_answer(meeting: tuple[Path, Rendezvous]) -> None:
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (b"not json", "no question"),
+        (b"not json", "not a question"),
         (b"x" * (LIMIT_BYTES + 100), "more than"),
-        (b"[]", "no question"),
-        (b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "no question"),
-        (b'{"a": "\xff"}', "no question"),
+        (b"[]", "not a question"),
+        (b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "not a question"),
+        (b'{"a": "\xff"}', "not a question"),
     ],
 )
-def test_what_is_no_question_is_turned_away(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
+def test_a_malformed_request_is_refused(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
     folder, rendezvous = meeting
     thread = serving(rendezvous)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -98,7 +98,9 @@ def silent(folder: Path) -> socket.socket:
     return guest
 
 
-def test_who_says_nothing_holds_nobody_up_and_goes(meeting: tuple[Path, Rendezvous], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_guest_delays_no_other_and_is_turned_away(
+    meeting: tuple[Path, Rendezvous], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The launcher that answers pokes is the one that listens to the peers."""
     folder, met = meeting
     now_s = 0.0
@@ -191,7 +193,7 @@ def test_a_poke_goes_to_whose_link_or_device_it_is(tmp_path: Path) -> None:
     ("event", "words"),
     [
         ({"do": "cut", "link": [0, 2]}, "event.link = [0, 2]: peers 0 and 2 are not neighbours"),
-        ({"do": "rate", "link": [0, 1]}, "needs either factor or to"),
+        ({"do": "rate", "link": [0, 1]}, "give either factor or to"),
         ({"do": "kill", "peer": 3}, "peer 3 does not run any more"),
         ({"do": "heal", "peer": 3}, "of no link do both peers still run"),
         ({"do": "sing"}, 'there is no event "sing"'),
@@ -203,7 +205,7 @@ def test_what_a_running_fleet_refuses(tmp_path: Path, event: dict[str, Any], wor
     fleet.alive = {0, 1, 2}
     assert words in fleet.poke(1, **event)["refused"]
     assert (fleet.said, fleet.killed) == ([], [])
-    assert "is no table" in fleet.pokes._answer({})["refused"]
+    assert "is not a table" in fleet.pokes._answer({})["refused"]
 
 
 def test_pokes_and_the_script_are_one_story(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_many_pokes_leave_no_more_behind_than_the_last_of_their_kind(tmp_path: P
     assert tempos[-1] == Tempo(81 * S, 0.2)  # the longest pause lasts
 
 
-def test_healing_what_is_not_cut_tells_nobody(tmp_path: Path) -> None:
+def test_healing_links_that_are_not_cut_sends_nothing_to_peers(tmp_path: Path) -> None:
     fleet = Poked(tmp_path, HealEvent(at="1 s"))
     assert fleet.poke(2, do="heal")["done"] == "all links are healed"
     assert fleet.said == []
@@ -269,13 +271,13 @@ def test_healing_what_is_not_cut_tells_nobody(tmp_path: Path) -> None:
     [
         (["heals"], 'event.do: there is no event "heals"; did you mean heal?'),
         (["cut", "links=0,1"], "event.links: no such field"),
-        (["rate", "link=0,1"], "event.factor: needs either factor or to"),
-        (["cut", "link"], "'link' sets nothing; write key=value, such as link=0,1"),
-        (["heal", "at=1 s"], 'at = "1 s": a poke happens at once; leave at out'),
+        (["rate", "link=0,1"], "event.factor: give either factor or to"),
+        (["cut", "link"], "'link' does not have the form key=value; write key=value, such as link=0,1"),
+        (["heal", "at=1 s"], 'at = "1 s": a poke always happens at once; leave at out'),
         (["heal"], "its run is over (3 s are over)"),
     ],
 )
-def test_what_is_no_poke_is_one_sentence_and_status_2(
+def test_a_wrong_poke_is_one_sentence_and_status_2(
     tmp_path: Path, arguments, words, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record_run(tmp_path / "run")
@@ -288,7 +290,7 @@ def test_what_is_no_poke_is_one_sentence_and_status_2(
 
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["poke", str(tmp_path / "nothing"), "heal"]) == 2
-    assert "no fleet listens there; give the run folder of a fleet that is running" in capsys.readouterr().err
+    assert "no fleet listens there; give the run folder of a running fleet" in capsys.readouterr().err
 
 
 @pytest.mark.live

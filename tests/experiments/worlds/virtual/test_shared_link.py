@@ -57,8 +57,8 @@ def test_both_worlds_share_alike(tmp_path: Path) -> None:
     """What the stamps of the emulator say, not what this machine's timers do; a host too slow for real time says so."""
     graph = random_network(5, 6)
     listed = random_transfers(graph, 5, 60, 1.5)
-    virtual_s, _ = arrivals_s(graph, listed, Virtual(), 4.0)
-    live_s, late_ms = arrivals_s(graph, listed, Processes(), 4.0)
+    virtual_s, _ = arrivals_s(graph, listed, Virtual(), 2.5)
+    live_s, late_ms = arrivals_s(graph, listed, Processes(), 2.5)
     asked_s = np.array([at_ns / 1e9 for at_ns, *_ in listed])
     known = np.isfinite(virtual_s)
     assert known.mean() > 0.9
