@@ -30,6 +30,7 @@ in fill.toml, beside the tables of an experiment:
   seed = [0, 1, 2]
   baseline = "p = 4"            the row of the first axis that all other rows are compared with
   skip_invalid = true           leave out combinations that cannot be built; else they stop the sweep
+  target_loss = 0.1             report the time to this loss; else to an accuracy, or to a loss that most reach
 
   [tune]
   "optimizer.learning_rate" = [0.05, 0.1, 0.2]

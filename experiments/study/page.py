@@ -75,8 +75,9 @@ def _intro(study: Study, drawn: bool) -> str:
             f"Every combination was tuned with the same {len(sweep.tune.candidates)} trials ({tuned_names(sweep)}: "
             f"{candidate_words(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which no measured run uses. The best trial "
             f"is the first to reach a mean validation accuracy of {100 * sweep.target:g} %; if none reaches it, the one with "
-            f"the highest validation accuracy at the end; for a task without accuracy, the one with the lowest loss. If the best "
-            f"value is at an end of its list, the list is continued by its own ratio, by at most {MOST_WIDENED} values. {_budget(study)} "
+            "the highest validation accuracy at the end; for a task without accuracy, the one with the lowest loss. If the "
+            "best value is at an end of its list, the list is continued by its own ratio, by at most "
+            f"{MOST_WIDENED} values. {_budget(study)} "
         )
     return f'<p class="told">{escape(text)}</p><p class="note">Made by <code>{escape(study.command)}</code></p>'
 
