@@ -24,6 +24,7 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
         batch = problem.sampler(trains, np.random.default_rng(0)).draw(min(batch_size, _TRIED))
         loss, gradient = problem.gradient(problem.initial, batch)
         scores = [problem.evaluate(problem.initial[None], data) for data in ("validation", "test")]
+        best = problem.optimum()
     except Exception as error:  # the user's own code: it may raise anything
         message = str(error) or "not implemented"
         raise ValueError(
@@ -37,6 +38,8 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
     for losses, accuracies in scores:
         _refuse(f"{name}.evaluate returned losses", np.shape(losses), (1,))
         _refuse(f"{name}.evaluate returned accuracies", np.shape(accuracies), (1,))
+    if best is not None:
+        _refuse(f"{name}.optimum returned weights", np.shape(best), (problem.size,))
 
 
 def _refuse(result: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
