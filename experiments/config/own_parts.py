@@ -131,9 +131,7 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
         raise
     except BaseException as error:  # noqa: BLE001 - a module may raise anything, SystemExit included
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            problem = f"there is no module {error.name}{searched}"
-            cure = f"put {error.name.replace('.', '/')}.py into the folder of the experiment file, or its folder on PYTHONPATH"
-            raise ConfigError(key=key, value=reference, problem=problem, cure=cure) from None
+            raise _no_such_module(error.name, searched, key, reference) from None
         raised = " ".join(traceback.format_exception_only(error)[-1].split())
         cure = f'correct the module; python -c "import {name}" shows the whole traceback'
         problem = f"importing {name} raised {raised}{line_of(error)}"
@@ -144,6 +142,21 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
         problem = f"the module {top} is already loaded from {loaded}, and this file needs {wanted.origin if wanted else ''}"
         raise ConfigError(key=key, value=reference, problem=problem, cure="rename one of the two modules")
     return module
+
+
+def _no_such_module(name: str, searched: str, key: str, reference: str) -> ConfigError:
+    """Return the error for a module that does not exist, or whose package is hidden by another one of the same name."""
+    package, _, inner = name.rpartition(".")
+    found = sys.modules.get(package)
+    if found is not None:
+        place = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), "this interpreter")
+        module, cls = reference.split(":")
+        rest = f"{inner}{module.removeprefix(name)}:{cls}"
+        problem = f"there is no module {name}: Python found {package} first in {place}, and that has no {inner}"
+        cure = f'rename your folder {package}, or write name = "{rest}" and from = "{package.replace(".", "/")}"'
+        return ConfigError(key=key, value=reference, problem=problem, cure=cure)
+    cure = f"put {name.replace('.', '/')}.py into the folder of the experiment file, or its folder on PYTHONPATH"
+    return ConfigError(key=key, value=reference, problem=f"there is no module {name}{searched}", cure=cure)
 
 
 def _no_such_class(module: ModuleType, path: str, key: str, bases: Sequence[type], folder: Path | None) -> ConfigError:
