@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
+import grapevine
+from grapevine import topology
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_name
 from grapevine.experiments.config.events import AnyEvent
 from grapevine.experiments.config.fields import check_struct, expectation, read_struct
@@ -156,7 +158,9 @@ class Menu:
             )
         member = self.members.get(part) if isinstance(part, str) else None
         others = ", a schedule or a networkx graph" if self.key == "topology" else ""
-        cure = f"write {self.key}={member.__name__}()" if member else f"give a {self.bases[0].__name__}{others}"
+        cure = f"give a {self.bases[0].__name__}{others}"
+        if member:
+            cure = f"write {self.key}={member.__name__}() (from {home_of_class(member)} import {member.__name__})"
         return ConfigError(key=self.key, problem=f"a value of type {type(part).__name__} is not valid here", cure=cure)
 
     def _home(self, field: str) -> str:
@@ -186,6 +190,12 @@ def name_of(part: Any) -> str:
     cls = part if isinstance(part, type) else type(part)
     config = getattr(cls, "__struct_config__", None)
     return str(config.tag) if config is not None and config.tag is not None else cls.__name__
+
+
+def home_of_class(cls: type) -> str:
+    """Return the package from which users import the class of a part: "grapevine", or "grapevine.topology"."""
+    homes = [home.__name__ for home in (grapevine, topology) if getattr(home, cls.__name__, None) is cls]
+    return homes[0] if homes else cls.__module__
 
 
 def home_of(field: str) -> str:
