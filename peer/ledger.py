@@ -68,7 +68,12 @@ class Ledger:
         self._next = {neighbour: place * size // len(self.paid) for place, neighbour in enumerate(self.paid)}
 
     def add(self, update: np.ndarray) -> None:
-        """Owe every neighbour one more update (float32 or float64 [size]); elements that are not finite count as 0."""
+        """Owe every neighbour one more update (float32 or float64 [size]); elements that are not finite count as 0.
+
+        Raises ValueError for an update of another shape.
+        """
+        if update.shape != self.total.shape:
+            raise ValueError(f"an update has the shape {list(update.shape)}: [{len(self.total)}] is needed")
         self.total += update if all_finite(update) else np.where(np.isfinite(update), update, 0.0)
 
     def owed(self, neighbour: int) -> np.ndarray:

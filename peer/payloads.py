@@ -126,8 +126,8 @@ class Sparse(_Values):
         return self.indices
 
     def within(self, size: int) -> bool:
-        """Whether all elements lie within a vector of `size` elements."""
-        return not len(self.indices) or int(self.indices[-1]) < size
+        """Whether the indices ascend without repeats and lie within a vector of `size` elements."""
+        return _ascend(self.indices, size)
 
     @staticmethod
     def body_bytes(count: int, codec: Codec) -> int:
@@ -180,8 +180,8 @@ class Marks:
         return self.indices
 
     def within(self, size: int) -> bool:
-        """Whether all elements lie within a vector of `size` elements."""
-        return not len(self.indices) or int(self.indices[-1]) < size
+        """Whether the indices ascend without repeats and lie within a vector of `size` elements."""
+        return _ascend(self.indices, size)
 
     @staticmethod
     def body_bytes(count: int, codec: Codec) -> int:
@@ -211,6 +211,15 @@ KINDS: dict[int, type[Payload]] = {kind.number: kind for kind in get_args(Payloa
 def message_limit_bytes(spaces: Spaces) -> int:
     """Return the largest number of bytes of a body in a run with these spaces."""
     return max(kind.limit_bytes(space) for kind in KINDS.values() for space in spaces.all)
+
+
+def _ascend(indices: np.ndarray, size: int) -> bool:
+    """Whether indices are whole numbers from 0 to `size` - 1, strictly ascending."""
+    if not len(indices):
+        return True
+    if indices.dtype.kind not in "ui" or not 0 <= int(indices[0]) <= int(indices[-1]) < size:
+        return False
+    return bool((indices[1:] > indices[:-1]).all())
 
 
 def _check_length(body: np.ndarray, count: int, expected_bytes: int) -> None:

@@ -87,7 +87,7 @@ class Peer(Worker, Neighbourhood):
         self.peers = peers
         self.neighbours = sorted(mixing)
         self.mixing = dict(mixing)
-        self.weights = weights
+        self._weights = weights
         self.size = len(weights)
         self.layout = Layout(layout or lay([("weights", (self.size,))]))
         self.batch_size = batch_size
@@ -129,6 +129,17 @@ class Peer(Worker, Neighbourhood):
         self._leaves_at: int | None = None
 
     # ---- what a strategy asks -------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> np.ndarray:
+        """float32 [size]; an assignment copies the new values into this array, and raises ValueError for another shape."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: np.ndarray) -> None:
+        if np.shape(weights) != self._weights.shape:
+            raise ValueError(f"weights have the shape {list(np.shape(weights))}: [{self.size}] is needed, as peer.weights have")
+        self._weights[:] = weights  # the array is the world's: it computes gradients and saves results from it
 
     @property
     def running(self) -> bool:
@@ -180,10 +191,13 @@ class Peer(Worker, Neighbourhood):
     async def send(self, neighbour: int, payload: Payload, scalars: tuple[float, ...] = ()) -> np.ndarray:
         """Queue a message to a neighbour; return its values as the neighbour will read them (float32, or the space's dtype).
 
-        If a value is not finite, the message goes without elements, and the given values are returned.  Raises ValueError for
-        a space that was not declared, and for elements beyond its size.
+        If a value is not finite, the message goes without elements, and the given values are returned.  A message to a lost
+        neighbour goes nowhere.  Raises ValueError for a peer that never was a neighbour, for a space that was not declared, and
+        for elements that are not in it or whose indices do not ascend.
         """
         self._count(CALLS_OF_A_SEND)
+        if neighbour not in self.staleness:
+            raise ValueError(f"peer {neighbour} is not a neighbour of peer {self.id}; its neighbours are {self.neighbours}")
         parcel, read = self._parcel(payload, scalars)
         await Send((neighbour,), parcel)
         return read
@@ -309,7 +323,12 @@ class Peer(Worker, Neighbourhood):
     # ---- what a strategy does with weights ------------------------------------------------------------------------
 
     def apply(self, gradient: np.ndarray) -> None:
-        """Let the optimizer move the weights along -gradient; add one to `step`."""
+        """Let the optimizer move the weights along -gradient, float32 [size]; add one to `step`.
+
+        Raises ValueError for anything else than a vector of that length.
+        """
+        if getattr(gradient, "shape", None) != self._weights.shape:
+            raise ValueError(_not_a_gradient(gradient, self.size))
         self.stepper.step(self.weights, gradient if self.mass is None else gradient / np.float32(self.mass))
         self.step += 1
 
@@ -466,7 +485,10 @@ class Peer(Worker, Neighbourhood):
         """
         number, space, codec = self.spaces.find(payload.space)
         if not payload.within(space.size):
-            raise ValueError(f"the payload has elements beyond those of space {space.name!r}, which has {space.size:,}")
+            raise ValueError(
+                f"the payload does not fit into space {space.name!r}, which has {space.size:,} elements: every element must be "
+                "one of these, and the indices of Sparse and Marks must be whole numbers that ascend without repeats"
+            )
         if payload.finite:
             return encode(payload, codec, self.step, scalars, number, self.codec_rng)
         self.errors[SENT_EMPTY] += 1
@@ -479,6 +501,14 @@ class Peer(Worker, Neighbourhood):
         staleness = self.staleness[message.source]
         staleness.steps += max(0, self.step - message.step)
         staleness.messages += 1
+
+
+def _not_a_gradient(gradient: object, size: int) -> str:
+    """Return the message for a value that `apply` cannot take."""
+    if isinstance(gradient, Coroutine):
+        return "the gradient is a coroutine: write await before it, as in peer.apply(await peer.gradient())"
+    kind = f"an array of shape {list(gradient.shape)}" if isinstance(gradient, np.ndarray) else f"a {type(gradient).__name__}"
+    return f"the gradient is {kind}: an array of shape [{size}] is needed"
 
 
 def _nothing() -> None:

@@ -69,7 +69,7 @@ def final_weights(folder: Path, strategy: Any, steps: int) -> np.ndarray:
     return result.weights[:, 0]
 
 
-def test_it_is_30_lines() -> None:
+def test_the_example_has_about_30_lines() -> None:
     assert len(BLOCK.splitlines()) <= 32
 
 
@@ -150,7 +150,7 @@ def test_the_wheel_and_the_clusters_are_as_drawn(recipes: Path) -> None:
     assert (plan.links[0, 1].delay_ns, plan.links[0, 2].delay_ns) == (0, 40_000_000)
 
 
-def test_speeds_and_labels_are_spread_as_told(recipes: Path) -> None:
+def test_speeds_and_labels_are_spread_as_the_page_says(recipes: Path) -> None:
     speeds = np.array([device.samples_per_s for device in part("log_normal").plan(4000, 1)])
     assert np.median(speeds) == pytest.approx(1000, rel=0.05)
     assert np.log(speeds).std() == pytest.approx(0.5, rel=0.05)

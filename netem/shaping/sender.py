@@ -1,7 +1,7 @@
 """The sending side of one directed link: its queue, the bytes that overtook the queue, and the times of each chunk.
 
 Acknowledgements overtake the chunks that wait on a link: each arrives as if the link were idle. Their bytes are the link's
-debt, which is added to the data that leave next; over an idle link only the last acknowledgement is added.
+debt, which is added to the data that leave next, less the bytes that the link could have carried while it was idle.
 Pure: time is an argument. Real time and virtual time, with and without shared segments, use these two classes.
 """
 
@@ -31,14 +31,16 @@ _queued: Callable[[tuple[int, int, Any, bool]], Queued] = partial(tuple.__new__,
 class Sender:
     """The sender of a link that shares no segment with others: the link itself gives the time at which a chunk leaves."""
 
-    __slots__ = ("debt_bytes", "link", "open", "queue", "queued_bytes")
+    __slots__ = ("_early_bytes", "_slipped_ns", "debt_bytes", "link", "open", "queue", "queued_bytes")
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self.open = type(link) is Link and link.rate_bytes_per_s == math.inf  # chunks never wait
         self.queue: deque[Queued] = deque()
         self.queued_bytes = 0
-        self.debt_bytes = 0  # bytes that overtook the queue and were not yet added to data
+        self.debt_bytes = 0  # bytes that overtook the queue and were not yet added to data, as of `_slipped_ns`
+        self._early_bytes = 0  # the part of the debt that arose on an idle link
+        self._slipped_ns = 0
 
     def relink(self, link: Link) -> None:
         """Use another link from now on."""
@@ -51,9 +53,13 @@ class Sender:
 
     def slip(self, now_ns: int, size_bytes: int) -> int:
         """Send a few bytes past the queue; return when they arrive."""
-        if self.debt_bytes and not self.busy(now_ns):
-            self.debt_bytes = 0
-        self.debt_bytes += size_bytes
+        if not self.open:
+            if self.busy(now_ns):
+                self.debt_bytes += size_bytes
+            else:
+                left_bytes = self._take_debt(now_ns) if self.debt_bytes else 0
+                self.debt_bytes = self._early_bytes = left_bytes + size_bytes
+            self._slipped_ns = now_ns
         return self.link.beside_ns(now_ns, size_bytes)
 
     def offer(self, now_ns: int, size_bytes: int, item: Any, first: bool = True, urgent: bool = False) -> Transit | None:
@@ -74,8 +80,8 @@ class Sender:
         """Send the next chunk of the queue at its `start_ns`, with the debt; return its item and its times."""
         _, size_bytes, item, first = self.queue.popleft()
         self.queued_bytes -= size_bytes
-        size_bytes += self.debt_bytes
-        self.debt_bytes = 0
+        if self.debt_bytes:
+            size_bytes += self._take_debt(start_ns)
         return item, self.link.send(start_ns, size_bytes, first)
 
     def carry(self, now_ns: int, first_bytes: int, rest_bytes: int = 0) -> tuple[int, int, int]:
@@ -83,8 +89,8 @@ class Sender:
 
         Return when the first chunk arrives, and when the last bytes leave and arrive (ns).
         """
-        if self.debt_bytes:
-            first_bytes, rest_bytes = self._with_debt(first_bytes, rest_bytes)
+        if self.debt_bytes and (debt_bytes := self._take_debt(now_ns)):
+            first_bytes, rest_bytes = self._with_debt(debt_bytes, first_bytes, rest_bytes)
         link = self.link
         _, finish_ns, first_ns = link.send(now_ns, first_bytes)
         if not rest_bytes:
@@ -94,7 +100,7 @@ class Sender:
 
     def carry_chunks(self, now_ns: int, first_bytes: int, rest_bytes: int, chunk_bytes: int) -> list[Transit]:
         """Send a whole message at once: its first chunk, and then the rest in chunks; return the times of each."""
-        laden_first_bytes, laden_rest_bytes = self._with_debt(first_bytes, rest_bytes)
+        laden_first_bytes, laden_rest_bytes = self._with_debt(self._take_debt(now_ns), first_bytes, rest_bytes)
         debt_bytes = laden_rest_bytes - rest_bytes
         transits = [self.link.send(now_ns, laden_first_bytes)]
         for start in range(0, rest_bytes, chunk_bytes):
@@ -103,23 +109,32 @@ class Sender:
             transits.append(self.link.send(now_ns, end - start + more_bytes, False))
         return transits
 
-    def _with_debt(self, first_bytes: int, rest_bytes: int) -> tuple[int, int]:
-        """Return the bytes of a message's first chunk and of its rest with the link's debt added, and set the debt to 0.
+    def _take_debt(self, now_ns: int) -> int:
+        """Return the debt less the bytes that the link could have carried since it became idle, and set the debt to 0."""
+        debt_bytes, self.debt_bytes, link = self.debt_bytes, 0, self.link
+        idle_ns = now_ns - (link.free_ns if link.free_ns > self._slipped_ns else self._slipped_ns)
+        if idle_ns <= 0:
+            return debt_bytes
+        paid_bytes = idle_ns * link.rate_bytes_per_s / 1e9
+        return 0 if paid_bytes >= debt_bytes else debt_bytes - int(paid_bytes)
 
-        Acknowledgements that are sent while a message leaves travel among its chunks. They are not known yet, so the bytes of
-        those since the previous message are added in their place, evenly over all bytes: the receiver measures the same rate.
+    def _with_debt(self, debt_bytes: int, first_bytes: int, rest_bytes: int) -> tuple[int, int]:
+        """Return the bytes of a message's first chunk and of its rest with a debt added.
+
+        Acknowledgements that were sent over the idle link delay the first chunk. Those that are sent while a message leaves
+        travel among its chunks; they are not known yet, so the bytes of those that overtook the previous message are added in
+        their place, evenly over all bytes: the receiver measures the same rate.
         """
-        debt_bytes, self.debt_bytes = self.debt_bytes, 0
-        early_bytes = debt_bytes * first_bytes // (first_bytes + rest_bytes)
-        if not rest_bytes:
-            return first_bytes + debt_bytes, 0
+        early_bytes = debt_bytes if not rest_bytes else min(self._early_bytes, debt_bytes)
+        early_bytes += (debt_bytes - early_bytes) * first_bytes // (first_bytes + rest_bytes)
+        self._early_bytes = 0
         return first_bytes + early_bytes, rest_bytes + debt_bytes - early_bytes
 
     def forget(self) -> int:
         """Drop the queued chunks; return their size in bytes."""
         forgotten_bytes = self.queued_bytes
         self.queue.clear()
-        self.queued_bytes = self.debt_bytes = 0
+        self.queued_bytes = self.debt_bytes = self._early_bytes = 0
         return forgotten_bytes
 
 

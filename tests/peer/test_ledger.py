@@ -102,3 +102,9 @@ def test_a_forgotten_neighbour_has_no_account() -> None:
     ledger = Ledger(4, [1, 2])
     ledger.forget(1)
     assert list(ledger.paid) == [2]
+
+
+@pytest.mark.parametrize("update", [np.ones(3), np.ones((4, 1)), np.float64(1.0)])
+def test_an_update_of_another_shape_is_refused(update: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"\[4\] is needed"):
+        Ledger(4, [1]).add(update)

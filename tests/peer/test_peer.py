@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -267,3 +269,40 @@ def test_room_is_in_elements_and_at_least_one_where_there_is_any() -> None:
     assert tiny.room(1, 0.9) == 1
     give(meter, 20_000, 0, 20e6)
     assert peer.room(1) == 0
+
+
+def test_weights_that_are_assigned_go_into_the_worlds_array() -> None:
+    peer = make_peer(0, {1: 0.5}, size=3)
+    of_the_world = peer.weights
+    peer.weights = np.array([1.0, 2.0, 3.0])
+    assert peer.weights is of_the_world
+    assert of_the_world.tolist() == [1.0, 2.0, 3.0]
+    for wrong in (np.zeros(2), np.zeros((3, 1)), 1.0):
+        with pytest.raises(ValueError, match=r"\[3\] is needed"):
+            peer.weights = wrong  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("gradient", "words"), [(np.zeros(2), r"an array of shape \[2\]"), (np.float32(0.1), "a float32"), (0.1, "a float")]
+)
+def test_only_a_gradient_of_the_models_size_is_applied(gradient: Any, words: str) -> None:
+    peer = make_peer(0, {1: 0.5}, size=3)
+    with pytest.raises(ValueError, match=rf"the gradient is {words}.*\[3\] is needed"):
+        peer.apply(gradient)
+    assert (peer.step, peer.weights.tolist()) == (0, [0.0, 0.0, 0.0])
+
+
+def test_a_forgotten_await_is_named() -> None:
+    peer = make_peer(0, {1: 0.5}, size=3)
+    forgotten: Any = peer.gradient()
+    with pytest.raises(ValueError, match="write await before it"):
+        peer.apply(forgotten)
+    forgotten.close()
+
+
+def test_a_message_to_a_stranger_is_refused_and_one_to_a_lost_neighbour_is_not() -> None:
+    peer = make_peer(0, {1: 0.5, 2: 0.25}, size=3)
+    peer.lose(1)
+    run_until_blocked(peer.send(1, Dense(peer.weights)))
+    with pytest.raises(ValueError, match=r"peer 5 is not a neighbour of peer 0; its neighbours are \[2\]"):
+        run_until_blocked(peer.send(5, Dense(peer.weights)))

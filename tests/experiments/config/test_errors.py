@@ -19,7 +19,7 @@ from tests.experiments.config.wrong import WRONG
 @pytest.mark.parametrize(
     ("text", "key", "problem", "cure"), WRONG, ids=[f"{number}-{row[1]}" for number, row in enumerate(WRONG)]
 )
-def test_what_is_wrong_is_told_with_file_key_value_and_cure(text: str, key: str, problem: str, cure: str) -> None:
+def test_each_wrong_file_is_refused_with_file_key_value_and_cure(text: str, key: str, problem: str, cure: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Experiment.parse(text, "ring.toml")
     message = str(caught.value)
@@ -73,7 +73,7 @@ def test_values_from_python_are_checked_like_those_of_a_file() -> None:
         assert str(caught.value).startswith(message)
 
 
-def test_a_setting_at_fault_is_told_as_such() -> None:
+def test_a_wrong_setting_is_named_in_the_message() -> None:
     for changes, message in [
         ({"strategy.fil": 1}, "--set: strategy.fil: no such field"),
         ({"strategy.name": "nope"}, "--set: strategy.name: there is no strategy"),

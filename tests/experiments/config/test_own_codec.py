@@ -88,7 +88,7 @@ def test_what_does_not_is_refused_before_a_run_starts(codec: Codec, message: str
     assert not (tmp_path / "out").exists()
 
 
-def test_only_who_writes_with_a_codec_reads_it() -> None:
+def test_a_codec_is_read_only_by_peers_that_write_with_it() -> None:
     values = np.arange(5, dtype=np.float32)
     for payload in (Dense(values), Sparse(np.arange(5, dtype=np.uint32), values)):
         parcel, read = encode(payload, Eighths(step=0.5), 3)

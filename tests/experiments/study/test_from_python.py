@@ -141,7 +141,7 @@ def test_a_class_of_the_script_itself_resumes(tmp_path: Path, monkeypatch: pytes
     assert (states(first.attempts), states(second.attempts)) == (["completed"] * 2, ["skipped"] * 2)
 
 
-def test_a_run_that_fails_stops_no_other_and_is_told(tmp_path: Path, local: type[Strategy]) -> None:
+def test_a_run_that_fails_is_reported_and_stops_no_other(tmp_path: Path, local: type[Strategy]) -> None:
     class Failing(local, frozen=True, tag="failing"):  # type: ignore[misc, valid-type]
         async def run(self, peer: Peer) -> None:
             raise KeyError("lost")

@@ -130,6 +130,7 @@ def test_the_command_tunes_measures_and_prints(tmp_path: Path, capsys: Any, monk
     assert "learning rate 0.5, best of 3" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", sorted(SUITES.glob("*.toml")), ids=lambda suite: suite.stem)
 def test_every_suite_can_be_read(suite: Path) -> None:
     """Every suite can be read, and those that are tuned have three seeds or more."""

@@ -50,7 +50,7 @@ seed = [1, 2]
 
 
 @pytest.mark.slow
-def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, command: Any) -> None:
+def test_a_run_that_lost_peers_is_reported_left_out_and_repeated(tmp_path: Path, command: Any) -> None:
     """A stand-in's accuracy is a tenth of its seed; seed 4 loses peer 1."""
     text = "[stop]\nsteps = 1\naccuracy = 0.5\n[sweep]\npeers = [2]\nseed = [1, 3, 4]"
     sweep, out = planned(tmp_path, text), tmp_path / "out"
@@ -178,7 +178,7 @@ def test_a_combination_with_a_candidate_that_cannot_be_built_is_invalid(tmp_path
         ('baseline = "solo"', 'sweep.baseline: "solo" is not a choice of the first axis, peers; name one of: 2, 3'),
     ],
 )
-def test_options_that_say_nothing(text: str, message: str, tmp_path: Path) -> None:
+def test_options_without_effect_are_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         planned(tmp_path, f"[sweep]\n{text}\npeers = [2, 3]\nseed = [1]")
     assert message in str(caught.value)
@@ -316,7 +316,7 @@ def test_rows_are_compared_with_the_best_or_with_a_baseline(tmp_path: Path) -> N
     assert said[0] == "Time to 90 %: a against b: better in 2, worse in 0, undecided in 0 of 2 places."
 
 
-def test_a_time_that_the_baseline_never_comes_to_is_told_as_such(tmp_path: Path) -> None:
+def test_a_target_that_the_baseline_never_reaches_is_named(tmp_path: Path) -> None:
     shown = [Measure("time_to_target_s", "time to 90 %", "s", 1.0)]
     study = study_of(tmp_path, 'baseline = "a"')
     for each in study.cells:

@@ -63,6 +63,26 @@ def test_a_message_makes_up_for_all_that_went_past_evenly(debt_bytes, first_byte
         assert size_bytes - plain_bytes == pytest.approx(debt_bytes * plain_bytes / total_bytes, abs=2)
 
 
+def test_bytes_over_an_idle_link_delay_the_next_message_and_do_not_stretch_it():
+    sender = Sender(Noting())
+    sender.slip(5_000_000, 100)
+    first_ns, finish_ns, due_ns = sender.carry(5_000_000, 1_000, 2_000)
+    assert (first_ns, finish_ns, due_ns - first_ns) == (6_100_000, 8_100_000, 2_000_000)
+
+
+@pytest.mark.parametrize(("idle_ns", "left_bytes"), [(0, 100), (40_000, 60), (100_000, 0), (10**9, 0)])
+def test_idle_time_pays_for_bytes_that_went_past(idle_ns, left_bytes):
+    sent, queued = Noting(), Noting()
+    sender = Sender(sent)
+    sender.slip(7, 100)
+    sender.carry(7 + idle_ns, 1_000)
+    waiting = Sender(queued)
+    waiting.slip(7, 100)
+    waiting.offer(7 + idle_ns, 1_000, None)
+    waiting.take(7 + idle_ns)
+    assert sent.sizes == queued.sizes == [1_000 + left_bytes]
+
+
 def test_the_next_chunk_of_a_queue_makes_up_for_all_of_it_and_the_one_after_it_for_nothing():
     link = Noting()
     sender = Sender(link)

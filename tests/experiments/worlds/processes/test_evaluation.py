@@ -253,7 +253,7 @@ class SpoiltProblem(QuadraticProblem):
         return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
 
 
-def test_a_task_that_gives_nan_from_the_start_is_told_from_a_learning_rate(tmp_path: Path) -> None:
+def test_a_task_that_gives_nan_from_the_start_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
     result = run(Experiment(peers=2, topology=Complete(), task=Spoilt(), world=Virtual(), stop=Stop(steps=3)), tmp_path / "run")
     said = [warning for warning in result.summary["warnings"] if "nan" in warning]
     assert len(said) == 1

@@ -68,7 +68,7 @@ def test_a_process_that_is_silent_at_the_very_end_is_named_too(make: Any, monkey
     assert set(world.scoring.due) == {FINAL}
 
 
-def test_who_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
+def test_a_peer_that_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
     world = make(Stop(steps=5))
     for child in world.peers.values():
         child.heard_s = 2**40
@@ -87,7 +87,7 @@ def test_a_stop_waits_for_the_end_of_a_long_step(make: Any) -> None:
     assert world._stop_deadline_s > 30
 
 
-def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_waited_for_the_others_to_start_is_not_called_silent(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make(Stop(steps=5))
     stands = [Stand("peer 0"), Stand("peer 1"), Stand("evaluator")]
     monkeypatch.setattr(startup, "Child", lambda *_: stands.pop(0))
@@ -159,7 +159,7 @@ def test_a_peer_of_many_neighbours_needs_more_files_than_its_launcher() -> None:
     assert open_files.files_needed(10, 400) == open_files.files_needed(2, 400) == 32 + 3 * 400
 
 
-def test_who_is_killed_during_the_start_is_named_with_the_signal() -> None:
+def test_a_peer_killed_during_the_start_is_named_with_the_signal() -> None:
     words = str(ended_early(Stand("peer 3", -signal.SIGKILL)))
     assert words == "peer 3 ended while it was set up: its process was ended by SIGKILL"
     assert "must be importable" in str(ended_early(Stand("peer 3", 1)))
@@ -173,7 +173,7 @@ def test_how_a_process_ended_is_not_guessed_where_the_fork_server_is_gone(make: 
         assert "an unknown status, since the fork server is stopped or gone" in world.collector.warnings[-1]
 
 
-def test_who_was_lost_unasked_is_told_apart_and_belongs_to_the_reason(make: Any) -> None:
+def test_peers_lost_unasked_are_listed_apart_and_named_in_the_reason(make: Any) -> None:
     """One survivor's accuracy is not the fleet's."""
     world = make(Stop(steps=5))
     world.peers[1].process.exitcode = -signal.SIGSEGV
@@ -187,7 +187,7 @@ def test_who_was_lost_unasked_is_told_apart_and_belongs_to_the_reason(make: Any)
     assert outcome.completed
 
 
-def test_who_kills_itself_as_the_script_says_was_asked_to(make: Any) -> None:
+def test_a_peer_that_the_script_kills_is_not_lost_unasked(make: Any) -> None:
     """Its end may be noticed before the launcher itself comes to that line of the script."""
     world = make(Stop(steps=5))
     world.peers[1].process.exitcode = -signal.SIGKILL
@@ -211,7 +211,7 @@ def test_a_fleet_that_lost_everybody_is_not_complete_whatever_it_had_reached(mak
     assert world.reason == "accuracy 0.9 reached at 5 s (91.0%); every peer was lost"
 
 
-def test_real_time_priority_is_not_asked_for_by_who_is_nice_or_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_time_priority_is_not_requested_when_nice_or_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(realtime, "may_run_realtime", lambda: True)
     monkeypatch.setattr(realtime.os, "getpriority", lambda *_: 0)
     assert why_not_realtime(Processes()) == ""
