@@ -26,7 +26,7 @@ from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large,
 from grapevine.experiments.config.errors import config_error
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.experiment import Experiment, Virtual
-from grapevine.experiments.config.own_codec import refuse_codec
+from grapevine.experiments.config.own_trials import try_own_parts
 from grapevine.experiments.graph import labels_and_delays, laid_after, laid_graph, mixing_rule, mixing_shares, shares_among_all
 from grapevine.experiments.kernel import carried
 from grapevine.experiments.membership import MembershipPlan, compile_membership
@@ -158,7 +158,7 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     if membership is None:  # compile_membership has checked each of its graphs
         refuse_unstable(experiment, graph)
     refuse_aggregator(experiment)
-    refuse_codec(experiment.codec)
+    try_own_parts(experiment, graph)
     refuse_taken_ports(experiment)
     refuse_too_few_files(experiment, graph)
     plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))

@@ -15,7 +15,21 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from grapevine import Adam, Experiment, Quadratic, Solo, Stop, Strategy, Uniform, UniformDevices, Virtual, run
+from grapevine import (
+    DPSGD,
+    Adam,
+    Experiment,
+    Quadratic,
+    Scale,
+    Slices,
+    Solo,
+    Stop,
+    Strategy,
+    Uniform,
+    UniformDevices,
+    Virtual,
+    run,
+)  # fmt: skip
 from grapevine.experiments.config.menus import LISTS, MENUS, options, summary
 from tests.experiments.own_modules import forgotten
 
@@ -168,6 +182,14 @@ def test_steps_along_signs_are_of_one_size(recipes: Path, tmp_path: Path) -> Non
     assert weights.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]  # 20 steps of 0.25 towards 10 end at 5
 
 
+def test_flipping_is_scaling_by_minus_one(recipes: Path, tmp_path: Path) -> None:
+    for strategy in (DPSGD(), Slices()):
+        folder = tmp_path / type(strategy).__name__
+        flipped = fleet_weights(folder / "flipped", strategy=strategy, wrappers=[part("flipping", peers=(1,))])
+        scaled = fleet_weights(folder / "scaled", strategy=strategy, wrappers=[Scale(factor=-1.0, peers=(1,))])
+        assert np.array_equal(flipped, scaled)
+
+
 @pytest.mark.slow
 def test_the_spirals_are_learnt(recipes: Path, tmp_path: Path) -> None:
     experiment = Experiment(
@@ -204,7 +226,7 @@ def test_every_verb_of_a_peer_is_in_the_table(name: str) -> None:
     assert re.search(rf"^\|.*`(?:peer)?\.{name}\b.*\|", TEXT, re.M)
 
 
-DECLARED = {"expects": None, "spaces": ()}
+DECLARED = {"expects": None, "spaces": (), "step_bytes": None}
 """What the methods of a strategy answer that says nothing."""
 
 
@@ -212,7 +234,7 @@ def test_everything_that_a_strategy_says_of_itself_is_in_the_table_with_its_defa
     fields = [name for name in vars(Strategy) if not name.startswith("_") and name not in ("run", "asked")]
     assert len(fields) > 10
     for name in fields:
-        row = re.search(rf"^\|[^|]*`{name}(?:\(\w+\))?`[^|]*\| `(.+?)` \|", TEXT, re.M)
+        row = re.search(rf"^\|[^|]*`{name}(?:\([\w, ]+\))?`[^|]*\| `(.+?)` \|", TEXT, re.M)
         assert row, name
         value = vars(Strategy)[name]
         default = value.fget(Solo()) if isinstance(value, property) else DECLARED[name] if callable(value) else value

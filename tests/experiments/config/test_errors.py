@@ -50,8 +50,15 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_values_from_python_are_checked_like_those_of_a_file() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"strategy": Ako(fill=3)}, "strategy.fill: 3 is not valid; expected a number above 0 and at most 1"),
-        ({"strategy": "ako"}, "strategy: a value of type str is not valid here; write strategy=Ako()"),
+        (
+            {"strategy": "ako"},
+            "strategy: a value of type str is not valid here; write strategy=Ako() (from grapevine",
+        ),
         ({"strategy": Ako}, "strategy: Ako is a class, not a value; write strategy=Ako(...)"),
+        (
+            {"topology": "complete"},
+            "topology: a value of type str is not valid here; write topology=Complete() (from grapevine.topology",
+        ),
         ({"topology": 4}, "topology: a value of type int is not valid here; give a Topology"),
         ({"optimizer": Adam(beta1=1.0)}, "optimizer.beta1: 1.0 is not valid"),
         ({"stop": 5}, "stop: 5 is not valid; expected a table: Stop(...)"),
