@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from grapevine.experiments.config.sections import Processes
+from grapevine.experiments.deaths import effect_of_deaths
 from grapevine.experiments.results.numbers import plural
+from grapevine.experiments.scenario import kills
 from grapevine.netem.units import show_duration
 from grapevine.peer.meter import LinkMeter
 from grapevine.peer.optimizers import Sgd
@@ -84,6 +86,7 @@ def forecast(fleet: Fleet) -> Forecast:
     links = list(_links(fleet, model_bytes, step_ns))
     round_ns = _round_ns(fleet, links, step_ns)
     emulated_ns = _emulated_ns(fleet, round_ns)
+    killed = [peer for _, peer in kills(experiment.events)]
     dilation = experiment.world.dilation if isinstance(experiment.world, Processes) else None
     return Forecast(
         parameters=problem.size,
@@ -97,7 +100,7 @@ def forecast(fleet: Fleet) -> Forecast:
         wall_ns=None if dilation is None else emulated_ns * dilation,
         at_least=_untimed(fleet) and not _shaped(fleet),
         warnings=[
-            *filter(None, [timeless(fleet), wide_jitter(fleet)]),
+            *filter(None, [timeless(fleet), wide_jitter(fleet), effect_of_deaths(fleet, killed)]),
             *_too_slow(fleet, gradient_ns),
             *_too_late(fleet, links, step_ns),
             *_never_sent(fleet, links),

@@ -402,7 +402,8 @@ class Peer(Worker, Neighbourhood):
     def lose(self, neighbour: int) -> bool:
         """Go on without a neighbour that is gone; False if it was not a neighbour (any more).
 
-        Its mixing weight goes to this peer's own, which keeps the survivors' matrix symmetric and doubly stochastic.
+        Its mixing weight goes to this peer's own.  If W is symmetric, the survivors' W stays symmetric and doubly stochastic;
+        else its columns do not sum to 1 any more.  With push-sum the lost neighbour's mass is lost.
         """
         if neighbour not in self.mixing:
             return False

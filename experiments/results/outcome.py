@@ -11,6 +11,11 @@ import numpy as np
 from grapevine.experiments.results.result import LinkFigures
 from grapevine.netem import Cable
 
+CAUSES = "the learning rate is too high (lower optimizer.learning_rate), or a peer sent values that spoil others"
+"""Likely causes of a diverged training, with the cure."""
+MASS_LOST = "push-sum mass was lost with a peer (see the warning about it), or the learning rate is too high"
+"""Likely causes of a diverged training after a death under push-sum."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -68,6 +73,8 @@ class Outcome:
     altered: Mapping[str, int] = field(default_factory=dict)
     """Counts of the wrappers' changes over all peers, such as "drop: sends dropped" -> 12."""
     warnings: Sequence[str] = ()
+    causes: str = CAUSES
+    """Likely causes of a diverged training, in words."""
 
 
 def consensus_distance(weights: np.ndarray) -> float:

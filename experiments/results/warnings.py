@@ -20,8 +20,6 @@ FAR_ABOVE = 10.0
 """Call a run diverged when its final loss exceeds the initial one by this factor."""
 CHANCE = 0.05
 """Call an accuracy chance when it exceeds the untrained model's by no more than this."""
-CAUSES = "the learning rate is too high (lower optimizer.learning_rate), or a peer sent values that spoil others"
-"""Likely causes of a diverged training, with the cure."""
 LEARNT = 0.2
 """Call an accuracy learnt when it exceeds the untrained model's by at least this."""
 
@@ -35,9 +33,9 @@ def warnings_about(summary: Mapping[str, Any], outcome: Outcome, diverged: str) 
             "look for nan and infinity in the task's data, model and loss"
         )
     elif diverged:
-        yield f"training diverged: the weights of {diverged} are not finite; {CAUSES}"
+        yield f"training diverged: the weights of {diverged} are not finite; {outcome.causes}"
     elif why := _divergence(summary, outcome):
-        yield f"training diverged: {why}; {CAUSES}"
+        yield f"training diverged: {why}; {outcome.causes}"
     if (summary["lateness_p99_ms"] or 0) > LATE_MS:
         yield f"this machine fell behind the emulated clock by {summary['lateness_p99_ms']:.1f} ms (99th percentile): {stretch}"
     exact = summary["world"] == "virtual"

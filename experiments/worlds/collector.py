@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from grapevine.experiments.deaths import effect_of_deaths, loses_mass
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
-from grapevine.experiments.results.outcome import Outcome
+from grapevine.experiments.results.outcome import CAUSES, MASS_LOST, Outcome
 from grapevine.experiments.results.recorder import Recorder
-from grapevine.experiments.results.warnings import CAUSES
 from grapevine.experiments.worlds.link_rows import LinkRows
 from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.score_history import ScoreHistory
@@ -51,6 +51,7 @@ class Collector:
         self.absent: set[int] = set()  # peers that are not members now, but may join
         self.members_over_time: list[tuple[float, int]] = []  # emulated seconds, members from then on
         self.first_steps = [0] * peers
+        self.masses: dict[int, float] = {}  # push-sum mass of each peer, by its last report
         self.warnings: list[str] = []
         self.emulated_s = 0.0
         self.phase = "starting"
@@ -79,6 +80,8 @@ class Collector:
         self.errors[peer] = report.errors
         if report.altered:
             self.altered[peer] = report.altered
+        if report.mass is not None:
+            self.masses[peer] = report.mass
         self.emulated_s = max(self.emulated_s, time_s)
         if len(self.lateness_ms) < LATENESS_KEPT:
             self.lateness_ms.extend(report.lateness_ms)
@@ -219,7 +222,9 @@ class Collector:
         """Return the outcome of the run; `wall_s` is the real time since the start barrier, `weights` float32 [peers, size]."""
         for index in sorted(self._open):  # incomplete records have true link figures too
             self.links.write(self._open[index])
-        self._warn_about_refusals()
+        causes = MASS_LOST if loses_mass(self.fleet, self.lost) else CAUSES
+        self._warn_about_deaths()
+        self._warn_about_refusals(causes)
         if unscored := self.scores.records_unscored:
             self.warn(
                 f"{unscored} of {self.records} records have no scores: this machine had neither the time to score them nor "
@@ -250,9 +255,16 @@ class Collector:
             wrapped=self.fleet.wrapped,
             altered=dict(sorted(sum(map(Counter, self.altered.values()), Counter()).items())),
             warnings=self.warnings,
+            causes=causes,
         )
 
-    def _warn_about_refusals(self) -> None:
+    def _warn_about_deaths(self) -> None:
+        """Add a warning if the survivors of lost peers do not keep their mean."""
+        mass = sum(mass for peer, mass in self.masses.items() if peer not in self.lost)
+        if effect := effect_of_deaths(self.fleet, self.lost, mass):
+            self.warn(effect)
+
+    def _warn_about_refusals(self, causes: str) -> None:
         """Add warnings about refused frames and messages, and about peers whose own values were not finite."""
         refused = sum((Counter(errors) for errors in self.errors.values()), Counter())
         empty = refused.pop(SENT_EMPTY, 0)
@@ -260,7 +272,7 @@ class Collector:
             names = peers_text([peer for peer, errors in sorted(self.errors.items()) if errors.get(SENT_EMPTY)])
             self.warn(
                 f"training diverged: {empty} messages went without elements because the sender's own values ({names}) were not "
-                f"finite; {CAUSES}"
+                f"finite; {causes}"
             )
         if refused:
             self.warn(

@@ -74,6 +74,8 @@ class Report(msgspec.Struct, array_like=True, tag=True, frozen=True):
     """Whether the peer is a member at that instant; the weights of other peers are not scored."""
     first_step: int = 0
     """Number of steps in `step` that the peer did not make itself: those before it joined, or while it was absent."""
+    mass: float | None = None
+    """The peer's push-sum mass; None without push-sum."""
 
 
 class Reporter:
@@ -111,6 +113,7 @@ class Reporter:
             dict(peer.altered) if isinstance(peer, WrappedPeer) else {},
             peer.member,
             peer.first_step,
+            peer.mass,
         )
 
     def _has_news(self, neighbour: int) -> bool:

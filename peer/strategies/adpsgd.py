@@ -48,6 +48,7 @@ class ADPSGD(Strategy, frozen=True, tag="ad-psgd"):
     """
 
     follows_rounds: ClassVar[bool] = True
+    pairwise: ClassVar[bool] = True
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "at-once"
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:

@@ -28,6 +28,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     - `follows_rounds`: it uses `peer.targets`, `peer.sources` and `peer.weight`, so that the graph may change from round to
       round and links may go one way.
     - `pushes_sums`: it sends push-sum mass along, so that W need not keep the mean.
+    - `pairwise`: peers average in pairs by equal and opposite moves and without W, so that a death keeps the survivors' mean on
+      every graph.
     - `needs_order`: it fails if messages of a link overtake each other.
     - `membership`: the times at which peers may join and leave: never ("fixed"), at any instant ("at-once"), or from a step on
       that is the same for all peers ("by-step", for strategies that wait for the messages of each step).
@@ -47,6 +49,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     needs: ClassVar[Literal["connected", "complete", "hubs"]] = "connected"
     follows_rounds: ClassVar[bool] = False
     pushes_sums: ClassVar[bool] = False
+    pairwise: ClassVar[bool] = False
     needs_order: ClassVar[bool] = False
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "fixed"
     alike: ClassVar[bool] = False

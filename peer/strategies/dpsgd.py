@@ -30,7 +30,8 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     1), for any strongly connected graph.
 
     Departures: a lossy codec is allowed; every peer then mixes the models as they are read on the wire, its own model included,
-    so that the mean is still kept.  The mixing weight of a lost neighbour returns to each survivor's own weight.
+    so that the mean is still kept.  The mixing weight of a lost neighbour returns to each survivor's own weight, which keeps
+    the survivors' mean only if W is symmetric; with push-sum the mass of a lost peer is lost.  The summary then has a warning.
     """
 
     synchronous: ClassVar[bool] = True

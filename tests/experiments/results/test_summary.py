@@ -14,10 +14,9 @@ import pytest
 from grapevine.experiments.config.experiment import Experiment, Processes, Virtual
 from grapevine.experiments.report.summary_text import describe
 from grapevine.experiments.results.numbers import peers_text
-from grapevine.experiments.results.outcome import Outcome, consensus_distance
+from grapevine.experiments.results.outcome import CAUSES, Outcome, consensus_distance
 from grapevine.experiments.results.result import LinkFigures
 from grapevine.experiments.results.summary import KEYS, clean, summarise, time_to_accuracy_s, unfinished
-from grapevine.experiments.results.warnings import CAUSES
 
 OUTCOME = Outcome(
     completed=True,
