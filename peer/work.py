@@ -52,7 +52,7 @@ class Worker(Calls):
 
     A strategy declares all work except plain gradients on its class, in `asks`; the verbs raise ValueError for other work.  The
     task gives the cost of each piece of work in samples of a gradient, and the work takes the device's time for so many
-    samples.
+    samples.  No verb returns labels, not even those of the peer's own samples; a piece of the task's own work may (`work`).
     """
 
     weights: np.ndarray
@@ -93,7 +93,8 @@ class Worker(Calls):
     def probe(self) -> Samples:
         """Return the samples that all peers share and no peer trains on, in the same order at every peer.
 
-        Raises ValueError if there are none because the strategy's `probe_samples` is 0.
+        Their labels are hidden: `predict` reads the inputs, `gradient` needs `targets`, `evaluate` gives the mean loss
+        and accuracy.  Raises ValueError if there are none because the strategy's `probe_samples` is 0.
         """
         if not self.probe_samples:
             raise ValueError("there is no probe set: let the strategy's probe_samples be above 0")
@@ -110,17 +111,23 @@ class Worker(Calls):
     ) -> np.ndarray:
         """Return the gradient of the mean loss over the next minibatch at the present weights, float32 [size].
 
-        `weights` (float32 [size]) replace the present weights; they are copied.  `batch` is a handle from `batch`, `shard` or
-        `probe`.  `clip` (above 0) scales each sample's gradient down to at most this L2 norm before the mean is taken (Abadi
-        et al. 2016, arXiv 1607.00133, section 3.1, without the noise).  `targets` (float32 [len(batch), outputs]) replace the
-        labels: the loss is the cross entropy -sum_c t_c log p_c.  Raises ValueError for `clip` or `targets` that the strategy
-        does not declare in its `asks`, and for a wrong shape.
+        `weights` (float32 [size]) replace the present weights; they are copied.  `batch` is a handle from `batch` or `shard`,
+        or, with `targets`, from `probe`, whose labels no peer may train with.  `clip` (above 0) scales each sample's gradient
+        down to at most this L2 norm before the mean is taken (Abadi et al. 2016, arXiv 1607.00133, section 3.1, without the
+        noise).  `targets` (float32 [len(batch), outputs]) replace the labels: the loss is the cross entropy -sum_c t_c log p_c.
+        Raises ValueError for `clip` or `targets` that the strategy does not declare in its `asks`, for a probe handle without
+        `targets`, and for a wrong shape.
 
         Sets `loss` to the loss before any clipping.  The number, loss and time of training samples go into `samples`, the
         recorded training loss and `speed`: always for a fresh minibatch, for a given `batch` only at the present weights, and
         never with `targets`.
         """
         count, chosen = (self.batch_size, None) if batch is None else (_handle(batch).count, batch.batch)
+        if batch is not None and batch.source != "training" and targets is None:
+            raise ValueError(
+                f"no peer trains with the labels of the {batch.source} samples: give targets (float32 [len(batch), outputs]), "
+                "such as the peers' predictions, or a handle from peer.batch or peer.shard"
+            )
         name, arguments = "gradient", _PLAIN
         if clip is not None or targets is not None:
             name, arguments = self._variant(count, clip, targets)
@@ -129,7 +136,7 @@ class Worker(Calls):
         gradient: np.ndarray
         self.loss, gradient = await Work(name, count, chosen, at, arguments)
         self.calls = 0
-        if targets is None and (batch is None or (at is None and batch.source == "training")):
+        if targets is None and (batch is None or at is None):
             self.speed.computed(self.instant_ns - start_ns, count)
             self.loss_sum += self.loss
             self.loss_count += 1

@@ -77,7 +77,7 @@ def test_fresh_minibatches_and_training_at_the_own_weights_are_counted() -> None
         (True, lambda: peer.gradient(batch=peer.shard(), clip=1.0)),
         (True, lambda: peer.gradient(weights=ONES)),
         (False, lambda: peer.gradient(weights=ONES, batch=batch)),
-        (False, lambda: peer.gradient(batch=peer.probe())),
+        (False, lambda: peer.gradient(batch=peer.probe(), targets=np.zeros((12, 3)))),
         (False, lambda: peer.gradient(batch=batch, targets=np.zeros((4, 3)))),
     ):
         before, steps = peer.samples, peer.speed.steps
@@ -89,6 +89,17 @@ def test_fresh_minibatches_and_training_at_the_own_weights_are_counted() -> None
         assert peer.speed.steps - steps == counted
         assert np.array_equal(peer.take_loss(), 0.25 if counted else np.nan, equal_nan=True)
         assert peer.loss == 0.25
+
+
+def test_the_labels_of_the_probe_set_stay_hidden() -> None:
+    peer = asking("clip", "targets")
+    for ask in (
+        lambda: peer.gradient(batch=peer.probe()),
+        lambda: peer.gradient(batch=peer.probe(), clip=1.0),
+        lambda: peer.gradient(batch=peer.probe(), weights=ONES),
+    ):
+        with pytest.raises(ValueError, match=r"labels of the probe samples: give targets .* or a handle from peer.batch"):
+            run_until_blocked(ask())
 
 
 def test_a_score_has_names() -> None:
