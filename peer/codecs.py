@@ -130,20 +130,21 @@ class QSGD(Codec, frozen=True, tag="qsgd"):
     Q(v_i) = scale sgn(v_i) l / levels, where l is one of the two whole numbers next to levels |v_i| / scale, the upper one with
     the probability that makes E Q(v_i) = v_i; the error is below scale / levels.  Source: D. Alistarh, D. Grubic, J. Li, R.
     Tomioka and M. Vojnovic, "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", NIPS 2017, section 3.1
-    (the quantiser), and its practical variants: buckets, each with a scale of its own, and scaling by the largest value.
-    Departures: a level travels as one signed byte, not in the Elias code of section 3.2, so that the size follows from the
-    number of elements; a message to several neighbours is rounded once for all of them; a ledger owes the rounding error again,
-    as with every codec.
+    (the quantiser) and section 4 (buckets, each with a scale of its own, and scaling by the largest value).
+    Departures: a level travels as one signed byte, not in the Elias code of section 3.1 (theorem 3.2), so that the size follows
+    from the number of elements alone: fewer `levels` save no byte; a message to several neighbours is rounded once for all of
+    them; a ledger owes the rounding error again, as with every codec.
     """
 
     number: ClassVar[int] = 3
 
     levels: Annotated[int, msgspec.Meta(ge=1, le=127)] = 127
-    """Steps from 0 to a bucket's scale, the paper's s; 1 to 127."""
+    """Steps from 0 to a bucket's scale, the paper's s; 1 to 127. It changes the error, never the size of a message."""
     bucket: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 512
     """Elements that share one scale, the paper's d; 1 to 1,048,576."""
     norm: Literal["largest", "euclidean"] = "largest"
-    """Scale of a bucket: its "largest" absolute value, or its "euclidean" norm (coarser; the paper's bounds hold for it)."""
+    """Scale of a bucket: its "largest" absolute value, or its "euclidean" norm (coarser). The variance bound of lemma 3.1
+    holds for both, its sparsity bound for "euclidean" alone."""
 
     def body_bytes(self, count: int) -> int:
         return count + 4 * -(-count // self.bucket)

@@ -26,12 +26,14 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
 
     The graph may change from round to round (a round is a step), and its links may go one way: all of this holds where every
     W_t is doubly stochastic.  With the mixing rule "push-sum" each model carries a share of its sender's mass, and a receiver
-    averages by the masses that it has received: stochastic gradient push (Assran et al., ICML 2019, arXiv 1811.10792, algorithm
-    1), for any strongly connected graph.
+    averages by the masses that it has received: stochastic gradient push (Assran et al., ICML 2019, arXiv 1811.10792), for any
+    strongly connected graph.  Its algorithm 1 steps first and then pushes: this is order = "adapt-then-combine".
 
-    Departures: a lossy codec is allowed; every peer then mixes the models as they are read on the wire, its own model included,
-    so that the mean is still kept.  The mixing weight of a lost neighbour returns to each survivor's own weight, which keeps
-    the survivors' mean only if W is symmetric; with push-sum the mass of a lost peer is lost.  The summary then has a warning.
+    Departures: with push-sum the default order, "combine-then-adapt", is not that of algorithm 1: a peer pushes its model while
+    it computes the gradient at it.  A lossy codec is allowed; every peer then mixes the models as they are read on the wire,
+    its own model included, so that the mean is still kept.  The mixing weight of a lost neighbour returns to each survivor's
+    own weight, which keeps the survivors' mean only if W is symmetric; with push-sum the mass of a lost peer is lost: the
+    summary then has a warning.
     """
 
     synchronous: ClassVar[bool] = True
@@ -41,7 +43,8 @@ class DPSGD(Strategy, frozen=True, tag="d-psgd"):
     membership: ClassVar[Literal["fixed", "at-once", "by-step"]] = "by-step"
 
     order: Literal["combine-then-adapt", "adapt-then-combine"] = "combine-then-adapt"
-    """Order of mixing and gradient: "combine-then-adapt" as published, or "adapt-then-combine"."""
+    """Order of mixing and gradient: "combine-then-adapt", the published order of D-PSGD, or "adapt-then-combine", that of
+    stochastic gradient push."""
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return (Expected("whole", () if peer.mass is None else ((0.0, LARGEST),)),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -166,6 +166,34 @@ def test_the_mean_over_many_draws_is_the_value(codec: QSGD) -> None:
     variance = np.square(width) * share * (1 - share)
     assert np.all(np.abs(total / draws - values) <= 5 * np.sqrt(variance / draws) + 1e-5 * width)
     assert np.sum(squares / draws) == pytest.approx(np.sum(variance), rel=0.05)
+
+
+@pytest.mark.parametrize("levels", [1, 4, 127])
+@pytest.mark.parametrize("norm", ["largest", "euclidean"])
+def test_the_variance_of_qsgd_is_within_the_bound_of_lemma_3_1(norm: Any, levels: int) -> None:
+    """E |Q(v) - v|^2 <= min(n / s^2, sqrt(n) / s) |v|^2; the mean over the draws has 5 % left for chance."""
+    rng = np.random.default_rng(11)
+    codec, count, draws = QSGD(levels=levels, bucket=256, norm=norm), 256, 400
+    for values in (rng.normal(size=count), np.ones(count), np.where(np.arange(count) == 3, 1.0, 0.01)):
+        given = values.astype(np.float32)
+        squares = [np.square(codec.encode(given, rng)[1] - given, dtype=np.float64).sum() for _ in range(draws)]
+        bound = min(count / levels**2, np.sqrt(count) / levels) * np.square(given, dtype=np.float64).sum()
+        assert np.mean(squares) <= 1.05 * bound
+
+
+def test_the_sparsity_bound_of_lemma_3_1_holds_for_the_euclidean_norm_alone() -> None:
+    """E |Q(v)|_0 <= s (s + sqrt(n)); equal values keep all elements if the largest of them is the scale."""
+    rng, count = np.random.default_rng(12), 1024
+    kept = {
+        norm: np.mean([np.count_nonzero(QSGD(1, count, norm).encode(np.ones(count, np.float32), rng)[1]) for _ in range(100)])
+        for norm in ("largest", "euclidean")
+    }
+    assert kept["euclidean"] <= 1.05 * (1 + np.sqrt(count))
+    assert kept["largest"] == count
+
+
+def test_the_levels_of_qsgd_change_no_size() -> None:
+    assert {QSGD(levels=levels).body_bytes(4810) for levels in (1, 7, 127)} == {4810 + 4 * 10}
 
 
 def test_what_a_codec_draws_is_its_own() -> None:

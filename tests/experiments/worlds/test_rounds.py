@@ -144,7 +144,7 @@ def lopsided() -> nx.DiGraph:
 
 @pytest.mark.parametrize("order", ["combine-then-adapt", "adapt-then-combine"])
 def test_push_sum_is_the_stochastic_gradient_push_of_the_paper(tmp_path: Path, order: Any) -> None:
-    """x <- A x, w <- A w, z = x / w with column-stochastic A, the gradient being taken at z: written out here in full."""
+    """x <- A x, w <- A w, z = x / w with column-stochastic A and the gradient at z; adapt-then-combine is algorithm 1."""
     path = tmp_path / "lopsided.graphml"
     nx.write_graphml(lopsided(), path)
     a = topology.mixing_matrix(lopsided(), "push-sum")
