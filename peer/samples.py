@@ -32,5 +32,6 @@ class Samples:
             raise ValueError("the samples of this task cannot be divided: use the whole handle")
         positions = np.arange(self.count)[rows]
         if positions.ndim != 1 or not len(positions):
-            raise ValueError(f"{rows!r} chooses no samples out of {self.count}: give a slice or an array of positions")
+            cure = "choose at least one by a slice, positions or truth values; skip the gradient of an empty lot, which is 0"
+            raise ValueError(f"{rows!r} chooses no samples out of {self.count}: {cure}")
         return Samples(part(positions), len(positions), self.source)

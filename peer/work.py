@@ -118,6 +118,10 @@ class Worker(Calls):
         Raises ValueError for `clip` or `targets` that the strategy does not declare in its `asks`, for a probe handle without
         `targets`, and for a wrong shape.
 
+        Minibatches are parts of shuffled epochs, not Poisson lots, so with `clip` and noise no privacy amplification by
+        subsampling may be claimed.  A Poisson lot is `samples = shard()`, `samples[rng.random(len(samples)) < q]`; a handle
+        without samples raises ValueError.
+
         Sets `loss` to the loss before any clipping.  The number, loss and time of training samples go into `samples`, the
         recorded training loss and `speed`: always for a fresh minibatch, for a given `batch` only at the present weights, and
         never with `targets`.

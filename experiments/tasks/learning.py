@@ -53,16 +53,28 @@ class LearningProblem(Problem):
         seed: int,
         preload: tuple[str, ...],
     ):
-        labels = data["train_y"]
-        shards = partition.split(labels, peers, seed)
-        super().__init__(initial, shards, data, layout)
-        self.skew: Skew | None = skew(labels, shards)
-        self.label_counts: np.ndarray | None = count_labels(labels, shards)
+        super().__init__(initial, partition.split(data["train_y"], peers, seed), data, layout)
         self.preload = preload
         self.without: frozenset[str] = frozenset()
         """The standard work that this model does not offer."""
         self._make = make
         self._learner: Learner | None = None
+
+    @property
+    def label_counts(self) -> np.ndarray | None:
+        """The number of samples of each label with which each peer trains, float64 [peers, classes]; None without classes.
+
+        Samples of the probe set, and those that a peer keeps apart, do not count.
+        """
+        return count_labels(self.arrays["train_y"], self._shards())
+
+    @property
+    def skew(self) -> Skew | None:
+        """The differences between the data with which the peers train; None if the labels are not classes."""
+        return skew(self.arrays["train_y"], self._shards())
+
+    def _shards(self) -> list[np.ndarray]:
+        return [self.indices(peer) for peer in range(len(self.samples))]
 
     def offers(self) -> dict[str, Cost]:
         """Return all standard work except that in `without`."""

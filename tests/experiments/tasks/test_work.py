@@ -216,6 +216,20 @@ def test_the_probe_set_is_shared_and_apart_from_training_and_scores(partition: A
         assert (share.probe().source, len(share.probe())) == ("probe", 60)
 
 
+@pytest.mark.parametrize("partition", [Iid(), Dirichlet(alpha=0.3), Bootstrap(samples=90)])
+def test_labels_are_counted_over_the_samples_that_peers_train_with(partition: Any) -> None:
+    problem = Digits().problem(5, partition, 2)
+    assert problem.label_counts is not None
+    assert problem.label_counts.sum(axis=1).tolist() == problem.samples
+    problem.take_probe(300, 2)
+    problem.hold_out(0.2, 2)
+    labels = problem.arrays["train_y"]
+    counts = [np.bincount(labels[problem.indices(peer)], minlength=10) for peer in range(5)]
+    assert np.array_equal(problem.label_counts, counts)
+    assert problem.skew is not None
+    assert problem.skew.sizes == problem.samples == np.sum(counts, axis=1).tolist()
+
+
 def test_a_probe_set_that_takes_all_that_a_peer_has_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 1 to 1436"):
         Digits().problem(5, Iid(), 0).take_probe(1437, 0)
@@ -235,6 +249,8 @@ def test_handles_are_divided_by_position() -> None:
     for rows in (slice(5, 5), 3):
         with pytest.raises(ValueError, match="chooses no samples"):
             whole[rows]  # type: ignore[index]
+    with pytest.raises(ValueError, match="skip the gradient of an empty lot"):
+        whole[np.zeros(len(whole), bool)]
     with pytest.raises(ValueError, match="cannot be divided"):
         Samples(None, 3)[:1]
 
