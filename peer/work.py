@@ -151,7 +151,8 @@ class Worker(Calls):
         """Return the loss and accuracy of a model on samples that this peer never trains with.
 
         The model is this peer's weights, or `weights` (float32 [size]).  `on` is "held-out", the samples that the peer keeps
-        apart, or "probe", the samples that all peers share.  It takes a third of the time of a gradient over as many samples.
+        apart, or "probe", the samples that all peers share.  On emulated devices it takes as long as a gradient over a third as
+        many samples (an assumption: a backward pass takes twice the time of a forward pass), the device's overhead included.
         Raises ValueError if there are no such samples.
         """
         self._count()
@@ -169,8 +170,8 @@ class Worker(Calls):
     async def predict(self, inputs: Samples, weights: np.ndarray | None = None) -> np.ndarray:
         """Return the outputs of the model for some samples, before any softmax: float32 [len(inputs), outputs].
 
-        `inputs` is a handle from `batch`, `shard` or `probe`; `weights` (float32 [size]) replace the peer's own.  It takes a
-        third of the time of a gradient over as many samples.  Raises ValueError if the strategy's `asks` lack "predict".
+        `inputs` is a handle from `batch`, `shard` or `probe`; `weights` (float32 [size]) replace the peer's own.  It takes as
+        long as `evaluate`.  Raises ValueError if the strategy's `asks` lack "predict".
         """
         self._count()
         self._declared("predict")

@@ -54,13 +54,17 @@ def plain(samples: int) -> float:
 
 
 def forward(samples: int) -> float:
-    """Return the cost of a forward pass: about a third of forward and backward together."""
+    """Return the assumed cost of a forward pass: a third of a gradient's, as if a backward pass took twice its time."""
     return samples / 3
 
 
 def clipped(samples: int) -> float:
-    """Return the cost of a gradient clipped sample by sample: one forward and two backward passes (Lee and Kifer 2021,
-    "Scaling up differentially private deep learning with fast per-example gradient clipping", arXiv 2009.03106)."""
+    """Return the assumed cost of a gradient clipped sample by sample: one forward pass and two backward passes.
+
+    The two backward passes are those of Lee and Kifer 2021, "Scaling up differentially private deep learning with fast
+    per-example gradient clipping", arXiv 2009.03106; the factor 5/3 assumes that a backward pass takes twice as long as a
+    forward pass and is not theirs.
+    """
     return 5 * samples / 3
 
 

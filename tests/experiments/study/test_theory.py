@@ -105,6 +105,24 @@ def test_differing_targets_keep_the_fleet_apart_by_exactly_what_is_predicted(tmp
     assert np.mean(np.sum((weights - weights.mean(axis=0)) ** 2, axis=1)) == pytest.approx(measured, rel=1e-5, abs=1e-12)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_gain_of_differences_has_the_limit_of_the_exact_recursion(order: str) -> None:
+    """Delta <- W Delta - eta (difference + Delta), or W (Delta - eta (...)): exact at every step if the adaptation is first."""
+    w, eta, steps = matrix("ring", 8), 0.2, 200
+    apart = np.eye(8) - 1 / 8
+    response, exact = np.zeros((8, 8)), [0.0]
+    for _ in range(steps):
+        response = w @ response + apart - eta * response if order == ORDERS[0] else w @ ((1 - eta) * response + apart)
+        exact.append(float((response**2).sum()) / 7)
+    found = gains(w, steps, eta, 1.0, 1.0, order == ORDERS[1]).difference
+    assert found[-1] == pytest.approx(exact[-1], rel=1e-6)
+    if order == ORDERS[1]:
+        np.testing.assert_allclose(found, exact, rtol=1e-9)
+    else:  # the figures of docs/connectivity.md
+        assert found[[2, 3]] == pytest.approx([1.085, 1.480], abs=1e-3)
+        assert exact[2:4] == pytest.approx([1.259, 1.741], abs=1e-3)
+
+
 NOISY = [
     menu()["ring"](),
     menu()["star"](),
