@@ -20,6 +20,7 @@ from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.score_history import ScoreHistory
 from grapevine.experiments.worlds.scoring import Evaluate, Score
 from grapevine.peer.expected import NOT_FINITE
+from grapevine.peer.joiner_debts import FORGOTTEN
 from grapevine.peer.peer import SENT_EMPTY
 
 LATENESS_KEPT = 200_000
@@ -261,6 +262,11 @@ class Collector:
             self.warn(
                 f"training diverged: {empty} messages went without elements because the sender's own values ({names}) were not "
                 f"finite; {CAUSES}"
+            )
+        if refused.pop(FORGOTTEN, 0):
+            self.warn(
+                "a joining peer's weights lack updates: they travelled for longer than its neighbours remember their payments; "
+                'use faster links, or weights = "nearest" in [membership]'
             )
         if refused:
             self.warn(
