@@ -203,6 +203,11 @@ class Problem:
         """Return the exact minimum of the mean of the peers' objectives, float64 [size]; None = unknown."""
         return None
 
+    def least_loss(self) -> float | None:
+        """Return the test loss at the optimum; None = unknown."""
+        best = self.optimum()
+        return None if best is None else float(self.evaluate(np.asarray(best, dtype=np.float32)[None], "test")[0][0])
+
     # ---- samples --------------------------------------------------------------------------------------------------
 
     def indices(self, peer: int, part: Part = "shards") -> np.ndarray:

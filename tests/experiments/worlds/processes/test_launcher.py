@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from grapevine import Experiment
+from grapevine import Experiment, run
 from grapevine.experiments import compatibility, open_files
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.experiment import Processes, Stop
@@ -143,6 +144,24 @@ def test_an_interrupt_is_heard_between_two_starts(make: Any, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         world._start(Path())
     assert started == ["peer 0"]
+
+
+def test_parts_of_a_program_that_is_no_file_are_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program read from standard input, a prompt or a notebook."""
+    main = ModuleType("__main__")
+    main.Mine = type("Mine", (Solo,), {"__module__": "__main__"}, frozen=True, tag="mine")  # type: ignore[attr-defined]
+    main.__file__ = "<stdin>"
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(forkserver, "start_fork_server", lambda modules: pytest.fail("the fork server was started"))
+    experiment = Experiment(world=Processes(), strategy=main.Mine(), stop=Stop(steps=1))
+    with pytest.raises(ConfigError, match=r"world: the peers' processes cannot import Mine: .* move it to a module"):
+        run(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    forkserver.refuse_unimportable(experiment.replace(strategy=Solo()), lambda: None)  # which no process can be given at all
+    main.__file__ = __file__
+    forkserver.refuse_unimportable(experiment)
 
 
 @pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
