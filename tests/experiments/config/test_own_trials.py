@@ -272,11 +272,14 @@ class Nothing(Joining, frozen=True, tag="nothing"):
 @pytest.mark.parametrize(
     ("membership", "message"),
     [
-        (Joining(first=(0, 1, 2, 99)), "there is no peer 99, which events(peers, seed, stop_ns) names; the peers are 0 to 3"),
+        (Joining(first=(0, 1, 2, 99)), "there is no peer 99, which events(...) names; the peers are 0 to 3"),
         (Joining(first=(0, 1, -1)), "there is no peer -1"),
         (Joining(joins=((99, "1 s"),)), "there is no peer 99"),
         (Joining(joins=((3, "2 s"),)), "peer 3 joins at 2 s, and the run stops at 2 s; raise stop.time, or give earlier times"),
-        (Nothing(), "events(peers, seed, stop_ns) returned None; return (the peers that are members at the start, the later"),
+        (
+            Nothing(),
+            "events(...) returned None; return a pair: the list of the members at the start, and the list of the later",
+        ),
     ],
 )
 def test_the_members_of_a_law_of_ones_own_are_checked(membership: Membership, message: str) -> None:
