@@ -278,7 +278,7 @@ class Nothing(Joining, frozen=True, tag="nothing"):
         (Joining(joins=((3, "2 s"),)), "peer 3 joins at 2 s, and the run stops at 2 s; raise stop.time, or give earlier times"),
         (
             Nothing(),
-            "events(...) returned None; return a pair: the list of the members at the start, and the list of the later",
+            "events(...) returned None; return a pair: the list of the members at the start, and the list",
         ),
     ],
 )
