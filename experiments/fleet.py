@@ -26,6 +26,8 @@ from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large,
 from grapevine.experiments.config.errors import config_error
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.experiment import Experiment, Virtual
+from grapevine.experiments.config.menus import MENUS
+from grapevine.experiments.config.own_parts import refuse_unwritten
 from grapevine.experiments.config.own_trials import try_own_parts
 from grapevine.experiments.graph import labels_and_delays, laid_after, laid_graph, mixing_rule, mixing_shares, shares_among_all
 from grapevine.experiments.kernel import carried
@@ -192,6 +194,7 @@ def problem_of(experiment: Experiment) -> Problem:
         partition = Spared(partition=partition, servers=servers)
     problem = _located("partition", lambda: experiment.task.problem(experiment.peers, partition, experiment.seed))
     if type(experiment.task) not in get_args(AnyTask):
+        refuse_unwritten(type(problem), "task", MENUS["task"].called(experiment.task))
         _located("task", lambda: try_out(problem, experiment.peers, experiment.task.batch_size))
     refuse_unoffered(experiment, problem)
     share, probe = experiment.strategy.held_out_share, experiment.strategy.probe_samples
