@@ -14,7 +14,7 @@ import networkx as nx
 import numpy as np
 
 from grapevine import topology
-from grapevine.experiments.config.errors import ConfigError
+from grapevine.experiments.config.errors import ConfigError, show_value
 from grapevine.experiments.config.events import Event, JoinEvent, KillEvent, LeaveEvent
 from grapevine.experiments.scenario import check_peer, in_order
 from grapevine.netem.units import duration_ns
@@ -229,7 +229,12 @@ def _drawn(experiment: Experiment, scripted: list[JoinEvent | LeaveEvent]) -> tu
             key="stop.time", problem="is missing: the law of membership needs the length of the run",
             cure='set stop.time, such as "60 s" (stop.steps may stay too)',
         )  # fmt: skip
-    return law.events(experiment.peers, experiment.seed, duration_ns(experiment.stop.time))
+    drawn: object = law.events(experiment.peers, experiment.seed, duration_ns(experiment.stop.time))
+    if not isinstance(drawn, tuple) or len(drawn) != 2 or not all(isinstance(part, list) for part in drawn):
+        problem = f"events(...) returned {show_value(drawn)}"
+        cure = "return a pair: the list of the members at the start, and the list of the later events"
+        raise ConfigError(key="membership", problem=problem, cure=cure)
+    return drawn
 
 
 def _refuse_fixed(experiment: Experiment, rule: str) -> None:

@@ -24,7 +24,7 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
         batch = problem.sampler(trains, np.random.default_rng(0)).draw(min(batch_size, _TRIED))
         loss, gradient = problem.gradient(problem.initial, batch)
         scores = [problem.evaluate(problem.initial[None], data) for data in ("validation", "test")]
-    except Exception as error:  # the user's own code: it may raise anything
+    except NotImplementedError as error:
         message = str(error) or "not implemented"
         raise ValueError(
             f"{name} raised {type(error).__name__}: {message}; gradient(weights, batch) and evaluate(weights, data) must work "
@@ -34,7 +34,12 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
     _refuse(f"{name}.gradient returned a loss", np.shape(loss), ())
     if not (np.isfinite(loss) and np.isfinite(gradient).all()):
         raise ValueError(f"{name}.gradient returned nan or infinity at the initial weights: correct it, or the data")
-    for losses, accuracies in scores:
+    for found in scores:
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ValueError(
+                f"{name}.evaluate returned {type(found).__name__}: expected a pair of arrays, losses [k], accuracies [k]"
+            )
+        losses, accuracies = found
         _refuse(f"{name}.evaluate returned losses", np.shape(losses), (1,))
         _refuse(f"{name}.evaluate returned accuracies", np.shape(accuracies), (1,))
 

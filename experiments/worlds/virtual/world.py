@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from grapevine.experiments.config.events import Event, JoinEvent, KillEvent
+from grapevine.experiments.faults import fault_of
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.tasks.share import Costs
@@ -27,7 +28,6 @@ from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, make_peer
 from grapevine.experiments.worlds.scoring import score
-from grapevine.experiments.worlds.strategy_error import fault_line
 from grapevine.experiments.worlds.threads import one_thread
 from grapevine.experiments.worlds.virtual.gradients import Gradients
 from grapevine.experiments.worlds.virtual.member import Member
@@ -98,7 +98,7 @@ class VirtualWorld:
         wall_s = time.monotonic() - started_s
         with suppress(KeyboardInterrupt), self.interrupt.breaking_off(), one_thread():
             self._report(FINAL)
-        self.reason = self.failure or self.reason or self._natural_end()
+        self.reason = "; ".join(filter(None, (self.reason or self._natural_end(), self.failure)))
         return self.collector.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
     def train(self, records: bool = True) -> None:
@@ -165,7 +165,7 @@ class VirtualWorld:
     def _break_off(self, interrupt: KeyboardInterrupt) -> None:
         """End the run after an interrupt that had to break off running code."""
         text = "".join(traceback.format_exception(interrupt))
-        place = fault_line(text, self.fleet.experiment.strategy).partition(" ")[2]
+        place = fault_of(text, self.fleet.experiment, self.fleet.problem).at("").strip()
         self.completed = False
         self.reason = "interrupted"
         for member in self.members:
@@ -180,7 +180,7 @@ class VirtualWorld:
 
     # ---- the strategies -------------------------------------------------------------------------------------------
 
-    def _resume(self, member: Member, answer: Any, raised: Exception | None = None) -> None:
+    def _resume(self, member: Member, answer: Any, raised: BaseException | None = None) -> None:
         """Continue a strategy, with an answer or with an exception of its task, until it awaits something that takes time."""
         peer, strategy = member.peer, member.strategy
         peer.now_ns = self.now_ns
@@ -190,7 +190,9 @@ class VirtualWorld:
             except StopIteration:
                 member.ended = True
                 return
-            except Exception as error:  # noqa: BLE001 - a strategy may raise anything
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a strategy may raise anything, SystemExit included
                 self._fail(member, error)
                 return
             answer = raised = None
@@ -236,13 +238,15 @@ class VirtualWorld:
             member.waiting = 0
             self._resume(member, None)
 
-    def _begin(self, member: Member, work: Work) -> Exception | None:
+    def _begin(self, member: Member, work: Work) -> BaseException | None:
         """Plan the end of work by the speed of the peer's device; return the exception of a task that cannot state its cost."""
         peer = member.peer
         awaited = self._gradients.awaited.get(work.name)
         try:
             samples = member.share.take_on(work)
-        except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the task's own code: it may raise anything
             return error
         if awaited is not None:
             awaited[work] = peer.id
@@ -256,7 +260,9 @@ class VirtualWorld:
         if answer is None:
             try:
                 answer = self._gradients.answer(work)
-            except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the task's own code: it may raise anything
                 self._resume(member, None, error)
                 return
         self._resume(member, answer)
@@ -265,7 +271,9 @@ class VirtualWorld:
         """Do the work, and give the strategy the answer, or the exception of the task."""
         try:
             answer = member.share.do(work, member.peer.weights)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - likewise
             self._resume(member, None, error)
         else:
             self._resume(member, answer)
@@ -286,16 +294,16 @@ class VirtualWorld:
 
     # ---- losses and records ---------------------------------------------------------------------------------------
 
-    def _fail(self, member: Member, error: Exception) -> None:
+    def _fail(self, member: Member, error: BaseException) -> None:
         """Lose the peer of a strategy that raised; the others go on."""
         identity = member.peer.id
         text = "".join(traceback.format_exception(error))
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.event("fault", peer=identity, text=text)
-        fault = fault_line(text, self.fleet.experiment.strategy)
+        why = fault_of(text, self.fleet.experiment, self.fleet.problem).sentence
         self.completed = False
-        self.failure = self.failure or f"peer {identity} failed: {fault}; events.jsonl has the whole traceback"
-        self._die(identity, f"its strategy raised {fault}")
+        self.failure = self.failure or f"peer {identity} failed: {why}; events.jsonl has the whole traceback"
+        self._die(identity, why)
 
     def _die(self, identity: int, why: str, asked: bool = False) -> None:
         """Lose a peer; its neighbours learn it at once."""
@@ -306,7 +314,6 @@ class VirtualWorld:
         dead.strategy.close()
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.lose(identity, why, asked)
-        self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
             member = self.members[neighbour]
             self.transport.drop(neighbour, identity)
@@ -374,4 +381,4 @@ class VirtualWorld:
             return "every peer was lost"
         if self.turnover is not None and self.turnover.empty:
             return "every peer has left"
-        return f"{self.fleet.experiment.stop.steps} steps done"
+        return self.collector.end_reached()
