@@ -48,8 +48,7 @@ class Frame(NamedTuple):
     function: str
 
     def __str__(self) -> str:
-        inside = os.path.relpath(self.file) if Path(self.file).is_absolute() else self.file
-        return f"{self.file if inside.startswith('..') else inside}, line {self.line}, in {self.function}"
+        return f"{_short(self.file)}, line {self.line}, in {self.function}"
 
 
 class Fault(NamedTuple):
@@ -71,8 +70,8 @@ class Fault(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """The fault of a peer in words: "its task raised KeyError: 'x' (mine.py, line 12, in gradient)"."""
-        return f"{f'its {self.part}' if self.part else 'it'} raised {self.text}"
+        """The fault in words: "the task raised KeyError: 'x' (mine.py, line 12, in gradient)"."""
+        return f"the {self.part} raised {self.text}" if self.part else self.text
 
     @property
     def text(self) -> str:
@@ -123,6 +122,11 @@ def located(experiment: Experiment, key: str, action: Callable[[], T]) -> T:
 def is_own(part: Any) -> bool:
     """Return whether a part of an experiment is of a class of the user's own."""
     return hasattr(part, "__struct_config__") and type(part).__module__.partition(".")[0] != _PACKAGE
+
+
+def users_file(file: str) -> str:
+    """Return the name of a file as a message shows it if it is the user's own; else ""."""
+    return _short(file) if _is_users(file, set()) else ""
 
 
 def _refusal(error: BaseException, experiment: Experiment, key: str) -> ConfigError | None:
@@ -180,6 +184,12 @@ def _codes(cls: type, own: bool = False) -> Iterator[CodeType]:
             code = getattr(function, "__code__", None)
             if isinstance(code, CodeType):
                 yield code
+
+
+def _short(file: str) -> str:
+    """Return a file's path from the working folder if it is in it; else the whole path."""
+    inside = os.path.relpath(file) if Path(file).is_absolute() else file
+    return file if inside.startswith("..") else inside
 
 
 def _holds(code: CodeType, frame: Frame) -> bool:

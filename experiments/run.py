@@ -140,8 +140,7 @@ def _failure_text(error: BaseException, fleet: Fleet) -> tuple[str, str]:
         return reason, reason
     fault = fault_of(error, fleet.experiment, fleet.problem)
     if fault.part:
-        reason = f"the {fault.part} raised {fault.text}; events.jsonl has the whole traceback"
-        return reason, "".join(traceback.format_exception(error))
+        return f"{fault.sentence}; events.jsonl has the whole traceback", "".join(traceback.format_exception(error))
     text = " ".join(traceback.format_exception_only(error)[-1].split())
     return f"failed: {text}; events.jsonl has the whole traceback", "".join(traceback.format_exception(error))
 

@@ -20,6 +20,7 @@ from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.score_history import ScoreHistory
 from grapevine.experiments.worlds.scoring import Evaluate, Score
 from grapevine.peer.expected import NOT_FINITE
+from grapevine.peer.inbox import LATE
 from grapevine.peer.peer import SENT_EMPTY
 
 LATENESS_KEPT = 200_000
@@ -199,7 +200,9 @@ class Collector:
         self.recorder.event(max(self.emulated_s, self.clock_s()), kind, **fields)
 
     def warn(self, text: str) -> None:
-        """Add a warning to the outcome and to the events."""
+        """Add a warning to the outcome and to the events, unless it is there already."""
+        if text in self.warnings:
+            return
         self.warnings.append(text)
         self.event("warning", text=text)
 
@@ -238,9 +241,9 @@ class Collector:
         self._warn_about_refusals()
         if self._records_behind:
             self.warn(
-                f"{self._records_behind} of {self.records} records have no scores: this machine had neither the time to score them nor "
-                "the room to keep their weights until the end, so times to accuracy may be missing; record less often, or use "
-                "fewer peers"
+                f"{self._records_behind} of {self.records} records have no scores: this machine had neither the time to score "
+                "them nor the room to keep their weights until the end, so times to accuracy may be missing; record less often "
+                "or use fewer peers"
             )
         used = sum(count for _, count in self.staleness)
         return Outcome(
@@ -280,6 +283,13 @@ class Collector:
     def _warn_about_refusals(self) -> None:
         """Add warnings about refused frames and messages, and about peers whose own values were not finite."""
         refused = sum((Counter(errors) for errors in self.errors.values()), Counter())
+        late = refused.pop(LATE, 0)
+        deaf = [peer for peer, errors in sorted(self.errors.items()) if errors.get(LATE) and not self.staleness[peer][1]]
+        if deaf and not self.absent:
+            self.warn(
+                f"{late} messages came after peer.gather had asked for a later step, and were dropped: {peers_text(deaf)} used "
+                "no message at all; give peer.gather the value that peer.step had when the messages were sent"
+            )
         empty = refused.pop(SENT_EMPTY, 0)
         if empty:
             names = peers_text([peer for peer, errors in sorted(self.errors.items()) if errors.get(SENT_EMPTY)])

@@ -43,6 +43,7 @@ from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
 SILENCE_S = 10.0  # a process counts as lost after this time without a sign of life while the launcher listens
 STOP_GRACE_S = 3.0  # from a stop to the last peer's final report
 INTERRUPT_GRACE_S = 0.7
+ASK_S = 0.4  # before a process that does not stop is ended: the time in which it can answer where its code is
 REFRESH_S = 0.25
 
 
@@ -220,6 +221,10 @@ class ProcessesWorld:
             target = self.fleet.experiment.stop.accuracy
             if target is not None and self.collector.scores.validation_accuracy_mean >= target and not self.reason:
                 self._stop(self.collector.target_reached(target, message.time_ns))
+        elif isinstance(message, control.Here):
+            child.doing = message.text
+        elif isinstance(message, control.Remark):
+            self.collector.warn(message.text)
         elif isinstance(message, control.Unscored):
             self.scoring.answered(message.index, scored=False)
         elif (
@@ -291,8 +296,13 @@ class ProcessesWorld:
                 child.why = f"it gave no sign of life for {now_s - child.heard_s:.0f} s, and was ended"
                 child.end()
             elif self._stop_deadline_s is not None and now_s > self._stop_deadline_s:
-                child.why = "it had not stopped in time when the run ended, and was ended"
+                place = self._fault(child.doing).place if child.doing else None
+                running = "" if place is None else f" while it ran code that does not end by itself ({place})"
+                child.why = f"it had not stopped in time when the run ended, and was ended{running}"
                 child.end()
+            elif self._stop_deadline_s is not None and now_s > self._stop_deadline_s - ASK_S and child.doing is None:
+                child.doing = ""
+                child.say(control.Where())
 
     def _stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
         self.reason = reason

@@ -21,6 +21,7 @@ import numpy as np
 from grapevine.experiments.config.events import Event, JoinEvent, KillEvent
 from grapevine.experiments.faults import fault_of
 from grapevine.experiments.fleet import Fleet
+from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.tasks.share import Costs
 from grapevine.experiments.worlds.boards import boards, put_up
@@ -29,10 +30,12 @@ from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, make_peer
 from grapevine.experiments.worlds.scoring import score
 from grapevine.experiments.worlds.threads import one_thread
+from grapevine.experiments.worlds.unawaited import unawaited
 from grapevine.experiments.worlds.virtual.gradients import Gradients
 from grapevine.experiments.worlds.virtual.member import Member
 from grapevine.experiments.worlds.virtual.transport import Transport
 from grapevine.experiments.worlds.virtual.turnover import Turnover
+from grapevine.experiments.worlds.virtual.waits import wait_text
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
 from grapevine.peer.effects import Leave, Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.membership import Away, Enter, Errand
@@ -55,7 +58,14 @@ class VirtualWorld:
         self.interrupt = interrupt
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
         costs = Costs(fleet.problem)
-        self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs) for peer in range(peers)]
+        self.members: list[Member] = []
+        try:
+            for peer in range(peers):
+                self.members.append(Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs))
+        except BaseException:
+            for member in self.members:
+                member.strategy.close()  # else Python warns about strategies that were never awaited
+            raise
         self.transport = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
         wrappers = enumerate(fleet.experiment.wrappers)
         found = boards(wrappers, peers, fleet.all_spaces, lambda place, size_bytes: np.zeros(size_bytes, np.uint8))
@@ -91,7 +101,11 @@ class VirtualWorld:
         self.collector.phase = "training"
         self.collector.event("start", peers=len(self.members))
         try:
-            with self.interrupt.breaking_off(), one_thread((*_COMPUTING, *self.fleet.problem.preload)):
+            with (
+                unawaited(self.collector.warn),
+                self.interrupt.breaking_off(),
+                one_thread((*_COMPUTING, *self.fleet.problem.preload)),
+            ):
                 self.train()
         except KeyboardInterrupt as broken_off:
             self._break_off(broken_off)
@@ -375,7 +389,10 @@ class VirtualWorld:
         waiting = [member.peer.id for member in self.members if member.alive and not member.ended and not member.away]
         if waiting:
             self.completed = False
-            return f"deadlock: peers {waiting[:10]} wait for messages that no peer sends"
+            first = next(member for member in self.members if member.peer.id == waiting[0])
+            return (
+                f"deadlock: {peers_text(waiting)} wait for messages that no peer sends{wait_text(first.peer, first.strategy)}"
+            )
         if not any(member.alive for member in self.members):
             self.completed = False
             return "every peer was lost"
