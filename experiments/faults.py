@@ -9,17 +9,16 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grapevine.experiments.config.errors import ConfigError, config_error
 from grapevine.experiments.config.menus import MENUS, WRAPPERS
+from grapevine.experiments.config.own_parts import is_users
 from grapevine.experiments.tasks.partitions import Partition
 from grapevine.experiments.tasks.share import Costs, Share
 from grapevine.experiments.worlds.scoring import score
@@ -32,7 +31,6 @@ _PACKAGE = __name__.partition(".")[0]
 _FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 _BEGIN = "Traceback (most recent call last):\n"
 _LONGEST = 300
-_CELLS = ("<stdin>", "<ipython-input")
 _HINTS = {
     "no running event loop": "write `await peer.sleep(...)`, because asyncio does not run here",
     "'coroutine'": "write `await` before the call that returned the coroutine",
@@ -93,7 +91,7 @@ def fault_of(error: BaseException | str, experiment: Experiment, problem: Any = 
     frames = [Frame(file, int(line), function) for file, line, function in _FRAME.findall(last)]
     parts = _parts(experiment)
     files = {code.co_filename for part in parts.values() if is_own(part) for code in _codes(type(part), own=True)}
-    while frames and not _is_users(frames[-1].file, files):
+    while frames and not (frames[-1].file in files or is_users(frames[-1].file)):
         frames.pop()
     if not frames:
         innermost = None if any(map(is_own, parts.values())) else _last_frame(last)
@@ -126,11 +124,13 @@ def is_own(part: Any) -> bool:
 
 def users_file(file: str) -> str:
     """Return the name of a file as a message shows it if it is the user's own; else ""."""
-    return _short(file) if _is_users(file, set()) else ""
+    return _short(file) if is_users(file) else ""
 
 
 def _refusal(error: BaseException, experiment: Experiment, key: str) -> ConfigError | None:
     """Return the ConfigError for an exception; None if the exception is not one of the input."""
+    if isinstance(error, ValueError) and key == "task" and _is_of_split(error):
+        return config_error(error, key="partition")
     fault = fault_of(error, experiment)
     if fault.own:
         refusal = ConfigError(key=fault.key or key, problem=f"raised {fault.text}")
@@ -140,7 +140,7 @@ def _refusal(error: BaseException, experiment: Experiment, key: str) -> ConfigEr
         refusal.__cause__ = error
         return refusal
     if isinstance(error, ValueError) and key:
-        return config_error(error, key=_raising(error, key))
+        return config_error(error, key=key)
     part = _parts(experiment).get(key)
     if not is_own(part):
         return None
@@ -149,10 +149,10 @@ def _refusal(error: BaseException, experiment: Experiment, key: str) -> ConfigEr
     return ConfigError(key=key, value=MENUS[key].called(part), problem=problem, cure=cure)
 
 
-def _raising(error: BaseException, key: str) -> str:
-    """Return "partition" for an error of the split that a task has called; else `key`."""
-    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
-    return "partition" if key == "task" and inspect.getfile(Partition) in files else key
+def _is_of_split(error: BaseException) -> bool:
+    """Return whether a check of the partitions has raised an error: then the task that has called them is not at fault."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename == inspect.getfile(Partition)
 
 
 def _parts(experiment: Experiment) -> dict[str, Any]:
@@ -200,21 +200,6 @@ def _holds(code: CodeType, frame: Frame) -> bool:
 def _last_line(code: CodeType) -> int:
     inner = [_last_line(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return max([code.co_firstlineno, *inner, *(line for _, _, line in code.co_lines() if line)])
-
-
-def _is_users(file: str, files: set[str]) -> bool:
-    """Return whether a file is the user's own; `files` are those that define the user's own parts."""
-    if file in files or file.startswith(_CELLS):
-        return True
-    return not file.startswith("<") and not any(Path(file).is_relative_to(root) for root in _library())
-
-
-@cache
-def _library() -> tuple[Path, ...]:
-    """Return the folders of grapevine, of the standard library and of installed packages."""
-    installed = {Path(path) for kind, path in sysconfig.get_paths().items() if "lib" in kind}
-    package = Path(__file__).absolute().parent.parent
-    return (package, *installed)
 
 
 def _last_frame(text: str) -> Frame | None:

@@ -27,7 +27,7 @@ from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large,
 from grapevine.experiments.config.errors import show_value
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.experiment import Experiment, Virtual
-from grapevine.experiments.config.own_codec import refuse_codec
+from grapevine.experiments.config.own_trials import try_own_parts
 from grapevine.experiments.faults import is_own, located
 from grapevine.experiments.graph import labels_and_delays, laid_after, laid_graph, mixing_rule, mixing_shares, shares_among_all
 from grapevine.experiments.kernel import carried
@@ -165,7 +165,7 @@ def _built(experiment: Experiment, make_problem: Callable[[Experiment], Problem]
     if membership is None:  # compile_membership has checked each of its graphs
         refuse_unstable(experiment, graph)
     refuse_aggregator(experiment)
-    refuse_codec(experiment.codec)
+    try_own_parts(experiment, graph)
     refuse_taken_ports(experiment)
     refuse_too_few_files(experiment, graph)
     plan = carried(experiment, located(experiment, "network", lambda: _links(experiment, graph)))

@@ -203,28 +203,38 @@ def _rounds(fleet: Fleet) -> list[list[tuple[int, int]]]:
 
 
 def _round_ns(fleet: Fleet, links: list[LinkForecast], step_ns: list[float]) -> float:
-    """Return the time of the slowest peer's step; a strategy that waits for whole models waits for the slowest link too."""
+    """Return the time of the slowest peer's step; a strategy that waits for messages waits for the slowest link too."""
     strategy, slowest = fleet.experiment.strategy, max(step_ns)
-    if not strategy.aggregates or not links:
+    declared = strategy.step_bytes(fleet.problem.size, fleet.experiment.codec)
+    if not links or not (strategy.aggregates or (strategy.synchronous and declared is not None)):
         return slowest
-    exchange = max(link.transfer_ns for link in links)
+    if declared is None:
+        exchange = max(link.transfer_ns for link in links)
+    else:
+        exchange = max(link.delay_ns + declared / link.rate_bytes_per_s * 1e9 for link in links)
     return max(slowest, exchange) if strategy.sends_first else slowest + exchange
 
 
 def _sent_bytes(fleet: Fleet, links: list[LinkForecast], model_bytes: int, step_ns: list[float]) -> list[float]:
-    """Return each peer's bytes in a step: whole models, none, or as much as its links carry; and acknowledgements."""
+    """Return each peer's bytes in a step, with acknowledgements.
+
+    They are none, those that the strategy declares, whole models, or as much of them as its links carry.
+    """
     strategy = fleet.experiment.strategy
     sent = [0.0] * fleet.experiment.peers
+    declared = strategy.step_bytes(fleet.problem.size, fleet.experiment.codec)
+    body_bytes = model_bytes if declared is None else declared
     head = encode(Dense(fleet.problem.initial), fleet.experiment.codec, STEP)[0].head
     for link in links if strategy.shares != "nothing" else ():
         room = link.rate_bytes_per_s * step_ns[link.source] / 1e9 if step_ns[link.source] else math.inf
-        whole = float(model_bytes + len(head) + HEADER_BYTES * _chunks(model_bytes, link.rate_bytes_per_s))
-        sent[link.source] += link.often * (whole if strategy.aggregates else strategy.link_share * min(whole, room))
+        whole = float(body_bytes + len(head) + HEADER_BYTES * _chunks(body_bytes, link.rate_bytes_per_s))
+        all_of_it = strategy.aggregates or declared is not None
+        sent[link.source] += link.often * (whole if all_of_it else strategy.link_share * min(whole, room))
         sent[link.target] += link.often * HEADER_BYTES
     return sent
 
 
-def _chunks(size_bytes: int, rate_bytes_per_s: float) -> int:
+def _chunks(size_bytes: float, rate_bytes_per_s: float) -> int:
     """Return the number of chunks of a message over a link whose rate is known."""
     meter = LinkMeter()
     meter.rate_bytes_per_s = rate_bytes_per_s

@@ -6,7 +6,7 @@ neighbours, so that the network has a link for each of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -229,12 +229,29 @@ def _drawn(experiment: Experiment, scripted: list[JoinEvent | LeaveEvent]) -> tu
             key="stop.time", problem="is missing: the law of membership needs the length of the run",
             cure='set stop.time, such as "60 s" (stop.steps may stay too)',
         )  # fmt: skip
-    drawn: object = law.events(experiment.peers, experiment.seed, duration_ns(experiment.stop.time))
-    if not isinstance(drawn, tuple) or len(drawn) != 2 or not all(isinstance(part, list) for part in drawn):
-        problem = f"events(...) returned {show_value(drawn)}"
-        cure = "return a pair: the list of the members at the start, and the list of the later events"
-        raise ConfigError(key="membership", problem=problem, cure=cure)
-    return drawn
+    stop_ns = duration_ns(experiment.stop.time)
+    return _checked(law.events(experiment.peers, experiment.seed, stop_ns), experiment.peers, stop_ns, experiment.stop.time)
+
+
+def _checked(given: object, peers: int, stop_ns: int, stop: str) -> tuple[list[int], list[Event]]:
+    """Return the result of a law's `events`; raise ConfigError for a peer that does not exist, and for events out of time."""
+    key, name = "membership", "events(peers, seed, stop_ns)"
+    if not isinstance(given, tuple) or len(given) != 2 or not all(isinstance(part, Iterable) for part in given):
+        cure = "return (the peers that are members at the start, the later events)"
+        raise ConfigError(key=key, problem=f"{name} returned {show_value(given)}", cure=cure)
+    first, drawn = list(given[0]), list(given[1])
+    for event in drawn:
+        if not isinstance(event, JoinEvent | LeaveEvent):
+            cure = 'give JoinEvent(at="3 s", peer=1) and LeaveEvent(...)'
+            raise ConfigError(key=key, problem=f"{name} returned {show_value(event)} among the events", cure=cure)
+        if event.at_ns >= stop_ns:
+            cure = "raise stop.time, or give earlier times: stop_ns is the end of the run"
+            raise ConfigError(key=key, problem=f"{event.describe()} at {event.at}, and the run stops at {stop}", cure=cure)
+    for peer in (*first, *(event.peer for event in drawn)):
+        if isinstance(peer, bool) or not isinstance(peer, int | np.integer) or not 0 <= peer < peers:
+            problem = f"there is no peer {show_value(peer)}, which {name} names"
+            raise ConfigError(key=key, problem=problem, cure=f"the peers are 0 to {peers - 1}")
+    return sorted({int(peer) for peer in first}), in_order(drawn)
 
 
 def _refuse_fixed(experiment: Experiment, rule: str) -> None:

@@ -76,10 +76,14 @@ def _recorder(folder: Path, text: str, fleet: Fleet) -> Recorder:
 
 
 def _prepare(fleet: Fleet) -> None:
-    """Start the fork server in the background, if the world is the world of processes."""
-    if isinstance(fleet.experiment.world, Processes):
-        from grapevine.experiments.worlds.processes.forkserver import start_fork_server
+    """Start the fork server in the background, if the world is the world of processes.
 
+    Raises ConfigError if the peers' processes could not import a class or function that the experiment needs.
+    """
+    if isinstance(fleet.experiment.world, Processes):
+        from grapevine.experiments.worlds.processes.forkserver import refuse_unimportable, start_fork_server
+
+        refuse_unimportable(fleet.experiment, fleet.problem)
         start_fork_server(fleet.problem.preload)
 
 
@@ -109,7 +113,8 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
             collector.phase = "writing"
             collector.refresh(collector.emulated_s)
             collector.event("end", text=outcome.reason)
-            recorder.finish(summarise(outcome, experiment, fleet.figures.gap), outcome.weights)
+            summary = summarise(outcome, experiment, fleet.figures.gap, fleet.problem.least_loss())
+            recorder.finish(summary, outcome.weights)
     except KeyboardInterrupt:
         recorder.finish(unfinished(text, "interrupted"), _last_weights(fleet, world))
         return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED

@@ -156,8 +156,7 @@ class LinkMeter:
     def acknowledged(self, message: int, spread_bytes: int, spread_ns: int, now_ns: int) -> bool:
         """Take an acknowledgement: the first chunk of a message and `spread_bytes` more have arrived, these in `spread_ns`.
 
-        Return False if the message is not under way, or if the acknowledgement reports no progress or more bytes than were
-        sent.
+        Return False if the message is not under way, or if no progress or more bytes than were sent are reported.
         """
         flight = self._flights.get(message)
         if flight is None:

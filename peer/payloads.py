@@ -98,7 +98,7 @@ class Dense(_Values):
         return space.size_bytes + SLACK_BYTES
 
     def encode(self, codec: Codec, rng: np.random.Generator) -> Encoded:
-        body, read = codec.encode(self.values, rng)
+        body, read = _written(codec, self.values, rng)
         finite = self.known_finite if codec.lossless else None
         return self.start, len(read), body, Dense(read, self.start, finite, self.space)
 
@@ -140,7 +140,7 @@ class Sparse(_Values):
         return space.size_bytes + INDEX_BYTES * space.size + SLACK_BYTES
 
     def encode(self, codec: Codec, rng: np.random.Generator) -> Encoded:
-        body, read = codec.encode(self.values, rng)
+        body, read = _written(codec, self.values, rng)
         finite = self.known_finite if codec.lossless else None
         body = np.concatenate([np.ascontiguousarray(self.indices, "<u4").view(np.uint8), body])
         return 0, len(read), body, Sparse(self.indices, read, finite, self.space)
@@ -225,6 +225,23 @@ def _ascend(indices: np.ndarray, size: int) -> bool:
 def _check_length(body: np.ndarray, count: int, expected_bytes: int) -> None:
     if body.nbytes != expected_bytes:
         raise WireError("length", f"{body.nbytes} bytes for {count} elements; expected {expected_bytes}")
+
+
+def _written(codec: Codec, values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Encode values, [count]; raise ValueError if a codec of a user does not return the bytes that its body_bytes promises."""
+    body, read = codec.encode(values, rng)
+    if codec.number >= OWN_NUMBERS.start:
+        count, name = len(values), type(codec).__name__
+        expected = codec.body_bytes(count)
+        if not isinstance(body, np.ndarray) or body.dtype != np.uint8 or body.shape != (expected,):
+            given = f"{body.dtype} {list(body.shape)}" if isinstance(body, np.ndarray) else type(body).__name__
+            raise ValueError(
+                f"{name}.encode returned {given} for {count} elements, and body_bytes({count}) promises uint8 [{expected}]"
+            )
+        if not isinstance(read, np.ndarray) or read.dtype != np.float32 or read.shape != (count,):
+            given = f"{read.dtype} {list(read.shape)}" if isinstance(read, np.ndarray) else type(read).__name__
+            raise ValueError(f"{name}.encode returned {given} as the values that will be read; expected float32 [{count}]")
+    return body, read
 
 
 def _values(codec: Codec, body: np.ndarray, count: int) -> np.ndarray:

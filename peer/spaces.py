@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from grapevine.peer.codecs import Codec, Float32, Plain
 from grapevine.peer.layout import Layout
 from grapevine.peer.wire import WireError
@@ -26,8 +28,9 @@ _WIDTH_BYTES = {"float32": 4, "uint32": 4, "uint8": 1}
 class Space(NamedTuple):
     """A named vector other than the model that peers send parts of: logits, keys, votes, a histogram, dual variables.
 
-    `size` is its number of elements, 1 to 2^32.  float32 spaces are sent in the experiment's codec, which may round them,
-    and may have a ledger; uint32 and uint8 spaces are sent as their plain bytes, exactly.
+    `size` is its number of elements, 1 to 2^32; `dtype` is text, or numpy's np.float32, np.uint32 or np.uint8.  float32
+    spaces are sent in the experiment's codec, which may round them, and may have a ledger; uint32 and uint8 spaces are sent
+    as their plain bytes, exactly.
     """
 
     name: str
@@ -62,7 +65,7 @@ class Facts(NamedTuple):
 
 def checked(declared: Sequence[Space]) -> tuple[Space, ...]:
     """Return the spaces that a strategy declares; raise ValueError, with the cure, if one of them is not valid."""
-    declared = tuple(declared)
+    declared = tuple(map(_with_dtype_named, declared))
     if len(declared) > MOST_SPACES:
         raise ValueError(f"{len(declared)} spaces are declared; a strategy may have at most {MOST_SPACES}")
     names = {MODEL}
@@ -73,11 +76,20 @@ def checked(declared: Sequence[Space]) -> tuple[Space, ...]:
             problem = "is the model's own name" if space.name == MODEL else "is empty or declared twice"
             raise ValueError(f"the space name {space.name!r} {problem}; give each space a name of its own")
         if space.dtype not in DTYPES:
-            raise ValueError(f"space {space.name!r} holds {space.dtype!r}; choose one of {', '.join(DTYPES)}")
+            choices = ", ".join(f'"{dtype}"' for dtype in DTYPES)
+            raise ValueError(f"space {space.name!r} holds {space.dtype!r}; write its dtype as text, one of {choices}")
         if isinstance(space.size, bool) or not isinstance(space.size, int) or not 1 <= space.size <= MOST_ELEMENTS:
             raise ValueError(f"space {space.name!r} has {space.size!r} elements; give a whole number from 1 to 2^32")
         names.add(space.name)
     return declared
+
+
+def _with_dtype_named(space: Space) -> Space:
+    """Return a space whose dtype is text, also if it was given as numpy's own, such as np.uint8; others unchanged."""
+    if not isinstance(space, Space) or isinstance(space.dtype, str):
+        return space
+    names = [dtype for dtype in DTYPES if space.dtype in (np.dtype(dtype), np.dtype(dtype).type)]
+    return space._replace(dtype=names[0]) if names else space
 
 
 class Spaces:

@@ -15,7 +15,21 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from grapevine import Adam, Experiment, Quadratic, Solo, Stop, Strategy, Uniform, UniformDevices, Virtual, run
+from grapevine import (
+    DPSGD,
+    Adam,
+    Experiment,
+    Quadratic,
+    Scale,
+    Slices,
+    Solo,
+    Stop,
+    Strategy,
+    Uniform,
+    UniformDevices,
+    Virtual,
+    run,
+)  # fmt: skip
 from grapevine.experiments.config.menus import LISTS, MENUS, options, summary
 from tests.experiments.own_modules import forgotten
 
@@ -55,7 +69,7 @@ def final_weights(folder: Path, strategy: Any, steps: int) -> np.ndarray:
     return result.weights[:, 0]
 
 
-def test_it_is_30_lines() -> None:
+def test_the_example_has_about_30_lines() -> None:
     assert len(BLOCK.splitlines()) <= 32
 
 
@@ -136,7 +150,7 @@ def test_the_wheel_and_the_clusters_are_as_drawn(recipes: Path) -> None:
     assert (plan.links[0, 1].delay_ns, plan.links[0, 2].delay_ns) == (0, 40_000_000)
 
 
-def test_speeds_and_labels_are_spread_as_told(recipes: Path) -> None:
+def test_speeds_and_labels_are_spread_as_the_page_says(recipes: Path) -> None:
     speeds = np.array([device.samples_per_s for device in part("log_normal").plan(4000, 1)])
     assert np.median(speeds) == pytest.approx(1000, rel=0.05)
     assert np.log(speeds).std() == pytest.approx(0.5, rel=0.05)
@@ -166,6 +180,14 @@ def test_clipping_moves_by_no_more_than_the_radius(recipes: Path) -> None:
 def test_steps_along_signs_are_of_one_size(recipes: Path, tmp_path: Path) -> None:
     weights = fleet_weights(tmp_path / "run", optimizer=part("sign_sgd", learning_rate=0.25), strategy=Solo())
     assert weights.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]  # 20 steps of 0.25 towards 10 end at 5
+
+
+def test_flipping_is_scaling_by_minus_one(recipes: Path, tmp_path: Path) -> None:
+    for strategy in (DPSGD(), Slices()):
+        folder = tmp_path / type(strategy).__name__
+        flipped = fleet_weights(folder / "flipped", strategy=strategy, wrappers=[part("flipping", peers=(1,))])
+        scaled = fleet_weights(folder / "scaled", strategy=strategy, wrappers=[Scale(factor=-1.0, peers=(1,))])
+        assert np.array_equal(flipped, scaled)
 
 
 @pytest.mark.slow
@@ -204,7 +226,7 @@ def test_every_verb_of_a_peer_is_in_the_table(name: str) -> None:
     assert re.search(rf"^\|.*`(?:peer)?\.{name}\b.*\|", TEXT, re.M)
 
 
-DECLARED = {"expects": None, "spaces": ()}
+DECLARED = {"expects": None, "spaces": (), "step_bytes": None}
 """What the methods of a strategy answer that says nothing."""
 
 
@@ -212,7 +234,7 @@ def test_everything_that_a_strategy_says_of_itself_is_in_the_table_with_its_defa
     fields = [name for name in vars(Strategy) if not name.startswith("_") and name not in ("run", "asked")]
     assert len(fields) > 10
     for name in fields:
-        row = re.search(rf"^\|[^|]*`{name}(?:\(\w+\))?`[^|]*\| `(.+?)` \|", TEXT, re.M)
+        row = re.search(rf"^\|[^|]*`{name}(?:\([\w, ]+\))?`[^|]*\| `(.+?)` \|", TEXT, re.M)
         assert row, name
         value = vars(Strategy)[name]
         default = value.fget(Solo()) if isinstance(value, property) else DECLARED[name] if callable(value) else value

@@ -28,7 +28,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     del sys.modules["task_of_the_page"]
 
 
-def test_it_is_30_lines() -> None:
+def test_the_example_has_about_30_lines() -> None:
     assert len(BLOCK.splitlines()) <= 30
 
 

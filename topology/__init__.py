@@ -7,7 +7,7 @@ from grapevine.topology.analysis.graph_figures import stable_for_gradients
 from grapevine.topology.analysis.heterogeneity import neighbourhood_heterogeneity
 from grapevine.topology.analysis.schedule_figures import ScheduleFigures, measured_contraction
 from grapevine.topology.analysis.timing import cycle_time, link_delays
-from grapevine.topology.graphs.base import Topology
+from grapevine.topology.graphs.base import Laid, Topology
 from grapevine.topology.graphs.circulants import EquiStatic, Exponential
 from grapevine.topology.graphs.cliques import DCliques, MicroClouds
 from grapevine.topology.graphs.expanders import ChordalCycle, MargulisGabberGalil, Paley
@@ -74,6 +74,7 @@ __all__ = [
     "HyperHypercube",
     "Hypercube",
     "KPeerExponential",
+    "Laid",
     "Laplacian",
     "MargulisGabberGalil",
     "Matcha",

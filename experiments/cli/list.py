@@ -90,9 +90,11 @@ def _print_own(console: Console, reference: str) -> None:
 
 def _print_menu(console: Console, menu: Menu) -> None:
     """Print all parts of a menu, family by family."""
-    from grapevine.experiments.config.menus import LISTS, summary
+    from grapevine.experiments.config.menus import LISTS, home_of_class, summary
 
-    _title(console, menu.plural, f"[[{menu.plural}]] in the file" if menu.plural in LISTS else f"[{menu.key}] in the file")
+    table = f"[[{menu.plural}]]" if menu.plural in LISTS else f"[{menu.key}]"
+    home = home_of_class(next(iter(menu.members.values())))
+    _title(console, menu.plural, f"{table} in the file; in Python the class in brackets, from {home}")
     for base in menu.bases:
         if len(menu.bases) > 1:
             _rows(console, 1, [(Text(""), Text(summary(base), "italic"))])
@@ -101,7 +103,7 @@ def _print_menu(console: Console, menu: Menu) -> None:
 
 
 def _print_parts(console: Console, parts: dict[str, Any]) -> None:
-    """Print the parts of one family; options that more than half of them share come first, once."""
+    """Print the parts of one family, each with its Python class; options that more than half of them share come first."""
     from grapevine.experiments.config.menus import options, summary
 
     each = {name: list(options(part)) for name, part in parts.items()}
@@ -114,7 +116,8 @@ def _print_parts(console: Console, parts: dict[str, Any]) -> None:
         _rows(console, 2, [(Text("all", "bold"), Text(heading))])
         _rows(console, 4, _described(common))
     for name, part in parts.items():
-        _rows(console, 2, [(Text(name, "bold"), Text(summary(part)))])
+        shown = Text.assemble((name, "bold"), "" if is_reference(name) else f" ({part.__name__})")
+        _rows(console, 2, [(shown, Text(summary(part)))])
         _rows(console, 4, _described(option for option in each[name] if option not in common))
 
 

@@ -30,6 +30,7 @@ in fill.toml, beside the tables of an experiment:
   seed = [0, 1, 2]
   baseline = "p = 4"            the row of the first axis that all other rows are compared with
   skip_invalid = true           leave out combinations that cannot be built; else they stop the sweep
+  target_loss = 0.1             report the time to this loss; else to an accuracy, or to a loss that most reach
 
   [tune]
   "optimizer.learning_rate" = [0.05, 0.1, 0.2]
@@ -183,7 +184,7 @@ def _cell_columns(sweep: Sweep, cells: Sequence[CellResult]) -> tuple[list[str],
     from grapevine.experiments.sweep.cells import measures
     from grapevine.experiments.sweep.tune import plain
 
-    shown = measures(cells, sweep.target)
+    shown = measures(cells)
     keys = list(sweep.tune.candidates[0]) if sweep.tune else []
     tuned = [f"{title.replace('_', ' ')}\ntuned" for title in _short(keys)] + (["trials"] if keys else [])
     titles = [*_short(sweep.axes), *tuned, "runs", *(f"{measure.title}\n{measure.unit}".rstrip() for measure in shown)]

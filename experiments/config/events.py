@@ -6,6 +6,7 @@ the previous event: after two events `factor = 0.1` the rate is a tenth.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
@@ -42,10 +43,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", forbid_un
         return self.at_ns
 
     @property
+    @abstractmethod
     def about(self) -> tuple[object, ...]:
         """The thing that the event changes, and in which respect: a later event about the same replaces it."""
         raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> str:
         """Return the event in words, such as "link 0-1 is cut"."""
         raise NotImplementedError
@@ -78,6 +81,7 @@ class LinkEvent(Event, frozen=True, kw_only=True):
         """Return the directed links, among `pairs`, that the event changes."""
         return [pair for pair in pairs if self._affects(*pair)]
 
+    @abstractmethod
     def condition(self, before: Condition) -> Condition:
         """Return the condition of a link after the event; `before` is its condition before."""
         raise NotImplementedError

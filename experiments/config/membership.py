@@ -6,6 +6,7 @@ that neither the number of peers nor another peer's events change its numbers.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
@@ -30,23 +31,33 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", fo
     givers: Annotated[int, msgspec.Meta(ge=1)] = 3
     """With weights = "mean": the number of neighbours, the nearest ones; >= 1."""
 
-    draws: ClassVar[bool] = False
-    """Whether the law itself draws joining and leaving."""
+    draws: ClassVar[bool] = True
+    """Whether the law itself draws joining and leaving: then a run needs stop.time, and its file has no such events."""
     changes: ClassVar[bool] = True
     """Whether members may change without an event of the file."""
 
+    @abstractmethod
     def events(self, peers: int, seed: int, stop_ns: int) -> tuple[list[int], list[Event]]:
         """Return the peers that are members at the start, and all later joining and leaving, in order of time."""
         raise NotImplementedError
 
 
-class Always(Membership, frozen=True, tag="always"):
+class _Steady(Membership, frozen=True):
+    """A membership that draws no joining and leaving."""
+
+    draws: ClassVar[bool] = False
+
+    def events(self, peers: int, seed: int, stop_ns: int) -> tuple[list[int], list[Event]]:
+        return list(range(peers)), []
+
+
+class Always(_Steady, frozen=True, tag="always"):
     """All peers are members from start to end, except for the events "join" and "leave" of the file."""
 
     changes: ClassVar[bool] = False
 
 
-class Open(Membership, frozen=True, tag="open"):
+class Open(_Steady, frozen=True, tag="open"):
     """Like "always", and pokes may also let peers join and leave."""
 
 
@@ -55,8 +66,6 @@ class _Law(Membership, frozen=True):
 
     least: Annotated[int, msgspec.Meta(ge=1)] = 2
     """The least number of members; a peer whose leaving would make them fewer stays until its next leaving; >= 1."""
-
-    draws: ClassVar[bool] = True
 
     def events(self, peers: int, seed: int, stop_ns: int) -> tuple[list[int], list[Event]]:
         spans = self._spans(peers, seed, stop_ns)
@@ -83,6 +92,7 @@ class _Law(Membership, frozen=True):
             events.append(kind(at=f"{at_ns} ns", peer=peer))
         return sorted(at_first), events
 
+    @abstractmethod
     def _spans(self, peers: int, seed: int, stop_ns: int) -> dict[int, list[Span]]:
         """Return the times for which each peer is a member, in order of time."""
         raise NotImplementedError

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
+import grapevine
+from grapevine import topology
 from grapevine.experiments.config.errors import ConfigError, show_value, unknown_name
 from grapevine.experiments.config.events import AnyEvent
 from grapevine.experiments.config.fields import check_struct, expectation, read_struct
 from grapevine.experiments.config.membership import AnyMembership
 from grapevine.experiments.config.overrides import FROM, anchor_table, is_reference
-from grapevine.experiments.config.own_parts import folder_of, load, reference_of, travels
+from grapevine.experiments.config.own_parts import folder_of, load, reference_of, refuse_unwritten, travels
 from grapevine.experiments.config.sections import AnyWorld
 from grapevine.experiments.config.wrappers import AnyWrapper
 from grapevine.experiments.tasks import AnyTask
@@ -85,6 +87,7 @@ class Menu:
                     key=f"{key}.{FROM}", value=folder, problem="is not a folder", cure='write text, such as "parts"'
                 )
             cls = load(name, None if folder is None else Path(folder), f"{key}.{chooser}", self.key, self.bases)
+            refuse_unwritten(cls, key, name)
             return read_struct(cls, rest, key, name, self._home, cls in self.members.values())
         if not isinstance(name, str) or name not in self.members:
             raise unknown_name(f"{key}.{chooser}", name, self.key, self.members)
@@ -99,30 +102,28 @@ class Menu:
         if not isinstance(part, self.bases):
             raise self._foreign(part)
         fields = self._fields(part)
-        if type(part) not in self.members.values() and (lacking := _unwritten(type(part))):
-            raise ConfigError(
-                key=key or self.key,
-                value=self.called(part),
-                problem=f"the class {type(part).__name__} does not define {', '.join(lacking)}",
-                cure="write it, as the recipe of its family in CONTRIBUTING.md shows",
-            )
-        if fields is None or type(part) not in self.members.values():
+        refuse_unwritten(type(part), key or self.key, self.called(part))
+        if fields is None or not self.holds(part):
             check_struct(part, key or self.key)
         if fields is None:
             return part
-        table, limits = anchor_table(fields, Path()), type(part) in self.members.values()
+        table, limits = anchor_table(fields, Path()), self.holds(part)
         return read_struct(type(part), table, key or self.key, self.called(part), self._home, limits)
+
+    def holds(self, part: Any) -> bool:
+        """Return whether a part is a built-in one, of this menu, and not a user's own."""
+        return type(part) in self.members.values()
 
     def called(self, part: Any) -> str:
         """Return a part's name in a file: its name in the menu, a user's "module:Class", or else the name of its class."""
-        return name_of(part) if type(part) in self.members.values() else reference_of(type(part)) or type(part).__name__
+        return name_of(part) if self.holds(part) else reference_of(type(part)) or type(part).__name__
 
     def table(self, part: Any) -> dict[str, Any] | None:
         """Return a part as a file would write it; None for one that a file cannot hold."""
         fields = self._fields(part)
         if fields is None:
             return None
-        if type(part) in self.members.values():
+        if self.holds(part):
             return {self.chooser: name_of(part), **fields}
         name = reference_of(type(part)) if self.own and isinstance(part, self.bases) else None
         folder = folder_of(type(part))
@@ -132,7 +133,7 @@ class Menu:
         """Return whether another process can read the part from a file: not for values that only Python can hold, nor for a
         class that is defined in a script or notebook."""
         table = self.table(part)
-        return table is not None and (type(part) in self.members.values() or travels(table[self.chooser]))
+        return table is not None and (self.holds(part) or travels(table[self.chooser]))
 
     def _fields(self, part: Any) -> dict[str, Any] | None:
         """Return a part's fields as a file would hold them, without those that are None; None if a file cannot hold them."""
@@ -142,7 +143,7 @@ class Menu:
             whole: dict[str, Any] = msgspec.to_builtins(part)
             tag = part.__struct_config__.tag_field
             fields = {name: value for name, value in whole.items() if value is not None and name != tag}
-            if type(part) in self.members.values():
+            if self.holds(part):
                 return fields
             again = read_struct(type(part), fields, self.key, "", limits=False)
         except (TypeError, ValueError, NameError):  # a field has a value that only Python can hold
@@ -157,7 +158,9 @@ class Menu:
             )
         member = self.members.get(part) if isinstance(part, str) else None
         others = ", a schedule or a networkx graph" if self.key == "topology" else ""
-        cure = f"write {self.key}={member.__name__}()" if member else f"give a {self.bases[0].__name__}{others}"
+        cure = f"give a {self.bases[0].__name__}{others}"
+        if member:
+            cure = f"write {self.key}={member.__name__}() (from {home_of_class(member)} import {member.__name__})"
         return ConfigError(key=self.key, problem=f"a value of type {type(part).__name__} is not valid here", cure=cure)
 
     def _home(self, field: str) -> str:
@@ -182,16 +185,17 @@ FROM_PYTHON = "from-python"
 """The `name` of a table that replaces a part which a file cannot hold."""
 
 
-def _unwritten(cls: type) -> list[str]:
-    """Return the methods that a part's class must define and does not."""
-    return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
-
-
 def name_of(part: Any) -> str:
     """Return the name of a part (or its class) in its menu; for a user's own part its tag, or the name of its class."""
     cls = part if isinstance(part, type) else type(part)
     config = getattr(cls, "__struct_config__", None)
     return str(config.tag) if config is not None and config.tag is not None else cls.__name__
+
+
+def home_of_class(cls: type) -> str:
+    """Return the package from which users import the class of a part: "grapevine", or "grapevine.topology"."""
+    homes = [home.__name__ for home in (grapevine, topology) if getattr(home, cls.__name__, None) is cls]
+    return homes[0] if homes else cls.__module__
 
 
 def home_of(field: str) -> str:

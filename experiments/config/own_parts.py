@@ -28,6 +28,11 @@ MAIN = "__main__"
 """The module of classes that are defined in a script or a notebook."""
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_INSTALLED = [Path(path) for kind, path in sysconfig.get_paths().items() if "lib" in kind]
+_FOREIGN = [*_INSTALLED, Path(__file__).parents[2]]
+"""The folders of installed modules and of this package: code in them is not the user's own."""
+_CELLS = ("<stdin>", "<ipython-input")
+"""The names of code that was typed, as tracebacks have them."""
 _offered: list[str] = []
 """The folders of experiment files that were appended to `sys.path`."""
 
@@ -59,6 +64,19 @@ def load(reference: str, folder: Path | None, key: str, family: str, bases: Sequ
     return found
 
 
+def unwritten(cls: type) -> list[str]:
+    """Return the methods that a class must define and does not: those that its base class marks as abstract."""
+    return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
+
+
+def refuse_unwritten(cls: type, key: str, name: str) -> None:
+    """Raise ConfigError for `key` if the class of a part called `name` lacks methods that its family needs."""
+    if lacking := unwritten(cls):
+        problem = f"the class {cls.__name__} does not define {', '.join(lacking)}"
+        cure = "write it, as the recipe of its family in CONTRIBUTING.md shows"
+        raise ConfigError(key=key, value=name, problem=problem, cure=cure)
+
+
 def reference_of(cls: type) -> str | None:
     """Return "module:Class" if that names the class in this process; None for a class inside a function."""
     found: Any = sys.modules.get(cls.__module__)
@@ -79,8 +97,7 @@ def folder_of(cls: type) -> Path | None:
     if cls.__module__ == MAIN or places[0] is None:
         return None
     folder = Path(places[0]).absolute().parent
-    installed = {Path(path) for kind, path in sysconfig.get_paths().items() if "lib" in kind}
-    return None if folder in installed else folder
+    return None if folder in _INSTALLED else folder
 
 
 def code_digest(cls: type) -> str | None:
@@ -116,12 +133,10 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
         raise
     except BaseException as error:  # noqa: BLE001 - a module may raise anything, SystemExit included
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            problem = f"there is no module {error.name}{searched}"
-            cure = f"put {error.name.replace('.', '/')}.py into the folder of the experiment file, or its folder on PYTHONPATH"
-            raise ConfigError(key=key, value=reference, problem=problem, cure=cure) from None
+            raise _no_such_module(error.name, searched, key, reference) from None
         raised = " ".join(traceback.format_exception_only(error)[-1].split())
         cure = f'correct the module; python -c "import {name}" shows the whole traceback'
-        problem = f"importing {name} raised {raised}{_line(error)}"
+        problem = f"importing {name} raised {raised}{line_of(error)}"
         raise ConfigError(key=key, value=reference, problem=problem, cure=cure) from None
     loaded = getattr(sys.modules[top], "__file__", None)
     other = loaded is not None and wanted is not None and wanted.origin is not None and wanted.origin != loaded
@@ -129,6 +144,21 @@ def _module(name: str, folder: Path | None, key: str, reference: str) -> ModuleT
         problem = f"the module {top} is already loaded from {loaded}, and this file needs {wanted.origin if wanted else ''}"
         raise ConfigError(key=key, value=reference, problem=problem, cure="rename one of the two modules")
     return module
+
+
+def _no_such_module(name: str, searched: str, key: str, reference: str) -> ConfigError:
+    """Return the error for a module that does not exist, or whose package is hidden by another one of the same name."""
+    package, _, inner = name.rpartition(".")
+    found = sys.modules.get(package)
+    if found is not None:
+        place = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), "this interpreter")
+        module, cls = reference.split(":")
+        rest = f"{inner}{module.removeprefix(name)}:{cls}"
+        problem = f"there is no module {name}: Python found {package} first in {place}, and that has no {inner}"
+        cure = f'rename your folder {package}, or write name = "{rest}" and from = "{package.replace(".", "/")}"'
+        return ConfigError(key=key, value=reference, problem=problem, cure=cure)
+    cure = f"put {name.replace('.', '/')}.py into the folder of the experiment file, or its folder on PYTHONPATH"
+    return ConfigError(key=key, value=reference, problem=f"there is no module {name}{searched}", cure=cure)
 
 
 def _no_such_class(module: ModuleType, path: str, key: str, bases: Sequence[type], folder: Path | None) -> ConfigError:
@@ -153,10 +183,16 @@ def _place(module: ModuleType) -> str:
     return f"{module.__name__} ({file})" if file else module.__name__
 
 
-def _line(error: BaseException) -> str:
-    """Return the file and line in the user's module that raised an exception, in words."""
+def is_users(file: str) -> bool:
+    """Return whether a file of a traceback is the user's own: a file outside this package and installed ones, or a cell."""
+    if file.startswith("<"):
+        return file.startswith(_CELLS)
+    return not any(Path(file).is_relative_to(place) for place in _FOREIGN)
+
+
+def line_of(error: BaseException) -> str:
+    """Return the file and line of the user's code that raised an exception, in words: " (mine.py, line 3)"; "" = none."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})" if error.filename else ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if frame.filename != __file__]
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

@@ -178,11 +178,15 @@ def _scale(values: np.ndarray, kind: str) -> Figure:
     if kind == "share":
         return {"tickformat": ".0%", "range": [0, 1.02]}
     positive = values[values > 0]
-    wide = len(positive) == len(values) and values.max() > 100 * values.min()
-    if len(positive) and (kind == "log" or (wide and kind != "bytes")):
+    if len(positive) and (kind == "log" or (is_wide(values) and kind != "bytes")):
         return log_axis(float(positive.min()) / 1.3, float(positive.max()) * 1.3)
     axis: Figure = {"rangemode": "tozero"} if values.min() >= 0 else {}
     return axis | ({"tickformat": "~s", "ticksuffix": "B"} if kind == "bytes" else {})
+
+
+def is_wide(values: np.ndarray) -> bool:
+    """Return whether values are all positive and span more than a factor of 10: a linear axis would flatten the small ones."""
+    return len(values) > 0 and bool(values.min() > 0 and values.max() > 10 * values.min())
 
 
 def log_axis(low: float, high: float) -> Figure:

@@ -145,7 +145,10 @@ def _curve_sections(runs: Sequence[Run], figures: dict[str, Figure]) -> Iterable
             "No contribution was received, so there is no staleness.",
         ),
     ]
+    has_loss, has_accuracy = (any(run.mean(name, f"{name}_mean") for run in runs) for name in ("loss", "accuracy"))
     for title, text, drawn, otherwise in sections:
+        if title == "Accuracy" and has_loss and not has_accuracy:  # the task has none
+            continue
         yield section(title, text, drawn, otherwise, figures)
 
 

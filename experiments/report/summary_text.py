@@ -54,7 +54,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         levels = ", ".join(f"{100 * float(level):.0f} % at {figure(time_s)} s" for level, time_s in reached.items())
         every = "" if summary.get("record_every_s") is None else f" (a record every {shown['record_every_s']} s)"
         yield "reached", f"{levels}{every}"
-    yield "loss", f"{shown['loss_mean']}, consensus distance {shown['consensus_distance']}"
+    above = "" if summary.get("excess_loss") is None else f" ({shown['excess_loss']} above that of the optimum)"
+    yield "loss", f"{shown['loss_mean']}{above}, consensus distance {shown['consensus_distance']}"
     stale = "" if summary["staleness_steps_mean"] is None else f", staleness {shown['staleness_steps_mean']} steps"
     yield "steps", f"{shown['steps_total']} in all, {shown['steps_per_wall_s']} per second{stale}"
     yield "sent", f"{show_bytes(summary['bytes_sent'] or 0)} in {shown['messages_sent']} messages"

@@ -61,12 +61,13 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     value = summary.get
     spread = f"peers {percent(value('accuracy_min'))[:-2]} to {percent(value('accuracy_max'))}"
     sent, stale = value("bytes_sent"), value("staleness_steps_mean")
+    above = "" if value("excess_loss") is None else f"{figure(value('excess_loss'))} above the optimum"
     ninety = (value("time_to_accuracy_s") or {}).get("0.9")
     return [
         ("mean accuracy", percent(value("accuracy_mean")), spread if value("accuracy_mean") is not None else ""),
         ("accuracy, mean model", percent(value("accuracy_of_mean")), ""),
         ("validation accuracy", percent(value("validation_accuracy_mean")), "used by the stop rule"),
-        ("mean test loss", figure(value("loss_mean")), ""),
+        ("mean test loss", figure(value("loss_mean")), above),
         ("time to 90 %", figure(ninety, "s" if ninety is not None else ""), "emulated"),
         ("emulated time", figure(value("emulated_s"), "s"), f"wall clock {figure(value('wall_s'), 's')}"),
         ("steps", figure(value("steps_total")), f"{figure(value('steps_per_wall_s'))} per real second"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from grapevine.experiments.results.recorder import FLEET
 from grapevine.experiments.results.result import Result
+from grapevine.experiments.results.summary import EXCESS_LOSS, LEAST_LOSS
 
 LAST = 0.2
 """The share of a run's steps, at its end, over which the consensus distance is averaged."""
@@ -18,19 +19,20 @@ class Reached(NamedTuple):
     """The place on an axis at which a level was reached, and its uncertainty."""
 
     value: float
-    """The place of the first record at which the mean was at the level or above."""
+    """The place of the first record at which the mean had reached the level."""
     grain: float
     """Distance to the previous record: the level was reached between the two.  0 at the first record of all."""
 
 
-def first_reached(line: Sequence[tuple[float, float]], level: float) -> Reached | None:
+def first_reached(line: Sequence[tuple[float, float]], level: float, falls: bool = False) -> Reached | None:
     """Return where a line of (place on an axis, mean), record by record, first is at `level` or above; None if it never is.
 
-    Tables, pages, tuning, studies of connectivity and `summary.json` all use this definition of "time to an accuracy".
+    With `falls`, as for a loss: at `level` or below. Tables, pages, tuning, studies of connectivity and `summary.json` all use
+    this definition of "time to an accuracy".
     """
     before: float | None = None
     for place, mean in line:
-        if mean >= level:
+        if (mean <= level) if falls else (mean >= level):
             return Reached(place, 0.0 if before is None else place - before)
         before = place
     return None
@@ -43,6 +45,14 @@ def over_time(result: Result, name: str) -> list[tuple[float, float]]:
     table = result.table("metrics.parquet")
     fleet = table.filter(pc.and_(pc.equal(table["name"], name), pc.equal(table["peer"], FLEET)))
     return sorted(zip(fleet["time_s"].to_pylist(), fleet["value"].to_pylist(), strict=True))
+
+
+def fleet_line(result: Result, figure: str) -> list[tuple[float, float]]:
+    """Return the same as `over_time`, also of the excess loss, which no record holds; [] if it is not known."""
+    if figure != EXCESS_LOSS:
+        return over_time(result, figure)
+    least = result.summary.get(LEAST_LOSS)
+    return [] if least is None else [(time_s, loss - least) for time_s, loss in over_time(result, "loss_mean")]
 
 
 class Curve(NamedTuple):

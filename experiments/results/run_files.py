@@ -72,6 +72,8 @@ class Summary(msgspec.Struct):
     accuracy_max: Number | None = None
     accuracy_of_mean: Number | None = None
     loss_mean: Number | None = None
+    loss_of_optimum: Number | None = None
+    excess_loss: Number | None = None
     validation_accuracy_mean: Number | None = None
     validation_accuracy_of_mean: Number | None = None
     validation_loss_mean: Number | None = None

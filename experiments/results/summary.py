@@ -32,13 +32,17 @@ KEYS = (
 LEVELS = ("0.5", "0.6", "0.7", "0.8", "0.9", "0.95")
 """The mean accuracies for which the summary holds the first time."""
 
+LEAST_LOSS, EXCESS_LOSS = "loss_of_optimum", "excess_loss"
+"""Keys of runs of a task that knows its optimum: the test loss there, and how much the mean test loss of the peers is above."""
 
-def summarise(outcome: Outcome, experiment: Experiment, spectral_gap: float) -> dict[str, Any]:
+
+def summarise(outcome: Outcome, experiment: Experiment, spectral_gap: float, least_loss: float | None = None) -> dict[str, Any]:
     """Return the summary of a run as a dictionary that JSON can hold (nan and infinity become None).
 
     Accuracy, loss and consensus distance are those of the peers that are members at the end. `members` holds the number of
     members, each with the emulated second from which it holds; `peers_absent` the peers that are not members at the end and
     were not lost. `digest` is given in the virtual world alone: runs in the world of processes are never exactly equal.
+    `least_loss` is the test loss at the optimum, if the task knows it.
     """
     peers, world = experiment.peers, _name(experiment.world)
     kernel = getattr(experiment.network, "backend", "userspace") == "kernel"
@@ -79,6 +83,8 @@ def summarise(outcome: Outcome, experiment: Experiment, spectral_gap: float) -> 
     if kernel:
         summary["delay_error_median_ms"] = math.nan  # delays include the kernel's queues
     summary["warnings"] = [*outcome.warnings, *warnings_about(summary, outcome, peers_text(diverged) if diverged else "")]
+    if least_loss is not None:
+        summary |= {LEAST_LOSS: least_loss, EXCESS_LOSS: summary["loss_mean"] - least_loss}
     summary["machine"] = describe_machine()
     return dict(clean(summary))
 

@@ -13,9 +13,11 @@ from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.results.curves import Curve, curve_of
 from grapevine.experiments.study.theory import Gradients, gains, measured_gradients, predicted
-from grapevine.experiments.sweep.cells import CellResult, Estimate, estimate
+from grapevine.experiments.sweep.cells import CellResult
+from grapevine.experiments.sweep.estimate import Estimate, estimate
 from grapevine.experiments.sweep.plan import Sweep
-from grapevine.experiments.sweep.tune import plain
+from grapevine.experiments.sweep.target import ACCURACY
+from grapevine.experiments.sweep.tune import DEFAULT_TARGET, plain
 from grapevine.experiments.tasks import Quadratic
 from grapevine.peer.aggregators import Mean
 from grapevine.peer.optimizers import Sgd
@@ -206,7 +208,9 @@ def _level(places: Sequence[Place]) -> float | None:
     first = [place for place in places if place.network == places[0].network]
     if not all(np.isfinite(curve.accuracy).all() for place in first for curve in place.curves):
         return None
-    wanted = [first[0].cell.target, *(level for level in LEVELS if level < first[0].cell.target)]
+    target = first[0].cell.target
+    highest = target.level if target.figure == ACCURACY else DEFAULT_TARGET
+    wanted = [highest, *(level for level in LEVELS if level < highest)]
     for level in wanted:
         if sum(place.reached(level, "steps") is not None for place in first) >= REACHED_BY * len(first):
             return level

@@ -7,10 +7,11 @@ from html import escape
 from typing import Any, NamedTuple
 
 from grapevine.experiments.study.study import Study
-from grapevine.experiments.sweep.cells import CellResult, Estimate, Measure, interval
+from grapevine.experiments.sweep.cells import CellResult, Measure
+from grapevine.experiments.sweep.estimate import Estimate, interval
 
 TIME = "time_to_target_s"
-COMPARED = (TIME, "accuracy_mean", "loss_mean")
+COMPARED = (TIME, "accuracy_mean", "excess_loss", "loss_mean")
 HIGHER_IS_BETTER = ("accuracy_mean",)
 BETTER, WORSE, UNDECIDED, MISSING = "better", "worse", "undecided", "not comparable"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +19,10 @@ from grapevine.experiments.config.errors import ConfigError, show_value
 from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.config.menus import MENUS, name_of
 from grapevine.experiments.exit_status import ExitStatus
+from grapevine.experiments.results.numbers import figure, percent, plural
 from grapevine.experiments.study.conclude import Findings, buildable, conclude
-from grapevine.experiments.sweep.axes import BASELINE, SEED, SKIP_INVALID
-from grapevine.experiments.sweep.cells import CellResult, Measure, cell_rows, cells_of, measures, trial_rows
+from grapevine.experiments.sweep.axes import BASELINE, SEED, SKIP_INVALID, TARGET_LOSS
+from grapevine.experiments.sweep.cells import CellResult, Measure, best_cell, cell_rows, cells_of, measures, trial_rows
 from grapevine.experiments.sweep.plan import Sweep, plan_sweep
 from grapevine.experiments.sweep.sweep import Attempt, SweepOutcome, carry_out, carry_out_trials
 from grapevine.experiments.sweep.tune import DEFAULT_SEED, TARGET, best, plain
@@ -32,7 +34,7 @@ Lists = Mapping[str, Iterable[Any]]
 """Dotted key -> the values that it takes: plain ones as in a file, or parts (`{"strategy": [Slices(), DPSGD()]}`)."""
 
 
-def sweep(
+def sweep(  # noqa: PLR0913 - one keyword an option
     experiment: Experiment,
     axes: Lists,
     *,
@@ -40,6 +42,7 @@ def sweep(
     tune: Mapping[str, Any] | None = None,
     baseline: str = "",
     skip_invalid: bool = False,
+    target_loss: float | None = None,
     jobs: int = 1,
     out: str | Path | None = None,
 ) -> SweepResult:
@@ -47,8 +50,9 @@ def sweep(
 
     `axes` are those of a `[sweep]` table: dotted keys such as "network.delay", or the name of a part, and lists of plain values
     or of parts; a list of dictionaries with a "label" sets several keys at once.  `tune` holds the lists of a `[tune]` table,
-    `baseline` and `skip_invalid` are the options of a `[sweep]` table. Runs that are complete in the folder `out` (default
-    runs/<name>-sweep) are not repeated, except those with an own part whose source has changed. `jobs` runs go at a time.
+    `baseline`, `skip_invalid` and `target_loss` are the options of a `[sweep]` table. Runs that are complete in the folder
+    `out` (default runs/<name>-sweep) are not repeated, except those with an own part whose source has changed. `jobs` runs go
+    at a time.
 
     Each run is a process of its own, which imports own parts by module and class. If a part cannot be imported (a class of a
     notebook or of the script itself, a networkx graph, data in memory), all runs are carried out in this process, one after
@@ -57,7 +61,9 @@ def sweep(
     Raises ConfigError, before anything starts, if a run cannot be built, and if `jobs` is above 1 but the runs must stay in
     this process.
     """
-    options = {**({BASELINE: baseline} if baseline else {}), **({SKIP_INVALID: True} if skip_invalid else {})}
+    options: dict[str, Any] = {BASELINE: baseline} if baseline else {}
+    options |= {SKIP_INVALID: True} if skip_invalid else {}
+    options |= {} if target_loss is None else {TARGET_LOSS: target_loss}
     swept = {**_lists(axes), **({SEED: _list(seeds)} if seeds is not None else {})}
     if not swept:
         raise ConfigError(
@@ -155,6 +161,18 @@ class SweepResult:
         return found[0]
 
     def __repr__(self) -> str:
+        """Describe the sweep, its runs, its best cell and its page or folder on one line; `print` shows all cells."""
+        name = self.sweep.points[0].experiment.name
+        states = Counter(attempt.state for attempt in self.attempts)
+        runs = ", ".join(f"{count} {state}" for state, count in states.items())
+        cells = plural(len(self.sweep.cells), "cell")
+        leading = best_cell(self.cells)
+        lead = f"; best: {leading.place}{leading.main()}" if leading and len(self.cells) > 1 else ""
+        where = self.page or self.folder
+        return f"<SweepResult {name}: {plural(len(self.attempts), 'run')} ({runs}) in {cells}{lead}; {where}>"
+
+    def __str__(self) -> str:
+        """Return a table with a row per cell."""
         titles, lines = self._shown()
         columns = list(zip(titles, *lines, strict=True))
         wide = [max(map(len, column)) for column in columns]
@@ -171,7 +189,7 @@ class SweepResult:
 
     def _shown(self) -> tuple[list[str], list[list[str]]]:
         """Return the titles, and a line for each cell: its values, its number of runs and their results."""
-        shown: list[Measure] = measures(self.cells, self.sweep.target)
+        shown: list[Measure] = measures(self.cells)
         titles = [*self.sweep.axes, "runs", *(f"{measure.title} ({measure.unit})".replace(" ()", "") for measure in shown)]
         lines = []
         for cell in self.cells:
@@ -211,9 +229,15 @@ class TuneResult:
         return pandas.DataFrame(trial_rows(self.sweep, cells_of(self.sweep, self.outcome, self.folder), self.outcome.trials))
 
     def __repr__(self) -> str:
-        place = best(self.outcome.scores[0])
-        chosen = "no trial was completed" if place is None else show_value(self.chosen)
-        return f"<TuneResult {chosen}, best of {len(self.outcome.trials)}; {self.folder}>"
+        """Describe the tuning, its best candidate and the score of that on one line."""
+        name, place = self.sweep.points[0].experiment.name, best(self.outcome.scores[0])
+        if place is None:
+            return f"<TuneResult {name}: none of {plural(len(self.trials), 'trial')} was completed; {self.folder}>"
+        score = self.outcome.scores[0][place]
+        assert score is not None
+        found = f"loss {figure(score.loss)}" if score.accuracy is None else f"validation accuracy {percent(score.accuracy)}"
+        chosen = ", ".join(f"{key} = {plain(value)}" for key, value in self.chosen.items())
+        return f"<TuneResult {name}: {chosen} ({found}), best of {plural(len(self.trials), 'trial')}; {self.folder}>"
 
     @property
     def _place(self) -> int:

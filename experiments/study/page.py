@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,25 +10,24 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-
-from grapevine.experiments.report.figures import COLOURS, Figure, frame
+from grapevine.experiments.report.figures import Figure
 from grapevine.experiments.report.html import section, write_page
 from grapevine.experiments.results.numbers import plural
+from grapevine.experiments.results.summary import EXCESS_LOSS
 from grapevine.experiments.study.connectivity import read_connectivity
 from grapevine.experiments.study.connectivity_page import conclusions, connectivity_sections
 from grapevine.experiments.study.differences import counted, difference_rows, differences, differences_section
+from grapevine.experiments.study.figures import CURVES, TARGET, curves, dots
 from grapevine.experiments.study.ranks import connectivity_rows, verdicts
 from grapevine.experiments.study.study import Study, short_name
-from grapevine.experiments.study.tables import table, titled, tuned_names, tuning
+from grapevine.experiments.study.tables import table, tuned_names, tuning
 from grapevine.experiments.sweep.cells import CellResult, Measure, measures
 from grapevine.experiments.sweep.forecast import no_solo
 from grapevine.experiments.sweep.table import write_table
+from grapevine.experiments.sweep.target import ACCURACY, LOSS
 from grapevine.experiments.sweep.tune import MOST_WIDENED, candidate_words, plain
 
-DRAWN = ("time_to_target_s", "accuracy_mean", "accuracy_spread", "loss_mean")
-DASHES = ("solid", "dash", "dot")
-SYMBOLS = ("circle", "square", "diamond")
+DRAWN = ("time_to_target_s", ACCURACY, "accuracy_spread", EXCESS_LOSS, LOSS)
 
 
 def write_study(study: Study, out: Path) -> tuple[list[Path], list[str]]:
@@ -36,7 +36,7 @@ def write_study(study: Study, out: Path) -> tuple[list[Path], list[str]]:
     Raises ValueError if a run folder is damaged, and if the page cannot be written.
     """
     figures: dict[str, Figure] = {}
-    shown = measures(study.cells, study.sweep.target)
+    shown = measures(study.cells)
     connectivity = read_connectivity(study.sweep, study.cells)
     parts = [_intro(study, connectivity is None), _warnings(study)]
     files, sentences = [out], list[str]()
@@ -66,17 +66,33 @@ def _intro(study: Study, drawn: bool) -> str:
     text = f"{plural(len(cells), 'combination')} of {axes}, " if axes else "One combination, "
     text += "one run each. " if each == "1" else f"{each} runs each, which differ in the seed only. "
     if max(counts) > 1:
-        text += "Figures are means over these runs ± half of the 95 % interval (Student's t). "
+        text += "Figures are means over these runs ± half of the 95 % interval (Student's t); an interval that would go beyond "
+        text += "the possible values is cut there and shown by its ends, such as 4 (0 to 15). "
         text += "The dots' whiskers and the curves' bands show the same intervals. " if drawn else ""
+    text += _target(study) if drawn else ""
     if sweep.tune:
         text += (
             f"Every combination was tuned with the same {len(sweep.tune.candidates)} trials ({tuned_names(sweep)}: "
             f"{candidate_words(sweep.tune.candidates)}) on seed {sweep.tune.seed}, which no measured run uses. The best trial "
             f"is the first to reach a mean validation accuracy of {100 * sweep.target:g} %; if none reaches it, the one with "
-            f"the highest validation accuracy at the end. If the best value is at an end of its list, the list is continued by "
-            f"its own ratio, by at most {MOST_WIDENED} values. {_budget(study)} "
+            "the highest validation accuracy at the end; for a task without accuracy, the one with the lowest loss. If the "
+            "best value is at an end of its list, the list is continued by its own ratio, by at most "
+            f"{MOST_WIDENED} values. {_budget(study)} "
         )
     return f'<p class="told">{escape(text)}</p><p class="note">Made by <code>{escape(study.command)}</code></p>'
+
+
+def _target(study: Study) -> str:
+    """Return a sentence on a target that the sweep chose; "" for one of the file, and for an accuracy."""
+    target = study.cells[0].target
+    if not target.chosen:
+        return ""
+    if math.isnan(target.level):
+        return "No time to a target is shown: most combinations have a run whose loss never fell below that of the start. "
+    return (
+        f"The target, {target.words}, is the lowest, rounded up to two digits, that two thirds of the combinations reach in "
+        "every run; target_loss below [sweep] sets another. "
+    )
 
 
 def _warnings(study: Study) -> str:
@@ -133,64 +149,16 @@ def _pictures(study: Study, panel: tuple[str, ...], shown: Sequence[Measure], fi
             text += "A row without a dot has a run that never reached the target. " if "time" in measure.key else ""
             text += f"Command: {study.command}"
             title = measure.title[0].upper() + measure.title[1:] + (f": {where}" if where else "")
-            yield section(
-                title, text, _dots(study, panel, measure), "No run has a value.", figures, wide=len(study.columns) > 1
-            )
-    for column in study.columns:
-        if (drawn := _curves(study, panel, column)) is not None:
-            title = "Accuracy over time" + (f": {called}" if (called := study.called(panel, column)) else "")
-            text = f"Test accuracy, mean over the peers and over the runs; bands are 95 % intervals. Command: {study.command}"
-            yield section(title, text, drawn, "", figures)
-
-
-def _dots(study: Study, panel: tuple[str, ...], measure: Measure) -> Figure | None:
-    """Return a picture with a dot and interval per cell; the whiskers stop at the largest and smallest possible value."""
-    data: list[Figure] = []
-    most = 100.0 if measure.key == "accuracy_mean" else np.inf
-    for number, row in enumerate(study.rows):
-        cells = [study.at(panel, row, column) for column in study.columns]
-        whole = [
-            found if cell and (found := cell.estimate(measure.key)) and found.n == len(cell.runs) else None for cell in cells
-        ]
-        means = [found.mean / measure.scale if found else None for found in whole]
-        halves = [(found.within or 0.0) / measure.scale if found else 0.0 for found in whole]
-        up = [min(half, most - (mean or 0.0)) for mean, half in zip(means, halves, strict=True)]
-        down = [min(half, mean or 0.0) for mean, half in zip(means, halves, strict=True)]
-        dot: Figure = {"type": "scatter", "mode": "markers", "name": escape(row) or "all runs", "y": means}
-        dot["x"] = [escape(column or row) for column in study.columns]
-        dot["error_y"] = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.4}
-        symbol = SYMBOLS[number // len(COLOURS) % len(SYMBOLS)]
-        dot["marker"] = {"color": COLOURS[number % len(COLOURS)], "size": 9, "symbol": symbol}
-        data.append(dot)
-    if all(value is None for dot in data for value in dot["y"]):
-        return None
-    layout = frame("", titled(measure), named=min(len(data), 8))
-    layout |= {"scattermode": "group" if any(study.columns) else "overlay", "hovermode": "x"}
-    layout["xaxis"] |= {"type": "category"}
-    return {"data": data, "layout": layout}
-
-
-def _curves(study: Study, panel: tuple[str, ...], column: str) -> Figure | None:
-    data: list[Figure] = []
-    for number, row in enumerate(study.rows):
-        cell = study.at(panel, row, column)
-        times, mean, half = cell.accuracy() if cell else (np.empty(0),) * 3
-        if not len(times):
+            yield section(title, text, dots(study, panel, measure), "No run has a value.", figures, wide=len(study.columns) > 1)
+    for figure, (title, what, _) in CURVES.items():
+        if not any(measure.key == figure for measure in shown):
             continue
-        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
-        name = escape(row) or "all runs"
-        line: Figure = {"type": "scatter", "mode": "lines", "x": times.tolist(), "legendgroup": name}
-        edge = line | {"showlegend": False, "hoverinfo": "skip", "line": {"width": 0, "color": colour}}
-        if len(cell.runs if cell else ()) > 1:
-            data.append(edge | {"y": (mean - half).tolist()})
-            data.append(edge | {"y": (mean + half).tolist(), "fill": "tonexty", "fillcolor": f"{colour}26"})
-        line |= {"y": mean.tolist(), "name": name, "line": {"color": colour, "width": 2.2, "dash": dash}}
-        data.append(line)
-    if not data:
-        return None
-    layout = frame("emulated time (s)", "test accuracy", named=min(len(study.rows), 8))
-    layout["yaxis"] |= {"tickformat": ".0%"}
-    return {"data": data, "layout": layout}
+        for column in study.columns:
+            if (drawn := curves(study, panel, column, figure)) is not None:
+                full = title + (f": {called}" if (called := study.called(panel, column)) else "")
+                text = f"{what}, mean over the peers and over the runs; bands are 95 % intervals. "
+                text += "The dotted line is the target. " if drawn["data"][-1]["name"] == TARGET else ""
+                yield section(full, f"{text}Command: {study.command}", drawn, "", figures)
 
 
 def _runs(study: Study, folder: Path) -> str:

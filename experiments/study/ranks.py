@@ -11,7 +11,7 @@ import numpy as np
 
 from grapevine.experiments.study.connectivity import DECAY, Connectivity, Panel, Place
 from grapevine.experiments.study.correlation import Correlation, correlation, jackknife, spearman
-from grapevine.experiments.sweep.cells import Estimate
+from grapevine.experiments.sweep.estimate import Estimate
 
 
 class Measure(NamedTuple):

@@ -7,7 +7,8 @@ from html import escape
 
 from grapevine.experiments.results.numbers import figure, percent
 from grapevine.experiments.study.study import Study, short_name
-from grapevine.experiments.sweep.cells import COARSE, LEFT_OUT, MARKS, CellResult, Measure
+from grapevine.experiments.sweep.cells import LEFT_OUT, MARKS, CellResult, Measure
+from grapevine.experiments.sweep.estimate import COARSE
 from grapevine.experiments.sweep.plan import Sweep
 from grapevine.experiments.sweep.tune import Score, best, candidate_words, plain
 

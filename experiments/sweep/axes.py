@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from grapevine.experiments.config.menus import LISTS, MENUS, name_of
 
 LABEL = "label"
 SEED = "seed"
-SKIP_INVALID, BASELINE = "skip_invalid", "baseline"
+SKIP_INVALID, BASELINE, TARGET_LOSS = "skip_invalid", "baseline", "target_loss"
 MOST_RUNS = 10_000
 
 
@@ -25,6 +26,8 @@ class Options(NamedTuple):
     """Whether combinations that cannot be built are left out; else they stop the sweep before its first run."""
     baseline: str = ""
     """The choice of the first axis whose row all others are compared with; "" = the best row."""
+    target_loss: float | None = None
+    """The mean test loss of which the tables report the time; None = the accuracy, or a loss chosen from the runs."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,11 @@ def read_blocks(given: Any, source: str) -> tuple[list[list[Axis]], Options]:
 
 def _options(tables: list[Mapping[str, Any]], source: str) -> Options:
     found: dict[str, Any] = {}
-    for name, kind, cure in ((SKIP_INVALID, bool, "true or false"), (BASELINE, str, 'text, such as "solo"')):
+    kinds = ((SKIP_INVALID, bool, "true or false"), (BASELINE, str, 'text, such as "solo"'))
+    for name, kind, cure in (*kinds, (TARGET_LOSS, int | float, "a number, such as 0.1")):
         for value in (table[name] for table in tables if name in table):
-            if not isinstance(value, kind):
+            number = kind is not bool and isinstance(value, bool)  # true is 1 in Python
+            if number or not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
                 raise ConfigError(source, f"sweep.{name}", value, f"{show_value(value)} is not valid", f"write {cure}")
             if found.setdefault(name, value) != value:
                 cure = "write it once, in any of the tables"
@@ -158,10 +163,13 @@ def _axis(name: str, given: Any, source: str) -> Axis:
 
 def _labels(values: Sequence[Any]) -> list[Any]:
     """Return the names of several values of a part in tables; parts from Python with equal names also show their fields."""
-    names = [value if _is_plain(value) and not isinstance(value, list) else _called(value) for value in values]
-    for place, value in enumerate(values):
-        if isinstance(value, msgspec.Struct) and names.count(_called(value)) > 1:
-            names[place] = f"{_called(value)} ({_differing(value)})" if _differing(value) else _called(value)
+    bare = [value if _is_plain(value) and not isinstance(value, list) else _called(value) for value in values]
+    names = [
+        f"{name} ({fields})"
+        if bare.count(name) > 1 and isinstance(value, msgspec.Struct) and (fields := _differing(value))
+        else name
+        for name, value in zip(bare, values, strict=True)
+    ]
     return [
         f"{name} {names[: place + 1].count(name)}" if isinstance(name, str) and names.count(name) > 1 else name
         for place, name in enumerate(names)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,48 +12,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from grapevine.experiments.report.text_table import in_unit, one_unit
-from grapevine.experiments.results.curves import first_reached, over_time
+from grapevine.experiments.report.text_table import one_unit
+from grapevine.experiments.results.curves import fleet_line
 from grapevine.experiments.results.result import Result
+from grapevine.experiments.results.summary import EXCESS_LOSS
+from grapevine.experiments.sweep.estimate import COARSE, Estimate, estimate, interval, quantile
 from grapevine.experiments.sweep.plan import Sweep
 from grapevine.experiments.sweep.sweep import Attempt, SweepOutcome
+from grapevine.experiments.sweep.target import ACCURACY, LOSS, Target, target_of
 from grapevine.experiments.sweep.tune import Score, best, plain
 
-LEVEL = 0.95
+MAIN = (ACCURACY, EXCESS_LOSS, LOSS)
+"""The main figure of a cell is the first of these that it has."""
 WARNING_FIGURES = ("warnings", "records_unscored", "lateness_p99_ms")
 """Figures that cast doubt on others; they have a column only if a run has them."""
 LEFT_OUT = " *"
 """The mark of a cell's figures if runs were left out because they lost peers that no event of the file killed."""
-COARSE = " †"
-"""The mark of an interval that is the time between two records, because the runs differ by less."""
 MARKS = {
     LEFT_OUT: "without the runs that lost peers which no event of the file killed",
     COARSE: "exact to the time between two records only: the runs differ by less",
 }
 GRID_POINTS = 200
 BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
-
-
-class Estimate(NamedTuple):
-    """The mean of a figure over the runs of a cell, and its uncertainty."""
-
-    mean: float
-    half: float | None
-    """Half the width of the 95 % interval of Student's t; None for fewer than two runs."""
-    n: int
-    """The number of runs that have the figure."""
-    grain: float = 0.0
-    """The resolution of a single value, such as the time between two records; 0 = the value is exact."""
-
-    @property
-    def coarse(self) -> bool:
-        """Whether the interval of the runs is smaller than the resolution of a single value."""
-        return self.grain > (self.half or 0.0)
-
-    @property
-    def within(self) -> float | None:
-        """The uncertainty of the mean: half the interval, or the resolution of a value if that is more."""
-        return self.grain if self.coarse else self.half
 
 
 class Measure(NamedTuple):
@@ -63,6 +44,10 @@ class Measure(NamedTuple):
     unit: str
     scale: float
     """The shown value is the value divided by this."""
+    least: float = 0.0
+    """The smallest possible value."""
+    most: float = math.inf
+    """The largest possible value."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +59,7 @@ class CellResult:
     attempts: tuple[Attempt, ...]
     folders: tuple[Path, ...]
     """The folders of the complete runs that lost no peer except by events; all figures are of these runs."""
-    target: float
+    target: Target
     tuned: Mapping[str, Any]
     """The tuned values; empty if nothing is tuned, or no trial was completed."""
     scores: tuple[Score | None, ...]
@@ -119,9 +104,9 @@ class CellResult:
         grain = max(run.get(f"{key}.grain", 0.0) for pair in pairs for run in pair)
         return found._replace(grain=grain) if found else None
 
-    def accuracy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the mean accuracy over time: times [k], mean over the runs [k], half interval [k] (nan for a single run)."""
-        lines = [over_time(result, "accuracy_mean") for result in self.results]
+    def curve(self, figure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a figure of the fleet over time: times [k], mean over the runs [k], half interval [k] (nan for one run)."""
+        lines = [fleet_line(result, figure) for result in self.results]
         lines = [line for line in lines if line]
         if not lines:
             return np.empty(0), np.empty(0), np.empty(0)
@@ -131,7 +116,7 @@ class CellResult:
         stacked = np.stack([np.interp(times, *np.array(line).T) for line in lines])
         if len(lines) < 2:
             return times, stacked[0], np.full(len(times), np.nan)
-        half = _quantile(len(lines)) * stacked.std(axis=0, ddof=1) / math.sqrt(len(lines))
+        half = quantile(len(lines)) * stacked.std(axis=0, ddof=1) / math.sqrt(len(lines))
         return times, stacked.mean(axis=0), half
 
     def shown(self, measure: Measure) -> str:
@@ -147,20 +132,36 @@ class CellResult:
             return f"0 of {n}" if measure.key == "time_to_target_s" and n else "-"
         if measure.key == "time_to_target_s" and found.n < n:
             return f"{found.n} of {n}"
-        return interval(found, measure.scale)
+        return interval(found, measure.scale, measure.least, measure.most)
+
+    def __repr__(self) -> str:
+        """Describe the cell, its number of runs and their main figure on one line."""
+        return f"<CellResult {self.place}: {len(self.folders)} of {len(self.attempts)} runs{self.main()}>"
+
+    @property
+    def place(self) -> str:
+        """The chosen values as text: "strategy slices, network lan"."""
+        return ", ".join(f"{axis} {plain(value)}" for axis, value in self.values.items()) or "all"
+
+    def main(self) -> str:
+        """Return the main figure as text: ", accuracy 92.1 ± 0.4 %"; "" without one, or if the folders are gone."""
+        found = _main([self])
+        return f", {found.title} {self.shown(found)} {found.unit}".rstrip() if found else ""
 
 
 def cells_of(sweep: Sweep, outcome: SweepOutcome, out: Path) -> list[CellResult]:
     """Return the cells of a sweep that was carried out under `out`, in the order of the plan."""
     attempts = {attempt.point.name: attempt for attempt in outcome.attempts}
+    groups = [tuple(attempts[point.name] for point in cell.points) for cell in outcome.cells]
+    places = [tuple(out / attempt.point.name for attempt in own if attempt.done) for own in groups]
+    runs = [[Result.read(folder) for folder in folders] for folders in places]
+    target = target_of(sweep.target, sweep.options.target_loss, runs)
     cells = []
-    for cell, scores in zip(outcome.cells, outcome.scores, strict=True):
-        own = tuple(attempts[point.name] for point in cell.points)
-        folders = tuple(out / attempt.point.name for attempt in own if attempt.done)
+    for cell, scores, own, folders in zip(outcome.cells, outcome.scores, groups, places, strict=True):
         chosen = best(scores)
         tuned = cell.trials[chosen].tuned if chosen is not None else {}
         tried = tuple(trial.tuned for trial in cell.trials)
-        cells.append(CellResult(cell.values, own, folders, sweep.target, tuned, tuple(scores), tried, _lost_unasked(own, out)))
+        cells.append(CellResult(cell.values, own, folders, target, tuned, tuple(scores), tried, _lost_unasked(own, out)))
     return cells
 
 
@@ -169,7 +170,7 @@ def _lost_unasked(attempts: Sequence[Attempt], out: Path) -> int:
     return sum(len(Result.read(folder).summary["peers_lost_unasked"]) for folder in damaged)
 
 
-def figures_of(result: Result, target: float) -> dict[str, float]:
+def figures_of(result: Result, target: Target) -> dict[str, float]:
     """Return every number of a run's summary, the numbers of warnings and lost peers, the first time at `target`, and the
     spread of the peers' accuracies.
 
@@ -181,29 +182,24 @@ def figures_of(result: Result, target: float) -> dict[str, float]:
     figures |= {key: float(len(summary.get(key) or ())) for key in ("warnings", "peers_lost")}
     if summary.get("accuracy_max") is not None and summary.get("accuracy_min") is not None:
         figures["accuracy_spread"] = summary["accuracy_max"] - summary["accuracy_min"]
-    if (reached := first_reached(over_time(result, "accuracy_mean"), target)) is not None:
+    if (reached := target.reached(result)) is not None:
         figures |= {"time_to_target_s": reached.value, "time_to_target_s.grain": reached.grain}
     return figures
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """Return the mean of independent values and its 95 % interval by Student's t: +- t(n - 1) s / sqrt(n)."""
-    n = len(values)
-    if not n:
-        return None
-    half = _quantile(n) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
-    return Estimate(float(np.mean(values)), half, n)
-
-
-def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
+def measures(cells: Sequence[CellResult]) -> list[Measure]:
     """Return the figures of the cells that get a column, each in one unit."""
+    if not cells:
+        return []
+    target = cells[0].target
     known = {key for cell in cells for run in cell.runs for key in run}
     sent, scale = one_unit([found.mean for cell in cells if (found := cell.estimate("bytes_sent"))], BYTES)
     listed = [
-        Measure("time_to_target_s", f"time to {100 * target:g} %", "s", 1.0),
-        Measure("accuracy_mean", "accuracy", "%", 0.01),
-        Measure("accuracy_spread", "spread between peers", "points", 0.01),
-        Measure("loss_mean", "loss", "", 1.0),
+        Measure("time_to_target_s", f"time to {target.words}", "s", 1.0),
+        Measure(ACCURACY, "accuracy", "%", 0.01, most=1.0),
+        Measure("accuracy_spread", "spread between peers", "points", 0.01, most=1.0),
+        Measure(EXCESS_LOSS, "excess loss", "", 1.0, _least(cells, EXCESS_LOSS)),
+        Measure(LOSS, "loss", "", 1.0, _least(cells, LOSS)),
         Measure("consensus_distance", "consensus distance", "", 1.0),
         Measure("bytes_sent", "sent", sent, scale),
         Measure("steps_total", "steps", "", 1.0),
@@ -212,9 +208,30 @@ def measures(cells: Sequence[CellResult], target: float) -> list[Measure]:
         Measure("lateness_p99_ms", "late (99th percentile)", "ms", 1.0),
     ]
     idle = {key for key in WARNING_FIGURES if not any(run.get(key) for cell in cells for run in cell.runs)}
-    with_accuracy = "accuracy_mean" in known
-    hidden = idle | ({"loss_mean", "consensus_distance"} if with_accuracy else {"time_to_target_s"})
-    return [m for m in listed if m.key not in hidden and (m.key in known or (m.key == "time_to_target_s" and with_accuracy))]
+    with_accuracy, aimed_at = ACCURACY in known, target.figure
+    hidden = idle | ({EXCESS_LOSS, LOSS} - {aimed_at}) | ({"consensus_distance"} if with_accuracy else set())
+    timed = not math.isnan(target.level) and aimed_at in known
+    return [m for m in listed if m.key not in hidden and (m.key in known or (m.key == "time_to_target_s" and timed))]
+
+
+def _least(cells: Sequence[CellResult], key: str) -> float:
+    """Return the smallest possible value of a loss: 0, or -inf if a run has a negative one."""
+    return -math.inf if any(run.get(key, 0.0) < 0 for cell in cells for run in cell.runs) else 0.0
+
+
+def _main(cells: Sequence[CellResult]) -> Measure | None:
+    with suppress(ValueError):  # the folders are gone
+        return next((measure for measure in measures(cells) if measure.key in MAIN), None)
+    return None
+
+
+def best_cell(cells: Sequence[CellResult]) -> CellResult | None:
+    """Return the cell of the highest mean accuracy or, for a task without accuracy, the lowest mean loss; None without any."""
+    if (main := _main(cells)) is None:
+        return None
+    means = [(found.mean, place) for place, cell in enumerate(cells) if (found := cell.estimate(main.key))]
+    sign = -1.0 if main.key == ACCURACY else 1.0
+    return cells[min(means, key=lambda each: sign * each[0])[1]]
 
 
 def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]:
@@ -235,6 +252,7 @@ def cell_rows(sweep: Sweep, cells: Sequence[CellResult]) -> list[dict[str, Any]]
         reached = cell.estimate("time_to_target_s")
         row["time_to_target_s.n"] = reached.n if reached else 0
         row["time_to_target_s.grain"] = reached.grain if reached else None
+        row |= {"target": None if math.isnan(cell.target.level) else cell.target.level, "target_of": cell.target.figure}
         late = [run["lateness_p99_ms"] for run in cell.runs if "lateness_p99_ms" in run]
         row["lateness_p99_ms.max"] = max(late, default=None)
         rows.append(row)
@@ -254,31 +272,3 @@ def trial_rows(sweep: Sweep, cells: Sequence[CellResult], trials: Sequence[Attem
             widened = sweep.tune is not None and bool(sweep.tune.widened(attempt.point.tuned))
             rows.append({**row, **figures, "widened": widened, "chosen": place == chosen})
     return rows
-
-
-def interval(found: Estimate, scale: float = 1.0) -> str:
-    """Return "82.1 ± 0.9", with two figures of the interval; "12 ± 1 †" if the resolution of a value is only 1."""
-    if found.coarse:
-        return f"{in_unit(found.mean / scale, 1.0)} ± {in_unit(found.grain / scale, 1.0)}{COARSE}"
-    mean, half = found.mean / scale, None if found.half is None else found.half / scale
-    if not math.isfinite(mean):
-        return "-"
-    if half is None or not math.isfinite(half):
-        return in_unit(mean, 1.0)
-    if half < 1e-9 * abs(mean) or not half:
-        return f"{in_unit(mean, 1.0)} ± 0"
-    show = _decimals(mean, half)
-    return f"{show(mean)} ± {show(half)}"
-
-
-def _decimals(mean: float, half: float) -> Callable[[float], str]:
-    """Return a function that formats with two figures of the interval, and never more than four of the mean."""
-    decimals = max(0, 1 - math.floor(math.log10(half)))
-    most = max(0, 3 - math.floor(math.log10(abs(mean)))) if mean else decimals
-    return lambda value: f"{value:,.{min(decimals, most, 6)}f}"
-
-
-def _quantile(n: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(n - 1, 0.5 + LEVEL / 2))

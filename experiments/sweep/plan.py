@@ -30,7 +30,7 @@ class Point:
     """The name of its folder; equal values give equal names."""
     values: dict[str, Any]
     """Axis -> chosen value; for a named choice its label."""
-    experiment: Experiment
+    experiment: Experiment = field(repr=False)
     tuned: dict[str, Any] = field(default_factory=dict)
     """The tuned values, or those that this trial tries: "table.key" -> value."""
 

@@ -120,6 +120,7 @@ class Problem:
 
     # ---- members of a user's own task -----------------------------------------------------------------------------
 
+    @abstractmethod
     def gradient(self, weights: np.ndarray, batch: Any) -> tuple[float, np.ndarray]:
         """Return the mean loss over a batch and its gradient, float32 [size], in a new array; `weights` is float32 [size].
 
@@ -128,6 +129,7 @@ class Problem:
         """
         raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, weights: np.ndarray, data: HeldOut = "test") -> tuple[np.ndarray, np.ndarray]:
         """Return loss [k] and accuracy [k] of k models, float32 [k, size], on these data; nan = the task has no such figure."""
         raise NotImplementedError
@@ -143,8 +145,11 @@ class Problem:
         return {"gradient": plain} | (looks if type(self).sampler is Problem.sampler else {})
 
     def predict(self, peer: int, weights: np.ndarray, batch: Any) -> np.ndarray:
-        """Return the outputs of a peer's model for the samples of a batch: float32 [samples, outputs], in a new array."""
-        raise NotImplementedError
+        """Return the outputs of a peer's model for the samples of a batch: float32 [samples, outputs], in a new array.
+
+        Needed only if the task offers "predict".
+        """
+        raise NotImplementedError(f'{type(self).__name__} does not define predict, which a task that offers "predict" needs')
 
     # ---- members with defaults ------------------------------------------------------------------------------------
 
@@ -183,8 +188,12 @@ class Problem:
     def soft_gradients(
         self, weights: np.ndarray, batches: Sequence[Any], targets: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same, towards `targets[k]`, float32 [samples, outputs], in place of the labels."""
-        raise NotImplementedError
+        """Return the same, towards `targets[k]`, float32 [samples, outputs], in place of the labels.
+
+        Needed only if the task offers "targets".
+        """
+        name = type(self).__name__
+        raise NotImplementedError(f'{name} does not define soft_gradients, which a task that offers "targets" needs')
 
     def measure(self, peer: int, weights: np.ndarray, batch: Any) -> tuple[float, float]:
         """Return the loss and accuracy (nan = the task has none) of one model of a peer on a batch."""
@@ -193,6 +202,11 @@ class Problem:
     def optimum(self) -> np.ndarray | None:
         """Return the exact minimum of the mean of the peers' objectives, float64 [size]; None = unknown."""
         return None
+
+    def least_loss(self) -> float | None:
+        """Return the test loss at the optimum; None = unknown."""
+        best = self.optimum()
+        return None if best is None else float(self.evaluate(np.asarray(best, dtype=np.float32)[None], "test")[0][0])
 
     # ---- samples --------------------------------------------------------------------------------------------------
 

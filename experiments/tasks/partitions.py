@@ -4,6 +4,7 @@ Each rule is the same for every peer; the seed decides which peer gets which sha
 `bootstrap`, which draws with replacement.
 """
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import msgspec
@@ -16,12 +17,20 @@ _TRIES = 20
 class Partition(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forbid_unknown_fields=True):
     """The rule that splits the training data among the peers."""
 
+    @abstractmethod
     def split(self, labels: np.ndarray, peers: int, seed: int) -> list[np.ndarray]:
         """Return the samples 0..len(labels)-1 split among the peers: one int64 array of indices for each, sorted.
 
         Raises ValueError if there are too few samples for so many peers, or if the rule needs classes and the labels are not
         classes.
         """
+        raise NotImplementedError
+
+
+class _Rule(Partition, frozen=True, kw_only=True):
+    """A partition of the menu, by a generator of its own."""
+
+    def split(self, labels: np.ndarray, peers: int, seed: int) -> list[np.ndarray]:
         if peers > len(labels) and not isinstance(self, Bootstrap):
             raise ValueError(
                 f"{peers} peers cannot share {len(labels)} training samples, since every peer needs one: "
@@ -30,7 +39,9 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", for
         shards = self._shards(labels, peers, np.random.default_rng([seed, _STREAM]))
         return [np.sort(shard).astype(np.int64) for shard in shards]
 
+    @abstractmethod
     def _shards(self, labels: np.ndarray, peers: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Return the indices of each peer's samples, in any order; `split` has checked their number."""
         raise NotImplementedError
 
 
@@ -69,14 +80,14 @@ class Checked(Partition, frozen=True, tag="checked"):
         return [shard.astype(np.int64) for shard in shards]
 
 
-class Iid(Partition, frozen=True, tag="iid"):
+class Iid(_Rule, frozen=True, tag="iid"):
     """Every peer gets an equal random share; sizes differ by at most one."""
 
     def _shards(self, labels: np.ndarray, peers: int, rng: np.random.Generator) -> list[np.ndarray]:
         return np.array_split(rng.permutation(len(labels)), peers)
 
 
-class Bootstrap(Partition, frozen=True, tag="bootstrap"):
+class Bootstrap(_Rule, frozen=True, tag="bootstrap"):
     """Every peer draws its own samples from all data, with replacement: any number of peers for any amount of data."""
 
     samples: int = 100
@@ -90,7 +101,7 @@ class Bootstrap(Partition, frozen=True, tag="bootstrap"):
         return list(rng.integers(len(labels), size=(peers, self.samples)))
 
 
-class Dirichlet(Partition, frozen=True, tag="dirichlet"):
+class Dirichlet(_Rule, frozen=True, tag="dirichlet"):
     """Label skew: each class is split in proportions drawn from Dir(alpha); small alpha = few classes a peer, unequal sizes.
 
     Class by class (Yurochkin et al., ICML 2019; Lin et al., ICML 2021): draw p ~ Dir(alpha, ..., alpha), set p to zero
@@ -129,7 +140,7 @@ class Dirichlet(Partition, frozen=True, tag="dirichlet"):
         return _filled(best, least, rng)
 
 
-class Shards(Partition, frozen=True, tag="shards"):
+class Shards(_Rule, frozen=True, tag="shards"):
     """Samples sorted by label and cut into equal shards, a few for each peer: with 2, most peers see about two classes.
 
     McMahan et al., AISTATS 2017, section 3. Shards differ in size by at most one sample.

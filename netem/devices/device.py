@@ -14,6 +14,12 @@ class Device(msgspec.Struct, frozen=True):
     overhead_ns: int = 0
     """Fixed cost of a step, ns."""
 
+    def __post_init__(self) -> None:
+        if not self.samples_per_s > 0:
+            raise ValueError(f"a device of {self.samples_per_s!r} samples a second; expected more than 0")
+        if self.overhead_ns < 0:
+            raise ValueError(f"a device with an overhead of {self.overhead_ns!r} ns; expected 0 or more")
+
     def step_ns(self, batch_size: int, now_ns: int = 0, step: int | None = None) -> int:
         """Return the duration of a step over `batch_size` samples that begins at `now_ns`, ns; 0 = as fast as this machine.
 

@@ -4,6 +4,7 @@ The iterators are classes, not generator functions, because links are pickled fo
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -17,6 +18,7 @@ _MOST_Z = 8.0
 class ProfileLaw(msgspec.Struct, frozen=True, kw_only=True):
     """A law that profiles are drawn from."""
 
+    @abstractmethod
     def steps(self, rng: Generator) -> Iterator[Step]:
         """Return the steps from time 0 on, endless or not."""
         raise NotImplementedError
@@ -27,6 +29,7 @@ class ProfileLaw(msgspec.Struct, frozen=True, kw_only=True):
         return False
 
     @property
+    @abstractmethod
     def mean_rate_bytes_per_s(self) -> float:
         """The mean rate, bytes/s (of a walk: the median)."""
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -47,6 +48,7 @@ class Changing(Shaped, frozen=True, kw_only=True):
         """Raise ValueError if the options do not make a profile."""
         self.profile_law(duration_ns(self.delay))
 
+    @abstractmethod
     def profile_law(self, delay_ns: int) -> ProfileLaw:
         """Return the law that the links' profiles are drawn from."""
         raise NotImplementedError

@@ -57,7 +57,7 @@ class Sender:
             if self.busy(now_ns):
                 self.debt_bytes += size_bytes
             else:
-                left_bytes = self._left_of_debt(now_ns) if self.debt_bytes else 0
+                left_bytes = self._take_debt(now_ns) if self.debt_bytes else 0
                 self.debt_bytes = self._early_bytes = left_bytes + size_bytes
             self._slipped_ns = now_ns
         return self.link.beside_ns(now_ns, size_bytes)
@@ -81,8 +81,7 @@ class Sender:
         _, size_bytes, item, first = self.queue.popleft()
         self.queued_bytes -= size_bytes
         if self.debt_bytes:
-            size_bytes += self._left_of_debt(start_ns)
-            self.debt_bytes = 0
+            size_bytes += self._take_debt(start_ns)
         return item, self.link.send(start_ns, size_bytes, first)
 
     def carry(self, now_ns: int, first_bytes: int, rest_bytes: int = 0) -> tuple[int, int, int]:
@@ -90,8 +89,8 @@ class Sender:
 
         Return when the first chunk arrives, and when the last bytes leave and arrive (ns).
         """
-        if self.debt_bytes:
-            first_bytes, rest_bytes = self._with_debt(now_ns, first_bytes, rest_bytes)
+        if self.debt_bytes and (debt_bytes := self._take_debt(now_ns)):
+            first_bytes, rest_bytes = self._with_debt(debt_bytes, first_bytes, rest_bytes)
         link = self.link
         _, finish_ns, first_ns = link.send(now_ns, first_bytes)
         if not rest_bytes:
@@ -101,7 +100,7 @@ class Sender:
 
     def carry_chunks(self, now_ns: int, first_bytes: int, rest_bytes: int, chunk_bytes: int) -> list[Transit]:
         """Send a whole message at once: its first chunk, and then the rest in chunks; return the times of each."""
-        laden_first_bytes, laden_rest_bytes = self._with_debt(now_ns, first_bytes, rest_bytes)
+        laden_first_bytes, laden_rest_bytes = self._with_debt(self._take_debt(now_ns), first_bytes, rest_bytes)
         debt_bytes = laden_rest_bytes - rest_bytes
         transits = [self.link.send(now_ns, laden_first_bytes)]
         for start in range(0, rest_bytes, chunk_bytes):
@@ -110,21 +109,22 @@ class Sender:
             transits.append(self.link.send(now_ns, end - start + more_bytes, False))
         return transits
 
-    def _left_of_debt(self, now_ns: int) -> int:
-        """Return the debt less the bytes that the link could have carried since it became idle, at its present rate."""
-        idle_ns = now_ns - max(self.link.free_ns, self._slipped_ns)
+    def _take_debt(self, now_ns: int) -> int:
+        """Return the debt less the bytes that the link could have carried since it became idle, and set the debt to 0."""
+        debt_bytes, self.debt_bytes, link = self.debt_bytes, 0, self.link
+        idle_ns = now_ns - (link.free_ns if link.free_ns > self._slipped_ns else self._slipped_ns)
         if idle_ns <= 0:
-            return self.debt_bytes
-        return self.debt_bytes - int(min(self.debt_bytes, idle_ns * self.link.rate_bytes_per_s / 1e9))
+            return debt_bytes
+        paid_bytes = idle_ns * link.rate_bytes_per_s / 1e9
+        return 0 if paid_bytes >= debt_bytes else debt_bytes - int(paid_bytes)
 
-    def _with_debt(self, now_ns: int, first_bytes: int, rest_bytes: int) -> tuple[int, int]:
-        """Return the bytes of a message's first chunk and of its rest with the link's debt added, and set the debt to 0.
+    def _with_debt(self, debt_bytes: int, first_bytes: int, rest_bytes: int) -> tuple[int, int]:
+        """Return the bytes of a message's first chunk and of its rest with a debt added.
 
         Acknowledgements that were sent over the idle link delay the first chunk. Those that are sent while a message leaves
         travel among its chunks; they are not known yet, so the bytes of those that overtook the previous message are added in
         their place, evenly over all bytes: the receiver measures the same rate.
         """
-        debt_bytes, self.debt_bytes = self._left_of_debt(now_ns), 0
         early_bytes = debt_bytes if not rest_bytes else min(self._early_bytes, debt_bytes)
         early_bytes += (debt_bytes - early_bytes) * first_bytes // (first_bytes + rest_bytes)
         self._early_bytes = 0

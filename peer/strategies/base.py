@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from grapevine.peer.codecs import Codec
 from grapevine.peer.expected import Expected
 from grapevine.peer.peer import Peer
 from grapevine.peer.spaces import Facts, Space
@@ -56,6 +57,15 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
     def link_share(self) -> float:
         """The share of a link's rate that its messages fill, if it sends as much as fits; forecasts of bytes use it."""
         return 1.0
+
+    def step_bytes(self, size: int, codec: Codec) -> float | None:
+        """Return the bytes of the bodies that a peer sends to one neighbour in a step, on average; forecasts use it.
+
+        `size` is the number of elements of the model, `codec` the experiment's: `Dense.body_bytes(count, codec)` and
+        `Sparse.body_bytes(count, codec)` are the bytes of `count` elements.  None = a whole model in each step, or, without
+        `aggregates`, as much of it as `link_share` of the link carries.
+        """
+        return None
 
     asks: ClassVar[tuple[str, ...]] = ()
 

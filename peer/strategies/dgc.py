@@ -8,12 +8,15 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from grapevine.peer.codecs import Codec
 from grapevine.peer.expected import Expected
 from grapevine.peer.ledger import All, Largest, Ledger
+from grapevine.peer.payloads import Dense, Sparse
 from grapevine.peer.peer import Peer
 from grapevine.peer.strategies.base import Strategy
 
 _Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
+_LATE = 10**9  # a step after the warm-up
 
 
 class DGC(Strategy, frozen=True, tag="dgc"):
@@ -59,6 +62,10 @@ class DGC(Strategy, frozen=True, tag="dgc"):
 
     def expects(self, peer: Peer) -> tuple[Expected, ...]:
         return Expected("chosen"), Expected("whole")
+
+    def step_bytes(self, size: int, codec: Codec) -> float:
+        count = self.count_at(_LATE, size)
+        return Sparse.body_bytes(count, codec) if count < size else Dense.body_bytes(size, codec)
 
     async def run(self, peer: Peer) -> None:
         ledger = Ledger(peer.size, [peer.id])  # one account: all neighbours get the same elements

@@ -135,7 +135,7 @@ def test_steps_without_virtual_time_over_links_with_delay_are_a_warning(strategy
         assert timeless(build(fleet.replace(**changes))) is None, changes
 
 
-def test_more_jitter_than_delay_is_told_in_check_and_run(tmp_path: Path) -> None:
+def test_check_and_run_warn_of_more_jitter_than_delay(tmp_path: Path) -> None:
     wide = BASE.replace(world=Virtual(), network=Uniform(rate="8 Mbit/s", delay="5 ms", jitter="20 ms"), stop=Stop(steps=2))
     (warning,) = [text for text in forecast(build(wide)).warnings if "jitter" in text]
     assert warning.startswith("8 links (first: 0 -> 1) have a jitter of 20 ms, more than their delay of 5 ms: ")

@@ -113,7 +113,7 @@ def test_a_terminal_is_refreshed_no_more_than_four_times_a_second(every_s: float
     assert all(later - earlier >= REFRESH_S - 1e-9 for earlier, later in itertools.pairwise(drawn[:-1]))
 
 
-def test_quiet_is_quiet() -> None:
+def test_quiet_prints_no_live_view() -> None:
     assert _shown(2, _status(2), _status(2), terminal=True, quiet=True) == ""
 
 

@@ -82,7 +82,7 @@ def test_a_run_of_the_perceptron_loads_neither_pandas_nor_torch(tmp_path: Path) 
 
 @pytest.mark.live
 @pytest.mark.parametrize("world", ["processes", "virtual"])
-def test_a_strategy_that_raises_is_named_and_ends_nobody_else(tmp_path: Path, world: str) -> None:
+def test_a_strategy_that_raises_is_named_and_ends_no_other_peer(tmp_path: Path, world: str) -> None:
     experiment = Experiment(
         strategy=Raises(), peers=3, task=Quadratic(), stop=Stop(steps=20), devices=UniformDevices(speed="1000 samples/s")
     ).set("world.name", world)

@@ -91,7 +91,7 @@ def test_a_rate_to_a_tenth_is_what_the_link_carries_from_then_on(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_who_waits_for_whole_models_waits_through_a_cut(tmp_path: Path) -> None:
+def test_a_peer_that_waits_for_whole_models_waits_until_the_cut_ends(tmp_path: Path) -> None:
     events = CutEvent(at="3 s", link=(0, 1)), HealEvent(at="5 s", link=(0, 1))
     result = carried_out(tmp_path / "cut", *events, strategy=DPSGD())
     whole = carried_out(tmp_path / "whole", strategy=DPSGD())
@@ -132,7 +132,7 @@ def test_nothing_happens_to_the_dead(tmp_path: Path, event: Event) -> None:
         carried_out(tmp_path, event, KillEvent(at="4 s", peer=2), strategy=DPSGD())
 
 
-def test_a_kill_sets_free_who_would_wait_for_ever(tmp_path: Path) -> None:
+def test_a_kill_frees_peers_that_waited_for_the_dead_one(tmp_path: Path) -> None:
     events = CutEvent(at="1 s", peer=1), KillEvent(at="3 s", peer=1)
     result = carried_out(tmp_path, *events, strategy=DPSGD(), stop=Stop(steps=300))
     assert result.summary["reason"] == "300 steps done"
@@ -143,7 +143,7 @@ def test_a_kill_sets_free_who_would_wait_for_ever(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "network", [Uniform(rate="8 Mbit/s"), Uniform(uplink="8 Mbit/s"), Uniform(rate="8 Mbit/s", tcp="cubic"), OUTAGES]
 )
-def test_who_waits_behind_a_cut_waits_until_the_time_is_over(tmp_path: Path, network: Uniform) -> None:
+def test_a_peer_behind_a_cut_without_end_waits_until_the_time_is_over(tmp_path: Path, network: Uniform) -> None:
     result = carried_out(
         tmp_path, PartitionEvent(at="1 s", groups=((0,),)), network=network, strategy=DPSGD(), stop=Stop(time="3 s")
     )

@@ -80,7 +80,7 @@ def test_units_as_people_write_them_are_refused_with_the_one_that_was_meant(pars
         parse(text)
 
 
-def test_a_unit_that_nobody_could_mean_has_no_suggestion():
+def test_an_unrecognisable_unit_has_no_suggestion():
     with pytest.raises(ValueError, match=r"unknown unit 'furlongs'; expected a number"):
         duration_ns("3 furlongs")
 

@@ -130,7 +130,7 @@ def test_a_message_that_is_still_arriving_frees_room_and_measures() -> None:
     assert sender.meters[1].round_trip_ns == pytest.approx(10_000_000, rel=1e-3)
 
 
-def test_who_never_asks_for_room_gets_no_reports() -> None:
+def test_a_peer_that_never_asks_for_room_gets_no_reports() -> None:
     sender, receiver = pair()
     carry(sender, receiver, 5_000, 1e6, 0)
     answers = [receiver.receive(chunk, 10**9 * place) for place, chunk in enumerate(chunks_of(sender, 1, 20_000))]

@@ -35,7 +35,7 @@ def test_a_view_is_the_vector_itself() -> None:
     assert np.array_equal(peer.weights, np.arange(25))
 
 
-def test_what_is_no_vector_of_the_model_is_refused() -> None:
+def test_a_vector_of_another_shape_is_refused() -> None:
     tensor = lay(SHAPES.items()).find("out.weight")
     for vector in (np.zeros(24, np.float32), np.zeros((5, 5), np.float32), np.zeros(50, np.float32)[::2]):
         with pytest.raises(ValueError, match="elements 17 to 25"):

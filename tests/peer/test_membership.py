@@ -59,7 +59,7 @@ def test_no_strategys_message_is_taken_for_an_errand() -> None:
         (b"\xc1" + b"\x00" * 600, 0),
     ],
 )
-def test_what_is_no_errand_is_refused(head: bytes, body_bytes: int) -> None:
+def test_a_message_that_is_not_an_errand_is_refused(head: bytes, body_bytes: int) -> None:
     with pytest.raises(WireError):
         read_errand(head, np.zeros(body_bytes, np.uint8), 10)
 
@@ -91,7 +91,7 @@ def test_a_peer_without_weights_gives_none() -> None:
 # ---- rows -----------------------------------------------------------------------------------------------------------------
 
 
-def test_rows_hold_from_their_step_on_and_part_with_who_is_in_none() -> None:
+def test_rows_hold_from_their_step_on_and_a_peer_in_no_row_is_parted_from() -> None:
     peer = peer_of(0, {1: 0.25, 2: 0.25})
     rows = Rows(peer, Row({1: 0.25, 2: 0.25}))
     peer.rounds = rows
@@ -106,7 +106,7 @@ def test_rows_hold_from_their_step_on_and_part_with_who_is_in_none() -> None:
     assert peer.neighbours == [2, 3], "the neighbour that no row has any more is parted with, now and not before"
 
 
-def test_a_row_that_another_takes_the_place_of_leaves_nobody_behind() -> None:
+def test_a_row_that_is_replaced_keeps_no_neighbour() -> None:
     peer = peer_of(0, {1: 0.25})
     peer.rounds = rows = Rows(peer, Row({1: 0.25}))
     peer.admit(3, 0.5)
@@ -188,7 +188,7 @@ def test_a_strategy_that_leaves_has_to_say_so() -> None:
         drive(peer_of(0, {1: 0.5}).leave())
 
 
-def test_who_enters_begins_with_nothing_owed_or_heard() -> None:
+def test_a_peer_that_enters_begins_with_nothing_owed_or_heard() -> None:
     peer = peer_of(0, {1: 0.5})
     peer.new_ledger()
     peer.depart()

@@ -29,7 +29,7 @@ class System:
         self.now_ns += in_ns
 
 
-def test_who_computes_more_than_its_share_loses_the_privilege_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_computes_more_than_its_share_loses_the_privilege_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     system = System(monkeypatch)
     privilege = Privilege(share=0.25, priority=1)
     mine = threading.get_native_id()

@@ -30,7 +30,7 @@ def own(tmp_path: Path) -> Iterator[Sockets]:
 
 
 @pytest.mark.slow
-def test_who_takes_a_dead_neighbours_address_hears_nothing(listening: Sockets, own: Sockets) -> None:
+def test_a_process_at_a_dead_neighbours_address_receives_nothing(listening: Sockets, own: Sockets) -> None:
     own.connect({1: listening.address})
     assert own.send(1, [b"weights"])
     assert listening.router.poll(DEADLINE_MS)

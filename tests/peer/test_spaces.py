@@ -110,7 +110,7 @@ def test_other_whole_numbers_that_fit_are_taken() -> None:
         ([Space("", 3)], "is empty"),
         ([Space("a", 0)], "has 0 elements"),
         ([Space("a", 2**32 + 1)], "from 1 to 2\\^32"),
-        ([Space("a", 3, "float64")], "choose one of float32, uint32, uint8"),  # type: ignore[arg-type]
+        ([Space("a", 3, "float64")], 'write its dtype as text, one of "float32", "uint32", "uint8"'),  # type: ignore[arg-type]
         ([("a", 3)], "is not a space"),
         ([Space(f"s{number}", 1) for number in range(65)], "at most 64"),
     ],

@@ -85,7 +85,7 @@ def test_room_for_chosen_elements_counts_their_indices(codec: AnyCodec) -> None:
     assert peer.room(1) == 0
 
 
-def test_a_link_saves_up_room_as_long_as_it_is_told() -> None:
+def test_a_link_saves_up_room_for_as_many_steps_as_given() -> None:
     meter = LinkMeter()
     answer(meter, give(meter, 3_000, 0, 20e6), 20_000_000, 0)  # 100 kB/s: 2 kB in a horizon of 20 ms
     assert meter.room_bytes(0, 20e6) == pytest.approx(2_000)

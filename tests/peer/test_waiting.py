@@ -29,7 +29,7 @@ def high() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_what_can_be_read_is_told_whatever_its_number(high: int) -> None:
+def test_a_readable_descriptor_is_reported_whatever_its_number(high: int) -> None:
     other = os.eventfd(1)
     waiter = Waiter(high, other)
     assert waiter.wait(10) == [other]
@@ -41,7 +41,7 @@ def test_what_can_be_read_is_told_whatever_its_number(high: int) -> None:
     os.close(other)
 
 
-def test_an_end_that_is_gone_is_told() -> None:
+def test_a_closed_end_is_reported() -> None:
     ours, theirs = os.pipe()
     os.close(theirs)
     assert Waiter(ours).wait(10) == [ours]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Literal, NamedTuple
 
@@ -75,7 +76,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         result may be a DiGraph: strongly connected, edges from sender to receiver.
 
         Raises ValueError if no such graph exists for n peers (the message names the nearest n or option that works), for a
-        directed graph without `directed=True`, and if `label_counts` or `delays` are needed and missing.
+        directed graph without `directed=True`, if `label_counts` or `delays` are needed and missing, and if the edges name a
+        peer that does not exist, join a peer with itself, or do not connect all peers.
         """
         n, seed = peers_and_seed(self.name, n, seed, self.smallest, "topology 'complete'")
         if self.one_way and not directed:
@@ -86,6 +88,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         graph = nx.DiGraph(name=self.name) if self.one_way else nx.Graph(name=self.name)
         graph.add_nodes_from(range(n))
         self.lay(graph, seed, label_counts, delays)
+        check_laid(graph, n, self.name)
         return graph
 
     def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
@@ -93,6 +96,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         edges = self.edges(len(graph), seed)
         graph.add_edges_from(sorted(edges if self.one_way else ((min(edge), max(edge)) for edge in edges)))
 
+    @abstractmethod
     def edges(self, n: int, seed: int) -> Edges:
         """Return the pairs of neighbours among n peers, in any order; for a directed graph the pairs (sender, receiver)."""
         raise NotImplementedError
@@ -118,6 +122,39 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", forb
         delays = None if turn.delays is None else turn.delays[np.ix_(order, order)]
         built = self.build(len(order), turn.seed, label_counts=counts, delays=delays)
         return nx.relabel_nodes(built, dict(enumerate(order)))
+
+
+class Laid(Topology, frozen=True, kw_only=True):
+    """A graph that writes `lay` in place of `edges`: it has attributes, or depends on the data or on the network."""
+
+    @abstractmethod
+    def lay(self, graph: nx.Graph, seed: int, label_counts: np.ndarray | None, delays: np.ndarray | None) -> None:
+        """Add the edges to a graph that has its n nodes already, and the attributes of nodes and edges if there are any."""
+        raise NotImplementedError
+
+    def edges(self, n: int, seed: int) -> Edges:
+        built: Edges = self.build(n, seed, directed=True).edges
+        return built
+
+
+def check_laid(graph: nx.Graph, n: int, name: str) -> None:
+    """Raise ValueError unless a graph has the nodes 0 to n - 1, no self loop, and is connected (directed: strongly)."""
+    strangers = [node for node in graph if node not in range(n)] if len(graph) != n else []
+    if strangers:
+        raise ValueError(
+            f"an edge of {name} names peer {strangers[0]!r}, and the {n} peers are 0 to {n - 1}; let edges(n, seed) return "
+            "pairs of these numbers"
+        )
+    loop = next(nx.selfloop_edges(graph), None)
+    if loop is not None:
+        raise ValueError(f"an edge of {name} joins peer {loop[0]} with itself; let edges(n, seed) return pairs of two peers")
+    if not (nx.is_strongly_connected(graph) if graph.is_directed() else nx.is_connected(graph)):
+        find = nx.strongly_connected_components if graph.is_directed() else nx.connected_components
+        pieces = sorted(find(graph), key=lambda piece: (-len(piece), min(piece)))
+        raise ValueError(
+            f"{name} on {n} peers is not {'strongly ' if graph.is_directed() else ''}connected: it falls into {len(pieces)} "
+            f"pieces, and peer {min(pieces[1])} cannot reach peer {min(pieces[0])}; let edges(n, seed) join all peers"
+        )
 
 
 def check_links(links: float, name: str, n: int) -> None:

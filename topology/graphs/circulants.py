@@ -7,7 +7,7 @@ from typing import ClassVar
 import networkx as nx
 import numpy as np
 
-from grapevine.topology.graphs.base import TRIES, Edges, Topology, require
+from grapevine.topology.graphs.base import TRIES, Edges, Laid, Topology, require
 from grapevine.topology.mixing.matrix import Rule
 
 
@@ -29,7 +29,7 @@ class Exponential(Topology, frozen=True, kw_only=True, tag="exponential"):
         return [(i, (i + (1 << j)) % n) for i in range(n) for j in range((n - 1).bit_length())]
 
 
-class EquiStatic(Topology, frozen=True, kw_only=True, tag="equi-static"):
+class EquiStatic(Laid, frozen=True, kw_only=True, tag="equi-static"):
     """Each peer is linked to the peers a few random distances away, the same for all; the gap does not fall with n.
 
     Song et al. 2022 (arXiv 2210.07881). The edge attribute `weight` is the share of the draws that gave this edge: in the

@@ -8,14 +8,14 @@ from typing import ClassVar, Literal, get_args
 import networkx as nx
 import numpy as np
 
-from grapevine.topology.graphs.base import Topology, require
+from grapevine.topology.graphs.base import Laid, require
 
 Between = Literal["ring", "full", "fractal", "small-world"]
 CLOSER = 1e-12  # a swap counts if it lowers the skew by more than round-off
 MOST_PASSES = 100
 
 
-class DCliques(Topology, frozen=True, kw_only=True, tag="d-cliques"):
+class DCliques(Laid, frozen=True, kw_only=True, tag="d-cliques"):
     """Cliques, joined by a few links; the labels in each clique are spread about as in the whole fleet.
 
     Bellet, Kermarrec and Lavoie 2022 (arXiv 2104.07365). Departures: all pairs of cliques are tried, in random order, until
@@ -45,7 +45,7 @@ class DCliques(Topology, frozen=True, kw_only=True, tag="d-cliques"):
         _lay_cliques(graph, balanced_cliques(counts, self.size, seed), self.between, "clique")
 
 
-class MicroClouds(Topology, frozen=True, kw_only=True, tag="micro-clouds"):
+class MicroClouds(Laid, frozen=True, kw_only=True, tag="micro-clouds"):
     """Sites whose peers are all linked to each other, with one wide-area link between two sites (DLion's micro-clouds).
 
     Hong and Chandra 2021 (HPDC). Peers 0 to size - 1 are the first site, and so on; the links between sites are spread

@@ -290,6 +290,10 @@ class File(Topology, frozen=True, kw_only=True, tag="file"):
             raise ValueError(f"{self.path}: has {len(graph)} nodes, and there are {n} peers; set peers = {len(graph)}")
         return graph
 
+    def edges(self, n: int, seed: int) -> Edges:
+        links: Edges = self.build(n, seed, directed=True).edges
+        return links
+
 
 AnyTopology = (
     Ring

@@ -12,12 +12,12 @@ from typing import ClassVar, Literal, get_args
 import networkx as nx
 import numpy as np
 
-from grapevine.topology.graphs.base import Topology, require
+from grapevine.topology.graphs.base import Laid, require
 
 Shape = Literal["spanning-tree", "bounded-tree", "ring", "star"]
 
 
-class Overlay(Topology, frozen=True, kw_only=True, tag="overlay"):
+class Overlay(Laid, frozen=True, kw_only=True, tag="overlay"):
     """The tree, ring or star with the shortest delays on its links, for a network whose delays between all peers are known.
 
     - `spanning-tree`: the smallest sum of delays, and the smallest largest delay.

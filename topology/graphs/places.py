@@ -8,10 +8,10 @@ import networkx as nx
 import numpy as np
 
 from grapevine.topology.graphs import growth
-from grapevine.topology.graphs.base import Topology, Turn, require
+from grapevine.topology.graphs.base import Laid, Turn, require
 
 
-class Geographic(Topology, frozen=True, kw_only=True, tag="geographic"):
+class Geographic(Laid, frozen=True, kw_only=True, tag="geographic"):
     """Peers at random places, each linked to those nearest; with `far` links a small world.
 
     Places are uniform in a square of side 1: node attributes `x` and `y`, edge attribute `distance`. While these links

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import msgspec
@@ -31,10 +32,19 @@ class TimeVarying(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", f
         n, seed = peers_and_seed(self.name, n, seed, self.smallest, "schedule 'base'")
         if graph is not None:
             raise ValueError(f"{self.name} makes its own graphs; give a graph to 'random-edge', 'matcha' or 'laplacian'")
-        schedule = self.rounds(n, seed)
+        schedule = self.checked(self.rounds(n, seed), n)
         schedule.recipe = self.plan, (n, seed)
         return schedule
 
+    def checked(self, schedule: Schedule, n: int) -> Schedule:
+        """Return a schedule that `rounds` has made; raise ValueError if it is none for n peers."""
+        if not isinstance(schedule, Schedule) or schedule.n != n:
+            given = f"one for {schedule.n}" if isinstance(schedule, Schedule) else type(schedule).__name__
+            problem = f"{self.name} returned {given}, not a schedule for {n} peers"
+            raise ValueError(f"{problem}; return Schedule(name, {n}, draw, ...)")
+        return schedule
+
+    @abstractmethod
     def rounds(self, n: int, seed: int) -> Schedule:
         """Return the schedule for n peers; `plan` has checked n and seed."""
         raise NotImplementedError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import networkx as nx
 import numpy as np
 
@@ -29,10 +31,14 @@ class OverGraph(TimeVarying, frozen=True, kw_only=True):
         """Return the schedule for n peers on the named graph, or on `graph`."""
         n, seed = peers_and_seed(self.name, n, seed, 2, "schedule 'base'")
         given = self._given(n, seed, graph)
-        schedule = self.over(given, seed)
+        schedule = self.checked(self.over(given, seed), n)
         schedule.recipe = self.plan, (n, seed, given)
         return schedule
 
+    def rounds(self, n: int, seed: int) -> Schedule:
+        return self.over(self._given(n, seed, None), seed)
+
+    @abstractmethod
     def over(self, graph: nx.Graph, seed: int) -> Schedule:
         """Return the schedule on a connected graph with the nodes 0..n-1."""
         raise NotImplementedError

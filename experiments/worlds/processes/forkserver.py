@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import multiprocessing
 import os
 import select
@@ -16,7 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from grapevine.experiments.config.errors import ConfigError
@@ -51,6 +54,39 @@ class WorldError(Exception):
     def __init__(self, text: str, details: str = "") -> None:
         super().__init__(text)
         self.details = details
+
+
+def refuse_unimportable(*values: Any) -> None:
+    """Raise ConfigError if the values need a class or function of a program that no other process can import.
+
+    Such a program is read from standard input, a prompt or a notebook.  A value that cannot be pickled at all is left to the
+    start of the processes, which names the peer.
+    """
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if getattr(main, "__spec__", None) is not None or (file is not None and Path(file).exists()):
+        return
+    pickler = _OfMain()
+    with contextlib.suppress(Exception):
+        pickler.dump(values)
+    if pickler.found:
+        names = ", ".join(dict.fromkeys(pickler.found))
+        problem = f"the peers' processes cannot import {names}: this program is no file"
+        cure = "move it to a module, such as mine.py, and import it from there, or use the virtual world"
+        raise ConfigError("world", problem=problem, cure=cure)
+
+
+class _OfMain(ForkingPickler):
+    """Notes the classes and functions of the running program that other values refer to."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
+        self.found: list[str] = []
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, type | FunctionType) and value.__module__ == "__main__":
+            self.found.append(value.__qualname__)
+        return NotImplemented
 
 
 def start_fork_server(modules: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -61,10 +62,12 @@ class PeerLink:
         self.answers: deque[Answer] = deque()  # on their way back, in the order of arrival
         self.reports: deque[Answer] = deque()  # known, and not yet sent by the receiver
 
+    @abstractmethod
     def send(self, parcel: Parcel, now_ns: int, horizon_ns: float) -> Delivery | None:
         """Put a message on the link; return its arrival, or None if that is not known yet."""
         raise NotImplementedError
 
+    @abstractmethod
     def waiting_bytes(self, now_ns: int) -> float:
         """Return how many bytes were handed to the link and have not left."""
         raise NotImplementedError

@@ -141,7 +141,7 @@ def test_a_port_in_use_is_refused(ring: str, capsys: pytest.CaptureFixture[str])
     assert "0 for any free ones" in message
 
 
-def test_errors_of_settings_are_told_as_such(ring: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_settings_begin_with_set(ring: str, capsys: pytest.CaptureFixture[str]) -> None:
     for settings, message in [
         (["--set", "strategy.fil=3"], "--set: strategy.fil: no such field; d-psgd has: order"),
         (["--set", "network.rate=20"], '--set: network.rate: 20 has no unit; write for example "20 Mbit/s"'),
@@ -265,7 +265,7 @@ def test_run_hands_over_what_it_was_given(
     assert (out, quiet) == (Path("here"), True)
 
 
-def test_an_error_that_nobody_foresaw_is_one_sentence_and_a_file(
+def test_an_unforeseen_error_is_one_sentence_and_a_file(
     ring: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: Any) -> None:

@@ -128,7 +128,7 @@ BATCHES = {"name": "digits", "batch_size": 1_000}
         ({"devices": {"name": "uniform", "speed": "1e-6 samples/s"}, "task": BATCHES}, "devices", "ten years"),
     ],
 )  # fmt: skip
-def test_what_is_too_much_together_is_told_with_its_figure(
+def test_values_that_are_too_large_together_are_refused_with_their_figure(
     changes: dict[str, Any], key: str, figure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounds, "free_memory_bytes", lambda: 2 * 10**9)
@@ -150,7 +150,7 @@ def test_a_unit_in_other_letters_is_suggested() -> None:
         Experiment.from_document({**BASE, "network": {"name": "uniform", "rate": "2 mbit/s"}})
 
 
-def test_a_percentage_and_a_key_that_stands_twice_are_told_as_such() -> None:
+def test_a_percentage_and_a_key_written_twice_are_named_in_the_message() -> None:
     with pytest.raises(ConfigError, match=r"stop.accuracy: 90 is not valid; expected .*a share: 0.9 is 90 %"):
         Experiment.from_document({**BASE, "stop": {"steps": 5, "accuracy": 90}})
     for text in ("peers = 4\npeers = 5", "[stop]\nsteps = 5\n[stop]\nsteps = 5"):

@@ -19,7 +19,7 @@ from tests.experiments.config.wrong import WRONG
 @pytest.mark.parametrize(
     ("text", "key", "problem", "cure"), WRONG, ids=[f"{number}-{row[1]}" for number, row in enumerate(WRONG)]
 )
-def test_what_is_wrong_is_told_with_file_key_value_and_cure(text: str, key: str, problem: str, cure: str) -> None:
+def test_each_wrong_file_is_refused_with_file_key_value_and_cure(text: str, key: str, problem: str, cure: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Experiment.parse(text, "ring.toml")
     message = str(caught.value)
@@ -50,8 +50,15 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_values_from_python_are_checked_like_those_of_a_file() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"strategy": Ako(fill=3)}, "strategy.fill: 3 is not valid; expected a number above 0 and at most 1"),
-        ({"strategy": "ako"}, "strategy: a value of type str is not valid here; write strategy=Ako()"),
+        (
+            {"strategy": "ako"},
+            "strategy: a value of type str is not valid here; write strategy=Ako() (from grapevine",
+        ),
         ({"strategy": Ako}, "strategy: Ako is a class, not a value; write strategy=Ako(...)"),
+        (
+            {"topology": "complete"},
+            "topology: a value of type str is not valid here; write topology=Complete() (from grapevine.topology",
+        ),
         ({"topology": 4}, "topology: a value of type int is not valid here; give a Topology"),
         ({"optimizer": Adam(beta1=1.0)}, "optimizer.beta1: 1.0 is not valid"),
         ({"stop": 5}, "stop: 5 is not valid; expected a table: Stop(...)"),
@@ -66,7 +73,7 @@ def test_values_from_python_are_checked_like_those_of_a_file() -> None:
         assert str(caught.value).startswith(message)
 
 
-def test_a_setting_at_fault_is_told_as_such() -> None:
+def test_a_wrong_setting_is_named_in_the_message() -> None:
     for changes, message in [
         ({"strategy.fil": 1}, "--set: strategy.fil: no such field"),
         ({"strategy.name": "nope"}, "--set: strategy.name: there is no strategy"),

@@ -71,7 +71,7 @@ def test_every_event_is_read_and_written_again() -> None:
         ('[{at = "1 s", do = "kill"}]', "events[0].peer", "is missing"),
     ],
 )
-def test_what_is_no_event_is_told_with_its_key(written: str, key: str, words: str) -> None:
+def test_an_invalid_event_is_refused_with_its_key(written: str, key: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Experiment.parse(f"events = {written}", "file.toml")
     assert caught.value.key == key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import pytest
 from grapevine.experiments.cli.main import main
 from grapevine.experiments.config.experiment import PLAIN_TABLES, Experiment
 from grapevine.experiments.config.fields import expectation
-from grapevine.experiments.config.menus import LISTS, MENUS, field_docs, name_of, options, summary
+from grapevine.experiments.config.menus import LISTS, MENUS, field_docs, home_of_class, name_of, options, summary
 from grapevine.netem.units import Duration
 from grapevine.peer.strategies import Ako, Strategy
 
@@ -74,7 +75,10 @@ def test_the_names_of_the_contract_are_listed(menu: str, capsys: pytest.CaptureF
 def test_every_part_and_every_field_is_listed_with_its_words(menu, capsys: pytest.CaptureFixture[str]) -> None:
     text = listed(capsys, menu.plural)
     for name, part in menu.members.items():
-        assert f"{name} {summary(part)}" in text
+        in_python = f"({part.__name__})"
+        assert in_python in text
+        assert f"{name} {summary(part)}" in text.replace(f" {in_python}", "")  # a long name has its class in the line below
+        assert getattr(importlib.import_module(home_of_class(part)), part.__name__) is part
         for option in options(part):
             default = {None: " (needed)", "": ""}.get(option.default, f" = {option.default}")
             assert option.name + default in text
@@ -98,8 +102,8 @@ def test_every_part_and_every_field_has_words(part: type[msgspec.Struct]) -> Non
 def test_all_menus_and_the_plain_keys_are_listed_together(capsys: pytest.CaptureFixture[str]) -> None:
     text = listed(capsys)
     for menu in MENUS.values():
-        assert f"{menu.plural} ([{menu.key}] in the file)" in text
-    assert all(f"{key} ([[{key}]] in the file)" in text for key in LISTS)
+        assert f"{menu.plural} ([{menu.key}] in the file; in Python the class in brackets, from grapevine" in text
+    assert all(f"{key} ([[{key}]] in the file; in Python" in text for key in LISTS)
     for key in ("name", "seed", "peers", *(f"[{table}]" for table in PLAIN_TABLES)):
         assert key in listed(capsys, "experiment")
         assert key in text

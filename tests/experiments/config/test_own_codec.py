@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from grapevine import Codec, ConfigError, Dense, Experiment, Float16, Quadratic, Sparse, Stop, Virtual, run
-from grapevine.experiments.config.own_codec import refuse_codec
+from grapevine.experiments.config.own_trials import try_codec
 from grapevine.peer.payloads import decode, decode_head, encode
 from grapevine.peer.spaces import Spaces
 from grapevine.peer.wire import WireError
@@ -67,7 +67,7 @@ class Boastful(Eighths, frozen=True):
 
 def test_what_reads_back_what_it_wrote_is_taken() -> None:
     for codec in (Half(), Eighths(), Eighths(step=0.5)):
-        refuse_codec(codec)
+        try_codec(codec)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_does_not_is_refused_before_a_run_starts(codec: Codec, message: str
     assert not (tmp_path / "out").exists()
 
 
-def test_only_who_writes_with_a_codec_reads_it() -> None:
+def test_a_codec_is_read_only_by_peers_that_write_with_it() -> None:
     values = np.arange(5, dtype=np.float32)
     for payload in (Dense(values), Sparse(np.arange(5, dtype=np.uint32), values)):
         parcel, read = encode(payload, Eighths(step=0.5), 3)

@@ -103,7 +103,7 @@ def test_the_folder_may_be_named_relative_to_the_file(folder: Path) -> None:
     assert Experiment.read(folder / "apart.toml").strategy.gamma == 0.5  # type: ignore[attr-defined]
 
 
-def test_two_modules_of_a_name_are_told_apart(folder: Path) -> None:
+def test_two_modules_of_one_name_are_kept_apart(folder: Path) -> None:
     Experiment.read(folder / "ring.toml")
     write(folder / "other", "mine_own")
     (folder / "other" / "ring.toml").write_text(RING)
@@ -144,7 +144,7 @@ def test_a_package_is_found_as_a_module_is(folder: Path) -> None:
         ("__main__:Averaging", "another program cannot import it from there; move it to a module, such as mine.py"),
     ],
 )
-def test_what_is_wrong_is_told_with_the_cure(folder: Path, name: str, message: str) -> None:
+def test_an_error_has_its_cure(folder: Path, name: str, message: str) -> None:
     write(folder, "broken_own", "a = 1\nb = a / 0\n")
     write(folder, "unparsed_own", "a = (\n")
     write(folder, "needing_own", "import lacking_own\n")
@@ -359,7 +359,7 @@ def test_wrappers_of_ones_own_are_named_in_their_list(folder: Path) -> None:
         Experiment.read(folder / "walled.toml")
 
 
-def test_a_graph_of_ones_own_is_shown_as_any(
+def test_a_users_graph_is_shown_as_a_built_in_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder, "kinds_own", LIVE)

@@ -149,7 +149,7 @@ def test_slices_agree_on_what_everybody_was_trained_with(tmp_path: Path, rate: s
     )  # fmt: skip
     mean = np.mean([peer.weights for peer in found], axis=0)
     shares = [mean[peer::4].mean() for peer in range(4)]
-    np.testing.assert_allclose(shares / np.sum(shares), np.array([8, 4, 2, 1]) / 15, atol=0.025)
+    np.testing.assert_allclose(shares / np.sum(shares), np.array([8, 4, 2, 1]) / 15, atol=0.04)  # 0.3 without scaling
 
 
 def test_slices_go_on_when_peers_die(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_adpsgd_meets_along_every_edge(
 
 
 @pytest.mark.slow
-def test_adpsgd_keeps_the_sum_and_the_hull_where_nobody_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adpsgd_keeps_the_sum_and_the_hull_without_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Averaging alone, from unequal models: whoever meets whom while it waits, sums stay and all models stay between them."""
     gradient = Peer.gradient
 

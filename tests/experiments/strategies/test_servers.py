@@ -91,7 +91,7 @@ def test_every_gradient_reaches_the_server_once(tmp_path: Path, monkeypatch: pyt
     assert outcome.steps[1:] == [30, 30, 30]
 
 
-def test_asp_waits_for_nobody(tmp_path: Path) -> None:
+def test_asp_never_waits(tmp_path: Path) -> None:
     """The fast worker makes as many steps as its speed and its round trips allow, whatever the slow one does."""
     steps = {}
     for mode in ("asp", "bsp"):

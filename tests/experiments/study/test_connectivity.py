@@ -38,7 +38,7 @@ def test_ranks_are_those_of_scipy_ties_included() -> None:
     assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
 
 
-def test_an_order_known_by_hand() -> None:
+def test_rank_correlation_of_an_order_worked_out_by_hand() -> None:
     """1 - 6 sum d^2 / (n^3 - n)."""
     assert spearman([1, 2, 3, 4, 5], [2, 1, 4, 3, 5]) == pytest.approx(1 - 6 * 4 / 120)
     assert spearman([1, 2, 3], [30, 20, 10]) == -1.0

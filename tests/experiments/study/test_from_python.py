@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from grapevine import (
     Quadratic,
     Record,
     Sgd,
+    Slices,
     Solo,
     Stop,
     Strategy,
@@ -30,7 +32,12 @@ from grapevine import (
     tune,
 )
 from grapevine.experiments.cli.main import main
+from grapevine.experiments.results.curves import fleet_line
+from grapevine.experiments.study.figures import curves, dots
+from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep import runs
+from grapevine.experiments.sweep.cells import measures
+from grapevine.experiments.sweep.plan import plan_sweep
 from tests.experiments.own_modules import forgotten, write
 
 BASE = Experiment(
@@ -92,7 +99,7 @@ def test_own_and_built_in_strategies_are_swept_side_by_side(tmp_path: Path, modu
     for name in ("table.csv", "cells.parquet", "differences.csv", "report.html", "strategy=averaging,seed=1/summary.json"):
         assert (tmp_path / "s" / name).is_file(), name
     assert result.page == tmp_path / "s" / "report.html"
-    assert "averaging" in repr(result)
+    assert "averaging" in str(result)
     assert "<td>averaging</td>" in result._repr_html_()
     again = sweep(BASE, {"strategy": [module(), Solo()]}, seeds=range(2), out=tmp_path / "s")
     assert states(again.attempts) == ["skipped"] * 4
@@ -141,7 +148,7 @@ def test_a_class_of_the_script_itself_resumes(tmp_path: Path, monkeypatch: pytes
     assert (states(first.attempts), states(second.attempts)) == (["completed"] * 2, ["skipped"] * 2)
 
 
-def test_a_run_that_fails_stops_no_other_and_is_told(tmp_path: Path, local: type[Strategy]) -> None:
+def test_a_run_that_fails_is_reported_and_stops_no_other(tmp_path: Path, local: type[Strategy]) -> None:
     class Failing(local, frozen=True, tag="failing"):  # type: ignore[misc, valid-type]
         async def run(self, peer: Peer) -> None:
             raise KeyError("lost")
@@ -153,6 +160,21 @@ def test_a_run_that_fails_stops_no_other_and_is_told(tmp_path: Path, local: type
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parts", "names"),
+    [
+        ([Slices(fill=0.3), Slices(fill=0.6)], ["slices (fill = 0.3)", "slices (fill = 0.6)"]),
+        ([Slices(fill=0.6), Slices()], ["slices (fill = 0.6)", "slices"]),
+        ([Slices(fill=0.1), Solo(), Slices(fill=0.2), Slices(fill=0.3)],
+         ["slices (fill = 0.1)", "solo", "slices (fill = 0.2)", "slices (fill = 0.3)"]),
+        ([Slices(fill=0.3), Solo()], ["slices", "solo"]),
+    ],
+)  # fmt: skip
+def test_parts_of_one_name_are_all_called_by_their_fields(parts: list[Strategy], names: list[str]) -> None:
+    document = {**BASE.settings(), "sweep": {"strategy": parts}}
+    assert [cell.values["strategy"] for cell in plan_sweep(document, "sweep()", Path(), {}).cells] == names
+
+
 def test_labels_tell_parts_of_one_kind_apart(tmp_path: Path, local: type[Strategy]) -> None:
     axes = {
         "strategy": [local(), local(share=0.5), {"name": "solo"}],
@@ -207,6 +229,69 @@ def test_a_task_with_data_in_memory_is_swept(tmp_path: Path) -> None:
     task = Module(factory=lambda: torch.nn.Linear(3, 2), train=(x, y), test=(x, y), batch_size=4)
     result = sweep(BASE.replace(task=task), {"strategy.name": ["solo", "d-psgd"]}, out=tmp_path / "s")
     assert states(result.attempts) == ["completed"] * 2
+
+
+# -- tasks without accuracy
+
+
+def test_a_study_of_a_task_without_accuracy_is_one_of_its_loss(tmp_path: Path) -> None:
+    """The mean of the fleet goes (1 - rate) of the way to the optimum in a step, so the excess loss shrinks by its square."""
+    rates = (0.5, 0.1, 0.001)
+    base = BASE.replace(strategy=DPSGD(order="adapt-then-combine"), stop=Stop(steps=6), record=Record(every="10 ms"))
+    result = sweep(base, {"optimizer.learning_rate": rates}, seeds=[0, 1], out=tmp_path / "s")
+    starts = [fleet_line(run, "excess_loss")[0][1] for run in result.cells[0].results]
+    for rate, cell in zip(rates, result.cells, strict=True):
+        ends = [run.summary["excess_loss"] for run in cell.results]
+        assert ends == pytest.approx([start * (1 - rate) ** 12 for start in starts], rel=1e-3)
+    target = result.cells[0].target
+    assert target.figure == "excess_loss"
+    assert max(starts) * 0.9**12 <= target.level <= max(starts) * 0.9**12 * 1.1  # two of three cells reach it in every run
+    fast, fair, slow = (cell.estimate("time_to_target_s") for cell in result.cells)
+    assert fast is not None
+    assert fair is not None
+    assert slow is None
+    assert 0.01 <= fast.mean <= 0.02  # a quarter after one step of 10 ms
+    assert 0.05 <= fair.mean <= 0.06
+    page = (tmp_path / "s" / "report.html").read_text()
+    for text in (f"Time to {target.words}", "Excess loss over time", "that two thirds of the combinations reach in every run"):
+        assert text in page, text
+    assert "ccuracy over time" not in page
+    assert list(result.cell_table["target"]) == [target.level] * 3
+    study = Study("s", result.sweep, result.cells, "", "")
+    drawn = curves(study, (), "", "excess_loss")
+    assert drawn is not None
+    assert drawn["data"][-1]["y"] == [target.level] * 2
+    assert drawn["layout"]["yaxis"]["type"] == "log"  # from 1 to 0.5**12
+    assert min(y for line in drawn["data"] for y in line["y"]) > 0
+    measure = next(measure for measure in measures(result.cells) if measure.key == "excess_loss")
+    points = dots(study, (), measure)
+    assert points is not None
+    low = 10 ** points["layout"]["yaxis"]["range"][0]
+    for row in points["data"]:
+        ends = [mean - down for mean, down in zip(row["y"], row["error_y"]["arrayminus"], strict=True) if mean is not None]
+        assert min(ends) >= 0.999 * low > 0
+    own = (result.cells[0].folders[0] / "report.html").read_text()
+    assert "<h2>Test loss</h2>" in own
+    assert "<h2>Accuracy</h2>" not in own  # no empty card
+    given = sweep(base, {"optimizer.learning_rate": rates}, seeds=[0, 1], target_loss=1e-9, out=tmp_path / "s")
+    assert given.cells[0].shown(measures(given.cells)[0]) == "0 of 2"
+
+
+def test_results_describe_themselves_on_one_line(tmp_path: Path, local: type[Strategy]) -> None:
+    result = sweep(BASE, {"strategy": [local(), Solo()]}, out=tmp_path / "s")
+    loss = result.cell(strategy="local").estimate("excess_loss")
+    assert loss is not None
+    shown = repr(result.cells)
+    assert "<CellResult strategy local: 1 of 1 runs, excess loss " in shown
+    assert len(shown) < 200
+    assert repr(result).startswith("<SweepResult base: 2 runs (2 completed) in 2 cells; best: strategy local, excess loss ")
+    assert "\n" not in repr(result)
+    assert str(result).count("\n") == 3  # titles, a row a cell, the page
+    assert len(repr(result.attempts[0])) < 300
+    shutil.rmtree(tmp_path / "s")
+    again = sweep(BASE, {"strategy": [local(), Solo()]}, out=tmp_path / "s")
+    shutil.rmtree(tmp_path / "s")
+    assert repr(again.cells[0]) == "<CellResult strategy local: 1 of 1 runs>"
 
 
 # -- tuned

@@ -18,7 +18,8 @@ from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.study.page import write_study
 from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep import sweep
-from grapevine.experiments.sweep.cells import cell_rows, cells_of, estimate, interval, measures, trial_rows
+from grapevine.experiments.sweep.cells import cell_rows, cells_of, measures, trial_rows
+from grapevine.experiments.sweep.estimate import estimate, interval
 from grapevine.experiments.sweep.plan import read_sweep
 from grapevine.experiments.sweep.sweep import carry_out
 from tests.experiments.sweep.stand_in import measured
@@ -57,6 +58,20 @@ def test_intervals_in_words(values: list[float], scale: float, text: str) -> Non
     assert interval(found, scale) == text
 
 
+@pytest.mark.parametrize(
+    ("values", "scale", "most", "text"),
+    [
+        ([1.0, 4.0, 7.0], 1.0, math.inf, "4.0 (0.0 to 11.5)"),  # 4 +- 7.5
+        ([3.0, 4.0, 5.0], 1.0, math.inf, "4.0 ± 2.5"),
+        ([0.96, 0.98, 1.0], 0.01, 1.0, "98.0 (93.0 to 100.0)"),
+    ],
+)
+def test_an_interval_ends_where_values_are_not_possible(values: list[float], scale: float, most: float, text: str) -> None:
+    found = estimate(values)
+    assert found is not None
+    assert interval(found, scale, 0.0, most) == text
+
+
 @pytest.mark.slow
 def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:
     """The fake command's accuracy is a tenth of its seed; seed 5 ends early."""
@@ -70,8 +85,8 @@ def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:
         assert cell.values == {"peers": peers}
         assert cell.estimate("accuracy_mean") == (pytest.approx(0.2), pytest.approx(0.1 * 12.7062, rel=1e-4), 2, 0.0)
         assert cell.estimate("time_to_target_s") == (2.0, 0.0, 2, 1.0)  # the record before was a second earlier
-        assert cell.shown(measures(cells, 0.5)[0]) == "2 ± 1 †"  # and never "± 0"
-        times, mean, half = cell.accuracy()
+        assert cell.shown(measures(cells)[0]) == "2 ± 1 †"  # and never "± 0"
+        times, mean, half = cell.curve("accuracy_mean")
         assert (times.tolist(), mean.tolist(), half.tolist()) == ([1.0, 2.0], [0.2, 0.6], [0.0, 0.0])
     rows = cell_rows(sweep, cells)
     assert [(row["peers"], row["n"], row["trials"], row["tuned.optimizer.learning_rate"]) for row in rows] == [
@@ -80,7 +95,7 @@ def test_tables_and_page_of_a_study(tmp_path: Path, command: Any) -> None:
     assert rows[0]["accuracy_mean.mean"] == pytest.approx(0.2)
     trials = trial_rows(sweep, cells, carried.trials)
     assert [row["chosen"] for row in trials] == [False, True, False] * 2
-    assert [measure.key for measure in measures(cells, 0.5)][:2] == ["time_to_target_s", "accuracy_mean"]
+    assert [measure.key for measure in measures(cells)][:2] == ["time_to_target_s", "accuracy_mean"]
     write_study(Study("study <b>", sweep, cells, "grapevine sweep study.toml", "[sweep]"), out / "report.html")
     page = (out / "report.html").read_text()
     for text in (
@@ -130,6 +145,7 @@ def test_the_command_tunes_measures_and_prints(tmp_path: Path, capsys: Any, monk
     assert "learning rate 0.5, best of 3" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", sorted(SUITES.glob("*.toml")), ids=lambda suite: suite.stem)
 def test_every_suite_can_be_read(suite: Path) -> None:
     """Every suite can be read, and those that are tuned have three seeds or more."""

@@ -17,10 +17,12 @@ from grapevine.experiments.config.experiment import ConfigError, Experiment
 from grapevine.experiments.exit_status import ExitStatus
 from grapevine.experiments.results.result import Result
 from grapevine.experiments.study.differences import BETTER, MISSING, UNDECIDED, WORSE, Difference, counted, differences
+from grapevine.experiments.study.figures import dots
 from grapevine.experiments.study.page import write_study
 from grapevine.experiments.study.study import Study
 from grapevine.experiments.sweep import sweep as sweeps
-from grapevine.experiments.sweep.cells import CellResult, Estimate, Measure, cell_rows, cells_of, interval, measures
+from grapevine.experiments.sweep.cells import CellResult, Measure, cell_rows, cells_of, measures
+from grapevine.experiments.sweep.estimate import Estimate, interval
 from grapevine.experiments.sweep.forecast import Timing, invalid_cells, no_solo
 from grapevine.experiments.sweep.plan import Point, read_sweep
 from grapevine.experiments.sweep.sweep import Attempt, carry_out
@@ -50,7 +52,7 @@ seed = [1, 2]
 
 
 @pytest.mark.slow
-def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, command: Any) -> None:
+def test_a_run_that_lost_peers_is_reported_left_out_and_repeated(tmp_path: Path, command: Any) -> None:
     """A stand-in's accuracy is a tenth of its seed; seed 4 loses peer 1."""
     text = "[stop]\nsteps = 1\naccuracy = 0.5\n[sweep]\npeers = [2]\nseed = [1, 3, 4]"
     sweep, out = planned(tmp_path, text), tmp_path / "out"
@@ -60,7 +62,7 @@ def test_a_run_that_lost_peers_is_told_left_out_and_run_again(tmp_path: Path, co
     assert carried.attempts[2].reason == "lost peer 1, which no event of the file killed (peer 1 at 1.5 s: ended by SIGKILL)"
     (cell,) = cells = cells_of(sweep, carried, out)
     assert cell.estimate("accuracy_mean") == (pytest.approx(0.2), pytest.approx(1.27062, rel=1e-4), 2, 0.0)
-    shown = {measure.key: cell.shown(measure) for measure in measures(cells, 0.5)}
+    shown = {measure.key: cell.shown(measure) for measure in measures(cells)}
     assert shown["accuracy_mean"].endswith(" *")
     assert shown["time_to_target_s"] == "2 ± 1 † *"
     assert {"warnings", "records_unscored", "lateness_p99_ms"} <= shown.keys()
@@ -178,7 +180,7 @@ def test_a_combination_with_a_candidate_that_cannot_be_built_is_invalid(tmp_path
         ('baseline = "solo"', 'sweep.baseline: "solo" is not a choice of the first axis, peers; name one of: 2, 3'),
     ],
 )
-def test_options_that_say_nothing(text: str, message: str, tmp_path: Path) -> None:
+def test_options_without_effect_are_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         planned(tmp_path, f"[sweep]\n{text}\npeers = [2, 3]\nseed = [1]")
     assert message in str(caught.value)
@@ -316,7 +318,7 @@ def test_rows_are_compared_with_the_best_or_with_a_baseline(tmp_path: Path) -> N
     assert said[0] == "Time to 90 %: a against b: better in 2, worse in 0, undecided in 0 of 2 places."
 
 
-def test_a_time_that_the_baseline_never_comes_to_is_told_as_such(tmp_path: Path) -> None:
+def test_a_target_that_the_baseline_never_reaches_is_named(tmp_path: Path) -> None:
     shown = [Measure("time_to_target_s", "time to 90 %", "s", 1.0)]
     study = study_of(tmp_path, 'baseline = "a"')
     for each in study.cells:
@@ -334,18 +336,16 @@ def test_a_time_that_the_baseline_never_comes_to_is_told_as_such(tmp_path: Path)
 
 
 def test_whiskers_stay_where_values_can_be(tmp_path: Path) -> None:
-    from grapevine.experiments.study.page import _dots
-
     study = study_of(tmp_path)
     for place, each in enumerate(study.cells):
         each.__dict__["runs"] = [{"spread": value, "accuracy_mean": value} for value in (0.0, 0.01 * place, 0.1)]
         object.__setattr__(each, "attempts", ())
     for key in ("spread", "accuracy_mean"):
-        figure = _dots(study, (), Measure(key, key, "", 0.01))
+        figure = dots(study, (), Measure(key, key, "", 0.01))
         assert figure is not None
-        for dots in figure["data"]:
-            assert dots["type"] == "scatter"  # no bar, which would have to begin at 0
-            for mean, down in zip(dots["y"], dots["error_y"]["arrayminus"], strict=True):
+        for row in figure["data"]:
+            assert row["type"] == "scatter"  # no bar, which would have to begin at 0
+            for mean, down in zip(row["y"], row["error_y"]["arrayminus"], strict=True):
                 assert 0 < down <= mean
 
 

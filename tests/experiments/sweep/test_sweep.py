@@ -160,7 +160,7 @@ def test_what_is_complete_is_not_run_again(tmp_path: Path, command: Any) -> None
 
 
 @pytest.mark.slow
-def test_a_failure_is_told_and_stops_no_other(tmp_path: Path, command: Any) -> None:
+def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path: Path, command: Any) -> None:
     attempts, status = run_sweep(points_of(13, 9, 5, 40, 1), tmp_path / "out", command=command)
     assert status == 1
     assert states(attempts) == ["failed", "failed", "failed", "failed", "completed"]

@@ -122,7 +122,7 @@ def _generator(seed: int, peer: int) -> np.random.Generator:
     return batch_generator(seed, peer)
 
 
-def test_a_live_peer_looks_too() -> None:
+def test_a_live_peer_evaluates_on_held_out_samples_too() -> None:
     class Quick(Slow):
         def take_on(self, work: Work) -> int:
             return -(-(work.count or 0) // (3 if work.name == "held-out" else 1))

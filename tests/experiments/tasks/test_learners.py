@@ -156,7 +156,7 @@ def test_weights_are_left_alone_and_a_kept_gradient_stays(name: str) -> None:
     assert np.array_equal(weights, before)
 
 
-def test_memory_is_used_again_when_nobody_holds_it() -> None:
+def test_memory_is_used_again_once_no_reference_is_left() -> None:
     vectors = Vectors(10, lambda flat: [flat[:5], flat[5:].reshape(1, 5)])
     places, held = set(), None
     for _ in range(20):

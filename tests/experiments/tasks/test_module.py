@@ -202,7 +202,7 @@ class Unset(Net):
         ({"loss": lambda output, y: (output.sum() * 0) ** 0.5}, "a gradient that is not finite at its initial weights"),
     ],
 )
-def test_what_is_no_number_is_refused_before_the_start(fields: dict, words: str) -> None:
+def test_values_that_are_not_finite_are_refused_before_the_start(fields: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make(**fields)
 

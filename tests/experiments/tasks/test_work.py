@@ -198,7 +198,7 @@ def test_the_quadratics_gradients_and_its_solution() -> None:
 
 
 @pytest.mark.parametrize("partition", [Iid(), Dirichlet(alpha=0.3), Bootstrap(samples=90)])
-def test_the_probe_set_is_shared_and_nobody_trains_or_judges_with_it(partition: Any) -> None:
+def test_the_probe_set_is_shared_and_apart_from_training_and_scores(partition: Any) -> None:
     whole, problem, again, other = (Digits().problem(5, partition, 2) for _ in range(4))
     for each, seed in ((problem, 2), (again, 2), (other, 3)):
         each.take_probe(60, seed)

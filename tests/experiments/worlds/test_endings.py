@@ -94,7 +94,7 @@ def _line_of(way: str) -> int:
 
 
 @pytest.mark.parametrize("way", LINES)
-def test_a_strategy_that_goes_wrong_is_told_with_its_line_and_the_others_go_on(way: str, tmp_path: Path) -> None:
+def test_a_strategy_that_raises_is_named_with_its_line_and_the_others_go_on(way: str, tmp_path: Path) -> None:
     result, status = run_experiment(_experiment(Wrong(way=way)), tmp_path / "run", quiet=True)
     assert (status, result.summary["completed"], result.summary["peers_lost"]) == (1, False, [1])
     reason = result.summary["reason"]

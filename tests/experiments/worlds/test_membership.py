@@ -189,7 +189,7 @@ def test_a_joiners_distance_from_the_others_is_that_of_those_that_stayed(tmp_pat
 # ---- how it goes ----------------------------------------------------------------------------------------------------------
 
 
-def test_leaving_is_no_loss_and_all_of_it_is_told(tmp_path: Path) -> None:
+def test_leaving_is_no_loss_and_is_recorded(tmp_path: Path) -> None:
     status, folder = None, tmp_path / "run"
     result, status = run_experiment(BASE.replace(events=COMING), folder, quiet=True)
     summary = result.summary
@@ -235,7 +235,7 @@ def test_where_the_giver_dies_the_next_one_is_asked(tmp_path: Path) -> None:
     assert join["time_s"] > 1.5 + 0.8, "all of them anew"
 
 
-def test_a_peer_that_nobody_is_left_for_begins_with_its_own_weights(tmp_path: Path) -> None:
+def test_a_joiner_without_a_living_neighbour_begins_with_its_own_weights(tmp_path: Path) -> None:
     events = [LeaveEvent(at=f"{1 + peer / 10} s", peer=peer) for peer in range(1, 5)]
     kill = KillEvent(at="2 s", peer=0)
     result = run(
@@ -327,7 +327,7 @@ def test_a_fleet_under_a_law_trains(tmp_path: Path) -> None:
     assert len(counts) > 5
 
 
-def test_a_file_says_who_is_a_member() -> None:
+def test_a_file_lists_the_members() -> None:
     law = 'name = "arrivals"\nfirst = 3\nevery = "5 s"\nlifetime = "20 s"\nweights = "mean"'
     text = f'[membership]\n{law}\n[stop]\ntime = "60 s"\n'
     assert Experiment.parse(text).membership == Arrivals(first=3, every="5 s", lifetime="20 s", weights="mean")

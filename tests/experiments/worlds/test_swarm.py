@@ -200,7 +200,7 @@ def test_a_scenario_replays_to_the_byte(seed: int, tmp_path: Path) -> None:
     assert (first.bytes_sent, first.emulated_s, first.steps) == (second.bytes_sent, second.emulated_s, second.steps)
 
 
-def test_a_peers_luck_is_its_own(tmp_path: Path) -> None:
+def test_a_peers_random_draws_do_not_depend_on_the_other_peers(tmp_path: Path) -> None:
     """Another device for one peer, another edge for two: nobody else draws other minibatches."""
     base = Experiment(
         peers=5, world=Virtual(), strategy=Solo(), task=Digits(hidden=(8,)), stop=Stop(steps=15),

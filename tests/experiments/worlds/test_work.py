@@ -313,6 +313,8 @@ class Unfit(LeastSquares, frozen=True, tag="unfit"):
             problem.gradient = faults[self.fault]
         if self.fault == "scores":
             problem.evaluate = lambda weights, data: (0.5, float("nan"))
+        if self.fault == "optimum":
+            problem.optimum = lambda: np.zeros(2)
         return problem
 
 
@@ -325,6 +327,7 @@ class Unfit(LeastSquares, frozen=True, tag="unfit"):
         ("loss", r"returned a loss of shape \[3\]: expected \[\]"),
         ("nan", "nan or infinity at the initial weights"),
         ("raises", "ZeroDivisionError"),
+        ("optimum", r"optimum returned weights of shape \[2\]: expected \[3\]"),
         ("scores", r"returned losses of shape \[\]: expected \[1\]"),
     ],
 )

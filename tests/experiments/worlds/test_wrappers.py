@@ -127,7 +127,7 @@ def test_turned_gradients_move_the_fixed_point_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", [DPSGD(), Slices(), Ako()])
-def test_who_only_looks_changes_nothing(tmp_path: Path, strategy: Any) -> None:
+def test_a_wrapper_that_changes_nothing_leaves_the_digest(tmp_path: Path, strategy: Any) -> None:
     """Not one byte: neither what is drawn, nor when anything leaves, nor what links carry."""
     plain = asked(strategy=strategy, topology=Complete(), codec=Int8(), stop=Stop(steps=40))
     digests = [

@@ -155,7 +155,7 @@ def test_the_centre_of_the_star_is_on_most_shortest_paths() -> None:
 
 
 @pytest.mark.parametrize("shape", ["spanning-tree", "bounded-tree", "ring", "star"])
-def test_overlays_of_few_peers(shape: str) -> None:
+def test_overlays_can_be_built_for_few_peers(shape: str) -> None:
     for n in (2, 3, 4, 5):
         assert nx.is_connected(topology.build("overlay", n, delays=delays(n, 1)[0], shape=shape))
 

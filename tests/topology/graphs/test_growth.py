@@ -49,7 +49,7 @@ def walk(topology: Topology, seed: int, changes: int = 60) -> list[nx.Graph]:
 
 @pytest.mark.parametrize("topology", GROWING, ids=lambda topology: topology.name)
 @pytest.mark.parametrize("seed", range(4))
-def test_a_graph_stays_connected_and_simple_whoever_comes_and_goes(topology: Topology, seed: int) -> None:
+def test_a_graph_stays_connected_and_simple_as_peers_come_and_go(topology: Topology, seed: int) -> None:
     for before, after in zip(graphs := walk(topology, seed), graphs[1:], strict=False):
         assert len(set(before) ^ set(after)) == 1
         assert nx.is_connected(after)
@@ -103,13 +103,13 @@ def test_complete_graphs_and_stars(seed: int) -> None:
         assert max(dict(graph.degree).values()) == len(graph) - 1
 
 
-def test_who_joins_a_preferential_graph_prefers_hubs() -> None:
+def test_a_newcomer_of_a_preferential_graph_prefers_hubs() -> None:
     star = nx.star_graph(9)
     chosen = [next(iter(growth.join_preferred(star, 10, 1, np.random.default_rng(luck)).neighbors(10))) for luck in range(400)]
     assert abs(chosen.count(0) / 400 - 0.5) < 0.08  # nine of the eighteen ends of links are the hub's
 
 
-def test_coins_decide_who_a_newcomer_is_joined_with() -> None:
+def test_coins_decide_the_neighbours_of_a_newcomer() -> None:
     graph = nx.complete_graph(200)
     joined = growth.join_by_coin(graph, 200, 0.3, np.random.default_rng(1)).degree(200)
     assert abs(joined - 60) < 25

@@ -104,7 +104,7 @@ def silent(live: Live) -> None:
 
 
 def raising(live: Live) -> None:
-    live.evaluator.speak(control.Failed("Traceback\nMemoryError: no room"))
+    live.evaluator.speak(control.Failed("Traceback (most recent call last):\nMemoryError: no room"))
     live.evaluator.theirs.close()
 
 
@@ -180,7 +180,10 @@ def test_a_task_that_cannot_be_scored_is_the_named_cause(tmp_path: Path, monkeyp
     raising(live)
     summary = live.end()
     assert not summary["completed"]
-    assert summary["reason"] == "scoring raised RuntimeError: a model of the wrong shape"
+    line = evaluate.__code__.co_firstlineno + 1
+    place = f"tests/experiments/worlds/processes/test_evaluation.py, line {line}, in evaluate"
+    assert summary["reason"] == f"scoring raised RuntimeError: a model of the wrong shape ({place})"
+    assert not [warning for warning in summary["warnings"] if "had neither the time" in warning]
     assert summary["accuracy_mean"] is None
     assert [warning for warning in summary["warnings"] if "a model of the wrong shape" in warning]
 
@@ -253,7 +256,7 @@ class SpoiltProblem(QuadraticProblem):
         return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
 
 
-def test_a_task_that_gives_nan_from_the_start_is_told_from_a_learning_rate(tmp_path: Path) -> None:
+def test_a_task_that_gives_nan_from_the_start_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
     result = run(Experiment(peers=2, topology=Complete(), task=Spoilt(), world=Virtual(), stop=Stop(steps=3)), tmp_path / "run")
     said = [warning for warning in result.summary["warnings"] if "nan" in warning]
     assert len(said) == 1

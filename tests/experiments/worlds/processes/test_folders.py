@@ -28,7 +28,7 @@ def left_by(place: Path, process: int, start: str, namespace: int | None = None)
     return folder
 
 
-def test_nobody_else_may_enter_a_folder(place: Path) -> None:
+def test_other_users_may_not_enter_a_folder(place: Path) -> None:
     folder = make_folder(place)
     assert folder.stat().st_mode & 0o777 == 0o700
     remove_folder(folder)

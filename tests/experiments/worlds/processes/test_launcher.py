@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from grapevine import Experiment
+from grapevine import Experiment, run
 from grapevine.experiments import compatibility, open_files
 from grapevine.experiments.config.errors import ConfigError
 from grapevine.experiments.config.experiment import Processes, Stop
@@ -68,7 +69,7 @@ def test_a_process_that_is_silent_at_the_very_end_is_named_too(make: Any, monkey
     assert set(world.scoring.due) == {FINAL}
 
 
-def test_who_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
+def test_a_peer_that_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
     world = make(Stop(steps=5))
     for child in world.peers.values():
         child.heard_s = 2**40
@@ -79,6 +80,30 @@ def test_who_did_not_stop_in_time_is_not_called_silent(make: Any) -> None:
     assert any("had not stopped in time" in warning for warning in world.collector.warnings)
 
 
+def test_code_that_does_not_stop_is_named_with_its_line(make: Any) -> None:
+    """The launcher asks for the place shortly before the end of the grace, and gives it when it ends the process."""
+    world, stack = make(Stop(steps=5)), f'Traceback (most recent call last):\n  File "{__file__}", line 12, in run\nRunning\n'
+    child = world.peers[1]
+    world.attention.s = child.heard_s = 10.0
+    world._stop_deadline_s = 10.0 + launcher.ASK_S / 2
+    world._watch_time()
+    assert isinstance(control.decode_down(child.theirs.recv_bytes()), control.Where)
+    assert child.alive
+    world._take(child, control.Here(stack))
+    world.attention.s = child.heard_s = 11.0
+    world._watch_time()
+    assert not child.alive
+    assert child.why.endswith("it ran code that does not end by itself (tests/experiments/worlds/processes/test_launcher.py, "
+                              "line 12, in run)")  # fmt: skip
+
+
+def test_a_remark_of_every_peer_is_one_warning(make: Any) -> None:
+    world = make(Stop(steps=5))
+    for child in world.peers.values():
+        world._take(child, control.Remark("a call of peer.broadcast had no effect"))
+    assert world.collector.warnings == ["a call of peer.broadcast had no effect"]
+
+
 def test_a_stop_waits_for_the_end_of_a_long_step(make: Any) -> None:
     world = make(Stop(steps=5))
     world._take(world.peers[0], Report(0, 0, 10**9, 5, 1.0, 30e9, [], [], [], 0, 0, {}))
@@ -87,7 +112,7 @@ def test_a_stop_waits_for_the_end_of_a_long_step(make: Any) -> None:
     assert world._stop_deadline_s > 30
 
 
-def test_who_waited_long_for_the_others_is_not_silent_at_the_start(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_waited_for_the_others_to_start_is_not_called_silent(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make(Stop(steps=5))
     stands = [Stand("peer 0"), Stand("peer 1"), Stand("evaluator")]
     monkeypatch.setattr(startup, "Child", lambda *_: stands.pop(0))
@@ -145,6 +170,24 @@ def test_an_interrupt_is_heard_between_two_starts(make: Any, monkeypatch: pytest
     assert started == ["peer 0"]
 
 
+def test_parts_of_a_program_that_is_no_file_are_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program read from standard input, a prompt or a notebook."""
+    main = ModuleType("__main__")
+    main.Mine = type("Mine", (Solo,), {"__module__": "__main__"}, frozen=True, tag="mine")  # type: ignore[attr-defined]
+    main.__file__ = "<stdin>"
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(forkserver, "start_fork_server", lambda modules: pytest.fail("the fork server was started"))
+    experiment = Experiment(world=Processes(), strategy=main.Mine(), stop=Stop(steps=1))
+    with pytest.raises(ConfigError, match=r"world: the peers' processes cannot import Mine: .* move it to a module"):
+        run(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    forkserver.refuse_unimportable(experiment.replace(strategy=Solo()), lambda: None)  # which no process can be given at all
+    main.__file__ = __file__
+    forkserver.refuse_unimportable(experiment)
+
+
 @pytest.mark.parametrize(("graph", "needed"), [(Ring(), 32 + 4 * 41), (Complete(), 32 + 4 * 41)])
 def test_too_few_files_are_refused_before_anything_starts(graph: Any, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment(peers=40, topology=graph, strategy=Solo(), world=Processes(), stop=Stop(steps=5))
@@ -159,7 +202,7 @@ def test_a_peer_of_many_neighbours_needs_more_files_than_its_launcher() -> None:
     assert open_files.files_needed(10, 400) == open_files.files_needed(2, 400) == 32 + 3 * 400
 
 
-def test_who_is_killed_during_the_start_is_named_with_the_signal() -> None:
+def test_a_peer_killed_during_the_start_is_named_with_the_signal() -> None:
     words = str(ended_early(Stand("peer 3", -signal.SIGKILL)))
     assert words == "peer 3 ended while it was set up: its process was ended by SIGKILL"
     assert "must be importable" in str(ended_early(Stand("peer 3", 1)))
@@ -173,7 +216,7 @@ def test_how_a_process_ended_is_not_guessed_where_the_fork_server_is_gone(make: 
         assert "an unknown status, since the fork server is stopped or gone" in world.collector.warnings[-1]
 
 
-def test_who_was_lost_unasked_is_told_apart_and_belongs_to_the_reason(make: Any) -> None:
+def test_peers_lost_unasked_are_listed_apart_and_named_in_the_reason(make: Any) -> None:
     """One survivor's accuracy is not the fleet's."""
     world = make(Stop(steps=5))
     world.peers[1].process.exitcode = -signal.SIGSEGV
@@ -187,7 +230,7 @@ def test_who_was_lost_unasked_is_told_apart_and_belongs_to_the_reason(make: Any)
     assert outcome.completed
 
 
-def test_who_kills_itself_as_the_script_says_was_asked_to(make: Any) -> None:
+def test_a_peer_that_the_script_kills_is_not_lost_unasked(make: Any) -> None:
     """Its end may be noticed before the launcher itself comes to that line of the script."""
     world = make(Stop(steps=5))
     world.peers[1].process.exitcode = -signal.SIGKILL
@@ -211,7 +254,7 @@ def test_a_fleet_that_lost_everybody_is_not_complete_whatever_it_had_reached(mak
     assert world.reason == "accuracy 0.9 reached at 5 s (91.0%); every peer was lost"
 
 
-def test_real_time_priority_is_not_asked_for_by_who_is_nice_or_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_time_priority_is_not_requested_when_nice_or_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(realtime, "may_run_realtime", lambda: True)
     monkeypatch.setattr(realtime.os, "getpriority", lambda *_: 0)
     assert why_not_realtime(Processes()) == ""

@@ -77,7 +77,7 @@ def test_a_question_gets_its_answer(meeting: tuple[Path, Rendezvous]) -> None:
         (b'{"a": "\xff"}', "not a question"),
     ],
 )
-def test_what_is_no_question_is_turned_away(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
+def test_a_malformed_request_is_refused(meeting: tuple[Path, Rendezvous], question: bytes, words: str) -> None:
     folder, rendezvous = meeting
     thread = serving(rendezvous)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -98,7 +98,9 @@ def silent(folder: Path) -> socket.socket:
     return guest
 
 
-def test_who_says_nothing_holds_nobody_up_and_goes(meeting: tuple[Path, Rendezvous], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_guest_delays_no_other_and_is_turned_away(
+    meeting: tuple[Path, Rendezvous], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The launcher that answers pokes is the one that listens to the peers."""
     folder, met = meeting
     now_s = 0.0
@@ -255,7 +257,7 @@ def test_many_pokes_leave_no_more_behind_than_the_last_of_their_kind(tmp_path: P
     assert tempos[-1] == Tempo(81 * S, 0.2)  # the longest pause lasts
 
 
-def test_healing_what_is_not_cut_tells_nobody(tmp_path: Path) -> None:
+def test_healing_links_that_are_not_cut_sends_nothing_to_peers(tmp_path: Path) -> None:
     fleet = Poked(tmp_path, HealEvent(at="1 s"))
     assert fleet.poke(2, do="heal")["done"] == "all links are healed"
     assert fleet.said == []
@@ -275,7 +277,7 @@ def test_healing_what_is_not_cut_tells_nobody(tmp_path: Path) -> None:
         (["heal"], "its run is over (3 s are over)"),
     ],
 )
-def test_what_is_no_poke_is_one_sentence_and_status_2(
+def test_a_wrong_poke_is_one_sentence_and_status_2(
     tmp_path: Path, arguments, words, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record_run(tmp_path / "run")

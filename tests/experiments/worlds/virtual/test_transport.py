@@ -72,7 +72,7 @@ def test_two_peers_part_and_meet_again(tmp_path: Path, network: Uniform) -> None
 
 
 @pytest.mark.parametrize("network", [PRIVATE, SHARED])
-def test_who_has_parted_leaves_others_their_share(tmp_path: Path, network: Uniform) -> None:
+def test_a_peer_that_has_left_frees_its_share_of_a_segment(tmp_path: Path, network: Uniform) -> None:
     """Two messages of 20 kB and the like over one uplink: from the cut on the other one has the link's whole rate."""
     alone = transits(idle(tmp_path, network), (0, 0, 2, 5_000))
     world = idle(tmp_path, network)
@@ -82,9 +82,7 @@ def test_who_has_parted_leaves_others_their_share(tmp_path: Path, network: Unifo
 
 @pytest.mark.parametrize("network", [PRIVATE, SHARED])
 @pytest.mark.parametrize("strategy", [DPSGD(), Slices(), Ako()])
-def test_a_record_tells_what_all_answers_that_have_come_by_its_instant_say(
-    tmp_path: Path, network: Uniform, strategy: Any
-) -> None:
+def test_a_record_holds_all_acknowledgements_that_arrived_before_it(tmp_path: Path, network: Uniform, strategy: Any) -> None:
     """Also the last one, and also where the strategy has not looked at its meters for long; and nothing is counted twice."""
     world = make_world(
         tmp_path, asked(3, strategy=strategy, network=network, stop=Stop(time="415 ms"), record=Record(every="100 ms"))
