@@ -332,7 +332,7 @@ def test_a_gather_of_a_wrong_step_names_the_steps_and_its_line(tmp_path: Path) -
 
 @pytest.mark.live
 def test_a_gather_of_a_wrong_step_is_named_in_processes_too(tmp_path: Path) -> None:
-    result, status = ran(tmp_path, strategy=Trains(way="gather", at=1), world=Processes(), stop=Stop(time="300 ms"))
+    result, status = ran(tmp_path, strategy=Trains(way="gather", at=1), world=Processes(), stop=Stop(time="1 s"))
     assert status == 0
     assert [warning for warning in result.summary["warnings"] if "peer.gather had asked for a later step" in warning]
 
