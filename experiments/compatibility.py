@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import socket
+from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import networkx as nx
@@ -55,17 +56,14 @@ def refuse_declarations(experiment: Experiment) -> None:
         problem, cure = "its run is not a coroutine", "write `async def run(self, peer)`, without yield"
         raise ConfigError(key="strategy", value=name, problem=problem, cure=cure)
     for declaration, kind in get_type_hints(Strategy).items():
-        value, allowed = getattr(strategy, declaration), _allowed(kind)
+        value, allowed = attrgetter(declaration)(strategy), _allowed(kind)
         if allowed and value not in allowed:
             problem, cure = f"{declaration} = {show_value(value)}", f"choose one of {', '.join(map(show_value, allowed))}"
             raise ConfigError(key="strategy", value=name, problem=problem, cure=cure)
     declarations = [known for known, value in vars(Strategy).items() if not known.startswith("_") and not callable(value)]
-    for other in _attributes(type(strategy)) - set(dir(Strategy)):
+    for other in sorted(_attributes(type(strategy)) - set(dir(Strategy))):
         if guess := nearest(other, declarations, ALIKE_DECLARATIONS):
-            problem, cure = (
-                f"there is no declaration {other}",
-                f"did you mean {guess}? if not, choose a less similar name",
-            )
+            problem, cure = f"there is no declaration {other}", f"did you mean {guess}? if not, choose a less similar name"
             raise ConfigError(key="strategy", value=name, problem=problem, cure=cure)
 
 

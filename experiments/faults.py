@@ -21,7 +21,6 @@ from grapevine.experiments.config.menus import MENUS, WRAPPERS
 from grapevine.experiments.config.own_parts import is_users
 from grapevine.experiments.tasks.partitions import Partition
 from grapevine.experiments.tasks.share import Costs, Share
-from grapevine.experiments.worlds.scoring import score
 
 if TYPE_CHECKING:
     from grapevine.experiments.config.experiment import Experiment
@@ -164,7 +163,7 @@ def _parts(experiment: Experiment) -> dict[str, Any]:
 def _key_of(frames: list[Frame], parts: dict[str, Any], problem: Any) -> str:
     """Return the key of the part that the innermost of the frames belongs to, or else the next one outwards; "" = none."""
     codes = {key: list(_codes(type(part))) for key, part in parts.items()}
-    codes["task"] += [*_codes(type(problem)), *_codes(Share), *_codes(Costs), score.__code__]
+    codes["task"] += [*_codes(type(problem)), *_codes(Share), *_codes(Costs)]
     with suppress(Exception):
         codes["optimizer"] += _codes(type(parts["optimizer"].start(1)))
     for frame in reversed(frames):

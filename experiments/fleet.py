@@ -32,7 +32,6 @@ from grapevine.experiments.faults import is_own, located
 from grapevine.experiments.graph import labels_and_delays, laid_after, laid_graph, mixing_rule, mixing_shares, shares_among_all
 from grapevine.experiments.kernel import carried
 from grapevine.experiments.membership import MembershipPlan, compile_membership
-from grapevine.experiments.results.numbers import plural
 from grapevine.experiments.scenario import in_order, planned
 from grapevine.experiments.tasks import AnyTask, Problem
 from grapevine.experiments.tasks.partitions import Checked, Partition, Spared
@@ -201,8 +200,8 @@ def _devices(experiment: Experiment) -> list[Device]:
             f"plan(peers, seed) returned {show_value(devices)}: it must return a list of Device; one for each peer"
         )
     if len(devices) != experiment.peers:
-        count = plural(len(devices), "device")
-        raise ValueError(f"plan(peers, seed) returned {count} for {experiment.peers} peers; return one for each peer")
+        counts = f"a list of {len(devices)} for {experiment.peers} peers"
+        raise ValueError(f"plan(peers, seed) returned {counts}; return one Device for each peer")
     return devices
 
 

@@ -234,7 +234,7 @@ def ran(folder: Path, **parts: Any) -> tuple[Result, int]:
         ({"task": Lines(way="split"), "partition": Halves(parts=[0.5])}, "partition", "returned float64 of shape [1]", ""),
         ({"topology": NoEdges()}, "topology", "", ""),
         ({"network": NoPlan()}, "network", "plan(graph, seed) returned NoneType: it must return a NetworkPlan", ""),
-        ({"devices": Few()}, "devices", "plan(peers, seed) returned 1 device for 4 peers", ""),
+        ({"devices": Few()}, "devices", "plan(peers, seed) returned a list of 1 for 4 peers", ""),
         ({"membership": Raising()}, "membership", "raised IndexError: list index out of range", "events"),
         ({"strategy": Spaced()}, "strategy", "raised AttributeError: 'Facts' object has no attribute 'clases'", "spaces"),
         ({"strategy": Sparse()}, "strategy", 'needs = "sparse"; choose one of "connected", "complete", "hubs"', ""),
