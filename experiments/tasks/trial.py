@@ -38,7 +38,11 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
     _refuse(f"{name}.gradient returned a loss", np.shape(loss), ())
     if not (np.isfinite(loss) and np.isfinite(gradient).all()):
         raise ValueError(f"{name}.gradient returned nan or infinity at the initial weights: correct it, or the data")
-    for losses, accuracies in scores:
+    for found in scores:
+        if not isinstance(found, tuple) or len(found) != 2:
+            kind = type(found).__name__
+            raise ValueError(f"{name}.evaluate returned {kind}: expected a pair of arrays, losses [k] and accuracies [k]")
+        losses, accuracies = found
         _refuse(f"{name}.evaluate returned losses", np.shape(losses), (1,))
         _refuse(f"{name}.evaluate returned accuracies", np.shape(accuracies), (1,))
     if best is not None:
