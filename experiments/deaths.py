@@ -52,7 +52,7 @@ def _of_mass(fleet: Fleet, survivors: np.ndarray, mass: float | None) -> str:
     if mass:
         factor = f"{len(survivors) / mass:.2f}"
         left = f"the {len(survivors)} survivors hold a mass of {mass:.3g}"
-        effect = f"{left}, so their mean moves by {factor} times the learning rate for the rest of the run"
+        effect = f"{left}, so each step moves their mean {factor} times as far as the learning rate says"
     pieces, _ = connected_components(fleet.shares[survivors][:, survivors], connection="strong")
     if pieces > 1:
         effect += (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,8 +11,11 @@ import numpy as np
 from grapevine.peer.ledger import Ledger
 from grapevine.peer.payloads import Payload
 
-MOST_REMEMBERED = 8
-"""The number of models' worth of elements that are remembered of the last payments to one neighbour."""
+MOST_REMEMBERED, MOST_REMEMBERED_ELEMENTS = 8, 1 << 20
+"""The last payments to one neighbour that are remembered: as many elements as this number of models, or this number of elements
+(4 MiB) if that is more.  What is forgotten before the neighbour has used it is missing in the weights of a peer that joins."""
+FORGOTTEN = "forgotten-payment"
+"""The kind of error by which `Peer.errors` counts joining peers whose weights lack updates for this reason."""
 
 
 class Handed(NamedTuple):
@@ -34,27 +37,30 @@ class JoinerDebts:
     less the payments that the giver had not taken yet; each peer therefore remembers its last payments to each neighbour.
     """
 
-    __slots__ = ("_elements", "_payments", "handed", "taken")
+    __slots__ = ("_elements", "_errors", "_forgotten", "_payments", "handed", "taken")
 
-    def __init__(self) -> None:
+    def __init__(self, errors: Counter[str]) -> None:
+        self._errors = errors
         self.handed: dict[int, Handed] = {}
         """By joining peer: what this peer hands over to it."""
         self.taken: dict[int, int] = {}
         """By neighbour: the step of its newest message that this peer has used."""
         self._payments: dict[int, deque[tuple[int, Payload]]] = {}
         self._elements: dict[int, int] = {}  # in those payments
+        self._forgotten: dict[int, int] = {}  # the step of the newest payment that is forgotten
 
     def used(self, source: int, step: int) -> None:
         """Remember that a message of a neighbour was used."""
         self.taken[source] = max(step, self.taken.get(source, -1))
 
     def paid(self, neighbour: int, step: int, payload: Payload, size: int) -> None:
-        """Remember a payment at a step; the oldest ones are forgotten beyond MOST_REMEMBERED models of `size` elements."""
+        """Remember a payment at a step; the oldest ones are forgotten beyond the bound for models of `size` elements."""
         payments = self._payments.setdefault(neighbour, deque())
         payments.append((step, payload))
         self._elements[neighbour] = self._elements.get(neighbour, 0) + payload.count
-        while len(payments) > 1 and self._elements[neighbour] > MOST_REMEMBERED * size:
-            self._elements[neighbour] -= payments.popleft()[1].count
+        while len(payments) > 1 and self._elements[neighbour] > max(MOST_REMEMBERED * size, MOST_REMEMBERED_ELEMENTS):
+            self._forgotten[neighbour], forgotten = payments.popleft()
+            self._elements[neighbour] -= forgotten.count
 
     def hand_over(self, joiner: int, weights: np.ndarray, step: int, made: np.ndarray | None) -> None:
         """Set a copy of this peer's weights aside for a joining peer, with what they hold."""
@@ -73,6 +79,7 @@ class JoinerDebts:
                 if made is not None:
                     known.append(made)
             elif giver in ledger.paid:
+                self._errors[FORGOTTEN] += self._forgotten.get(giver, -1) > taken
                 paid = ledger.paid[giver].copy()
                 for step, payload in self._payments.get(giver, ()):
                     if step > taken:
@@ -82,10 +89,10 @@ class JoinerDebts:
 
     def forget(self, neighbour: int) -> None:
         """Drop what is known of a lost neighbour."""
-        for known in (self.handed, self.taken, self._payments, self._elements):
+        for known in (self.handed, self.taken, self._payments, self._elements, self._forgotten):
             known.pop(neighbour, None)
 
     def clear(self) -> None:
         """Drop everything."""
-        for known in (self.handed, self.taken, self._payments, self._elements):
+        for known in (self.handed, self.taken, self._payments, self._elements, self._forgotten):
             known.clear()

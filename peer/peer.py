@@ -103,7 +103,7 @@ class Peer(Worker, Neighbourhood):
         self.held_out_samples = held_out_samples
         self.rounds = rounds
         self.mass: float | None = 1.0 if push_sum else None
-        self._kept_mass = 1.0
+        self._unsent: np.ndarray | None = None  # with push-sum: what rounding kept back, times mass, float32 [size]
         self.notes: dict[str, float] = {}
         self._allow_calls(len(self.neighbours))
         self.step = 0
@@ -125,7 +125,7 @@ class Peer(Worker, Neighbourhood):
         self.renew_expected: Callable[[], None] = _nothing
         """The world's function that asks the strategy again which forms of message it expects."""
         self.inbox = Inbox(self.spaces, self.errors)
-        self.joiner_debts = JoinerDebts()
+        self.joiner_debts = JoinerDebts(self.errors)
         self._leaves_at: int | None = None
 
     # ---- what a strategy asks -------------------------------------------------------------------------------------
@@ -214,12 +214,19 @@ class Peer(Worker, Neighbourhood):
     async def broadcast_model(self) -> np.ndarray:
         """Queue the whole model to all of `targets` in the form that `mix` takes; return its values as they will be read.
 
-        With push-sum each message carries an equal share of this peer's mass (Kempe, Dobra and Gehrke 2003, FOCS, protocol 1).
+        With push-sum each message carries an equal share of this peer's mass, and one share stays here (Kempe, Dobra and
+        Gehrke 2003, FOCS, protocol 1).
         """
         if self.mass is None:
-            return await self.broadcast(Dense(self.weights))
-        self._kept_mass = self.mass / (1 + len(self.targets))
-        return await self.broadcast(Dense(self.weights), (self._kept_mass,))
+            return await self.broadcast(Dense(self._weights))
+        targets = len(self.targets)
+        share = self.mass / (1 + targets)
+        own = await self.broadcast(Dense(self._weights), (share,))
+        self.mass = share
+        if not self.codec.lossless and targets:
+            kept = np.float32(targets * share) * (self._weights - own)
+            self._unsent = kept if self._unsent is None else self._unsent + kept
+        return own
 
     async def pay(self, neighbour: int, pick: Pick, scalars: tuple[float, ...] = (), space: str = MODEL) -> Dense | Sparse:
         """Send a neighbour a part of its debt in the space's ledger; return the part as the neighbour will read it.
@@ -335,10 +342,12 @@ class Peer(Worker, Neighbourhood):
     def mix(self, models: Sequence[Message], own: np.ndarray) -> None:
         """Average with whole models: x_i <- x_i + (sum_j W_ij q_j) - q_i, where q_j is a model as its receivers read it.
 
-        `own` is q_i, this peer's model as its neighbours read it.  With a lossless codec q_i = x_i, so x_i <- sum_j W_ij x_j.
-        With a rounding codec the mean over the fleet is still kept, because W is symmetric.  With push-sum each model counts by
-        its share of the mass received: `weights` is the model x / w of Assran et al. 2019 (arXiv 1811.10792, algorithm 1),
-        and the mass-weighted mean over the fleet is kept.
+        `own` is q_i: what `broadcast_model` returned, this peer's model as its neighbours read it.  The mean over the fleet is
+        kept whatever the codec rounds and whatever has been added to x_i meanwhile, because W is symmetric.
+
+        With push-sum each model counts by the mass that came with it, and this peer's own by the mass that stayed here:
+        `weights` is the model x / w of Assran et al. 2019 (arXiv 1811.10792, algorithm 1), and the mass-weighted mean over the
+        fleet and the messages on their way is kept.  The weight that rounding kept back is added here.
         """
         rows, weights, size, mass = [own], [0.0], self.size, self.mass
         for message in models:
@@ -351,16 +360,23 @@ class Peer(Worker, Neighbourhood):
                 continue
             rows.append(payload.values)
             weights.append(self.weight(message) if mass is None else message.scalars[0])
-        weights[0] = 1.0 - sum(weights) if mass is None else self._kept_mass
-        if mass is not None:
+        since = np.float32(1.0)  # the factor of what has been added to this model since it was sent
+        if mass is None:
+            weights[0] = 1.0 - sum(weights)
+        else:
+            weights[0] = mass
             self.mass = sum(weights)
             weights = [weight / self.mass for weight in weights]
-        if self.codec.lossless:
-            self.aggregator.combine(rows, weights, self.weights)
-        else:
-            mixed = np.empty_like(self.weights)
-            self.aggregator.combine(rows, weights, mixed)
-            self.weights += mixed - own
+            since = np.float32(weights[0])
+        if self.codec.lossless and bool((own == self._weights).all()):
+            self.aggregator.combine(rows, weights, self._weights)
+            return
+        mixed = np.empty_like(self._weights)
+        self.aggregator.combine(rows, weights, mixed)
+        self._weights[:] = mixed + since * (self._weights - own)
+        if self._unsent is not None and self.mass is not None:
+            self._weights += self._unsent / np.float32(self.mass)
+            self._unsent = None
 
     def blend(self, message: Message, weight: float) -> None:
         """Move the weights towards a message's values q, on its elements alone: x <- x + weight (q - x).

@@ -15,6 +15,9 @@ class Sampler(Protocol):
         """Return a batch of these samples, with a new seed for random numbers of the model."""
 
 
+_PART = 0x9E3779B97F4A7C15  # far from the small differences between the seeds of successive batches
+
+
 class Batch(NamedTuple):
     """Samples by their indices, and a seed for random numbers of the model (dropout)."""
 
@@ -22,8 +25,9 @@ class Batch(NamedTuple):
     seed: int
 
     def part(self, positions: np.ndarray) -> "Batch":
-        """Return a batch of the samples at these positions."""
-        return Batch(self.indices[positions], self.seed)
+        """Return a batch of the samples at these positions, with a seed of its own: other parts draw other random numbers."""
+        first = int(positions[0]) if len(positions) else -1
+        return Batch(self.indices[positions], (self.seed + _PART * (first + 1)) % (1 << 62))
 
 
 _AHEAD_OF_SMALL = 256  # for a peer with fewer samples than a batch: shuffle so many samples, of several short epochs, at once

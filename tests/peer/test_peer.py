@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grapevine.peer.codecs import Int8
+from grapevine.peer.codecs import QSGD, Codec, Float16, Int8
 from grapevine.peer.effects import Receive, Send, Sleep, Work
 from grapevine.peer.endpoint import Arrival, Endpoint
 from grapevine.peer.expected import Expected, misfit
@@ -306,3 +306,54 @@ def test_a_message_to_a_stranger_is_refused_and_one_to_a_lost_neighbour_is_not()
     run_until_blocked(peer.send(1, Dense(peer.weights)))
     with pytest.raises(ValueError, match=r"peer 5 is not a neighbour of peer 0; its neighbours are \[2\]"):
         run_until_blocked(peer.send(5, Dense(peer.weights)))
+
+
+@pytest.mark.parametrize("codec", [None, Float16(), Int8()])
+def test_what_is_added_between_sending_and_mixing_is_kept(codec: Codec | None) -> None:
+    """x_i <- x_i + (sum_j W_ij q_j) - q_i, whatever has been added to x_i since q_i was sent."""
+    peers = [make_peer(i, {1 - i: 0.5}, size=40, codec=codec) for i in (0, 1)]
+    rng = np.random.default_rng(0)
+    for peer in peers:
+        peer.weights = rng.normal(size=40).astype(np.float32)
+    sent = [run_until_blocked(peer.broadcast_model())[1] for peer in peers]
+    before = sum(peer.weights.astype(np.float64) for peer in peers)
+    peers[0].weights += np.float32(3.0)
+    for peer, other in zip(peers, sent[::-1], strict=True):
+        peer.mix([Message(1 - peer.id, 0, Dense(other), (), 0)], sent[peer.id])
+    np.testing.assert_allclose(sum(peer.weights.astype(np.float64) for peer in peers), before + 3.0, atol=1e-5)
+
+
+def mass_and_sum(peer: Peer) -> tuple[float, np.ndarray]:
+    assert peer.mass is not None
+    kept = 0.0 if peer._unsent is None else peer._unsent.astype(np.float64)
+    return peer.mass, peer.mass * peer.weights.astype(np.float64) + kept
+
+
+@pytest.mark.parametrize("codec", [None, Int8(), QSGD(levels=1)])
+@pytest.mark.parametrize("pairs", ["together", "one-by-one", "twice"])
+def test_push_sum_keeps_mass_and_mean_at_every_moment(codec: Codec | None, pairs: str) -> None:
+    """Sum of mass and of mass x model over peers and messages: also if several rounds are sent before one is mixed."""
+    edges = {0: {1: 0.5, 2: 0.5}, 1: {2: 0.5, 0: 0.5}, 2: {0: 0.5, 1: 0.5}}
+    peers = [make_peer(i, edges[i], size=30, codec=codec, push_sum=True) for i in range(3)]
+    rng = np.random.default_rng(1)
+    for peer in peers:
+        peer.weights = rng.normal(size=30).astype(np.float32)
+    total = sum(mass_and_sum(peer)[1] for peer in peers)
+    way: list[tuple[int, Message]] = []
+    for step in range(6):
+        own = {}
+        for peer in peers[: step % 3 + 1]:  # some send more often than others
+            for _ in range(2 if pairs == "twice" else 1):
+                effects, own[peer.id], _ = run_until_blocked(peer.broadcast_model())
+                parcel = effects[0].parcel
+                way += [(to, Message(peer.id, 0, parcel.payload, parcel.scalars, 0)) for to in effects[0].targets]
+        for peer in peers:
+            mine = [message for to, message in way if to == peer.id][step % 2 :]
+            way = [(to, message) for to, message in way if to != peer.id or not any(message is one for one in mine)]
+            for group in [[message] for message in mine] if pairs == "one-by-one" else [mine]:
+                peer.mix(group, own.get(peer.id, peer.weights.copy()))
+        mass = sum(mass_and_sum(peer)[0] for peer in peers) + sum(message.scalars[0] for _, message in way)
+        held = sum(mass_and_sum(peer)[1] for peer in peers)
+        held = held + sum(message.scalars[0] * np.asarray(message.payload.values, np.float64) for _, message in way)
+        assert mass == pytest.approx(3.0, rel=1e-12)
+        np.testing.assert_allclose(held, total, atol=1e-4)
