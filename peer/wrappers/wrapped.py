@@ -41,7 +41,7 @@ class WrappedPeer(Peer):
     def deliver(self, arrival: Arrival | Message) -> None:
         """Let a message that has arrived pass the wrappers, and put the resulting messages into the inbox."""
         self.calls = 0
-        message = arrival if isinstance(arrival, Message) else self.inbox.decoded(arrival, self.mixing)
+        message = arrival if isinstance(arrival, Message) else self.inbox.decoded(arrival, (arrival.source,))
         messages = [] if message is None else [message]
         for station in reversed(self.stations):
             messages = [passed for each in messages for passed in self._pass(station, "arrivals", each)]

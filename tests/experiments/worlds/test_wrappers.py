@@ -31,10 +31,10 @@ from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.peer_report import make_peer
 from grapevine.netem import Uniform, UniformDevices
 from grapevine.peer.codecs import Int8
-from grapevine.peer.endpoint import BLOCKED
+from grapevine.peer.endpoint import BLOCKED, Arrival
 from grapevine.peer.message import Message
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.payloads import Marks, Sparse, decode, decode_head
+from grapevine.peer.payloads import Marks, Sparse, decode, decode_head, encode
 from grapevine.peer.strategies import DPSGD, Ako, Slices
 from grapevine.peer.wrappers.wrapped import WrappedPeer
 from grapevine.topology.graphs.menu import Complete, Ring
@@ -427,6 +427,16 @@ def test_a_message_of_a_wrapper_that_is_not_valid_is_dropped_and_counted_in_virt
         assert 80 <= peer.errors[kind] <= arrived <= 101
         assert "taken" not in peer.notes
     assert any(f"{kind} " in warning for warning in outcome.warnings)
+
+
+def test_a_message_in_bytes_of_a_peer_that_is_a_neighbour_a_moment_later_is_kept() -> None:
+    """A wrapped peer decides which neighbours it has when it takes a message, as any peer does."""
+    fleet = build(asked(peers=8, wrappers=[Nothing()]))
+    peer = make_peer(fleet, 0, np.zeros(3, np.float32))
+    parcel = encode(Dense(np.ones(3, np.float32)), peer.codec, 0)[0]
+    peer.deliver(Arrival(4, 0, parcel.head, parcel.body, 0, parcel.size_bytes))
+    peer.admit(4, 0.1)
+    assert [message.source for message in peer.arrived()] == [4]
 
 
 class Late(Wrapper, frozen=True, tag="late"):
