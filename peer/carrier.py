@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from grapevine.peer.counts import LinkCount, thin
-from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.endpoint import BLOCKED, FLOOD, Endpoint
 from grapevine.peer.live import Acknowledged, Clock, Doorbell, LivePeer, Lost, MembersChanged, News, Stopped
 from grapevine.peer.membership import is_errand
 from grapevine.peer.realtime import schedule
@@ -22,7 +22,9 @@ from grapevine.peer.sockets import Sockets
 from grapevine.peer.waiting import Waiter
 from grapevine.peer.wire import HEADER_BYTES, Acknowledgement, Chunk, Frame, WireError, decode, encode
 
-HELD_LIMIT_BYTES = 1 << 28  # bytes of chunks that one peer holds; above that it leaves the rest in the sockets
+HELD_LIMIT_BYTES = 1 << 28  # memory of the frames that one peer holds; above that it leaves the rest in the sockets
+FRAME_BYTES = 2_048  # the most memory that a held frame takes beyond its bytes on the wire
+BLOCKED_NS = 1_000_000_000  # emulated time without reading, after which neighbours that hold more than their share are curbed
 AHEAD_LIMIT_NS = 2**61  # 73 years: a chunk due later than this is refused; no honest link has such a delay
 RETRY_NS = 1_000_000
 BEAT_NS = 500_000_000  # real time between signs of life
@@ -69,6 +71,7 @@ class Carrier:
         self.beat = beat
         self.doorbell = Doorbell()
         self._control, self._all = Waiter(control_fd), Waiter(sockets.fd, self.doorbell.fd, control_fd)
+        self._unread = Waiter(self.doorbell.fd, control_fd)  # while nothing is read, when the sockets would only keep it awake
         self.finished = False
         self.priority = priority
         self.sent = {neighbour: LinkCount() for neighbour in self.endpoint.meters}
@@ -76,8 +79,12 @@ class Carrier:
         self.lateness_ns: list[int] = []
         self._asleep = False
         self._lost: set[int] = set()
-        self._held: list[tuple[int, int, Frame]] = []  # (due, order, frame)
+        self._held: list[tuple[int, int, int, Frame]] = []  # (due, order, bytes of memory, frame)
         self._held_bytes = 0
+        self._held_from = dict.fromkeys(self.sent, 0)  # bytes of memory by neighbour
+        self._share_bytes = HELD_LIMIT_BYTES  # the bytes that a curbed neighbour may hold
+        self._curbed: set[int] = set()
+        self._full_ns: int | None = None  # nothing has been read since then
         self._order = 0
         self._refused: dict[int, deque[list[Any]]] = {}  # by neighbour: frames that its full queue refused, in order
         self._next_beat_ns = 0
@@ -98,7 +105,12 @@ class Carrier:
             now_ns = self.clock.now_ns()
             self._send_out(now_ns)
             self._release_due(now_ns)
-            frames = self.sockets.drain() if self._held_bytes <= HELD_LIMIT_BYTES else []
+            if self._held_bytes <= HELD_LIMIT_BYTES:
+                self._full_ns = None
+                frames = self.sockets.drain()
+            else:
+                frames = []
+                self._wait_for_room(now_ns)
             if not frames:
                 self._sleep()
                 continue
@@ -125,9 +137,10 @@ class Carrier:
         self.outgoing.drop(neighbour)
         self._refused.pop(neighbour, None)
         self.sockets.disconnect(neighbour)
-        self._held = [entry for entry in self._held if entry[2].source != neighbour]
+        self._held = [entry for entry in self._held if entry[3].source != neighbour]
         heapq.heapify(self._held)
-        self._held_bytes = sum(entry[2].size_bytes for entry in self._held)
+        self._held_bytes -= self._held_from[neighbour]
+        self._held_from[neighbour] = 0
         self._tell(Lost(neighbour), ring=True)
 
     def change(self, message: Any) -> None:
@@ -180,22 +193,62 @@ class Carrier:
         except WireError as error:
             self.endpoint.errors[error.kind] += 1
             return
-        if frame.source in self._lost:
+        source = frame.source
+        if source in self._lost:
             return
         if not self._held and frame.due_ns <= now_ns:
             self._deliver(frame, frame.due_ns or now_ns, now_ns)
             return
+        size_bytes = frame.size_bytes + FRAME_BYTES
+        from_source = self._held_from[source] + size_bytes
+        if from_source > self._share_bytes and source in self._curbed:
+            self.endpoint.errors[FLOOD] += 1
+            return
         self._order += 1
-        self._held_bytes += frame.size_bytes
-        heapq.heappush(self._held, (frame.due_ns, self._order, frame))
+        self._held_bytes += size_bytes
+        self._held_from[source] = from_source
+        heapq.heappush(self._held, (frame.due_ns, self._order, size_bytes, frame))
 
     def _release_due(self, now_ns: int) -> None:
         """Deliver the held frames that are due."""
         held = self._held
         while held and held[0][0] <= now_ns:
-            due_ns, _, frame = heapq.heappop(held)
-            self._held_bytes -= frame.size_bytes
+            due_ns, _, size_bytes, frame = heapq.heappop(held)
+            self._held_bytes -= size_bytes
+            self._held_from[frame.source] -= size_bytes
             self._deliver(frame, due_ns or now_ns, now_ns)
+
+    def _wait_for_room(self, now_ns: int) -> None:
+        """Measure the time for which the full store of held frames prevents reading; count each second, and curb neighbours."""
+        if self._full_ns is None:
+            self._full_ns = now_ns
+        elif now_ns - self._full_ns >= BLOCKED_NS:
+            self._full_ns = now_ns
+            self.endpoint.errors[BLOCKED] += 1
+            self._curb()
+
+    def _curb(self) -> None:
+        """Refuse from now on the frames by which a neighbour would hold more than its equal share, if it does so now.
+
+        Of the frames that it holds already, those that are due last are dropped.  A neighbour without others beside it
+        delays only its own messages, and is not curbed.
+        """
+        neighbours = len(self.sent) - len(self._lost)
+        if neighbours < 2:
+            return
+        share_bytes = self._share_bytes = HELD_LIMIT_BYTES // neighbours
+        self._curbed.update(neighbour for neighbour, held_bytes in self._held_from.items() if held_bytes > share_bytes)
+        held, self._held = sorted(self._held), []
+        self._held_from = dict.fromkeys(self.sent, 0)
+        for entry in held:
+            source = entry[3].source
+            from_source = self._held_from[source] + entry[2]
+            if from_source > share_bytes and source in self._curbed:
+                self.endpoint.errors[FLOOD] += 1
+            else:
+                self._held.append(entry)
+                self._held_from[source] = from_source
+        self._held_bytes = sum(self._held_from.values())
 
     def _deliver(self, frame: Frame, arrived_ns: int, now_ns: int) -> None:
         """Hand a frame on, arrived at the instant that the emulated link gave it; record how late this host was.
@@ -241,7 +294,8 @@ class Carrier:
             deadlines.append(self.clock.now_ns() + RETRY_NS)
         self._asleep = True
         timeout = 0.0 if self.live.outbox else self.clock.seconds_until(min(deadlines))
-        ready = self._all.wait(min(timeout, BEAT_NS / 1e9))
+        waiter = self._all if self._full_ns is None else self._unread
+        ready = waiter.wait(min(timeout, BEAT_NS / 1e9))
         self._asleep = False
         if self.doorbell.fd in ready:
             self.doorbell.clear()

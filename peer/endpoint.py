@@ -21,6 +21,10 @@ MEASURE_EVERY = 4
 """One chunk measures no rate: one message in this number that fits into one chunk is cut in two."""
 OVERTAKEN = 64  # messages of a neighbour that may arrive after a later one, and that may be incomplete at the same time
 PIECE_LEAST_BYTES = 64  # the smallest piece of a message that is cut for measuring
+FLOOD = "flood"
+"""The kind of error by which `errors` counts frames of a neighbour that had too many frames waiting here for their instant."""
+BLOCKED = "blocked"
+"""The key by which `errors` counts the seconds of emulated time without reading, because too many frames waited here."""
 
 
 class Arrival(NamedTuple):

@@ -273,12 +273,15 @@ _head_decoder = msgspec.msgpack.Decoder(Head)
 class Parcel:
     """One message ready for the wire: its head in bytes, its body as one flat uint8 array.
 
-    `payload` is the payload as the receiver will read it; a world without a wire delivers it directly.
+    `payload` is the payload as the receiver will read it; a world without a wire delivers it directly.  None if the bytes may
+    not be valid (a wrapper has made them): then each world delivers the bytes, and the receiver decodes and checks them.
     """
 
     __slots__ = ("body", "head", "payload", "scalars", "size_bytes", "step")
 
-    def __init__(self, head: bytes, body: np.ndarray, step: int, payload: Payload, scalars: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self, head: bytes, body: np.ndarray, step: int, payload: Payload | None, scalars: tuple[float, ...] = ()
+    ) -> None:
         self.head = head
         self.body = body
         self.step = step

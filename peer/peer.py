@@ -381,11 +381,14 @@ class Peer(Worker, Neighbourhood):
     def blend(self, message: Message, weight: float) -> None:
         """Move the weights towards a message's values q, on its elements alone: x <- x + weight (q - x).
 
+        A message without elements moves nothing.
         Raises ValueError for a message in another space than the model.
         """
         payload = message.payload
         if payload.space != MODEL:
             raise ValueError(f"the weights cannot be moved towards a message of space {payload.space!r}; use its values")
+        if not payload.count:
+            return
         if isinstance(payload, Dense):
             part = self.weights[payload.start : payload.stop]
             part *= np.float32(1.0 - weight)

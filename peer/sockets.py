@@ -13,6 +13,7 @@ import zmq
 from grapevine.peer.wire import CHUNK_LIMIT_BYTES
 
 ZERO_COPY_BYTES = 65_536  # below, copying into zmq is cheaper than tracking the buffer
+BATCH_BYTES = 8_192  # libzmq reads this much at a time; a smaller part of a frame is a view of such a batch and keeps all of it
 QUEUE_LIMIT_FRAMES = 4_096
 WAITING_LIMIT = 4_096  # connections that may wait to be accepted: the largest number that Linux allows
 TRY_S = 2.0  # real time after which a connection is tried again: a neighbour whose queue is full does not answer
@@ -82,15 +83,20 @@ class Sockets:
         return True
 
     def drain(self, most: int = 64) -> list[list[Any]]:
-        """Return at most `most` of the arrived frames, their parts as buffers, without zmq's routing part.
+        """Return at most `most` of the arrived frames, their parts as bytes or as buffers, without zmq's routing part.
 
+        Small parts are copied, so that a frame takes no more memory than its own bytes and a fixed number beyond them.
         zmq's descriptor signals changes only: wait on `fd` only after this has returned an empty list.
         """
         frames: list[list[Any]] = []
-        receive = self.router.recv_multipart
+        receive = self.router.recv
         with suppress(zmq.Again):
             while len(frames) < most:
-                frames.append([part.buffer for part in receive(zmq.DONTWAIT, copy=False)[1:]])
+                part, parts = receive(zmq.DONTWAIT, False), []
+                while part.more:
+                    part = receive(zmq.DONTWAIT, False)
+                    parts.append(part.buffer if len(part) > BATCH_BYTES else part.bytes)
+                frames.append(parts)
         return frames
 
     def disconnect(self, neighbour: int) -> None:

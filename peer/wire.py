@@ -118,6 +118,6 @@ def decode(parts: list[Any], run: int, message_limit_bytes: int) -> Frame:
         raise WireError("length", f"a chunk with a head of {len(head)} and a piece of {len(piece)} bytes")
     if total > message_limit_bytes or offset + len(piece) > total or (number == 0) != (offset == 0):
         raise WireError("length", f"bytes {offset}..{offset + len(piece)} of {total}; the limit is {message_limit_bytes}")
-    if number and (report_ms or not len(piece)):
-        raise WireError("length", f"chunk {number} is empty, or asks for reports, which only the first chunk may")
+    if (number and report_ms) or (not len(piece) and (total or number)):
+        raise WireError("length", f"chunk {number} of {total} bytes is empty, or asks for reports, which only chunk 0 may")
     return Chunk(source, message, number, offset, total, due_ns, finish_ns, head, piece, report_ms)

@@ -19,6 +19,7 @@ from grapevine.experiments.worlds.link_rows import LinkRows
 from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.score_history import ScoreHistory
 from grapevine.experiments.worlds.scoring import Evaluate, Score
+from grapevine.peer.endpoint import BLOCKED
 from grapevine.peer.expected import NOT_FINITE
 from grapevine.peer.inbox import LATE
 from grapevine.peer.joiner_debts import FORGOTTEN
@@ -317,6 +318,12 @@ class Collector:
             self.warn(
                 "a joining peer's weights lack updates: they travelled for longer than its neighbours remember their payments; "
                 'use faster links, or weights = "nearest" in [membership]'
+            )
+        if blocked := refused.pop(BLOCKED, 0):
+            names = peers_text([peer for peer, errors in sorted(self.errors.items()) if errors.get(BLOCKED)])
+            self.warn(
+                f"{names} read no messages for {blocked} s, because 256 MiB of frames had arrived before the instants of their "
+                "links and waited for these; use links with less delay or a lower rate, or smaller messages"
             )
         if refused:
             self.warn(

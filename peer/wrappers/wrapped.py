@@ -41,7 +41,7 @@ class WrappedPeer(Peer):
     def deliver(self, arrival: Arrival | Message) -> None:
         """Let a message that has arrived pass the wrappers, and put the resulting messages into the inbox."""
         self.calls = 0
-        message = arrival if isinstance(arrival, Message) else self.inbox.decoded(arrival, self.mixing)
+        message = arrival if isinstance(arrival, Message) else self.inbox.decoded(arrival, (arrival.source,))
         messages = [] if message is None else [message]
         for station in reversed(self.stations):
             messages = [passed for each in messages for passed in self._pass(station, "arrivals", each)]
@@ -95,10 +95,12 @@ class WrappedPeer(Peer):
                     yield leaving
 
     def _encoded(self, message: Outgoing) -> Parcel:
-        """Encode a message that a wrapper has made; its values need not be finite, since receivers check them."""
+        """Encode a message that a wrapper has made; it need not be valid, since receivers decode and check it."""
         number, _, codec = self.spaces.find(message.payload.space)
         with np.errstate(all="ignore"):
-            return encode(message.payload, codec, message.step, message.scalars, number, self.codec_rng)[0]
+            parcel = encode(message.payload, codec, message.step, message.scalars, number, self.codec_rng)[0]
+        parcel.payload = None
+        return parcel
 
     def _computed(self, gradient: np.ndarray) -> np.ndarray:
         """Return the gradient that the strategy gets after all wrappers."""
@@ -125,6 +127,9 @@ class WrappedPeer(Peer):
         passed: list[T] = list(answer)
         if wrong := [each for each in passed if not isinstance(each, type(message))]:
             raise _foreign(station, method.__name__, wrong[0], f"each message as {type(message).__name__}")
+        for each in passed:
+            if isinstance(each, Outgoing) and not isinstance(each.leaves_ns, int | np.integer):
+                raise _foreign(station, method.__name__, each.leaves_ns, "leaves_ns as a whole number of ns, such as int(...)")
         if not passed:
             self._note(station, f"{what} dropped")
         for place, each in enumerate(passed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -14,9 +15,9 @@ from grapevine.peer import carrier as module
 from grapevine.peer import counts
 from grapevine.peer.carrier import Carrier
 from grapevine.peer.counts import LinkCount
-from grapevine.peer.endpoint import Arrival, Endpoint
+from grapevine.peer.endpoint import BLOCKED, FLOOD, Arrival, Endpoint
 from grapevine.peer.live import Acknowledged, Lost, News, Outbound
-from grapevine.peer.wire import Acknowledgement, Chunk, encode
+from grapevine.peer.wire import HEADER_BYTES, Acknowledgement, Chunk, encode
 from tests.helpers import LIMIT_BYTES, chunks_of
 
 RUN = 77
@@ -216,6 +217,82 @@ def test_more_than_may_be_held_waits_in_the_sockets_and_is_not_lost(rig: Rig, mo
         rig.round()
     assert [arrival.message for arrival in rig.news(Arrival)] == list(range(count))
     assert not rig.live.endpoint.errors
+
+
+def fill(rig: Rig, source: int, count: int, due_ns: int, first: int = 0) -> None:
+    """Let messages of one chunk of 1,000 bytes arrive that are due later."""
+    for message in range(first, first + count):
+        rig.wires.incoming.append(encode(Chunk(source, message, 0, 0, 1_000, due_ns, 5, b"head", bytes(1_000)), RUN))
+
+
+def rounds(rig: Rig, count: int) -> None:
+    for _ in range(count):
+        rig.round()
+
+
+def test_a_neighbour_whose_frames_are_never_due_does_not_silence_the_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_LIMIT_BYTES", 100_000)
+    size = 1_000 + 4 + HEADER_BYTES + module.FRAME_BYTES
+    fill(rig, 0, 200, 2**60)
+    fill(rig, 2, 10, 10**6)
+    rounds(rig, 5)
+    assert len(rig.wires.incoming) >= 10, "there was no limit"
+    rig.clock.time_ns += module.BLOCKED_NS
+    rounds(rig, 5)
+    assert not rig.wires.incoming
+    assert rig.carrier._held_from[0] <= 50_000
+    assert [(arrival.source, arrival.message) for arrival in rig.news(Arrival)] == [(2, message) for message in range(10)]
+    assert rig.live.endpoint.errors == {BLOCKED: 1, FLOOD: 200 - 50_000 // size}
+    for first in range(200, 20_000, 200):  # the flood goes on
+        fill(rig, 0, 200, 2**60, first)
+        rounds(rig, 4)
+        assert not rig.wires.incoming
+        assert rig.carrier._held_bytes <= 50_000
+    assert rig.live.endpoint.errors[BLOCKED] == 1
+
+
+def test_honest_neighbours_that_fill_the_store_lose_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The links hold more than the limit, and the store is full again and again, but never for a second."""
+    monkeypatch.setattr(module, "HELD_LIMIT_BYTES", 100_000)
+    for number in range(20):
+        fill(rig, 0, 100, 10**6 + number * 10**8, 100 * number)
+    for number in range(20):
+        rig.clock.time_ns = 10**6 + number * 10**8
+        rounds(rig, 10)
+    for _ in range(100):
+        rig.clock.time_ns += 10**8
+        rounds(rig, 2)
+    assert [arrival.message for arrival in rig.news(Arrival)] == list(range(2_000))
+    assert not rig.live.endpoint.errors
+
+
+def test_a_single_neighbour_is_waited_for_and_not_curbed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_LIMIT_BYTES", 100_000)
+    rig.carrier.lose(2)
+    fill(rig, 0, 100, 10**11)
+    for _ in range(5):
+        rounds(rig, 5)
+        rig.clock.time_ns += module.BLOCKED_NS
+    rig.clock.time_ns = 10**11
+    rounds(rig, 20)
+    assert [arrival.message for arrival in rig.news(Arrival)] == list(range(100))
+    assert set(rig.live.endpoint.errors) == {BLOCKED}
+
+
+@pytest.mark.parametrize("frame", [Acknowledgement(0, 1, 0, 0, 2**60), Chunk(0, 1, 0, 0, 0, 2**60, 0, b"\x90", b"")])
+def test_the_limit_bounds_the_memory_of_small_frames(rig: Rig, frame: Any) -> None:
+    """Python's own allocations for held frames; those of zmq end with the frame, because small parts are copied."""
+    count = 2_000
+    tracemalloc.start()
+    try:
+        for message in range(count):
+            parts = [bytes(part) for part in encode(frame._replace(message=message, due_ns=2**60 + message), RUN)]
+            rig.carrier._take_in(parts, 1_000)
+        taken_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(rig.carrier._held) == count
+    assert taken_bytes <= rig.carrier._held_bytes
 
 
 def test_a_peer_that_has_ended_does_not_pile_up_what_others_go_on_sending(rig: Rig) -> None:

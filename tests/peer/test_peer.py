@@ -186,6 +186,30 @@ def test_blend_moves_only_what_came() -> None:
     assert peer.weights.tolist() == [0, 0, 1, 2, 0, 0, 0, 1]
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        Dense(np.zeros(0, np.float32)),
+        Dense(np.zeros(0, np.float32), 8),
+        Sparse(np.zeros(0, np.uint32), np.zeros(0, np.float32)),
+    ],
+)
+def test_blend_with_a_message_without_elements_moves_nothing(payload: Payload) -> None:
+    peer = make_peer(0, {1: 0.5})
+    peer.weights[:] = np.arange(8)
+    peer.blend(Message(1, 0, payload, (), 0), 0.25)
+    assert peer.weights.tolist() == list(range(8))
+
+
+def test_weights_are_one_array_that_an_assignment_fills() -> None:
+    peer = make_peer(0, {1: 0.5})
+    before, copied = peer.weights, peer.weights.copy()
+    peer.weights = np.ones(8, np.float32)
+    assert peer.weights is before
+    assert (peer.weights - before).tolist() == [0.0] * 8
+    assert (peer.weights - copied).tolist() == [1.0] * 8
+
+
 def test_verbs_await_what_they_say() -> None:
     peer = make_peer(0, {1: 0.5, 2: 0.5})
     peer.now_ns = 10

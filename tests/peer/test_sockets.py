@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
 
-from grapevine.peer.sockets import Sockets
+from grapevine.peer.sockets import BATCH_BYTES, Sockets
 
 DEADLINE_MS = 10_000
 
@@ -53,6 +54,20 @@ def test_connecting_ends_when_everybody_has_answered(listening: Sockets, own: So
     assert own.send(1, [b"weights"])
     assert listening.router.poll(DEADLINE_MS)
     assert [bytes(part) for part in listening.drain()[0]] == [b"weights"]
+
+
+def test_small_parts_are_copied_and_frames_arrive_whole_and_in_order(listening: Sockets, own: Sockets) -> None:
+    """A view of a small part would keep the 8 KiB that libzmq has read at a time, whatever else was in it."""
+    own.connect({1: listening.address})
+    frames = [[b"header", b"", b"x" * size] for size in (1, BATCH_BYTES, BATCH_BYTES + 1, 1 << 20)] * 5 + [[b"alone"]]
+    for frame in frames:
+        assert own.send(1, frame)
+    arrived: list[list[Any]] = []
+    while len(arrived) < len(frames):
+        assert listening.router.poll(DEADLINE_MS)
+        arrived.extend(listening.drain(3))
+    assert [[bytes(part) for part in parts] for parts in arrived] == frames
+    assert all(type(part) is bytes for parts in arrived for part in parts if len(part) <= BATCH_BYTES)
 
 
 def test_a_neighbour_that_does_not_answer_is_named(own: Sockets, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
@@ -107,6 +107,14 @@ def test_an_announced_giant_takes_no_memory() -> None:
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()
     assert caught.value.kind == "length"
+
+
+@pytest.mark.parametrize(("number", "total", "refused"), [(0, 0, False), (0, 1, True), (1, 1, True), (1, 0, True)])
+def test_only_an_empty_message_has_an_empty_chunk(number: int, total: int, refused: bool) -> None:
+    """Empty first chunks would be free for their sender, and each would take memory here."""
+    parts = encode(Chunk(0, 0, number, 0, total, 0, 0, b"", b""), RUN)
+    with pytest.raises(WireError) if refused else nullcontext():
+        decode(parts, RUN, LIMIT_BYTES)
 
 
 def test_an_oversized_piece_is_refused() -> None:

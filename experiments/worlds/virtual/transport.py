@@ -16,7 +16,7 @@ from grapevine.experiments.worlds.virtual.shared_link import Segments, SharedLin
 from grapevine.netem.shaping.sender import Sender
 from grapevine.peer.counts import LinkCount
 from grapevine.peer.effects import Send
-from grapevine.peer.endpoint import Endpoint
+from grapevine.peer.endpoint import Arrival, Endpoint
 from grapevine.peer.message import Message, new_message
 from grapevine.peer.meter import LinkMeter
 from grapevine.peer.payloads import Parcel, message_limit_bytes
@@ -57,6 +57,8 @@ class SettledMeters(Mapping[int, LinkMeter]):
 class Transport(Generic[AnyMember]):
     """Carries whole messages.  `at(time_ns, action, *arguments)` plans an event, `now_ns()` returns the time.
 
+    `deliver` gets a message that a wrapper has made as bytes, and any other one decoded.
+
     `sent` and `received` are the counts of each peer's links, by neighbour; the counts of a dropped link are kept.
     """
 
@@ -66,7 +68,7 @@ class Transport(Generic[AnyMember]):
         members: list[AnyMember],
         at: At,
         now_ns: Callable[[], int],
-        deliver: Callable[[AnyMember, Message], None],
+        deliver: Callable[[AnyMember, Message | Arrival], None],
     ) -> None:
         self._at = at
         self._deliver = deliver
@@ -136,7 +138,12 @@ class Transport(Generic[AnyMember]):
         if not link.open:
             return
         link.arrived(delivery)
-        message = new_message((link.source, parcel.step, parcel.payload, parcel.scalars, delivery[0]))
+        payload = parcel.payload
+        message: Message | Arrival
+        if payload is None:
+            message = Arrival(link.source, delivery.message, parcel.head, parcel.body, delivery.due_ns, parcel.size_bytes)
+        else:
+            message = new_message((link.source, parcel.step, payload, parcel.scalars, delivery[0]))
         self._deliver(self._members[link.target], message)
 
 

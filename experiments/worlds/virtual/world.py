@@ -39,6 +39,7 @@ from grapevine.experiments.worlds.virtual.waits import wait_text
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
 from grapevine.peer.effects import Leave, Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.membership import Away, Enter, Errand
+from grapevine.peer.message import Message
 
 NEVER_NS = 2**62
 REFRESH_S = 0.25
@@ -296,7 +297,7 @@ class VirtualWorld:
         """Deliver a message; a strategy that waits for several messages is woken by the last one."""
         if self.turnover is None:
             member.peer.deliver(message)
-        elif isinstance(message.payload, Errand):
+        elif isinstance(message, Message) and isinstance(message.payload, Errand):
             if not self.turnover.errand(member, message, message.payload):
                 return
         elif not member.away:

@@ -31,8 +31,10 @@ from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.peer_report import make_peer
 from grapevine.netem import Uniform, UniformDevices
 from grapevine.peer.codecs import Int8
+from grapevine.peer.endpoint import BLOCKED, Arrival
 from grapevine.peer.message import Message
 from grapevine.peer.optimizers import Sgd
+from grapevine.peer.payloads import Marks, Sparse, decode, decode_head, encode
 from grapevine.peer.strategies import DPSGD, Ako, Slices
 from grapevine.peer.wrappers.wrapped import WrappedPeer
 from grapevine.topology.graphs.menu import Complete, Ring
@@ -223,7 +225,8 @@ def test_wrappers_stack_in_order() -> None:
         assert isinstance(peer, WrappedPeer)
         five = Dense(np.full(1, 5.0, np.float32))
         (effect,), _, _ = run_until_blocked(peer._between(peer.send(1, five)))  # type: ignore[arg-type]
-        assert effect.parcel.payload.values == [sent]  # type: ignore[attr-defined]
+        parcel: Any = effect.parcel  # type: ignore[attr-defined]
+        assert decode(decode_head(parcel.head), parcel.body, peer.spaces).values == [sent]
         peer.deliver(Message(1, 0, five, (), 0))
         assert [message.payload.values[0] for message in peer.arrived()] == [arrived]
 
@@ -365,6 +368,102 @@ class Wrong(Wrapper, frozen=True, tag="wrong"):
 
     def sending(self, station: Station, message: Outgoing) -> Any:
         return self.answer
+
+
+class Odd(Wrapper, frozen=True, tag="odd"):
+    """Sends messages that no peer may take."""
+
+    way: str
+
+    def sending(self, station: Station, message: Outgoing) -> Iterable[Outgoing]:
+        size, ones = station.peer.size, np.ones(2, np.float32)
+        return [
+            {
+                "beyond": message._replace(payload=Dense(ones, start=size - 1)),
+                "before": message._replace(payload=Dense(ones, start=-1)),
+                "order": message._replace(payload=Sparse(np.array([2, 1], np.uint32), ones)),
+                "far": message._replace(payload=Sparse(np.array([0, size], np.uint32), ones)),
+                "marks": message._replace(payload=Marks(np.array([1, 1], np.uint32))),
+                "scalars": message._replace(scalars=(1.0,) * 17),
+                "step": message._replace(step=-1),
+            }[self.way]
+        ]
+
+
+class Counts(Strategy, frozen=True, tag="counts"):
+    """Peer 0 sends its model at each step; the others take what has arrived."""
+
+    shares: ClassVar[Any] = "parameters"
+
+    async def run(self, peer: Peer) -> None:
+        while peer.running:
+            peer.apply(await peer.gradient())
+            if peer.id == 0:
+                await peer.broadcast(Dense(peer.weights))
+            for message in peer.arrived():
+                peer.note("taken", peer.notes.get("taken", 0) + 1)
+                peer.weights[message.payload.where()] += message.payload.values
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ("beyond", "range"), ("before", "head"), ("order", "indices"), ("far", "indices"), ("marks", "indices"),
+        ("scalars", "head"), ("step", "head"),
+    ],
+)  # fmt: skip
+def test_a_message_of_a_wrapper_that_is_not_valid_is_dropped_and_counted_in_virtual_time(
+    tmp_path: Path, way: str, kind: str
+) -> None:
+    """The link carries it, as it does in real time, and the receiver's checks of the wire refuse it."""
+    experiment = asked(strategy=Counts(), wrappers=[Odd(way=way, peers=(0,))], stop=Stop(time="1 s"))
+    world = make_world(tmp_path, experiment)
+    outcome = world.run()
+    assert outcome.completed, outcome.reason
+    for receiver in (1, 7):
+        peer = world.members[receiver].peer
+        arrived = world.transport.links[0, receiver].sent.messages
+        assert peer.errors.keys() == {kind}
+        assert 80 <= peer.errors[kind] <= arrived <= 101
+        assert "taken" not in peer.notes
+    assert any(f"{kind} " in warning for warning in outcome.warnings)
+
+
+def test_a_message_in_bytes_of_a_peer_that_is_a_neighbour_a_moment_later_is_kept() -> None:
+    """A wrapped peer decides which neighbours it has when it takes a message, as any peer does."""
+    fleet = build(asked(peers=8, wrappers=[Nothing()]))
+    peer = make_peer(fleet, 0, np.zeros(3, np.float32))
+    parcel = encode(Dense(np.ones(3, np.float32)), peer.codec, 0)[0]
+    peer.deliver(Arrival(4, 0, parcel.head, parcel.body, 0, parcel.size_bytes))
+    peer.admit(4, 0.1)
+    assert [message.source for message in peer.arrived()] == [4]
+
+
+class Late(Wrapper, frozen=True, tag="late"):
+    """Lets messages leave a millisecond later, in a number of a given type."""
+
+    number: Any
+
+    def sending(self, station: Station, message: Outgoing) -> Iterable[Outgoing]:
+        return [message._replace(leaves_ns=self.number(message.leaves_ns + 10**6))]
+
+
+@pytest.mark.parametrize(
+    ("number", "accepted"), [(int, True), (np.int64, True), (float, False), (np.float64, False), (str, False)]
+)
+def test_the_time_at_which_a_message_leaves_is_a_whole_number(tmp_path: Path, number: Any, accepted: bool) -> None:
+    """The wire holds no other number, so virtual time refuses it too."""
+    outcome = make_world(tmp_path, asked(wrappers=[Late(number=number, peers=(3,))], stop=Stop(steps=3))).run()
+    assert outcome.completed == accepted
+    assert accepted or "Late.sending returned" in outcome.reason
+    assert accepted or "leaves_ns as a whole number of ns" in outcome.reason
+
+
+def test_a_peer_that_could_not_read_for_seconds_is_named(tmp_path: Path) -> None:
+    world = make_world(tmp_path, asked(stop=Stop(steps=3)))
+    world.members[5].endpoint.errors[BLOCKED] = 2
+    warnings = world.run().warnings
+    assert [warning.partition(",")[0] for warning in warnings] == ["peer 5 read no messages for 2 s"]
 
 
 @pytest.mark.parametrize("answer", [None, 5, [None]])
