@@ -13,7 +13,7 @@ from typing import Any
 from grapevine.experiments.worlds.processes import control
 from grapevine.peer.effects import Effect, Leave, Send, SendAt, Work
 from grapevine.peer.endpoint import Arrival
-from grapevine.peer.live import LivePeer, Outbound
+from grapevine.peer.live import LivePeer
 from grapevine.peer.membership import Away, Enter, Handover, Row, Rows, Welcome, is_errand, read_errand
 from grapevine.peer.neighbourhood import Rounds
 from grapevine.peer.wire import WireError
@@ -208,10 +208,8 @@ class LiveMember(LivePeer):
                 self.peer.errors[error.kind] += 1
                 continue
             answer = self.handover.take(arrival.source, errand)
-            if answer is not None and arrival.source in self.endpoint.meters:
-                now_ns = max(self.peer.now_ns, arrival.arrived_ns)
-                for chunk in self.endpoint.send(arrival.source, answer, now_ns, self.peer.horizon_ns):
-                    self.outbox.append(Outbound(arrival.source, chunk, now_ns))
+            if answer is not None:
+                self._post(arrival.source, answer, max(self.peer.now_ns, arrival.arrived_ns))
                 sent = True
         if sent:
             self.ring_carrier()

@@ -36,6 +36,7 @@ from grapevine.experiments.worlds.virtual.turnover import Turnover
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
 from grapevine.peer.effects import Leave, Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.membership import Away, Enter, Errand
+from grapevine.peer.payloads import Parcel
 
 NEVER_NS = 2**62
 REFRESH_S = 0.25
@@ -212,7 +213,10 @@ class VirtualWorld:
                 self._at(max(effect.until_ns, self.now_ns), self._resume, member, None)
                 return
             elif kind is SendAt:
-                self._at(max(effect.leaves_ns, self.now_ns), self._send, member, effect.send)
+                for target in effect.send.targets:
+                    if target in peer.mixing:  # it may be gone when the message leaves, and still wait for it
+                        leaves_ns = max(effect.leaves_ns, self.now_ns)
+                        self._at(leaves_ns, self._send_late, member, target, effect.send.parcel)
             elif self.turnover is not None and kind in (Away, Enter, Leave):
                 if not self.turnover.carry_out(member, effect):
                     return
@@ -220,10 +224,10 @@ class VirtualWorld:
                 self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
                 return
 
-    def _send(self, member: Member, send: Send) -> None:
-        """Send a message that was held back, unless its peer has died meanwhile."""
+    def _send_late(self, member: Member, target: int, parcel: Parcel) -> None:
+        """Send a message that was held back, unless its sender has died meanwhile."""
         if member.alive:
-            self.transport.send(member, send, self.now_ns)
+            self.transport.post(member, target, parcel, self.now_ns)
 
     def _rouse(self, member: Member) -> None:
         """Wake a strategy that waits for messages, so that it sees what has changed."""

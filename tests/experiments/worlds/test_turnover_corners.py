@@ -71,3 +71,17 @@ def test_the_last_member_of_a_schedule_trains_alone(strategy: Any, schedule: Any
 def test_a_schedule_begins_with_one_member(tmp_path: Path) -> None:
     result = carried_out(tmp_path, 3, joins(300, 1), joins(300, 2), topology=RandomMatching(), stop=Stop(time="1 s"))
     assert result.summary["members"][-1][1] == 3
+
+
+# ---- wrappers -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", [joins(300, 3), leaves(300, 0)])
+@pytest.mark.parametrize("order", ["combine-then-adapt", "adapt-then-combine"])
+def test_a_delayed_message_reaches_a_peer_that_has_stopped_being_a_neighbour(event: Any, order: Any, tmp_path: Path) -> None:
+    """The receiver is late by the delay, and waits for the last message of the old graph."""
+    result = carried_out(
+        tmp_path, 4, event, topology=Ring(), strategy=DPSGD(order=order), wrappers=(Delay(time="70 ms"),), stop=Stop(steps=20)
+    )
+    assert result.summary["reason"] == "20 steps done"
+    assert len(changes_of(result)) == 1
