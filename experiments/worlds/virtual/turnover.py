@@ -56,6 +56,7 @@ class Turnover:
         self.strategy = world.fleet.experiment.strategy
         self.by_step = self.strategy.membership == "by-step"
         self._wanted = set(plan.first)  # peers that are members, or will be
+        self._leaving: set[int] = set()
         self._waiting: set[int] = set()  # peers that are to join and have no neighbour that is a member
         world.collector.begin_members(plan.first)
 
@@ -84,7 +85,7 @@ class Turnover:
         self._waiting.discard(peer)
         if not member.alive or member.ended or member.away:
             self.members.done(peer)
-        elif member.peer.member:
+        elif member.peer.member and peer not in self._leaving:
             self._let_go(member)
 
     def carry_out(self, member: Member, effect: Effect) -> bool:
@@ -127,6 +128,7 @@ class Turnover:
     def _let_go(self, member: Member) -> None:
         """Let a member's strategy end: from the next step that no member has begun, or at once."""
         peer = member.peer
+        self._leaving.add(peer.id)
         if self.by_step:
             step = self._next_step()
             peer.leave_at(step)
@@ -139,6 +141,7 @@ class Turnover:
         """Note a peer that has ended its part, or is not a member yet."""
         peer = member.peer
         member.away = True
+        self._leaving.discard(peer.id)
         if peer.member:
             peer.depart()
             self.world.collector.emulated_s = self.world.now_ns / 1e9
