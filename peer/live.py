@@ -164,8 +164,12 @@ class LivePeer:
             return
         finally:
             strategy.close()
-            self.ended = True
-            self.news.clear()
+            self._end()
+
+    def _end(self) -> None:
+        """Read no news of the I/O thread any more."""
+        self.ended = True
+        self.news.clear()
 
     def _over(self) -> bool:
         if self.stop_ns is not None and self.peer.now_ns >= self.stop_ns:

@@ -125,6 +125,8 @@ class _PeerProcess:
         thread.start()
         self.live.run(self._strategy())
         self.snapshot(FINAL, self.peer.now_ns)
+        if isinstance(self.live, LiveMember):
+            self.live.give()
         thread.join()
 
     def _strategy(self) -> Coroutine[Any, Any, None]:

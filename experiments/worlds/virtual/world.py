@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.config.events import Event, JoinEvent, KillEvent
+from grapevine.experiments.config.events import Event, JoinEvent, KillEvent, LeaveEvent
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.tasks.share import Costs
@@ -190,6 +190,8 @@ class VirtualWorld:
                 effect = strategy.send(answer) if raised is None else strategy.throw(raised)
             except StopIteration:
                 member.ended = True
+                if self.turnover is not None:
+                    self.turnover.ended()
                 return
             except Exception as error:  # noqa: BLE001 - a strategy may raise anything
                 self._fail(member, error)
@@ -311,13 +313,13 @@ class VirtualWorld:
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.lose(identity, why, asked)
         self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
+        if self.turnover is not None:
+            self.turnover.died(identity)
         for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
             member = self.members[neighbour]
             self.transport.drop(neighbour, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
-        if self.turnover is not None:
-            self.turnover.died(identity)
 
     def _plan_instant(self) -> None:
         """Plan the next instant that is not in the heap: a record, or an event of the script."""
@@ -351,12 +353,14 @@ class VirtualWorld:
             self.turnover.script(event)
 
     def _may_continue(self) -> bool:
-        """Whether an event of the script may continue a run without other events: it kills a peer for which others wait, or
+        """Whether an event of the script may continue a run without other events: it changes the peers for which others wait, or
         lets a peer join after all have left."""
-        if self.turnover is not None and self.turnover.empty and self._next_instant_ns < NEVER_NS:
+        if self._next_instant_ns == NEVER_NS:
+            return False
+        if self.turnover is not None and self.turnover.empty:
             return any(isinstance(event, JoinEvent) for event in self._script)
         waiting = any(member.alive and not member.ended and not member.away for member in self.members)
-        return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
+        return waiting and any(isinstance(event, JoinEvent | KillEvent | LeaveEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
         self.transport.catch_up(self.now_ns)
