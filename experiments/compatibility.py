@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
+from operator import attrgetter
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import networkx as nx
 
 from grapevine import topology
-from grapevine.experiments.config.errors import ConfigError
+from grapevine.experiments.config.errors import ConfigError, nearest, show_value
 from grapevine.experiments.config.experiment import Experiment, Processes, Virtual
-from grapevine.experiments.config.menus import name_of
+from grapevine.experiments.config.menus import MENUS, name_of
+from grapevine.experiments.faults import is_own
 from grapevine.experiments.graph import mixing_rule, topology_name
 from grapevine.experiments.open_files import files_allowed, files_needed
 from grapevine.experiments.tasks import Problem
 from grapevine.netem import Device, NetworkPlan
 from grapevine.netem.units import show_bytes
 from grapevine.peer.spaces import Spaces
+from grapevine.peer.strategies import Strategy
 from grapevine.peer.wrappers.board import LIMIT_BYTES as BOARD_BYTES
 from grapevine.peer.wrappers.board import Board
 from grapevine.topology import Schedule
+
+ALIKE_DECLARATIONS = 0.8
+"""The similarity from which a class attribute of a strategy is taken for a misspelt declaration."""
 
 
 def refuse_unoffered(experiment: Experiment, problem: Problem) -> None:
@@ -36,6 +44,40 @@ def refuse_unoffered(experiment: Experiment, problem: Problem) -> None:
             problem=f'the strategy "{name_of(experiment.strategy)}" asks its task for {words}, which "{task}" does not offer',
             cure=f'choose another task; "{task}" offers {", ".join(offers)}',
         )  # fmt: skip
+
+
+def refuse_declarations(experiment: Experiment) -> None:
+    """Refuse a user's own strategy whose `run` is not async, or whose class has a declaration of a wrong name or value."""
+    strategy = experiment.strategy
+    if not is_own(strategy):
+        return
+    name = MENUS["strategy"].called(strategy)
+    if not inspect.iscoroutinefunction(inspect.unwrap(type(strategy).run)):
+        problem, cure = "its run is not a coroutine", "write `async def run(self, peer)`, without yield"
+        raise ConfigError(key="strategy", value=name, problem=problem, cure=cure)
+    for declaration, kind in get_type_hints(Strategy).items():
+        value, allowed = attrgetter(declaration)(strategy), _allowed(kind)
+        if allowed and value not in allowed:
+            problem, cure = f"{declaration} = {show_value(value)}", f"choose one of {', '.join(map(show_value, allowed))}"
+            raise ConfigError(key="strategy", value=name, problem=problem, cure=cure)
+    declarations = [known for known, value in vars(Strategy).items() if not known.startswith("_") and not callable(value)]
+    for other in sorted(_attributes(type(strategy)) - set(dir(Strategy))):
+        if guess := nearest(other, declarations, ALIKE_DECLARATIONS):
+            problem, cure = f"there is no declaration {other}", f"did you mean {guess}? if not, choose a less similar name"
+            raise ConfigError(key="strategy", value=name, problem=problem, cure=cure)
+
+
+def _allowed(kind: Any) -> tuple[Any, ...]:
+    """Return the values that a declaration of this type may have; () = others too."""
+    inner = get_args(kind)[0]
+    return (True, False) if inner is bool else get_args(inner) if get_origin(inner) is Literal else ()
+
+
+def _attributes(cls: type) -> set[str]:
+    """Return the names of the public class attributes and properties of a strategy, without its fields and methods."""
+    members = {name: value for kin in reversed(cls.__mro__) for name, value in vars(kin).items()}
+    fields = cls.__struct_fields__  # type: ignore[attr-defined]
+    return {name for name, value in members.items() if not name.startswith("_") and name not in fields and not callable(value)}
 
 
 def refuse_rounds(experiment: Experiment, laid: nx.Graph | Schedule) -> None:

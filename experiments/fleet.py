@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, get_args
 
 import networkx as nx
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from grapevine import topology
 from grapevine.experiments.compatibility import (
     refuse_aggregator,
+    refuse_declarations,
     refuse_disorder,
     refuse_endless,
     refuse_missing_edges,
@@ -23,16 +24,19 @@ from grapevine.experiments.compatibility import (
     refuse_wrappers,
 )
 from grapevine.experiments.config.bounds import refuse_beyond, refuse_too_large, refuse_too_many
-from grapevine.experiments.config.errors import config_error
+from grapevine.experiments.config.errors import show_value
 from grapevine.experiments.config.events import Event
 from grapevine.experiments.config.experiment import Experiment, Virtual
+from grapevine.experiments.config.menus import MENUS
+from grapevine.experiments.config.own_parts import refuse_unwritten
 from grapevine.experiments.config.own_trials import try_own_parts
+from grapevine.experiments.faults import is_own, located
 from grapevine.experiments.graph import labels_and_delays, laid_after, laid_graph, mixing_rule, mixing_shares, shares_among_all
 from grapevine.experiments.kernel import carried
 from grapevine.experiments.membership import MembershipPlan, compile_membership
 from grapevine.experiments.scenario import in_order, planned
 from grapevine.experiments.tasks import AnyTask, Problem
-from grapevine.experiments.tasks.partitions import Partition, Spared
+from grapevine.experiments.tasks.partitions import Checked, Partition, Spared
 from grapevine.experiments.tasks.trial import try_out
 from grapevine.netem import Device, NetworkPlan
 from grapevine.netem.units import duration_ns
@@ -42,8 +46,6 @@ from grapevine.topology import Figures, Schedule, ScheduleFigures
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -142,15 +144,21 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
 
     `make_problem` is called in place of `problem_of`; a caller that builds many similar fleets may pass one that caches.
 
-    Raises ConfigError, with key, value and cure, if the experiment's parts do not fit together.
+    Raises ConfigError, with key, value and cure, if the experiment's parts do not fit together, or if code of the user's own
+    raises; the message then has the exception and its line.
     """
+    return located(experiment, "", lambda: _built(experiment, make_problem))
+
+
+def _built(experiment: Experiment, make_problem: Callable[[Experiment], Problem] | None) -> Fleet:
     refuse_too_many(experiment)
+    refuse_declarations(experiment)
     make_problem = make_problem or problem_of
     problem = make_problem(experiment) if laid_after(experiment) == "data" else None
     membership = compile_membership(experiment, mixing_rule(experiment), lambda: labels_and_delays(experiment, problem))
     if membership is None:
-        laid = _located("topology", lambda: laid_graph(experiment, problem))
-        graph = _located("topology", lambda: laid.reach) if isinstance(laid, Schedule) else laid
+        laid = located(experiment, "topology", lambda: laid_graph(experiment, problem))
+        graph = located(experiment, "topology", lambda: laid.reach) if isinstance(laid, Schedule) else laid
         graph = nx.Graph(graph) if graph.is_directed() else graph
     else:
         graph, laid = membership.reach, membership.graph
@@ -162,13 +170,13 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     try_own_parts(experiment, graph)
     refuse_taken_ports(experiment)
     refuse_too_few_files(experiment, graph)
-    plan = carried(experiment, _located("network", lambda: experiment.network.plan(graph, experiment.seed)))
+    plan = carried(experiment, located(experiment, "network", lambda: _links(experiment, graph)))
     refuse_disorder(experiment, plan)
-    devices = _located("devices", lambda: experiment.devices.plan(experiment.peers, experiment.seed))
+    devices = located(experiment, "devices", lambda: _devices(experiment))
     plan, devices = planned(experiment, plan, devices, isinstance(experiment.world, Virtual))
     refuse_beyond(experiment, plan, devices)
     refuse_endless(experiment, devices)
-    shares, rounds = _located("topology.mixing", lambda: mixing_shares(experiment, laid, plan))
+    shares, rounds = located(experiment, "topology.mixing", lambda: mixing_shares(experiment, laid, plan))
     if membership is not None:
         shares = shares_among_all(shares, membership.first, experiment.peers)
     problem = problem or make_problem(experiment)
@@ -178,34 +186,51 @@ def build(experiment: Experiment, make_problem: Callable[[Experiment], Problem] 
     return fleet
 
 
+def _links(experiment: Experiment, graph: nx.Graph) -> NetworkPlan:
+    """Return the plan of the links.  Raises ValueError if the user's own network returns something else."""
+    plan: object = experiment.network.plan(graph, experiment.seed)
+    if not isinstance(plan, NetworkPlan):
+        kind = type(plan).__name__
+        raise ValueError(f"plan(graph, seed) returned {kind}: it must return a NetworkPlan; make one with grapevine.plan_links")
+    return plan
+
+
+def _devices(experiment: Experiment) -> list[Device]:
+    """Return one device for each peer.  Raises ValueError if the user's own devices return something else."""
+    devices: object = experiment.devices.plan(experiment.peers, experiment.seed)
+    if not isinstance(devices, list) or not all(isinstance(device, Device) for device in devices):
+        raise ValueError(
+            f"plan(peers, seed) returned {show_value(devices)}: it must return a list of Device; one for each peer"
+        )
+    if len(devices) != experiment.peers:
+        counts = f"a list of {len(devices)} for {experiment.peers} peers"
+        raise ValueError(f"plan(peers, seed) returned {counts}; return one Device for each peer")
+    return devices
+
+
 def _declared(experiment: Experiment, problem: Problem) -> tuple[Space, ...]:
     """Return the vectors besides the model that the strategy declares."""
     outputs, probe_samples = (getattr(problem, name, 0) or None for name in ("outputs", "probe"))
     facts = Facts(problem.size, Layout(problem.layout), experiment.peers, outputs, probe_samples)
-    return _located("strategy", lambda: checked(experiment.strategy.spaces(facts)))
+    return located(experiment, "strategy", lambda: checked(experiment.strategy.spaces(facts)))
 
 
 def problem_of(experiment: Experiment) -> Problem:
     """Return the experiment's problem, with the data split among the peers that train; peers that only serve hold none."""
     partition: Partition = experiment.partition
+    if is_own(partition):
+        partition = Checked(partition=partition)
     servers = experiment.strategy.hubs
     if 0 < servers < experiment.peers:
         partition = Spared(partition=partition, servers=servers)
-    problem = _located("partition", lambda: experiment.task.problem(experiment.peers, partition, experiment.seed))
+    problem = located(experiment, "task", lambda: experiment.task.problem(experiment.peers, partition, experiment.seed))
     if type(experiment.task) not in get_args(AnyTask):
-        _located("task", lambda: try_out(problem, experiment.peers, experiment.task.batch_size))
+        refuse_unwritten(type(problem), "task", MENUS["task"].called(experiment.task))
+        located(experiment, "task", lambda: try_out(problem, experiment.peers, experiment.task.batch_size))
     refuse_unoffered(experiment, problem)
     share, probe = experiment.strategy.held_out_share, experiment.strategy.probe_samples
     if probe:
-        _located("partition", lambda: problem.take_probe(probe, experiment.seed))
+        located(experiment, "partition", lambda: problem.take_probe(probe, experiment.seed))
     if share:
-        _located("partition", lambda: problem.hold_out(share, experiment.seed))
+        located(experiment, "partition", lambda: problem.hold_out(share, experiment.seed))
     return problem
-
-
-def _located(key: str, action: Callable[[], T]) -> T:
-    """Return `action()`; raise its ValueError as a ConfigError of the table `key`."""
-    try:
-        return action()
-    except ValueError as error:
-        raise config_error(error, key=key) from None

@@ -235,9 +235,9 @@ def _drawn(experiment: Experiment, scripted: list[JoinEvent | LeaveEvent]) -> tu
 
 def _checked(given: object, peers: int, stop_ns: int, stop: str) -> tuple[list[int], list[Event]]:
     """Return the result of a law's `events`; raise ConfigError for a peer that does not exist, and for events out of time."""
-    key, name = "membership", "events(peers, seed, stop_ns)"
+    key, name = "membership", "events(...)"
     if not isinstance(given, tuple) or len(given) != 2 or not all(isinstance(part, Iterable) for part in given):
-        cure = "return (the peers that are members at the start, the later events)"
+        cure = "return a pair: the list of the members at the start, and the list of the later events"
         raise ConfigError(key=key, problem=f"{name} returned {show_value(given)}", cure=cure)
     first, drawn = list(given[0]), list(given[1])
     for event in drawn:

@@ -16,6 +16,7 @@ import numpy as np
 from grapevine.experiments.config.experiment import ConfigError, Experiment, Processes
 from grapevine.experiments.config.menus import name_of
 from grapevine.experiments.exit_status import ExitStatus
+from grapevine.experiments.faults import fault_of
 from grapevine.experiments.fleet import Fleet, build
 from grapevine.experiments.forecast import timeless, wide_jitter
 from grapevine.experiments.results.fair_shares import SharedSegments
@@ -117,10 +118,10 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
     except KeyboardInterrupt:
         recorder.finish(unfinished(text, "interrupted"), _last_weights(fleet, world))
         return ExitStatus.INCOMPLETE if recorder.failure else ExitStatus.INTERRUPTED
-    except Exception as error:
+    except BaseException as error:  # the user's own code may raise anything, SystemExit included
         if recorder.finished:  # the folder could not be written; the training itself did not fail
             raise
-        reason, details = _failure_text(error)
+        reason, details = _failure_text(error, fleet)
         collector.event("fault", text=details)
         recorder.finish(unfinished(text, reason), _last_weights(fleet, world))
         return ExitStatus.INCOMPLETE
@@ -133,7 +134,7 @@ def _carry_out(fleet: Fleet, recorder: Recorder, text: str, interrupt: Interrupt
     return ExitStatus.LOST if outcome.peers_lost_unasked else ExitStatus.DONE
 
 
-def _failure_text(error: Exception) -> tuple[str, str]:
+def _failure_text(error: BaseException, fleet: Fleet) -> tuple[str, str]:
     """Return the reason for the fleet's end as a sentence, and in full."""
     from grapevine.experiments.worlds.processes.forkserver import WorldError
 
@@ -142,6 +143,9 @@ def _failure_text(error: Exception) -> tuple[str, str]:
     if isinstance(error, MemoryError):
         reason = f"out of memory ({error or 'the system has no more'}); use fewer peers or a smaller model"
         return reason, reason
+    fault = fault_of(error, fleet.experiment, fleet.problem)
+    if fault.part:
+        return f"{fault.sentence}; events.jsonl has the whole traceback", "".join(traceback.format_exception(error))
     text = " ".join(traceback.format_exception_only(error)[-1].split())
     return f"failed: {text}; events.jsonl has the whole traceback", "".join(traceback.format_exception(error))
 

@@ -12,6 +12,9 @@ from grapevine.peer.payloads import Head, decode, decode_head
 from grapevine.peer.spaces import Spaces
 from grapevine.peer.wire import WireError
 
+LATE = "late"
+"""The kind of error by which `errors` counts messages that came after `collect` had asked for a later step."""
+
 
 class Inbox:
     """The messages of one peer that its strategy has not taken yet, in order of arrival.
@@ -21,7 +24,7 @@ class Inbox:
     has none of these forms is dropped, and `errors` counts it by the kind of error.
     """
 
-    __slots__ = ("_errors", "_spaces", "_waiting", "expected", "put")
+    __slots__ = ("_errors", "_spaces", "_waiting", "expected", "late_step", "put")
 
     def __init__(self, spaces: Spaces, errors: Counter[str]) -> None:
         self._waiting: deque[Arrival | Message] = deque()
@@ -30,6 +33,8 @@ class Inbox:
         self._spaces = spaces
         self._errors = errors
         self.expected: Sequence[Expected] | None = None
+        self.late_step: int | None = None
+        """The step of the last message that `collect` dropped as too late."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -75,6 +80,9 @@ class Inbox:
                 found[message.source] = message if self._fits(message) else None
             elif message.step >= step:
                 waiting.append(message)
+            else:
+                self.late_step = message.step
+                self._errors[LATE] += 1
 
     def steps(self, neighbours: Collection[int]) -> list[tuple[int, int]]:
         """Return the sender and the step of each message that waits, in order of arrival."""

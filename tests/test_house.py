@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TRUNKS = ("peer", "topology", "netem")
 CONFIG = {"tasks", "terminal"}
-FLEET = {"compatibility", "config", "fleet", "graph", "kernel", "membership", "open_files", "scenario", "tasks"}
+FLEET = {"compatibility", "config", "faults", "fleet", "graph", "kernel", "membership", "open_files", "scenario", "tasks"}
 RESULTS = {"config", "results", "terminal"}
 ROOMS: dict[str, set[str]] = {
     "tasks": set(),
@@ -26,7 +26,8 @@ ROOMS: dict[str, set[str]] = {
     "scenario": {"config"},
     "membership": {"config", "scenario"},
     "graph": CONFIG | {"config"},
-    "compatibility": CONFIG | {"config", "graph", "open_files"},
+    "faults": CONFIG | {"config"},
+    "compatibility": CONFIG | {"config", "faults", "graph", "open_files"},
     "fleet": FLEET,
     "forecast": {"config", "fleet", "results"},
     "results": RESULTS,

@@ -46,14 +46,15 @@ def execute(arguments: argparse.Namespace) -> int:
         return _check_sweep(arguments, path)
     experiment = read_experiment(arguments)
     with errors_from(arguments):
+        from grapevine.experiments.faults import located
         from grapevine.experiments.fleet import build
+        from grapevine.experiments.forecast import forecast
         from grapevine.experiments.graph import mixing_rule
 
         fleet = build(experiment)
+        estimate = located(experiment, "", lambda: forecast(fleet))
     from grapevine import topology
-    from grapevine.experiments.forecast import forecast
 
-    estimate = forecast(fleet)
     mixing = {name: value for name, value in fleet.figures.as_dict().items() if value is not None and name != "max_degree"}
     graph = {**topology.analyse(fleet.first_graph).as_dict(), "rule": mixing_rule(experiment), **mixing}
     if arguments.json:

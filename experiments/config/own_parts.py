@@ -31,6 +31,8 @@ _REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)
 _INSTALLED = [Path(path) for kind, path in sysconfig.get_paths().items() if "lib" in kind]
 _FOREIGN = [*_INSTALLED, Path(__file__).parents[2]]
 """The folders of installed modules and of this package: code in them is not the user's own."""
+_CELLS = ("<stdin>", "<ipython-input")
+"""The names of code that was typed, as tracebacks have them."""
 _offered: list[str] = []
 """The folders of experiment files that were appended to `sys.path`."""
 
@@ -181,11 +183,16 @@ def _place(module: ModuleType) -> str:
     return f"{module.__name__} ({file})" if file else module.__name__
 
 
+def is_users(file: str) -> bool:
+    """Return whether a file of a traceback is the user's own: a file outside this package and installed ones, or a cell."""
+    if file.startswith("<"):
+        return file.startswith(_CELLS)
+    return not any(Path(file).is_relative_to(place) for place in _FOREIGN)
+
+
 def line_of(error: BaseException) -> str:
     """Return the file and line of the user's code that raised an exception, in words: " (mine.py, line 3)"; "" = none."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})" if error.filename else ""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(place) for place in _FOREIGN)]
-    own = [frame for frame in own if "importlib" not in frame.filename]
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

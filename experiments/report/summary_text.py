@@ -22,7 +22,7 @@ def describe(summary: Mapping[str, Any], report: Path | None = None) -> Text:
     from rich.text import Text
 
     text = Text()
-    ending, style = ("done", "bold green") if summary["completed"] else ("ended early", "bold red")
+    ending, style = ("done", "bold green") if summary["completed"] else ("incomplete", "bold red")
     if summary["completed"] and summary.get("peers_lost_unasked"):
         ending, style = "done, but peers were lost", "bold yellow"
     text.append(f"{summary['name']}: ", style="bold")

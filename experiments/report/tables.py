@@ -32,7 +32,7 @@ def summary_paragraph(run: Run) -> str:
     if summary["reason"] == "running":
         text += "The run had not ended when this page was written, or it was killed: the page shows its records so far. "
     else:
-        text += f"The run {'is complete' if summary['completed'] else 'ended early'}: {summary['reason']}. "
+        text += f"The run {'is complete' if summary['completed'] else 'is incomplete'}: {summary['reason']}. "
     if summary["emulated_s"] is not None:
         text += (
             f"It lasted {figure(summary['emulated_s'], 's')} of emulated time ({figure(summary['wall_s'], 's')} on the "

@@ -27,7 +27,12 @@ def plural(count: int, noun: str) -> str:
 
 
 def peers_text(peers: Sequence[int]) -> str:
-    """Return a list of peers as text: [3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; [] -> 'none'; above 12 the count."""
+    """Return a list of peers as text: [3] -> 'peer 3'; [3, 5] -> 'peers 3 and 5'; [] -> 'none'.
+
+    Four or more in a row are "peers 0 to 7"; of more than 12 others the first ones and the count are given.
+    """
+    if len(peers) > 3 and list(peers) == list(range(peers[0], peers[-1] + 1)):
+        return f"peers {peers[0]} to {peers[-1]}"
     if len(peers) > MOST_NAMED:
         return f"{len(peers):,} peers ({', '.join(map(str, peers[:3]))}, ...)"
     names = [str(peer) for peer in peers]

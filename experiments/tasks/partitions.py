@@ -57,6 +57,29 @@ class Spared(Partition, frozen=True, tag="spared"):
         return [np.zeros(0, np.int64)] * self.servers + self.partition.split(labels, peers - self.servers, seed)
 
 
+class Checked(Partition, frozen=True, tag="checked"):
+    """A user's own partition, whose result is checked; in no menu."""
+
+    partition: Partition
+    """The partition that splits the data."""
+
+    def split(self, labels: np.ndarray, peers: int, seed: int) -> list[np.ndarray]:
+        """Return the split of the partition.  Raises ValueError if it is not one array of indices of `labels` for each peer."""
+        found: object = self.partition.split(labels, peers, seed)
+        if not isinstance(found, list | tuple) or len(found) != peers:
+            count = f"{len(found)} parts" if isinstance(found, list | tuple) else type(found).__name__
+            raise ValueError(f"split(...) returned {count} for {peers} peers; return a list with one array of indices for each")
+        shards = [np.asarray(shard) for shard in found]
+        for peer, shard in enumerate(shards):
+            if shard.ndim != 1 or (len(shard) and shard.dtype.kind not in "iu"):
+                kind = f"{shard.dtype} of shape {list(shard.shape)}"
+                raise ValueError(f"split(...) returned {kind} for peer {peer}; return whole numbers, int64 [samples]")
+            if len(shard) and not 0 <= shard.min() <= shard.max() < len(labels):
+                least, most = shard.min(), shard.max()
+                raise ValueError(f"split(...) gave peer {peer} indices from {least} to {most}; there are {len(labels)} samples")
+        return [shard.astype(np.int64) for shard in shards]
+
+
 class Iid(_Rule, frozen=True, tag="iid"):
     """Every peer gets an equal random share; sizes differ by at most one."""
 

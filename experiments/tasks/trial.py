@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.config.own_parts import line_of, unwritten
 from grapevine.experiments.tasks.base import Problem
 
 _TRIED = 32  # samples of the gradient that is tried
@@ -19,7 +18,7 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
         kind = type(problem).__name__
         raise ValueError(f"problem(...) returned {kind}: it must return an instance of your subclass of Problem")
     name = type(problem).__name__
-    _refuse_unwritten(problem, name)
+    _refuse_unkept(problem, name)
     if len(problem.samples) != peers:
         raise ValueError(f"{name} has shards for {len(problem.samples)} peers, and there are {peers} peers: give one for each")
     trains = next((peer for peer, samples in enumerate(problem.samples) if samples), None)
@@ -33,14 +32,17 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
     except Exception as error:  # the user's own code: it may raise anything
         raised = " ".join(traceback.format_exception_only(error)[-1].split())
         raise ValueError(
-            f"{name} raised {raised}{line_of(error)}; gradient(weights, batch) and evaluate(weights, data) must work "
-            "on its arrays"
+            f"{name} raised {raised}; gradient(weights, batch) and evaluate(weights, data) must work on its arrays"
         ) from error
     _refuse(f"{name}.gradient returned a gradient", np.shape(gradient), (problem.size,))
     _refuse(f"{name}.gradient returned a loss", np.shape(loss), ())
     if not (np.isfinite(loss) and np.isfinite(gradient).all()):
         raise ValueError(f"{name}.gradient returned nan or infinity at the initial weights: correct it, or the data")
-    for losses, accuracies in scores:
+    for found in scores:
+        if not isinstance(found, tuple) or len(found) != 2:
+            kind = type(found).__name__
+            raise ValueError(f"{name}.evaluate returned {kind}: expected a pair of arrays, losses [k] and accuracies [k]")
+        losses, accuracies = found
         _refuse(f"{name}.evaluate returned losses", np.shape(losses), (1,))
         _refuse(f"{name}.evaluate returned accuracies", np.shape(accuracies), (1,))
     if best is not None:
@@ -52,10 +54,8 @@ def _refuse(result: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> N
         raise ValueError(f"{result} of shape {list(shape)}: expected {list(expected)}")
 
 
-def _refuse_unwritten(problem: Problem, name: str) -> None:
-    """Raise ValueError if a problem's class lacks gradient, evaluate, or the method of a piece of work that it offers."""
-    if lacking := unwritten(type(problem)):
-        raise ValueError(f"the class {name} does not define {', '.join(lacking)}; a problem needs gradient and evaluate")
+def _refuse_unkept(problem: Problem, name: str) -> None:
+    """Raise ValueError if a problem's class lacks the method of a piece of work that it offers."""
     for work in problem.offers():
         method = "soft_gradients" if work == "targets" else work
         if work not in _INHERITED and getattr(type(problem), method, None) is getattr(Problem, method, None):

@@ -20,6 +20,7 @@ from grapevine.experiments.worlds.peer_report import FINAL, Report
 from grapevine.experiments.worlds.score_history import ScoreHistory
 from grapevine.experiments.worlds.scoring import Evaluate, Score
 from grapevine.peer.expected import NOT_FINITE
+from grapevine.peer.inbox import LATE
 from grapevine.peer.joiner_debts import FORGOTTEN
 from grapevine.peer.peer import SENT_EMPTY
 
@@ -47,6 +48,7 @@ class Collector:
         self.errors: dict[int, dict[str, int]] = {}
         self.altered: dict[int, dict[str, int]] = {}  # by peers' wrappers
         self.lost: list[int] = []
+        self._lost_by: dict[str, tuple[int, list[int]]] = {}  # cause -> place of its warning, peers
         self.lost_unasked: list[int] = []  # the lost peers that no event of the experiment killed
         self.finished: set[int] = set()
         self.absent: set[int] = set()  # peers that are not members now, but may join
@@ -59,6 +61,7 @@ class Collector:
         self.clock_s: Callable[[], float] = lambda: 0.0
         self.records = 0
         self._stepped = False
+        self._records_behind = 0  # records without scores for lack of time and room
         self._sent_at: dict[int, int] = {}  # record index -> bytes sent by all peers up to it
         self._steps_at: dict[int, dict[int, int]] = {}  # record index -> each peer's step
         self._open: dict[int, dict[int, Report]] = {}
@@ -133,9 +136,10 @@ class Collector:
         steps = self._steps_at.pop(score.index, {})
         self.scores.take(score, steps, self._sent_at.pop(score.index, self.bytes_sent))
 
-    def unscored(self, task: Evaluate) -> None:
-        """Note a record without scores: its weights could not be kept until there was time to score them."""
+    def unscored(self, task: Evaluate, behind: bool = True) -> None:
+        """Note a record without scores; `behind`: its weights could not be kept until there was time to score them."""
         self.scores.skip(task)
+        self._records_behind += behind
         self._steps_at.pop(task.index, None)
         self._sent_at.pop(task.index, None)
 
@@ -149,10 +153,23 @@ class Collector:
         if not asked:
             self.lost_unasked.append(peer)
         self.event("lost", peer=peer, text=why, **fields)
+        self._warn_of_loss(peer, why)
         if self.members_over_time:
             self._note_members()
         tasks = [self.complete(index) for index in sorted(self._open)]
         return [task for task in tasks if task is not None]
+
+    def _warn_of_loss(self, peer: int, why: str) -> None:
+        """Warn about a lost peer; peers that are lost for the same cause share one warning."""
+        place, peers = self._lost_by.setdefault(why, (len(self.warnings), []))
+        peers.append(peer)
+        were, rest = ("was", "its neighbours went on without it") if len(peers) == 1 else ("were", "the others went on")
+        rest = f"; {rest}" if len(self.lost) < self.fleet.experiment.peers else ""
+        text = f"{peers_text(sorted(peers))} {were} lost: {why}{rest}"
+        if len(peers) == 1:
+            self.warn(text)
+        else:
+            self.warnings[place] = text
 
     def begin_members(self, first: Collection[int]) -> None:
         """Note the members at the start, in a fleet whose members change."""
@@ -184,7 +201,9 @@ class Collector:
         self.recorder.event(max(self.emulated_s, self.clock_s()), kind, **fields)
 
     def warn(self, text: str) -> None:
-        """Add a warning to the outcome and to the events."""
+        """Add a warning to the outcome and to the events, unless it is there already."""
+        if text in self.warnings:
+            return
         self.warnings.append(text)
         self.event("warning", text=text)
 
@@ -221,11 +240,11 @@ class Collector:
         for index in sorted(self._open):  # incomplete records have true link figures too
             self.links.write(self._open[index])
         self._warn_about_refusals()
-        if unscored := self.scores.records_unscored:
+        if self._records_behind:
             self.warn(
-                f"{unscored} of {self.records} records have no scores: this machine had neither the time to score them nor "
-                "the room to keep their weights until the end, so times to accuracy may be missing; record less often, or use "
-                "fewer peers"
+                f"{self._records_behind} of {self.records} records have no scores: this machine had neither the time to score "
+                "them nor the room to keep their weights until the end, so times to accuracy may be missing; record less often "
+                "or use fewer peers"
             )
         used = sum(count for _, count in self.staleness)
         return Outcome(
@@ -253,9 +272,25 @@ class Collector:
             warnings=self.warnings,
         )
 
+    def end_reached(self) -> str:
+        """Return why the strategies that have ended did so, in words: the steps or the time of the run, or by themselves."""
+        stop, members = self.fleet.experiment.stop, [peer for peer in range(len(self.steps)) if not self._gone(peer)]
+        if stop.steps is not None and all(self.steps[peer] >= stop.steps for peer in members):
+            return f"{stop.steps} steps done"
+        if self.fleet.stop_ns is not None and self.emulated_s * 1e9 >= self.fleet.stop_ns:
+            return f"{stop.time} of emulated time over"
+        return "every strategy returned"
+
     def _warn_about_refusals(self) -> None:
         """Add warnings about refused frames and messages, and about peers whose own values were not finite."""
         refused = sum((Counter(errors) for errors in self.errors.values()), Counter())
+        late = refused.pop(LATE, 0)
+        deaf = [peer for peer, errors in sorted(self.errors.items()) if errors.get(LATE) and not self.staleness[peer][1]]
+        if deaf and not self.absent:
+            self.warn(
+                f"{late} messages came after peer.gather had asked for a later step, and were dropped: {peers_text(deaf)} used "
+                "no message at all; give peer.gather the value that peer.step had when the messages were sent"
+            )
         empty = refused.pop(SENT_EMPTY, 0)
         if empty:
             names = peers_text([peer for peer, errors in sorted(self.errors.items()) if errors.get(SENT_EMPTY)])

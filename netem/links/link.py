@@ -123,6 +123,10 @@ class Link:
         """The link's rate; infinite = unlimited."""
         return 1e9 / self._ns_per_byte if self._ns_per_byte else math.inf
 
+    def left_ns(self, start_ns: int, size_bytes: int) -> float:
+        """Return when `size_bytes` would have left that begin at `start_ns` on the idle link; the link stays unchanged."""
+        return start_ns + size_bytes * self._ns_per_byte
+
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
         """Return when a few bytes would arrive that overtake the link's queue, without jitter; the link stays unchanged."""
         return now_ns + round(size_bytes * self._ns_per_byte) + self.delay_ns
@@ -243,6 +247,9 @@ class ChangingLink(Link):
         self._ahead_ns = ahead_ns
         self._exact_ns = 0.0  # free_ns without rounding
 
+    def left_ns(self, start_ns: int, size_bytes: int) -> float:
+        return self.profile.finish(start_ns + self._ahead_ns, size_bytes) - self._ahead_ns
+
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
         return _beside_ns(self.profile, now_ns, self._ahead_ns, size_bytes)
 
@@ -298,6 +305,9 @@ class TcpLink(Link):
         self._ahead_ns = ahead_ns
         self._again_ns = 0  # delay of the last chunk's end by resent segments
         self._opens_ns = 0  # when the window is open again
+
+    def left_ns(self, start_ns: int, size_bytes: int) -> float:
+        return self.profile.finish(start_ns + self._ahead_ns, size_bytes) - self._ahead_ns
 
     def beside_ns(self, now_ns: int, size_bytes: int) -> int:
         return _beside_ns(self.profile, now_ns, self._ahead_ns, size_bytes)

@@ -112,11 +112,11 @@ class Sender:
     def _take_debt(self, now_ns: int) -> int:
         """Return the debt less the bytes that the link could have carried since it became idle, and set the debt to 0."""
         debt_bytes, self.debt_bytes, link = self.debt_bytes, 0, self.link
-        idle_ns = now_ns - (link.free_ns if link.free_ns > self._slipped_ns else self._slipped_ns)
-        if idle_ns <= 0:
+        idle_ns = link.free_ns if link.free_ns > self._slipped_ns else self._slipped_ns
+        if now_ns <= idle_ns:
             return debt_bytes
-        paid_bytes = idle_ns * link.rate_bytes_per_s / 1e9
-        return 0 if paid_bytes >= debt_bytes else debt_bytes - int(paid_bytes)
+        paid_ns = link.left_ns(idle_ns, debt_bytes)
+        return 0 if paid_ns <= now_ns else math.ceil(debt_bytes * (paid_ns - now_ns) / (paid_ns - idle_ns))
 
     def _with_debt(self, debt_bytes: int, first_bytes: int, rest_bytes: int) -> tuple[int, int]:
         """Return the bytes of a message's first chunk and of its rest with a debt added.

@@ -18,9 +18,9 @@ from grapevine.experiments.forecast import Forecast, forecast, timeless, wide_ji
 from grapevine.experiments.run import run
 from grapevine.experiments.tasks import Digits, Quadratic
 from grapevine.netem import HostDevices, MixedDevices, Uniform, UniformDevices, Unshaped
-from grapevine.peer.codecs import Float32, Int8
+from grapevine.peer.codecs import Codec, Float32, Int8
 from grapevine.peer.optimizers import Adam, Sgd
-from grapevine.peer.payloads import Dense, encode
+from grapevine.peer.payloads import Dense, Sparse, encode
 from grapevine.peer.peer import Peer
 from grapevine.peer.strategies import DGC, DPSGD, Ako, AllReduce, FedAvg, Full, ParameterServer, Slices, Solo, Strategy
 from grapevine.peer.wire import HEADER_BYTES
@@ -119,6 +119,36 @@ def test_the_forecast_bytes_equal_those_of_a_run(tmp_path: Path) -> None:
     summary = run(experiment, tmp_path / "run").summary
     foretold = forecast(build(experiment)).sent_bytes[0]
     assert summary["bytes_sent"] / summary["steps_total"] == pytest.approx(foretold, rel=0.02)
+
+
+class Rarely(InStep, frozen=True, tag="rarely"):
+    """Every peer sends a tenth of its model's elements with each step, and says so."""
+
+    def step_bytes(self, size: int, codec: Codec) -> float:
+        return Sparse.body_bytes(size // 10, codec)
+
+    async def run(self, peer: Peer) -> None:
+        chosen = np.arange(peer.size // 10, dtype=np.uint32)
+        while peer.running:
+            await peer.broadcast(Sparse(chosen, (await peer.gradient())[chosen]))
+            await peer.gather(step=peer.step)
+            peer.apply(np.zeros(peer.size, np.float32))
+
+
+@pytest.mark.parametrize("strategy", [Rarely(), DGC(sparsity=0.75, warmup_steps=0)])
+@pytest.mark.parametrize("codec", [Float32(), Int8()])
+def test_the_bytes_that_a_strategy_declares_are_forecast(strategy: Strategy, codec: Codec, tmp_path: Path) -> None:
+    experiment = BASE.replace(world=Virtual(), stop=Stop(steps=40), topology=Complete(), strategy=strategy, codec=codec)
+    summary = run(experiment, tmp_path / "run").summary
+    foretold = forecast(build(experiment)).sent_bytes[0]
+    assert summary["bytes_sent"] / summary["steps_total"] == pytest.approx(
+        foretold, rel=0.03
+    )  # the first messages are cut in two
+
+
+def test_a_strategy_that_waits_for_the_bytes_that_it_declares_waits_for_their_transfer() -> None:
+    assert told(strategy=InStep()).round_ns == 10e6
+    assert told(strategy=Rarely()).round_ns == 10e6 + 3e6 + 8 * 100 / 4e6 * 1e9  # 100 elements of 8 bytes at 4 MB/s
 
 
 @pytest.mark.parametrize("strategy", [Slices(), Ako(), ParameterServer(mode="asp")])

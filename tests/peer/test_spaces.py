@@ -102,6 +102,11 @@ def test_other_whole_numbers_that_fit_are_taken() -> None:
     assert (read.dtype, read.tolist()) == (np.uint32, [0, 2, 0, 1, 0, 0])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.dtype("uint8"), "uint8"])
+def test_a_dtype_may_be_given_as_numpys_own(dtype: Any) -> None:
+    assert checked((Space("votes", 3, dtype),)) == (Space("votes", 3, "uint8"),)
+
+
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
@@ -111,6 +116,7 @@ def test_other_whole_numbers_that_fit_are_taken() -> None:
         ([Space("a", 0)], "has 0 elements"),
         ([Space("a", 2**32 + 1)], "from 1 to 2\\^32"),
         ([Space("a", 3, "float64")], 'write its dtype as text, one of "float32", "uint32", "uint8"'),  # type: ignore[arg-type]
+        ([Space("a", 3, np.int8)], "holds <class .numpy.int8.>; write its dtype as text"),  # type: ignore[arg-type]
         ([("a", 3)], "is not a space"),
         ([Space(f"s{number}", 1) for number in range(65)], "at most 64"),
     ],

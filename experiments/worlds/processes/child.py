@@ -34,6 +34,7 @@ from grapevine.experiments.worlds.processes.peer_spec import PeerSpec
 from grapevine.experiments.worlds.processes.pipe import ChildPipe
 from grapevine.experiments.worlds.processes.snapshots import Snapshots, unspool
 from grapevine.experiments.worlds.scoring import Evaluate, score
+from grapevine.experiments.worlds.unawaited import unawaited
 from grapevine.netem import Shaper, SharingShaper, Steady
 from grapevine.netem.kernel.namespaces import enter
 from grapevine.netem.networks.plan import capped_rate
@@ -123,7 +124,8 @@ class _PeerProcess:
             self.privilege = Privilege(min(share, STRATEGIES_SHARE), STRATEGY_PRIORITY)
         thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
         thread.start()
-        self.live.run(self._strategy())
+        with unawaited(lambda text: self.pipe.say(control.Remark(text))):
+            self.live.run(self._strategy())
         self.snapshot(FINAL, self.peer.now_ns)
         if isinstance(self.live, LiveMember):
             self.live.give()
@@ -180,6 +182,8 @@ class _PeerProcess:
             self._alter(message)
         elif isinstance(message, control.Stop):
             carrier.stop()
+        elif isinstance(message, control.Where):
+            self.pipe.say(control.Here(_main_stack()))
         elif isinstance(message, control.Turnover):
             carrier.change(message)
         elif isinstance(message, control.Exit):
@@ -195,6 +199,12 @@ class _PeerProcess:
             self.shaper.relink(neighbour, link)
         if message.tempos is not None:
             self.learner.device = altered_device(self.learner.device, tuple(message.tempos))
+
+
+def _main_stack() -> str:
+    """Return the stack of the main thread, in which the strategy runs, in the form of a traceback."""
+    frame = sys._current_frames()[threading.main_thread().ident or 0]  # noqa: SLF001 - the documented way to another thread's stack
+    return "".join(["Traceback (most recent call last):\n", *traceback.format_stack(frame), "Running\n"])
 
 
 def _shaper(spec: PeerSpec) -> Shaper | SharingShaper:

@@ -42,6 +42,10 @@ class Exit(_Message, frozen=True):
     """End the process."""
 
 
+class Where(_Message, frozen=True):
+    """Answer with the place of the code that runs now."""
+
+
 class LinkState(msgspec.Struct, array_like=True, frozen=True):
     """One link without alterations, and all its alterations since the start: those that have happened and those planned."""
 
@@ -168,6 +172,18 @@ class Failed(_Message, frozen=True):
     text: str
 
 
+class Here(_Message, frozen=True):
+    """The answer to Where: the stack of the peer's main thread as text, in the form of a traceback."""
+
+    text: str
+
+
+class Remark(_Message, frozen=True):
+    """A warning for the run."""
+
+    text: str
+
+
 class Beat(_Message, frozen=True):
     """A sign of life."""
 
@@ -183,8 +199,8 @@ class Unscored(_Message, frozen=True):
 
 Turnover = Prepare | Go | Row | Invite | Entered | Depart | Parted
 """The launcher's messages about members."""
-Down = Connect | Start | Lost | Alter | Turnover | Stop | Exit | Evaluate
-Up = Ready | Connected | Report | Held | Gone | Fetched | Gave | Wish | Failed | Beat | Score | Unscored
+Down = Connect | Start | Lost | Alter | Turnover | Stop | Exit | Where | Evaluate
+Up = Ready | Connected | Report | Held | Gone | Fetched | Gave | Wish | Failed | Here | Remark | Beat | Score | Unscored
 
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode

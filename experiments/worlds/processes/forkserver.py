@@ -238,6 +238,8 @@ class Child:
         self.handle = _open_handle(self.process.pid or 0)
         self.heard_s = 0.0
         self.last_words = ""
+        self.doing: str | None = None
+        """The stack of the code that runs in a process that does not stop, as text; "" = asked for, None = not asked for."""
         self.why = ""
         self.alive = True
         self.unsaid = Unsaid()

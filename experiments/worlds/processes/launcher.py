@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from grapevine.experiments.config.experiment import Processes
+from grapevine.experiments.faults import Fault, fault_of
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
@@ -37,12 +38,12 @@ from grapevine.experiments.worlds.processes.snapshots import Snapshots, make_roo
 from grapevine.experiments.worlds.processes.startup import SETUP_S, Startup
 from grapevine.experiments.worlds.processes.turnover import Turnover
 from grapevine.experiments.worlds.scoring import Evaluate, Score, score
-from grapevine.experiments.worlds.strategy_error import fault_line
 from grapevine.netem.kernel.namespaces import NamespaceError, Namespaces
 
 SILENCE_S = 10.0  # a process counts as lost after this time without a sign of life while the launcher listens
 STOP_GRACE_S = 3.0  # from a stop to the last peer's final report
 INTERRUPT_GRACE_S = 0.7
+ASK_S = 0.4  # before a process that does not stop is ended: the time in which it can answer where its code is
 REFRESH_S = 0.25
 
 
@@ -160,7 +161,8 @@ class ProcessesWorld:
         finally:
             self.pokes.close()
         self._note_losses()
-        self.reason = self.failure or self._reason_with_losses()
+        reason = self._reason_with_losses()
+        self.reason = f"{reason}; {self.failure}" if self.failure else reason
         self.collector.phase = "evaluating"
         for child in self.peers.values():
             child.say(control.Exit())
@@ -219,6 +221,10 @@ class ProcessesWorld:
             target = self.fleet.experiment.stop.accuracy
             if target is not None and self.collector.scores.validation_accuracy_mean >= target and not self.reason:
                 self._stop(self.collector.target_reached(target, message.time_ns))
+        elif isinstance(message, control.Here):
+            child.doing = message.text
+        elif isinstance(message, control.Remark):
+            self.collector.warn(message.text)
         elif isinstance(message, control.Unscored):
             self.scoring.answered(message.index, scored=False)
         elif (
@@ -238,18 +244,16 @@ class ProcessesWorld:
     def _lose(self, peer: int, child: Child) -> None:
         """Lose a peer whose process has ended: report the cause, and send its loss to the others."""
         if child.last_words:
-            fault = fault_line(child.last_words, self.fleet.experiment.strategy)
             self.collector.event("fault", peer=peer, text=child.last_words)
             self.completed = False
-            self.failure = self.failure or f"peer {peer} failed: {fault}; events.jsonl has the whole traceback"
-            why = f"its strategy raised {fault}"
+            why = self._fault(child.last_words).sentence
+            self.failure = self.failure or f"peer {peer} failed: {why}; events.jsonl has the whole traceback"
         elif child.why:
             why = child.why
         else:
             why = child.ending()
         for task in self.collector.lose(peer, why, asked=child.why == BY_SCRIPT, pid=child.process.pid):
             self._evaluate(task)
-        self.collector.warn(f"peer {peer} was lost: {why}; its neighbours went on without it")
         for other in self.peers.values():
             if other.alive:
                 other.say(control.Lost(peer))
@@ -260,12 +264,15 @@ class ProcessesWorld:
         """Go on without the evaluator, with a warning; the launcher scores the rest at the end."""
         self.evaluator = None
         words = child.last_words.strip()
-        why = f"scoring raised {words.splitlines()[-1]}" if words else child.why or child.ending()
+        why = f"scoring raised {self._fault(words).text}" if words else child.why or child.ending()
         self.collector.event("fault", text=words or why)
         target = self.fleet.experiment.stop.accuracy
         missed = "" if target is None or self.reason else f"; the run could not stop at accuracy {target:g} any more"
         self.collector.warn(f"the evaluator was lost: {why}; the remaining records were scored at the end{missed}")
         self.scoring.take_back()
+
+    def _fault(self, error: BaseException | str) -> Fault:
+        return fault_of(error, self.fleet.experiment, self.fleet.problem)
 
     def _watch_evaluator(self) -> None:
         """End an evaluator that gives no sign of life; the launcher can do its work."""
@@ -289,8 +296,13 @@ class ProcessesWorld:
                 child.why = f"it gave no sign of life for {now_s - child.heard_s:.0f} s, and was ended"
                 child.end()
             elif self._stop_deadline_s is not None and now_s > self._stop_deadline_s:
-                child.why = "it had not stopped in time when the run ended, and was ended"
+                place = self._fault(child.doing).place if child.doing else None
+                running = "" if place is None else f" while it ran code that does not end by itself ({place})"
+                child.why = f"it had not stopped in time when the run ended, and was ended{running}"
                 child.end()
+            elif self._stop_deadline_s is not None and now_s > self._stop_deadline_s - ASK_S and child.doing is None:
+                child.doing = ""
+                child.say(control.Where())
 
     def _stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
         self.reason = reason
@@ -309,18 +321,13 @@ class ProcessesWorld:
             self.completed = False
             return f"{self.reason}; every peer was lost" if self.reason else "every peer was lost"
         reason, unasked = self.reason or self._natural_end(), self.collector.lost_unasked
-        return f"{reason}; lost on the way: {peers_text(sorted(unasked))}" if unasked else reason
+        return f"{reason}; lost on the way: {peers_text(sorted(unasked))}" if unasked and not self.failure else reason
 
     def _natural_end(self) -> str:
-        stop = self.fleet.experiment.stop
         members = self.collector.finished - self.collector.absent
         if not members and self.turnover is not None:
             return "every peer has left"
-        if stop.steps is not None and all(self.collector.steps[peer] >= stop.steps for peer in members):
-            return f"{stop.steps} steps done"
-        if self.fleet.stop_ns is not None and self.collector.emulated_s * 1e9 >= self.fleet.stop_ns:
-            return f"{stop.time} of emulated time over"
-        return "every strategy returned"
+        return self.collector.end_reached()
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
@@ -338,7 +345,7 @@ class ProcessesWorld:
         for task, weights in self.scoring.left():
             able = able and not self.interrupt.requested
             if weights is None or not able:
-                self.collector.unscored(task)
+                self.collector.unscored(task, behind=able)
             else:
                 able = self._score_here(task, weights)
             self._refresh()
@@ -348,10 +355,10 @@ class ProcessesWorld:
         try:
             self.collector.scored(score(self.fleet.problem, weights, task))
         except Exception as error:  # noqa: BLE001 - a task from Python may raise anything
-            why = f"scoring raised {traceback.format_exception_only(error)[-1].strip()}"
+            why = f"scoring raised {self._fault(error).text}"
             self.collector.event("fault", text=traceback.format_exc())
             self.collector.warn(f"{why}; the remaining records have no scores")
-            self.collector.unscored(task)
+            self.collector.unscored(task, behind=False)
             self.completed, self.reason = False, why
             return False
         return True

@@ -7,6 +7,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from grapevine.experiments.faults import fault_of
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.processes import control
@@ -85,21 +86,22 @@ class Startup:
                     if isinstance(message, kind):
                         heard[peer] = message
                 if not child.alive:
-                    raise ended_early(child)
+                    words, experiment = child.last_words, self.fleet.experiment
+                    raise ended_early(child, words and fault_of(words, experiment, self.fleet.problem).sentence)
             wait([child.connection for peer, child in self.peers.items() if peer not in heard], 0.1)
             self.attention.look()
         return heard
 
 
-def ended_early(child: Child) -> WorldError:
-    """Return the error of a process that ended before the start, with its cause as far as it is known."""
+def ended_early(child: Child, raised: str = "") -> WorldError:
+    """Return the error of a process that ended before the start, with its cause: the exception `raised`, if it is known."""
     ending = child.ending()
     if child.process.exitcode == UNGUARDED:
         return WorldError(
             "the script starts its fleet when it is imported, and every peer's process imports the script: put the call under "
             '`if __name__ == "__main__":`'
         )
-    words, code = child.last_words.strip(), child.process.exitcode
+    code = child.process.exitcode
     cure = "objects from Python must be importable: define them at the top level of a file, or use the virtual world"
     cause = f"{ending}; {cure}" if code == RAISED else ending
-    return WorldError(f"{child.name} ended while it was set up: {words.splitlines()[-1] if words else cause}", words)
+    return WorldError(f"{child.name} ended while it was set up: {raised or cause}", child.last_words)

@@ -46,7 +46,9 @@ class Gradients:
         others = dict(itertools.islice(awaited.items(), AT_ONCE - 1))
         try:
             losses, gradients = self._at_once([*works, *others], [*peers, *others.values()])
-        except Exception:  # noqa: BLE001 - the task's own code: it may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - the task's own code: it may raise anything
             losses, gradients = self._at_once(works, peers)
         else:
             works += others

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from grapevine.experiments.config.events import Event, JoinEvent, KillEvent, LeaveEvent
+from grapevine.experiments.faults import fault_of
 from grapevine.experiments.fleet import Fleet
+from grapevine.experiments.results.numbers import peers_text
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.tasks.share import Costs
 from grapevine.experiments.worlds.boards import boards, put_up
@@ -27,12 +29,13 @@ from grapevine.experiments.worlds.collector import Collector
 from grapevine.experiments.worlds.interrupt import Interrupt
 from grapevine.experiments.worlds.peer_report import FINAL, Reporter, make_peer
 from grapevine.experiments.worlds.scoring import score
-from grapevine.experiments.worlds.strategy_error import fault_line
 from grapevine.experiments.worlds.threads import one_thread
+from grapevine.experiments.worlds.unawaited import unawaited
 from grapevine.experiments.worlds.virtual.gradients import Gradients
 from grapevine.experiments.worlds.virtual.member import Member
 from grapevine.experiments.worlds.virtual.transport import Transport
 from grapevine.experiments.worlds.virtual.turnover import Turnover
+from grapevine.experiments.worlds.virtual.waits import wait_text
 from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
 from grapevine.peer.effects import Leave, Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.membership import Away, Enter, Errand
@@ -56,7 +59,14 @@ class VirtualWorld:
         self.interrupt = interrupt
         self.weights = np.tile(np.asarray(fleet.problem.initial, np.float32), (peers, 1))
         costs = Costs(fleet.problem)
-        self.members = [Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs) for peer in range(peers)]
+        self.members: list[Member] = []
+        try:
+            for peer in range(peers):
+                self.members.append(Member(fleet, make_peer(fleet, peer, self.weights[peer]), costs))
+        except BaseException:
+            for member in self.members:
+                member.strategy.close()  # else Python warns about strategies that were never awaited
+            raise
         self.transport = Transport(fleet, self.members, self._at, lambda: self.now_ns, self._deliver)
         wrappers = enumerate(fleet.experiment.wrappers)
         found = boards(wrappers, peers, fleet.all_spaces, lambda place, size_bytes: np.zeros(size_bytes, np.uint8))
@@ -92,14 +102,18 @@ class VirtualWorld:
         self.collector.phase = "training"
         self.collector.event("start", peers=len(self.members))
         try:
-            with self.interrupt.breaking_off(), one_thread((*_COMPUTING, *self.fleet.problem.preload)):
+            with (
+                unawaited(self.collector.warn),
+                self.interrupt.breaking_off(),
+                one_thread((*_COMPUTING, *self.fleet.problem.preload)),
+            ):
                 self.train()
         except KeyboardInterrupt as broken_off:
             self._break_off(broken_off)
         wall_s = time.monotonic() - started_s
         with suppress(KeyboardInterrupt), self.interrupt.breaking_off(), one_thread():
             self._report(FINAL)
-        self.reason = self.failure or self.reason or self._natural_end()
+        self.reason = "; ".join(filter(None, (self.reason or self._natural_end(), self.failure)))
         return self.collector.outcome(self.completed, self.reason, wall_s, self.weights.copy())
 
     def train(self, records: bool = True) -> None:
@@ -166,7 +180,7 @@ class VirtualWorld:
     def _break_off(self, interrupt: KeyboardInterrupt) -> None:
         """End the run after an interrupt that had to break off running code."""
         text = "".join(traceback.format_exception(interrupt))
-        place = fault_line(text, self.fleet.experiment.strategy).partition(" ")[2]
+        place = fault_of(text, self.fleet.experiment, self.fleet.problem).at("").strip()
         self.completed = False
         self.reason = "interrupted"
         for member in self.members:
@@ -181,7 +195,7 @@ class VirtualWorld:
 
     # ---- the strategies -------------------------------------------------------------------------------------------
 
-    def _resume(self, member: Member, answer: Any, raised: Exception | None = None) -> None:
+    def _resume(self, member: Member, answer: Any, raised: BaseException | None = None) -> None:
         """Continue a strategy, with an answer or with an exception of its task, until it awaits something that takes time."""
         peer, strategy = member.peer, member.strategy
         peer.now_ns = self.now_ns
@@ -193,7 +207,9 @@ class VirtualWorld:
                 if self.turnover is not None:
                     self.turnover.ended()
                 return
-            except Exception as error:  # noqa: BLE001 - a strategy may raise anything
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a strategy may raise anything, SystemExit included
                 self._fail(member, error)
                 return
             answer = raised = None
@@ -242,13 +258,15 @@ class VirtualWorld:
             member.waiting = 0
             self._resume(member, None)
 
-    def _begin(self, member: Member, work: Work) -> Exception | None:
+    def _begin(self, member: Member, work: Work) -> BaseException | None:
         """Plan the end of work by the speed of the peer's device; return the exception of a task that cannot state its cost."""
         peer = member.peer
         awaited = self._gradients.awaited.get(work.name)
         try:
             samples = member.share.take_on(work)
-        except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the task's own code: it may raise anything
             return error
         if awaited is not None:
             awaited[work] = peer.id
@@ -262,7 +280,9 @@ class VirtualWorld:
         if answer is None:
             try:
                 answer = self._gradients.answer(work)
-            except Exception as error:  # noqa: BLE001 - the task's own code: it may raise anything
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the task's own code: it may raise anything
                 self._resume(member, None, error)
                 return
         self._resume(member, answer)
@@ -271,7 +291,9 @@ class VirtualWorld:
         """Do the work, and give the strategy the answer, or the exception of the task."""
         try:
             answer = member.share.do(work, member.peer.weights)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - likewise
             self._resume(member, None, error)
         else:
             self._resume(member, answer)
@@ -292,16 +314,16 @@ class VirtualWorld:
 
     # ---- losses and records ---------------------------------------------------------------------------------------
 
-    def _fail(self, member: Member, error: Exception) -> None:
+    def _fail(self, member: Member, error: BaseException) -> None:
         """Lose the peer of a strategy that raised; the others go on."""
         identity = member.peer.id
         text = "".join(traceback.format_exception(error))
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.event("fault", peer=identity, text=text)
-        fault = fault_line(text, self.fleet.experiment.strategy)
+        why = fault_of(text, self.fleet.experiment, self.fleet.problem).sentence
         self.completed = False
-        self.failure = self.failure or f"peer {identity} failed: {fault}; events.jsonl has the whole traceback"
-        self._die(identity, f"its strategy raised {fault}")
+        self.failure = self.failure or f"peer {identity} failed: {why}; events.jsonl has the whole traceback"
+        self._die(identity, why)
 
     def _die(self, identity: int, why: str, asked: bool = False) -> None:
         """Lose a peer; its neighbours learn it at once."""
@@ -312,7 +334,6 @@ class VirtualWorld:
         dead.strategy.close()
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.lose(identity, why, asked)
-        self.collector.warn(f"peer {identity} was lost: {why}; its neighbours went on without it")
         if self.turnover is not None:
             self.turnover.died(identity)
         for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
@@ -376,10 +397,13 @@ class VirtualWorld:
         waiting = [member.peer.id for member in self.members if member.alive and not member.ended and not member.away]
         if waiting:
             self.completed = False
-            return f"deadlock: peers {waiting[:10]} wait for messages that no peer sends"
+            first = next(member for member in self.members if member.peer.id == waiting[0])
+            return (
+                f"deadlock: {peers_text(waiting)} wait for messages that no peer sends{wait_text(first.peer, first.strategy)}"
+            )
         if not any(member.alive for member in self.members):
             self.completed = False
             return "every peer was lost"
         if self.turnover is not None and self.turnover.empty:
             return "every peer has left"
-        return f"{self.fleet.experiment.stop.steps} steps done"
+        return self.collector.end_reached()

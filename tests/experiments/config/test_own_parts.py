@@ -111,6 +111,20 @@ def test_two_modules_of_one_name_are_kept_apart(folder: Path) -> None:
         Experiment.read(folder / "other" / "ring.toml")
 
 
+def test_a_package_that_hides_a_folder_is_named_with_the_cure(folder: Path) -> None:
+    write(folder / "first" / "kit_own", "__init__", "")
+    write(folder / "kit_own", "late", STRATEGY)
+    sys.path.insert(0, str(folder / "first"))
+    assert refused(folder, "kit_own.late:Averaging") == (
+        'strategy.name = "kit_own.late:Averaging": there is no module kit_own.late: Python found kit_own first in '
+        f"{folder}/first/kit_own/__init__.py, and that has no late; rename your folder kit_own, or write "
+        'name = "late:Averaging" and from = "kit_own"'
+    )
+    (folder / "wrong.toml").write_text('[strategy]\nname = "late:Averaging"\nfrom = "kit_own"\n')
+    assert type(Experiment.read(folder / "wrong.toml").strategy).__name__ == "Averaging"
+    sys.modules.pop("late")
+
+
 def test_a_package_is_found_as_a_module_is(folder: Path) -> None:
     write(folder / "kit_own", "__init__", "")
     write(folder / "kit_own", "late", STRATEGY)

@@ -216,7 +216,7 @@ def test_a_run_that_ended_before_anything_was_measured(tmp_path: Path) -> None:
     page = Page(tmp_path / "report.html")
     assert page.titles == [*SECTIONS, "Bytes on each link", "Events", "Configuration", "Machine"]
     assert page.figures == {}
-    assert "The run ended early: interrupted." in page.text
+    assert "The run is incomplete: interrupted." in page.text
     assert "No test loss was measured." in page.text
     assert "None" not in page.text.replace("None.", "")
 

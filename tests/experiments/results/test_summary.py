@@ -246,7 +246,13 @@ def test_a_nan_loss_before_the_first_step_is_not_blamed_on_the_learning_rate(los
 
 
 def test_very_many_peers_are_counted() -> None:
-    assert peers_text(range(2000)) == "2,000 peers (0, 1, 2, ...)"
+    assert peers_text(range(0, 4000, 2)) == "2,000 peers (0, 2, 4, ...)"
+
+
+def test_peers_in_a_row_are_given_by_the_first_and_the_last() -> None:
+    assert peers_text(range(8)) == "peers 0 to 7"
+    assert peers_text([3, 4, 5]) == "peers 3, 4 and 5"
+    assert peers_text([1, 2, 3, 5]) == "peers 1, 2, 3 and 5"
 
 
 def test_an_unfinished_run_has_every_key_and_the_values_of_its_file() -> None:
@@ -272,7 +278,7 @@ def test_the_printed_summary_names_the_run_its_end_and_its_results() -> None:
 def test_the_printed_summary_of_a_run_that_never_began() -> None:
     text = str(describe(unfinished('name = "x"\npeers = 3', "interrupted"), Path("report.html")))
     assert [line.split(maxsplit=1) for line in text.splitlines()] == [
-        ["x:", "ended early (interrupted)"], ["peers", "3 on - (- world), strategy -"], ["report", "report.html"],
+        ["x:", "incomplete (interrupted)"], ["peers", "3 on - (- world), strategy -"], ["report", "report.html"],
     ]  # fmt: skip
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grapevine.netem.links.link import Link
+from grapevine.netem.links.link import ChangingLink, Link
+from grapevine.netem.links.profile import Profile, Step
 from grapevine.netem.shaping.sender import FlowSender, Sender
 
 SECOND_NS = 10**9
@@ -81,6 +82,16 @@ def test_idle_time_pays_for_bytes_that_went_past(idle_ns, left_bytes):
     waiting.offer(7 + idle_ns, 1_000, None)
     waiting.take(7 + idle_ns)
     assert sent.sizes == queued.sizes == [1_000 + left_bytes]
+
+
+def test_idle_time_pays_at_the_rate_in_force():
+    """100 Mbit/s for 0.1 s, then 1 kbit/s: what overtakes the slow link is paid at 125 bytes a second."""
+    profile = Profile([Step(100_000_000, 12_500_000.0), Step(100 * SECOND_NS, 125.0)])
+    sender = Sender(ChangingLink(profile))
+    for at_ns in range(SECOND_NS, 2 * SECOND_NS, 10_000_000):
+        sender.slip(at_ns, 72)
+    _, finish_ns, _ = sender.carry(2 * SECOND_NS, 100)
+    assert finish_ns == pytest.approx(SECOND_NS + (100 * 72 + 100) / 125 * 1e9, rel=0.01)
 
 
 def test_the_next_chunk_of_a_queue_makes_up_for_all_of_it_and_the_one_after_it_for_nothing():

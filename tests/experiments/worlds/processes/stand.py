@@ -22,6 +22,7 @@ class Stand(Child):
         self.handle = -1
         self.heard_s = 0.0
         self.last_words = self.why = ""
+        self.doing: str | None = None
         self.alive = True
         self.unsaid = forkserver.Unsaid()
 

@@ -104,7 +104,7 @@ def silent(live: Live) -> None:
 
 
 def raising(live: Live) -> None:
-    live.evaluator.speak(control.Failed("Traceback\nMemoryError: no room"))
+    live.evaluator.speak(control.Failed("Traceback (most recent call last):\nMemoryError: no room"))
     live.evaluator.theirs.close()
 
 
@@ -180,7 +180,10 @@ def test_a_task_that_cannot_be_scored_is_the_named_cause(tmp_path: Path, monkeyp
     raising(live)
     summary = live.end()
     assert not summary["completed"]
-    assert summary["reason"] == "scoring raised RuntimeError: a model of the wrong shape"
+    line = evaluate.__code__.co_firstlineno + 1
+    place = f"tests/experiments/worlds/processes/test_evaluation.py, line {line}, in evaluate"
+    assert summary["reason"] == f"scoring raised RuntimeError: a model of the wrong shape ({place})"
+    assert not [warning for warning in summary["warnings"] if "had neither the time" in warning]
     assert summary["accuracy_mean"] is None
     assert [warning for warning in summary["warnings"] if "a model of the wrong shape" in warning]
 

@@ -80,6 +80,30 @@ def test_a_peer_that_did_not_stop_in_time_is_not_called_silent(make: Any) -> Non
     assert any("had not stopped in time" in warning for warning in world.collector.warnings)
 
 
+def test_code_that_does_not_stop_is_named_with_its_line(make: Any) -> None:
+    """The launcher asks for the place shortly before the end of the grace, and gives it when it ends the process."""
+    world, stack = make(Stop(steps=5)), f'Traceback (most recent call last):\n  File "{__file__}", line 12, in run\nRunning\n'
+    child = world.peers[1]
+    world.attention.s = child.heard_s = 10.0
+    world._stop_deadline_s = 10.0 + launcher.ASK_S / 2
+    world._watch_time()
+    assert isinstance(control.decode_down(child.theirs.recv_bytes()), control.Where)
+    assert child.alive
+    world._take(child, control.Here(stack))
+    world.attention.s = child.heard_s = 11.0
+    world._watch_time()
+    assert not child.alive
+    assert child.why.endswith("it ran code that does not end by itself (tests/experiments/worlds/processes/test_launcher.py, "
+                              "line 12, in run)")  # fmt: skip
+
+
+def test_a_remark_of_every_peer_is_one_warning(make: Any) -> None:
+    world = make(Stop(steps=5))
+    for child in world.peers.values():
+        world._take(child, control.Remark("a call of peer.broadcast had no effect"))
+    assert world.collector.warnings == ["a call of peer.broadcast had no effect"]
+
+
 def test_a_stop_waits_for_the_end_of_a_long_step(make: Any) -> None:
     world = make(Stop(steps=5))
     world._take(world.peers[0], Report(0, 0, 10**9, 5, 1.0, 30e9, [], [], [], 0, 0, {}))
