@@ -124,9 +124,10 @@ class Fleet:
     @property
     def figures(self) -> Figures | ScheduleFigures:
         """The figures of the mixing in theory (spectral gap, effective neighbours, ...), for the members at the start."""
-        if self.membership is not None and self.membership.schedule is not None:
-            return topology.analyse(self.membership.schedule.plan(len(self.membership.first), self.experiment.seed))
         if self.membership is not None:
+            schedule, members = self.membership.schedule, len(self.membership.first)
+            if schedule is not None and members >= schedule.smallest:
+                return topology.analyse(schedule.plan(members, self.experiment.seed))
             at_first: Figures = topology.analyse(self.first_graph, self.membership.rule)
             return at_first
         if self.rounds is not None and self.rounds.period != 1:

@@ -24,6 +24,7 @@ import numpy as np
 
 from grapevine.peer.effects import Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.endpoint import Arrival, Endpoint
+from grapevine.peer.payloads import Parcel
 from grapevine.peer.peer import Peer
 from grapevine.peer.waiting import Waiter
 from grapevine.peer.wire import Acknowledgement, Chunk
@@ -140,7 +141,7 @@ class LivePeer:
         self._emulated = learner.duration_ns(1, 0, 0) > 0
         self._pending: deque[Arrival] = deque()  # arrived, but later than the logical time
         self._losses: list[int] = []
-        self._later: list[tuple[int, int, Send]] = []  # (leaves_ns, order, message)
+        self._later: list[tuple[int, int, int, Parcel]] = []  # (leaves_ns, order, target, message)
         self._order = itertools.count()
         self._records = 0
         peer.meters = endpoint.meters
@@ -163,8 +164,12 @@ class LivePeer:
             return
         finally:
             strategy.close()
-            self.ended = True
-            self.news.clear()
+            self._end()
+
+    def _end(self) -> None:
+        """Read no news of the I/O thread any more."""
+        self.ended = True
+        self.news.clear()
 
     def _over(self) -> bool:
         if self.stop_ns is not None and self.peer.now_ns >= self.stop_ns:
@@ -179,7 +184,7 @@ class LivePeer:
         if isinstance(effect, Sleep):
             return self._wait(effect.until_ns)
         if isinstance(effect, SendAt):
-            return heapq.heappush(self._later, (effect.leaves_ns, next(self._order), effect.send))
+            return self._hold_back(effect)
         raise TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only")
 
     def _work(self, work: Work) -> tuple[Any, Exception | None]:
@@ -201,14 +206,23 @@ class LivePeer:
             self._advance(self.clock.now_ns())
         return answer, raised
 
-    def _send(self, effect: Send, now_ns: int | None = None) -> None:
-        peer = self.peer
-        now_ns = peer.now_ns if now_ns is None else now_ns
+    def _send(self, effect: Send) -> None:
         for target in effect.targets:
-            if target in peer.mixing:
-                for chunk in self.endpoint.send(target, effect.parcel, now_ns, peer.horizon_ns):
-                    self.outbox.append(Outbound(target, chunk, now_ns))
+            if target in self.peer.mixing:
+                self._post(target, effect.parcel, self.peer.now_ns)
         self.ring_carrier()
+
+    def _hold_back(self, effect: SendAt) -> None:
+        """Keep a message until it leaves; a target that is a neighbour now may be gone then, and still wait for it."""
+        for target in effect.send.targets:
+            if target in self.peer.mixing:
+                heapq.heappush(self._later, (effect.leaves_ns, next(self._order), target, effect.send.parcel))
+
+    def _post(self, target: int, parcel: Parcel, now_ns: int) -> None:
+        """Hand a message to the I/O thread, if there is a link to its target."""
+        if target in self.endpoint.meters:
+            for chunk in self.endpoint.send(target, parcel, now_ns, self.peer.horizon_ns):
+                self.outbox.append(Outbound(target, chunk, now_ns))
 
     def _receive(self, effect: Receive) -> None:
         """Wait until enough messages have arrived, a neighbour is lost, the deadline has come, or training ends."""
@@ -266,9 +280,12 @@ class LivePeer:
         while (instant_ns := self._next_record_ns()) <= now_ns and (self.stop_ns is None or instant_ns < self.stop_ns):
             self.snapshot(self._records, instant_ns)
             self._records += 1
+        if not self._later or self._later[0][0] > now_ns:
+            return
         while self._later and self._later[0][0] <= now_ns:
-            leaves_ns, _, send = heapq.heappop(self._later)
-            self._send(send, leaves_ns)
+            leaves_ns, _, target, parcel = heapq.heappop(self._later)
+            self._post(target, parcel, leaves_ns)
+        self.ring_carrier()
 
     def _deliver(self) -> int:
         """Give the peer the messages that have arrived by its logical time; return their number."""

@@ -93,6 +93,11 @@ class Welcome(NamedTuple):
     from_step: int | None = None
     """The step from which it is a member and whose weights it needs; None unless all peers hold the same weights."""
 
+    @property
+    def wanted(self) -> int:
+        """The number of givers whose weights it averages: one if all peers hold the same weights."""
+        return self.givers if self.choice == "mean" and self.from_step is None else 1
+
 
 class Away(Effect):
     """The absence of the peer from now on; returns a Welcome when it is to join."""
@@ -119,6 +124,21 @@ class Handover:
         self.on_give: Callable[[int], None] = lambda joiner: None
         """Called when this peer begins to give its weights to another."""
         self.taking = False  # whether this peer is a joiner now: it then gives no weights
+        self.refused: set[int] = set()  # peers from which this joiner takes no weights (any more)
+
+    def begin(self, welcome: Welcome) -> None:
+        """Make this peer a joiner with its future neighbours; call it at the instant of the welcome, so that each neighbour that
+        is lost from now on is missed."""
+        self.taking = True
+        self.refused.clear()
+        self.came.clear()
+        if welcome.from_step is None:
+            self.peer.neighbours, self.peer.mixing = sorted(welcome.neighbours), dict(welcome.neighbours)
+
+    def refuse(self, giver: int) -> None:
+        """Take no weights from a peer, which gives none any more; the joiner's wait for its answer ends."""
+        self.refused.add(giver)
+        self.peer.departures += 1
 
     def take(self, source: int, errand: Errand) -> Parcel | None:
         """Take in an errand of a peer; return the answer to send back, None if there is none."""
@@ -155,7 +175,6 @@ async def life(peer: Peer, strategy: Strategy, handover: Handover) -> None:
                 return
             await _all_arrived(peer)
         welcome: Welcome = await Away()
-        handover.taking = True
         givers, step = await _take_over(peer, welcome, handover)
         handover.taking = False
         await Enter(givers, step)
@@ -169,10 +188,6 @@ async def _all_arrived(peer: Peer) -> None:
 
 async def _take_over(peer: Peer, welcome: Welcome, handover: Handover) -> tuple[tuple[int, ...], int]:
     """Take weights over; return their givers, none if no giver is there, and the step of the weights."""
-    handover.came.clear()
-    if welcome.from_step is None:
-        peer.neighbours, peer.mixing = sorted(welcome.neighbours), dict(welcome.neighbours)
-    refused: set[int] = set()  # givers whose weights were not finite
     taken: dict[int, tuple[np.ndarray, int]] = {}
     losses: dict[int, float] = {}
     if welcome.from_step is None:
@@ -180,9 +195,9 @@ async def _take_over(peer: Peer, welcome: Welcome, handover: Handover) -> tuple[
             await Send((neighbour,), Errand(_Head(_HELLO)).parcel())
     while True:
         _note_answers(peer, welcome, handover, losses)
-        living = [neighbour for neighbour in peer.neighbours if neighbour not in refused]
-        wanted = min(welcome.givers, len(living)) if welcome.choice == "mean" else min(1, len(living))
-        taken = {giver: found for giver, found in taken.items() if giver in peer.mixing}
+        living = [neighbour for neighbour in peer.neighbours if neighbour not in handover.refused]
+        wanted = min(welcome.wanted, len(living))
+        taken = {giver: found for giver, found in taken.items() if giver in living}
         if len(taken) >= wanted:
             break
         giver = _chosen(welcome, living, taken, losses)
@@ -191,7 +206,7 @@ async def _take_over(peer: Peer, welcome: Welcome, handover: Handover) -> tuple[
             continue
         found = await _all_parts(peer, giver, handover, losses)
         if found is None or not all_finite(found[0]):
-            refused.add(giver)
+            handover.refused.add(giver)
         else:
             taken[giver] = found
     if not taken:
@@ -232,6 +247,8 @@ async def _all_parts(peer: Peer, giver: int, handover: Handover, losses: dict[in
             start = missing.popleft()
             awaited.add(start)
             await Send((giver,), Errand(_Head(_REQUEST, 0, 0.0, start, min(start + PART, peer.size))).parcel())
+        if giver not in peer.mixing or giver in handover.refused:
+            return None
         await Receive()
         while handover.came:
             source, errand = handover.came.popleft()
@@ -244,8 +261,6 @@ async def _all_parts(peer: Peer, giver: int, handover: Handover, losses: dict[in
                 weights[about.start : about.stop] = errand.values
                 awaited.discard(about.start)
                 step = about.step
-        if giver not in peer.mixing:
-            return None
     return weights, step
 
 

@@ -201,7 +201,7 @@ def make_peer(fleet: Fleet, identity: int, weights: np.ndarray) -> Peer:
 
 
 def rounds_over(schedule: TimeVarying | None, seed: int, living: Sequence[int]) -> OverLiving | None:
-    """Return the rounds of a schedule over the members `living`; None if there is no schedule."""
+    """Return the rounds of a schedule over the members `living`, empty if they are too few; None if there is no schedule."""
     if schedule is None:
         return None
-    return OverLiving(schedule.plan(max(len(living), schedule.smallest), seed), living)
+    return OverLiving(schedule.plan(len(living), seed) if len(living) >= schedule.smallest else None, living)

@@ -127,6 +127,8 @@ class _PeerProcess:
         with unawaited(lambda text: self.pipe.say(control.Remark(text))):
             self.live.run(self._strategy())
         self.snapshot(FINAL, self.peer.now_ns)
+        if isinstance(self.live, LiveMember):
+            self.live.give()
         thread.join()
 
     def _strategy(self) -> Coroutine[Any, Any, None]:

@@ -112,7 +112,7 @@ class Depart(_Message, frozen=True):
 
 
 class Parted(_Message, frozen=True):
-    """To a peer that takes weights over: the peer `peer` gives none any more."""
+    """To a peer that takes weights over: the peer `peer` gives it none."""
 
     peer: int
 

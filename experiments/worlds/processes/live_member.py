@@ -13,10 +13,12 @@ from typing import Any
 from grapevine.experiments.worlds.processes import control
 from grapevine.peer.effects import Effect, Leave, Send, SendAt, Work
 from grapevine.peer.endpoint import Arrival
-from grapevine.peer.live import LivePeer, Outbound
+from grapevine.peer.live import LivePeer
 from grapevine.peer.membership import Away, Enter, Handover, Row, Rows, Welcome, is_errand, read_errand
 from grapevine.peer.neighbourhood import Rounds
 from grapevine.peer.wire import WireError
+
+GIVING_S = 0.5  # the longest wait (real time) of a peer that only gives weights, so that few messages to it pile up
 
 
 class LiveMember(LivePeer):
@@ -45,9 +47,9 @@ class LiveMember(LivePeer):
         self._away = False
         self._steady = False  # whether weights and ledgers are consistent, as while a strategy waits
         self._errands: deque[Arrival] = deque()
-        self._invited: control.Invite | None = None
-        self._entered: control.Entered | None = None
-        self._is_in = False  # whether this peer, which takes weights over, is a member for the others already
+        self._welcome: Welcome | None = None
+        self._is_in = False  # whether this peer is a member for the others, or will be at a step
+        self._giving = False  # whether its strategy has ended and it only gives weights
 
     def _carry_out(self, effect: object) -> Any:
         if self._held is not None and self.peer.step > self._held:
@@ -83,6 +85,20 @@ class LiveMember(LivePeer):
                 self.peer.leave_at(self.peer.step)
         return None
 
+    def _end(self) -> None:
+        """Go on reading news: `give` does so until the run is over."""
+
+    def give(self) -> None:
+        """Give weights to peers that join until the run is over; call it when `run` has returned."""
+        self._giving = self._steady = True
+        self._pending.clear()
+        self._read_news()
+        while not self.peer.stopped:
+            self._waiter.wait(GIVING_S)
+            self.doorbell.clear()
+            self._read_news()
+        super()._end()
+
     # ---- absent, joining ------------------------------------------------------------------------------------------
 
     def _be_away(self) -> Welcome | None:
@@ -95,17 +111,11 @@ class LiveMember(LivePeer):
         self._errands.clear()
         self._held = None
         self._say(control.Gone(peer.id))
-        self._until(lambda: self._invited is not None)
+        self._until(lambda: self._welcome is not None)
         self._advance(self.clock.now_ns())
-        invited, self._invited = self._invited, None
+        welcome, self._welcome = self._welcome, None
         self._away = False
-        if invited is None:
-            return None
-        self._is_in = invited.step is not None
-        if invited.step is not None:
-            self._begin(invited.step, invited.weights, invited.living)
-            peer.member = False  # until it has weights
-        return Welcome(invited.weights, self._choice, self._givers, invited.step)
+        return welcome
 
     def _enter(self, effect: Enter) -> None:
         """Report to the launcher that this peer has weights, and wait until it is a member for all others."""
@@ -113,13 +123,24 @@ class LiveMember(LivePeer):
         if self._is_in:
             self.peer.member = True
             return
-        self._until(lambda: self._entered is not None)
+        self._until(lambda: self._is_in)
         self._advance(self.clock.now_ns())
-        entered, self._entered = self._entered, None
-        if entered is not None:
-            self._begin(entered.step, entered.weights, entered.living)
-            if entered.leaves:
-                self.peer.leave_at(entered.step)
+
+    def _invited(self, invite: control.Invite) -> None:
+        """Begin to take weights over at once: the next message may change the neighbours."""
+        self._is_in = invite.step is not None
+        if invite.step is not None:
+            self._begin(invite.step, invite.weights, invite.living)
+            self.peer.member = False  # until it has weights
+        self._welcome = Welcome(invite.weights, self._choice, self._givers, invite.step)
+        self.handover.begin(self._welcome)
+
+    def _entered(self, entered: control.Entered) -> None:
+        """Become a member at once: the next message may change the neighbours, or let this peer leave."""
+        self._is_in = True
+        self._begin(entered.step, entered.weights, entered.living)
+        if entered.leaves:
+            self.peer.leave_at(entered.step)
 
     def _begin(self, step: int, weights: dict[int, float], living: list[int]) -> None:
         peer = self.peer
@@ -150,13 +171,13 @@ class LiveMember(LivePeer):
         elif isinstance(message, control.Go):
             self._held = None
         elif isinstance(message, control.Invite):
-            self._invited = message
+            self._invited(message)
         elif isinstance(message, control.Entered):
-            self._entered = message
+            self._entered(message)
         elif isinstance(message, control.Depart):
             peer.leave_at(peer.step if message.step is None else message.step)
         elif isinstance(message, control.Parted):
-            peer.lose(message.peer)
+            self.handover.refuse(message.peer)
         elif isinstance(message, control.Row):
             self._average_with(message)
 
@@ -186,7 +207,9 @@ class LiveMember(LivePeer):
     def _arrived(self, arrival: Arrival) -> None:
         if is_errand(arrival.head):
             self._errands.append(arrival)
-        elif self._by_step or not self._away:  # others may know before this peer from which step it is a member
+        elif not self._giving and (
+            self._by_step or not self._away
+        ):  # others may know before this peer from which step it is a member
             super()._arrived(arrival)
 
     def _called(self) -> bool:
@@ -208,10 +231,8 @@ class LiveMember(LivePeer):
                 self.peer.errors[error.kind] += 1
                 continue
             answer = self.handover.take(arrival.source, errand)
-            if answer is not None and arrival.source in self.endpoint.meters:
-                now_ns = max(self.peer.now_ns, arrival.arrived_ns)
-                for chunk in self.endpoint.send(arrival.source, answer, now_ns, self.peer.horizon_ns):
-                    self.outbox.append(Outbound(arrival.source, chunk, now_ns))
+            if answer is not None:
+                self._post(arrival.source, answer, max(self.peer.now_ns, arrival.arrived_ns))
                 sent = True
         if sent:
             self.ring_carrier()

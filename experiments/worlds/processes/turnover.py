@@ -128,11 +128,14 @@ class Turnover:
 
     def ended(self, peer: int, died: bool) -> None:
         """Note a peer that answers no more: it has died, or has made its last step."""
+        self._leaving.discard(peer)
         if died:
             self.members.exit(peer)
             self._taking.pop(peer, None)
-        self._leaving.discard(peer)
-        self._part_with({peer})
+            self._waiting.discard(peer)
+            self._begin_without_givers()
+        else:
+            self._step = max(self._step, self.collector.steps[peer])
         if peer in self._asked:
             self._asked.discard(peer)
             self._go_on()
@@ -164,6 +167,7 @@ class Turnover:
                 self._spread(None)
         if peer in self._wanted:
             self._invite(peer)
+        self._invite_waiting()
 
     # ---- joining --------------------------------------------------------------------------------------------------
 
@@ -176,12 +180,16 @@ class Turnover:
         alike = self.strategy.alike and bool(self._stepping())
         self._taking[peer] = alike
         if not alike:
-            weights = {other: weight for other, weight in self.members.weights(peer)[peer].items() if other in self._running()}
-            self._say(peer, control.Invite(weights, self._living()))
+            self._say(peer, control.Invite(self.members.weights(peer)[peer], self._living()))
             return
 
         def from_step(step: int) -> None:
-            if peer in self._taking:
+            last = self.fleet.experiment.stop.steps
+            if peer in self._taking and last is not None and step >= last:  # it waits until the others have ended
+                self._taking.pop(peer)
+                self._away.add(peer)
+                self._waiting.add(peer)
+            elif peer in self._taking:
                 self.members.enter(peer)
                 self._spread(step, peer)
                 self._say(peer, control.Invite(self.members.mixing[peer], self._living(), step))
@@ -234,10 +242,21 @@ class Turnover:
         self._invite_waiting()
 
     def _part_with(self, gone: set[int]) -> None:
-        """Stop peers that take weights over from asking the peers `gone`, which give none any more."""
-        for peer in sorted(self._taking):
+        """Stop peers that take weights over from asking the peers `gone`, which are not members any more.
+
+        A peer that is a member meanwhile goes on asking: those that leave wait for its first step, and give until then.
+        """
+        for peer in sorted(self._taking.keys() - self.members.present):
             for other in sorted(gone - {peer}):
                 self._say(peer, control.Parted(other))
+
+    def _begin_without_givers(self) -> None:
+        """If all members still take weights over, let the first of them begin with its own, which the others can then take."""
+        stepping = self._stepping()
+        if stepping and stepping <= self._taking.keys():
+            first = next(peer for peer in self._taking if peer in stepping)  # they came in in this order
+            for other in sorted(stepping - {first}):
+                self._say(first, control.Parted(other))
 
     def _invite_waiting(self) -> None:
         for peer in sorted(self._waiting & self._wanted & self._away):

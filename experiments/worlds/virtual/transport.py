@@ -98,7 +98,7 @@ class Transport(Generic[AnyMember]):
                 link.endpoint.lose(target)
 
     def send(self, member: AnyMember, effect: Send, now_ns: int) -> None:
-        """Carry a message to each of its targets."""
+        """Carry a message to each of its targets that is a neighbour."""
         peer, parcel, links, arrive = member.peer, effect.parcel, self._from[member.peer.id], self._arrive
         horizon_ns = peer.horizon_ns
         for target in effect.targets:

@@ -56,6 +56,7 @@ class Turnover:
         self.strategy = world.fleet.experiment.strategy
         self.by_step = self.strategy.membership == "by-step"
         self._wanted = set(plan.first)  # peers that are members, or will be
+        self._leaving: set[int] = set()
         self._waiting: set[int] = set()  # peers that are to join and have no neighbour that is a member
         world.collector.begin_members(plan.first)
 
@@ -84,7 +85,7 @@ class Turnover:
         self._waiting.discard(peer)
         if not member.alive or member.ended or member.away:
             self.members.done(peer)
-        elif member.peer.member:
+        elif member.peer.member and peer not in self._leaving:
             self._let_go(member)
 
     def carry_out(self, member: Member, effect: Effect) -> bool:
@@ -114,8 +115,14 @@ class Turnover:
     def died(self, peer: int) -> None:
         """Remove a peer that has died with its links; the graph is not repaired."""
         self.members.exit(peer)
-        for waiting in sorted(self._waiting):
-            self._at(self.world.now_ns, self.ask_in, waiting)
+        self._leaving.discard(peer)
+        self._waiting.discard(peer)
+        self._begin_without_givers()
+        self._ask_waiting()
+
+    def ended(self) -> None:
+        """Note that a peer has made its last step: a peer may wait to take its weights over."""
+        self._ask_waiting()
 
     @property
     def empty(self) -> bool:
@@ -127,6 +134,7 @@ class Turnover:
     def _let_go(self, member: Member) -> None:
         """Let a member's strategy end: from the next step that no member has begun, or at once."""
         peer = member.peer
+        self._leaving.add(peer.id)
         if self.by_step:
             step = self._next_step()
             peer.leave_at(step)
@@ -139,6 +147,7 @@ class Turnover:
         """Note a peer that has ended its part, or is not a member yet."""
         peer = member.peer
         member.away = True
+        self._leaving.discard(peer.id)
         if peer.member:
             peer.depart()
             self.world.collector.emulated_s = self.world.now_ns / 1e9
@@ -148,29 +157,36 @@ class Turnover:
                 self._spread(None)
         if peer.id in self._wanted:
             self._welcome(member)
+        self._ask_waiting()
 
     # ---- joining --------------------------------------------------------------------------------------------------
 
     def _welcome(self, member: Member) -> None:
         """Give a peer that is to join its neighbours and mixing weights.
 
-        If all of these neighbours are still joining, the peer waits until one of them is a member.
+        If all of these neighbours are still joining, the peer waits until one of them is a member.  If it needs the weights of
+        the very step from which it is a member, and the others have begun their last step, it waits until they have ended.
         """
         peer, law = member.peer, self.world.fleet.experiment.membership
         if self.members.waits_for_others(peer.id):
             self._waiting.add(peer.id)
             return
+        step = None
+        if self.strategy.alike and any(not self.world.members[other].ended for other in self.members.present):
+            step, last = self._next_step(), self.world.fleet.experiment.stop.steps
+            if last is not None and step >= last:
+                self._waiting.add(peer.id)
+                return
         self._waiting.discard(peer.id)
         member.away = False
-        step = None
-        if self.strategy.alike and self.members.present:
-            step = self._next_step()
+        if step is not None:
             self.members.enter(peer.id)
             self._spread(step, peer.id)
             self._begin(member, step)
             peer.member = False  # until it has weights
         mixing = self.members.mixing[peer.id] if step is not None else self.members.weights(peer.id)[peer.id]
         welcome = Welcome(mixing, law.weights, law.givers, step)
+        member.handover.begin(welcome)
         self._at(self.world.now_ns, self._resume, member, welcome)
 
     def _enter(self, member: Member, effect: Enter) -> None:
@@ -205,11 +221,12 @@ class Turnover:
 
     def _next_step(self) -> int:
         """Return the first step that no member has begun."""
-        steps = [member.peer.step + 1 for member in self.world.members if member.alive and member.peer.id in self._stepping()]
-        return max(steps, default=0)
+        return max((member.peer.step + (not member.ended) for member in self._stepping()), default=0)
 
-    def _stepping(self) -> set[int]:
-        return self.members.present | {member.peer.id for member in self.world.members if member.peer.member}
+    def _stepping(self) -> list[Member]:
+        """Return the members that live, also those that are still leaving."""
+        present = self.members.present
+        return [member for member in self.world.members if member.alive and (member.peer.member or member.peer.id in present)]
 
     def _rounds(self) -> Rounds | None:
         return rounds_over(self.plan.schedule, self.world.fleet.experiment.seed, sorted(self.members.present))
@@ -242,14 +259,33 @@ class Turnover:
             if gone:
                 self._rouse(member)
         self._part_with(set(before) - set(after))
-        for waiting in sorted(self._waiting):
-            if waiting in self._wanted and self.world.members[waiting].away:
-                self._at(self.world.now_ns, self.ask_in, waiting)
+        self._ask_waiting()
+
+    def _ask_waiting(self) -> None:
+        """Welcome the peers that wait for others, now that something has changed."""
+        for peer in sorted(self._waiting):
+            self._at(self.world.now_ns, self._welcome_waiting, peer)
+
+    def _welcome_waiting(self, peer: int) -> None:
+        if peer in self._waiting:
+            self._welcome(self.world.members[peer])
 
     def _part_with(self, gone: set[int]) -> None:
-        """Stop peers that take weights over from asking the peers `gone`, which are not members any more."""
+        """Stop peers that take weights over from asking the peers `gone`, which are not members any more.
+
+        A peer that is a member meanwhile goes on asking: those that leave wait for its first step, and give until then.
+        """
         for member in self.world.members:
-            if member.alive and member.handover.taking:
-                for peer in gone:
-                    if member.peer.lose(peer):
-                        self._rouse(member)
+            if member.alive and member.handover.taking and member.peer.id not in self.members.present:
+                for peer in sorted(gone & member.peer.mixing.keys()):
+                    member.handover.refuse(peer)
+                    self._rouse(member)
+
+    def _begin_without_givers(self) -> None:
+        """If all members still take weights over, let the first of them begin with its own, which the others can then take."""
+        stepping = self._stepping()
+        if stepping and all(member.handover.taking for member in stepping):
+            first = min(stepping, key=lambda member: member.peer.step)
+            for giver in first.peer.neighbours:
+                first.handover.refuse(giver)
+            self._rouse(first)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from grapevine.experiments.config.events import Event, JoinEvent, KillEvent
+from grapevine.experiments.config.events import Event, JoinEvent, KillEvent, LeaveEvent
 from grapevine.experiments.faults import fault_of
 from grapevine.experiments.fleet import Fleet
 from grapevine.experiments.results.numbers import peers_text
@@ -40,6 +40,7 @@ from grapevine.netem.links.alterations import FAR_NS, cut_for_good_ns
 from grapevine.peer.effects import Leave, Receive, Send, SendAt, Sleep, Work
 from grapevine.peer.membership import Away, Enter, Errand
 from grapevine.peer.message import Message
+from grapevine.peer.payloads import Parcel
 
 NEVER_NS = 2**62
 REFRESH_S = 0.25
@@ -204,6 +205,8 @@ class VirtualWorld:
                 effect = strategy.send(answer) if raised is None else strategy.throw(raised)
             except StopIteration:
                 member.ended = True
+                if self.turnover is not None:
+                    self.turnover.ended()
                 return
             except KeyboardInterrupt:
                 raise
@@ -229,7 +232,10 @@ class VirtualWorld:
                 self._at(max(effect.until_ns, self.now_ns), self._resume, member, None)
                 return
             elif kind is SendAt:
-                self._at(max(effect.leaves_ns, self.now_ns), self._send, member, effect.send)
+                for target in effect.send.targets:
+                    if target in peer.mixing:  # it may be gone when the message leaves, and still wait for it
+                        leaves_ns = max(effect.leaves_ns, self.now_ns)
+                        self._at(leaves_ns, self._send_late, member, target, effect.send.parcel)
             elif self.turnover is not None and kind in (Away, Enter, Leave):
                 if not self.turnover.carry_out(member, effect):
                     return
@@ -237,10 +243,10 @@ class VirtualWorld:
                 self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
                 return
 
-    def _send(self, member: Member, send: Send) -> None:
-        """Send a message that was held back, unless its peer has died meanwhile."""
+    def _send_late(self, member: Member, target: int, parcel: Parcel) -> None:
+        """Send a message that was held back, unless its sender has died meanwhile."""
         if member.alive:
-            self.transport.send(member, send, self.now_ns)
+            self.transport.post(member, target, parcel, self.now_ns)
 
     def _rouse(self, member: Member) -> None:
         """Wake a strategy that waits for messages, so that it sees what has changed."""
@@ -329,13 +335,13 @@ class VirtualWorld:
         dead.strategy.close()
         self.collector.emulated_s = self.now_ns / 1e9
         self.collector.lose(identity, why, asked)
+        if self.turnover is not None:
+            self.turnover.died(identity)
         for neighbour in list(dead.peer.mixing) if self.turnover is None else self.turnover.touching(identity):
             member = self.members[neighbour]
             self.transport.drop(neighbour, identity)
             if member.peer.lose(identity) and member.waiting:
                 self._wake(member, member.waiting)
-        if self.turnover is not None:
-            self.turnover.died(identity)
 
     def _plan_instant(self) -> None:
         """Plan the next instant that is not in the heap: a record, or an event of the script."""
@@ -369,12 +375,14 @@ class VirtualWorld:
             self.turnover.script(event)
 
     def _may_continue(self) -> bool:
-        """Whether an event of the script may continue a run without other events: it kills a peer for which others wait, or
+        """Whether an event of the script may continue a run without other events: it changes the peers for which others wait, or
         lets a peer join after all have left."""
-        if self.turnover is not None and self.turnover.empty and self._next_instant_ns < NEVER_NS:
+        if self._next_instant_ns == NEVER_NS:
+            return False
+        if self.turnover is not None and self.turnover.empty:
             return any(isinstance(event, JoinEvent) for event in self._script)
         waiting = any(member.alive and not member.ended and not member.away for member in self.members)
-        return waiting and self._next_instant_ns < NEVER_NS and any(isinstance(event, KillEvent) for event in self._script)
+        return waiting and any(isinstance(event, JoinEvent | KillEvent | LeaveEvent) for event in self._script)
 
     def _report(self, index: int) -> None:
         self.transport.catch_up(self.now_ns)

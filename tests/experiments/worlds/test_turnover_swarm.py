@@ -19,6 +19,7 @@ from grapevine.experiments.config.events import Event, JoinEvent, KillEvent, Lea
 from grapevine.experiments.config.experiment import Stop, Virtual
 from grapevine.experiments.config.membership import Always, Arrivals, Availability
 from grapevine.experiments.config.sections import Record
+from grapevine.experiments.config.wrappers import Delay, Scale
 from grapevine.experiments.results.outcome import Outcome
 from grapevine.experiments.tasks import Quadratic
 from grapevine.experiments.worlds.members import Members
@@ -125,6 +126,49 @@ def scenario(seed: int) -> Experiment:
     )
 
 
+def crowded(seed: int) -> Experiment:
+    """A random experiment of few peers whose events often come at the same instant, or before the last one is carried out.
+
+    One member stays at least; some peers may be late, by a wrapper.
+    """
+    rng = np.random.default_rng([0x70C, seed])
+    peers = int(rng.integers(2, 7))
+    strategy: Any = STRATEGIES[seed % len(STRATEGIES)]
+    graphs: list[Any] = [Complete(), Ring(), OnePeerExponential(), RandomMatching()]
+    choice = 0 if strategy.shares == "gradients" or peers == 2 else rng.integers(4 if strategy.follows_rounds else 2)
+    members = {peer for peer in range(peers) if peer == 0 or rng.random() < 0.6}
+    alive = set(range(peers))
+    events: list[Event] = []
+    for at_ms in np.sort(rng.choice([100, 200, 200, 200, 300, 500, 700], size=rng.integers(3, 12))):
+        peer = int(rng.choice(sorted(alive)))
+        kind: Any = JoinEvent
+        if peer in members:
+            kind = KillEvent if rng.random() < 0.2 else LeaveEvent
+            if len(members) == 1:
+                continue
+            alive -= {peer} if kind is KillEvent else set()
+        members ^= {peer}
+        events.append(kind(at=f"{at_ms} ms", peer=peer))
+    late = (Delay(time="70 ms", peers=tuple(range(0, peers, 2))), Scale(factor=0.9, peers=(0,)))
+    return Experiment(
+        name=f"crowded-{seed}",
+        seed=seed,
+        peers=peers,
+        world=Virtual(),
+        topology=graphs[choice],
+        network=Uniform(rate=f"{rng.choice([50, 500, 5000])} kbit/s", delay=f"{rng.choice([0, 1, 30, 200])} ms"),
+        devices=MixedDevices(speeds=tuple(f"{speed} samples/s" for speed in rng.choice([50, 100, 200], size=3))),
+        task=Quadratic(targets=tuple(rng.normal(size=peers).tolist()), dimension=int(rng.choice([1, 40, 3000]))),
+        strategy=strategy,
+        optimizer=Sgd(learning_rate=0.05),
+        events=tuple(events),
+        membership=Always(weights=("nearest", "best", "mean")[rng.integers(3)]),
+        wrappers=late if rng.random() < 0.4 else (),
+        stop=Stop(time="2 s") if rng.random() < 0.5 else Stop(steps=30),
+        record=Record(every="500 ms"),
+    )
+
+
 class Mixed:
     """What every peer mixed at every step: by step and peer, the weight of each source, and the change of its weights."""
 
@@ -193,6 +237,17 @@ def test_turnover(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     conserved(world)
     if isinstance(experiment.strategy, DPSGD):
         mixed.check(outcome.peers_lost, ended_s=experiment.stop.time is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", list(SEEDS)[:30])
+def test_turnover_in_a_crowd(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links, carried, forgiven = watch(monkeypatch)
+    world, outcome, _ = carried_out(crowded(seed), [], tmp_path / "run")
+    endings(world, outcome)
+    links_keep_their_rate_and_order(links, carried)
+    every_byte_is_accounted_for(world, outcome, links, carried, forgiven)
+    conserved(world)
 
 
 def endings(world: WatchedWorld, outcome: Outcome) -> None:
