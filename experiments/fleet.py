@@ -38,7 +38,8 @@ from grapevine.experiments.scenario import in_order, planned
 from grapevine.experiments.tasks import AnyTask, Problem
 from grapevine.experiments.tasks.partitions import Checked, Partition, Spared
 from grapevine.experiments.tasks.trial import try_out
-from grapevine.netem import Device, NetworkPlan
+from grapevine.netem import Device, LinkSpec, NetworkPlan
+from grapevine.netem.networks.shaped import Shaped
 from grapevine.netem.units import duration_ns
 from grapevine.peer.layout import Layout
 from grapevine.peer.spaces import Facts, Space, Spaces, checked
@@ -192,7 +193,22 @@ def _links(experiment: Experiment, graph: nx.Graph) -> NetworkPlan:
     if not isinstance(plan, NetworkPlan):
         kind = type(plan).__name__
         raise ValueError(f"plan(graph, seed) returned {kind}: it must return a NetworkPlan; make one with grapevine.plan_links")
+    if not MENUS["network"].holds(experiment.network):
+        _refuse_wrong_links(experiment, plan, graph)
     return plan
+
+
+def _refuse_wrong_links(experiment: Experiment, plan: NetworkPlan, graph: nx.Graph) -> None:
+    """Raise ValueError if the plan of the user's own network lacks a link, a peer, or the network's own options."""
+    for source, target in (pair for edge in graph.edges for pair in (edge, edge[::-1]) if len({*edge}) == 2):
+        if not isinstance(found := plan.links.get((source, target)), LinkSpec):
+            problem = f"the plan has {type(found).__name__} for link {source} -> {target}"
+            raise ValueError(f"{problem}; return a LinkSpec for each direction of each edge, such as plan_links gives")
+    if not len(plan.uplinks) == len(plan.downlinks) == experiment.peers:
+        counts = f"{len(plan.uplinks)} uplinks and {len(plan.downlinks)} downlinks"
+        raise ValueError(f"the plan has {counts}; give one rate for each of the {experiment.peers} peers, math.inf = no limit")
+    if isinstance(experiment.network, Shaped):
+        experiment.network.refuse_unfinished(plan)
 
 
 def _devices(experiment: Experiment) -> list[Device]:

@@ -126,8 +126,8 @@ class Sparse(_Values):
         return self.indices
 
     def within(self, size: int) -> bool:
-        """Whether the indices ascend without repeats and lie within a vector of `size` elements."""
-        return _ascend(self.indices, size)
+        """Whether there is one value for each index, and the indices ascend and lie within a vector of `size` elements."""
+        return len(self.values) == len(self.indices) and _ascend(self.indices, size)
 
     @staticmethod
     def body_bytes(count: int, codec: Codec) -> int:

@@ -503,11 +503,17 @@ class Peer(Worker, Neighbourhood):
 
         If a value is not finite (training has diverged) the message goes without elements, so that no receiver waits for it.
         """
-        number, space, codec = self.spaces.find(payload.space)
+        try:
+            number, space, codec = self.spaces.find(payload.space)
+        except AttributeError:
+            kind = type(payload).__name__
+            raise TypeError(
+                f"a {kind} is not a payload: send Dense(values), Sparse(indices, values) or Marks(indices)"
+            ) from None
         if not payload.within(space.size):
             raise ValueError(
                 f"the payload does not fit into space {space.name!r}, which has {space.size:,} elements: every element must be "
-                "one of these, and the indices of Sparse and Marks must be whole numbers that ascend without repeats"
+                "one of these; the indices of Sparse and Marks are whole numbers that ascend without repeats, one for each value"
             )
         if payload.finite:
             return encode(payload, codec, self.step, scalars, number, self.codec_rng)

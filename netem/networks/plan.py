@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -63,6 +64,19 @@ class LinkSpec(msgspec.Struct, frozen=True):
     """Alterations of the link during the run, in order of time."""
     kernel: bool = False
     """Whether the kernel carries the link (netem/kernel/plan.py): then its Link neither delays nor limits."""
+
+    def __post_init__(self) -> None:
+        rate = self.rate_bytes_per_s
+        if not isinstance(rate, Real) or not rate > 0:
+            cure = 'expected bytes a second above 0, or math.inf; rate_bytes_per_s("20 Mbit/s") gives them'
+            raise ValueError(f"a link's rate_bytes_per_s is {rate!r}: {cure}")
+        for name in ("delay_ns", "jitter_ns"):
+            if not isinstance(given := getattr(self, name), Integral) or given < 0:
+                raise ValueError(
+                    f'a link\'s {name} is {given!r}: expected whole ns, 0 or more; duration_ns("80 ms") gives them'
+                )
+        if not isinstance(self.loss, Real) or not 0 <= self.loss < 1:
+            raise ValueError(f"a link's loss is {self.loss!r}: expected a share of packets from 0 to below 1")
 
     @property
     def effective_rate_bytes_per_s(self) -> float:

@@ -55,6 +55,20 @@ class Shaped(Network, frozen=True, kw_only=True):
             raise ValueError('duplicate: takes no time on links without a rate: set a rate too, such as "20 Mbit/s"')
         return with_bottlenecks(plan, self.bottlenecks)
 
+    def refuse_unfinished(self, plan: NetworkPlan) -> None:
+        """Raise ValueError if a link of `plan` lacks these options, because it did not pass through `finish_spec`."""
+        changes = duration_ns(self.outage_every) > 0
+        for (source, target), spec in plan.links.items():
+            options = (spec.tcp, spec.jitter_law, spec.jitter_correlation, spec.loss_burst, spec.duplicate, spec.reorders)
+            wanted = (self.tcp, self.jitter_law, self.jitter_correlation, self.loss_burst, self.duplicate, self.reorder)
+            if options != wanted or (changes and spec.profile_law is None):
+                raise ValueError(
+                    f"link {source} -> {target} lacks the options of the network, such as tcp or outage_every; "
+                    "let plan pass each LinkSpec through self.finish_spec(spec), and its plan through self.finish_plan(plan)"
+                )
+        if self.bottlenecks and not plan.cables:
+            raise ValueError("the plan lacks the bottlenecks; let plan end with return self.finish_plan(plan)")
+
     def check_links(self) -> None:
         """Raise ValueError if these options do not fit together; the annotations hold the range of each option."""
         if self.queue is not None:
