@@ -513,7 +513,7 @@ class Peer(Worker, Neighbourhood):
         if not payload.within(space.size):
             raise ValueError(
                 f"the payload does not fit into space {space.name!r}, which has {space.size:,} elements: every element must be "
-                "one of these; the indices of Sparse and Marks are whole numbers that ascend without repeats, one for each value"
+                "one of these; indices of Sparse and Marks are whole numbers that ascend without repeats, one for each value"
             )
         if payload.finite:
             return encode(payload, codec, self.step, scalars, number, self.codec_rng)

@@ -72,9 +72,8 @@ class LinkSpec(msgspec.Struct, frozen=True):
             raise ValueError(f"a link's rate_bytes_per_s is {rate!r}: {cure}")
         for name in ("delay_ns", "jitter_ns"):
             if not isinstance(given := getattr(self, name), Integral) or given < 0:
-                raise ValueError(
-                    f'a link\'s {name} is {given!r}: expected whole ns, 0 or more; duration_ns("80 ms") gives them'
-                )
+                cure = 'expected whole ns, 0 or more; duration_ns("80 ms") gives them'
+                raise ValueError(f"a link's {name} is {given!r}: {cure}")
         if not isinstance(self.loss, Real) or not 0 <= self.loss < 1:
             raise ValueError(f"a link's loss is {self.loss!r}: expected a share of packets from 0 to below 1")
 
