@@ -26,7 +26,7 @@ class Quadratic(Task, frozen=True, tag="quadratic"):
     batch_size: int = 1
     """Samples of one gradient for the time on an emulated device (at least 1); it changes nothing else."""
     targets: tuple[Point, ...] | None = None
-    """b_i: a number or a vector for each peer; left out = 0, 1, 2, ...."""
+    """The optimum b_i of each peer's own loss: a list of one number or vector for each peer; left out = the peers' numbers."""
     noise: float = 0.0
     """Standard deviation of the Gaussian noise on each coordinate of each gradient (0 or more)."""
     start: Point = 0.0

@@ -101,7 +101,7 @@ class DLion(Strategy, frozen=True, tag="dlion"):
     prioritized: bool = True
     """(c) Whether each link gets the largest gradients that fit; false: whole gradients, one at a time."""
     n_least: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.85
-    """(c) N_min: entries within this percentage of the largest are sent whenever there is any room, 0 to 100."""
+    """(c) N_min, in percent of the largest entry: entries at most this far below it are sent if any byte can be (0 to 100)."""
     keep: bool = True
     """(c) Whether gradients that were not sent are kept; false: every step drops them, also during a transfer of weights."""
     fill: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.9

@@ -51,7 +51,7 @@ class TimeVarying(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", f
 
 
 class OnePeerExponential(TimeVarying, frozen=True, kw_only=True, tag="one-peer-exponential"):
-    """Round t: each peer sends to the peer 2^t places after it, with weight 1/2; exact after log2(n) rounds if n = 2^m."""
+    """Round t: each peer sends to the peer 2^t places after it, with weight 1/2; the exact mean after m rounds if n = 2^m."""
 
     smallest: ClassVar[int] = 2
 
@@ -76,7 +76,7 @@ class KPeerExponential(TimeVarying, frozen=True, kw_only=True, tag="k-peer-expon
 
 
 class OnePeerHypercube(TimeVarying, frozen=True, kw_only=True, tag="one-peer-hypercube"):
-    """Round t: the two peers whose numbers differ in bit t only average; exact after log2(n) rounds; n is a power of two."""
+    """Round t: the two peers whose numbers differ in bit t only average; the exact mean after m rounds; n = 2^m."""
 
     smallest: ClassVar[int] = 2
 

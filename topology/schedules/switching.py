@@ -121,7 +121,7 @@ class Laplacian(OverGraph, frozen=True, kw_only=True, tag="laplacian"):
 
 
 class Teleportation(TimeVarying, frozen=True, kw_only=True, tag="teleportation"):
-    """A few random peers are active at a time: each copies the model of a peer active before, then they average.
+    """A few random peers are active at a time: each takes over the model of a peer of the previous round, then they average.
 
     Even rounds 2r: each peer of the r-th active set receives the model of one peer of the set before; odd rounds 2r + 1:
     the active peers average on a small graph. The others keep their models, which no longer take part: only the mean of the
