@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,13 +17,22 @@ from tests.helpers import LIMIT_BYTES, make_peer
 from tests.peer.clocks import SECOND_NS, Slow, Ticking
 
 
-def after(strategy: Any, *news: News) -> tuple[LiveMember, list[control.Up]]:
-    """Run peer 1, which is absent at first, for a second after it has got these messages; return it with what it sent."""
+def after(strategy: Any, *news: News, answers: Sequence[News] = ()) -> tuple[LiveMember, list[control.Up]]:
+    """Run peer 1, which is absent at first, for a second; return it with its messages to the launcher.
+
+    It gets `news` at the start, and `answers` when it has weights.
+    """
     peer = make_peer(1, {})
     peer.member, peer.members_change = False, True
     live = LiveMember(peer, Endpoint(1, [0, 2], LIMIT_BYTES), Slow(), Ticking(), SECOND_NS, SECOND_NS, lambda index, _: None)
     said: list[control.Up] = []
-    live.begin(said.append, strategy.membership == "by-step", lambda living: None, "nearest", 1)
+
+    def say(message: control.Up) -> None:
+        said.append(message)
+        if isinstance(message, control.Fetched):
+            live.news.extend(answers)
+
+    live.begin(say, strategy.membership == "by-step", lambda living: None, "nearest", 1)
     live.news.extend(news)
     live.run(life(peer, strategy, live.handover))
     return live, said
@@ -43,6 +53,6 @@ def test_a_joiner_that_is_a_member_from_a_step_on_keeps_a_row_of_a_later_step() 
 
 
 def test_a_peer_that_enters_may_be_let_go_at_once() -> None:
-    entered = MembersChanged(control.Entered(5, {0: 0.5}, [0, 1]))
-    _, said = after(DPSGD(), MembersChanged(control.Invite({}, [])), entered, MembersChanged(control.Depart(5)))
+    answers = MembersChanged(control.Entered(5, {0: 0.5}, [0, 1])), MembersChanged(control.Depart(5))
+    _, said = after(DPSGD(), MembersChanged(control.Invite({}, [])), answers=answers)
     assert said == [control.Gone(1), control.Fetched(1, [], 0), control.Gone(1)]
