@@ -127,8 +127,7 @@ class Handover:
         self.refused: set[int] = set()  # peers from which this joiner takes no weights (any more)
 
     def begin(self, welcome: Welcome) -> None:
-        """Make this peer a joiner with its future neighbours; call it at the instant of the welcome, so that each neighbour that
-        is lost from now on is missed."""
+        """Make this peer a joiner with its future neighbours, at the instant of the welcome: neighbours may be lost at once."""
         self.taking = True
         self.refused.clear()
         self.came.clear()

@@ -82,9 +82,12 @@ class Members:
                 graph.remove_edges_from([(peer, o) for o in list(graph[peer]) if o not in self.mixing.get(peer, ())])
         return graph
 
-    def waits_for_others(self, peer: int) -> bool:
-        """Whether a peer that joins now would have no neighbour, because all its neighbours are still joining."""
-        others_join = any(change.joins and change.peer != peer for _, change in self._open)
+    def waits_for_others(self, peer: int, waiting: Collection[int]) -> bool:
+        """Whether a peer that joins now would have no neighbour, because all its neighbours are still joining.
+
+        The peers `waiting` wait for others themselves: if only these join, no peer waits for another.
+        """
+        others_join = any(change.joins and change.peer not in {peer, *waiting} for _, change in self._open)
         return bool(self.present) and others_join and not self.links(peer).degree(peer)
 
     def weights(self, *joining: int, apart_from: Collection[int] = ()) -> Mixing:

@@ -207,9 +207,7 @@ class LiveMember(LivePeer):
     def _arrived(self, arrival: Arrival) -> None:
         if is_errand(arrival.head):
             self._errands.append(arrival)
-        elif not self._giving and (
-            self._by_step or not self._away
-        ):  # others may know before this peer from which step it is a member
+        elif not self._giving and (self._by_step or not self._away):  # others may know before this peer that it is a member
             super()._arrived(arrival)
 
     def _called(self) -> bool:

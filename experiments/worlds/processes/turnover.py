@@ -172,7 +172,7 @@ class Turnover:
     # ---- joining --------------------------------------------------------------------------------------------------
 
     def _invite(self, peer: int) -> None:
-        if self.members.waits_for_others(peer):
+        if self.members.waits_for_others(peer, self._waiting):
             self._waiting.add(peer)
             return
         self._waiting.discard(peer)

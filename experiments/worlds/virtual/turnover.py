@@ -168,7 +168,7 @@ class Turnover:
         the very step from which it is a member, and the others have begun their last step, it waits until they have ended.
         """
         peer, law = member.peer, self.world.fleet.experiment.membership
-        if self.members.waits_for_others(peer.id):
+        if self.members.waits_for_others(peer.id, self._waiting):
             self._waiting.add(peer.id)
             return
         step = None

@@ -204,9 +204,7 @@ class VirtualWorld:
             try:
                 effect = strategy.send(answer) if raised is None else strategy.throw(raised)
             except StopIteration:
-                member.ended = True
-                if self.turnover is not None:
-                    self.turnover.ended()
+                self._end(member)
                 return
             except KeyboardInterrupt:
                 raise
@@ -232,16 +230,25 @@ class VirtualWorld:
                 self._at(max(effect.until_ns, self.now_ns), self._resume, member, None)
                 return
             elif kind is SendAt:
-                for target in effect.send.targets:
-                    if target in peer.mixing:  # it may be gone when the message leaves, and still wait for it
-                        leaves_ns = max(effect.leaves_ns, self.now_ns)
-                        self._at(leaves_ns, self._send_late, member, target, effect.send.parcel)
+                self._hold_back(member, effect)
             elif self.turnover is not None and kind in (Away, Enter, Leave):
                 if not self.turnover.carry_out(member, effect):
                     return
             else:
                 self._fail(member, TypeError(f"a strategy awaited {effect!r}; it may await the verbs of its peer only"))
                 return
+
+    def _end(self, member: Member) -> None:
+        """Note that a strategy has returned."""
+        member.ended = True
+        if self.turnover is not None:
+            self.turnover.ended()
+
+    def _hold_back(self, member: Member, effect: SendAt) -> None:
+        """Plan a message that leaves later; a target that is a neighbour now may be gone then, and still wait for it."""
+        for target in effect.send.targets:
+            if target in member.peer.mixing:
+                self._at(max(effect.leaves_ns, self.now_ns), self._send_late, member, target, effect.send.parcel)
 
     def _send_late(self, member: Member, target: int, parcel: Parcel) -> None:
         """Send a message that was held back, unless its sender has died meanwhile."""
@@ -375,8 +382,8 @@ class VirtualWorld:
             self.turnover.script(event)
 
     def _may_continue(self) -> bool:
-        """Whether an event of the script may continue a run without other events: it changes the peers for which others wait, or
-        lets a peer join after all have left."""
+        """Whether an event of the script may continue a run without other events: it changes the peers for which others wait,
+        or lets a peer join after all have left."""
         if self._next_instant_ns == NEVER_NS:
             return False
         if self.turnover is not None and self.turnover.empty:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import pytest
 
 from grapevine import Experiment, Result, run
@@ -170,3 +171,14 @@ def test_a_joiner_stops_with_the_others_whose_last_step_comes_first(strategy: An
     assert result.summary["steps_max"] == 30
     if strategy.alike:
         assert (result.weights == result.weights[0]).all()
+
+
+def test_joiners_that_wait_for_one_another_begin_when_the_peer_between_them_and_the_members_dies(tmp_path: Path) -> None:
+    """A path: peer 3 waits for 2, which waits for 1, which dies while the weights of 0 travel to it."""
+    events = joins(100, 1), joins(110, 2), joins(120, 3), killed(300, 1)
+    result = carried_out(
+        tmp_path, 4, *events, topology=nx.path_graph(4), strategy=Slices(), network=SLOW, dimension=3000, stop=Stop(time="4 s")
+    )
+    assert result.summary["peers_absent"] == []
+    assert "its own weights" in join_text(result, 2)
+    assert "the weights of peer 2" in join_text(result, 3)

@@ -20,7 +20,7 @@ from grapevine.experiments.run import run_experiment
 from grapevine.experiments.tasks import Quadratic
 from grapevine.netem import Uniform, UniformDevices
 from grapevine.peer.optimizers import Sgd
-from grapevine.peer.strategies import DPSGD, Full
+from grapevine.peer.strategies import DPSGD, Full, Slices
 from grapevine.topology.graphs.menu import Complete
 from tests.experiments.fleets import LiveFleet, until
 
@@ -77,6 +77,21 @@ def test_full_exchange_stays_alike_in_a_live_fleet(tmp_path: Path) -> None:
     assert result.summary["completed"], result.summary["reason"]
     assert result.summary["consensus_distance"] == 0.0
     assert result.summary["peers_absent"] == [1]
+
+
+def test_processes_that_have_made_their_last_step_go_on_giving_weights(tmp_path: Path) -> None:
+    """The joiner's request comes after the last step of both givers: it has their step, and makes none itself."""
+    result = run(
+        BASE.replace(
+            peers=3, events=(JoinEvent(at="200 ms", peer=2),), strategy=Slices(), topology=Complete(), stop=Stop(steps=20),
+            network=Uniform(rate="8 Mbit/s", delay="400 ms"), task=Quadratic(targets=TARGETS[:3], dimension=40),
+        ),
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert result.summary["completed"], result.summary["reason"]
+    (join,) = (event for event in result.events if event["kind"] == "join")
+    assert "step 20 on, with the weights of peer" in join["text"]
+    assert result.summary["steps_total"] == 40
 
 
 def test_a_live_fleet_is_poked_to_let_peers_go_and_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
