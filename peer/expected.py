@@ -44,10 +44,11 @@ class Expected(NamedTuple):
             for scalar, (least, most) in zip(scalars, bounds, strict=True):
                 if not least <= scalar <= most:
                     return False
-        count = payload.count
+        dense = isinstance(payload, Dense)
+        count = len(payload.values) if dense else payload.count
         if form == "none" or not count:
             return form == "none" and not count
-        if isinstance(payload, Dense):
+        if dense:
             if elements is not None and payload.where() != elements:
                 return False
             return form == "part" or (form == "whole" and count == size)

@@ -68,20 +68,23 @@ class Inbox:
 
         Messages of earlier steps in this space are dropped; those of later steps and of other spaces stay, in their order.
         """
-        waiting = self._waiting
+        waiting, size, expected = self._waiting, self._spaces.sizes[space], self.expected
         for _ in range(len(waiting)):
             item = waiting.popleft()
             message = item if isinstance(item, Message) else self.decoded(item, neighbours)
             if message is None:
                 continue
-            if message.payload.space != space:
+            source, sent_step, payload, _, _ = message
+            if payload.space != space:
                 waiting.append(message)
-            elif message.step == step and message.source not in found:
-                found[message.source] = message if self._fits(message) else None
-            elif message.step >= step:
+            elif sent_step == step and source not in found:
+                if word := misfit(message, size, expected):
+                    self._errors[word] += 1
+                found[source] = None if word else message
+            elif sent_step >= step:
                 waiting.append(message)
             else:
-                self.late_step = message.step
+                self.late_step = sent_step
                 self._errors[LATE] += 1
 
     def steps(self, neighbours: Collection[int]) -> list[tuple[int, int]]:

@@ -336,7 +336,7 @@ class Peer(Worker, Neighbourhood):
         """
         if getattr(gradient, "shape", None) != self._weights.shape:
             raise ValueError(_not_a_gradient(gradient, self.size))
-        self.stepper.step(self.weights, gradient if self.mass is None else gradient / np.float32(self.mass))
+        self.stepper.step(self._weights, gradient if self.mass is None else gradient / np.float32(self.mass))
         self.step += 1
 
     def mix(self, models: Sequence[Message], own: np.ndarray) -> None:
@@ -350,6 +350,7 @@ class Peer(Worker, Neighbourhood):
         fleet and the messages on their way is kept.  The weight that rounding kept back is added here.
         """
         rows, weights, size, mass = [own], [0.0], self.size, self.mass
+        mixing = self.mixing if self.rounds is None else None
         for message in models:
             payload = message.payload
             if not isinstance(payload, Dense) or payload.space != MODEL or len(payload.values) != size:
@@ -359,7 +360,10 @@ class Peer(Worker, Neighbourhood):
                 self.errors["mass"] += 1
                 continue
             rows.append(payload.values)
-            weights.append(self.weight(message) if mass is None else message.scalars[0])
+            if mass is not None:
+                weights.append(message.scalars[0])
+            else:
+                weights.append(self.weight(message) if mixing is None else mixing.get(message.source, 0.0))
         since = np.float32(1.0)  # the factor of what has been added to this model since it was sent
         if mass is None:
             weights[0] = 1.0 - sum(weights)
@@ -525,7 +529,8 @@ class Peer(Worker, Neighbourhood):
         if self.members_change:
             self.joiner_debts.used(message.source, message.step)
         staleness = self.staleness[message.source]
-        staleness.steps += max(0, self.step - message.step)
+        if (late := self.step - message.step) > 0:
+            staleness.steps += late
         staleness.messages += 1
 
 

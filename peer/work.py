@@ -126,12 +126,14 @@ class Worker(Calls):
         recorded training loss and `speed`: always for a fresh minibatch, for a given `batch` only at the present weights, and
         never with `targets`.
         """
-        count, chosen = (self.batch_size, None) if batch is None else (_handle(batch).count, batch.batch)
-        if batch is not None and batch.source != "training" and targets is None:
-            raise ValueError(
-                f"no peer trains with the labels of the {batch.source} samples: give targets (float32 [len(batch), outputs]), "
-                "such as the peers' predictions, or a handle from peer.batch or peer.shard"
-            )
+        count, chosen = self.batch_size, None
+        if batch is not None:
+            count, chosen = _handle(batch).count, batch.batch
+            if batch.source != "training" and targets is None:
+                raise ValueError(
+                    f"no peer trains with the labels of the {batch.source} samples: give targets (float32 [len(batch), "
+                    "outputs]), such as the peers' predictions, or a handle from peer.batch or peer.shard"
+                )
         name, arguments = "gradient", _PLAIN
         if clip is not None or targets is not None:
             name, arguments = self._variant(count, clip, targets)
