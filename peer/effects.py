@@ -28,7 +28,7 @@ STANDARD = (*GRADIENTS, "held-out", "probe", "predict")
 """Work whose cost depends on the number of samples alone; every other name is a piece of work that a task defines."""
 
 
-class Work(Effect, msgspec.Struct, eq=False):
+class Work(Effect, msgspec.Struct, eq=False, gc=False):
     """A piece of work that the peer's task does in the device's time; awaiting it returns the result of the task.
 
     `name` is one of `STANDARD`, or a piece that the task defines.  "held-out" and "probe" return (loss, accuracy) on those
