@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from grapevine.peer.blas import add_scaled
+from grapevine.peer.blas import add_all_scaled
 
 BLOCK = 1 << 15  # elements worked on at a time: they stay in the cache between the passes
 
@@ -41,8 +41,7 @@ class Mean(Aggregator, frozen=True, tag="mean"):
 def _weighted_sum(rows: Sequence[np.ndarray], weights: Sequence[float], out: np.ndarray) -> None:
     """Write sum_j w_j x_j into `out`; the vectors are short enough to stay in the cache between the passes."""
     np.multiply(rows[0], weights[0], out=out)
-    for row, weight in zip(rows[1:], weights[1:], strict=True):
-        add_scaled(out, row, weight)
+    add_all_scaled(out, rows[1:], weights[1:])
 
 
 class Median(Aggregator, frozen=True, tag="median"):

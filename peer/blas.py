@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -12,6 +13,13 @@ import numpy as np
 def add_scaled(out: np.ndarray, row: np.ndarray, weight: float) -> None:
     """Add a vector, scaled, to another: out <- out + weight x row, both contiguous float32."""
     _routines().saxpy(row, out, a=weight)
+
+
+def add_all_scaled(out: np.ndarray, rows: Sequence[np.ndarray], weights: Sequence[float]) -> None:
+    """Add several vectors, each with its own weight: out <- out + sum_j weights_j x rows_j."""
+    saxpy = _routines().saxpy
+    for row, weight in zip(rows, weights, strict=True):
+        saxpy(row, out, a=weight)
 
 
 def all_finite(values: np.ndarray) -> bool:

@@ -216,17 +216,21 @@ class LinkMeter:
         rate.  If a link has just become faster, the old rate would subtract too much, and the round trip would be remembered
         too short for seconds.
         """
+        handed_ns = flight.handed_ns
         came_ns = now_ns - spread_ns - (flight.first_bytes / rate * 1e9 if rate else 0.0)
         if (known_ns := self.round_trip_ns) is not None:
-            late_ns = abs(came_ns - max(flight.handed_ns + known_ns, self._heard_ns))
-            self._late_ns += 0.25 * (late_ns - self._late_ns)
-        round_trip_ns = max(0.0, came_ns - flight.handed_ns)
+            expected_ns = handed_ns + known_ns
+            if expected_ns < self._heard_ns:
+                expected_ns = self._heard_ns
+            self._late_ns += 0.25 * (abs(came_ns - expected_ns) - self._late_ns)
+        round_trip_ns = came_ns - handed_ns if came_ns > handed_ns else 0.0
         present_ns, before_ns = self._round_trips_ns
         if now_ns - self._round_trip_since_ns > ROUND_TRIP_MEMORY_NS:
             present_ns, before_ns, self._round_trip_since_ns = inf, present_ns, now_ns
-        present_ns = min(present_ns, round_trip_ns)
+        if round_trip_ns < present_ns:
+            present_ns = round_trip_ns
         self._round_trips_ns = present_ns, before_ns
-        self.round_trip_ns = min(present_ns, before_ns)
+        self.round_trip_ns = present_ns if present_ns < before_ns else before_ns
 
     def look(self, now_ns: int) -> None:
         """Lower the rate if an acknowledgement is overdue: the bytes that have not arrived bound the rate of the link."""
@@ -304,7 +308,7 @@ class SpeedMeter:
 
     def computed(self, duration_ns: int, samples: int) -> None:
         """Record that one gradient over `samples` samples took `duration_ns`."""
-        weight = max(0.1, 1.0 / (self.steps + 1))
+        weight = 0.1 if self.steps > 8 else 1.0 / (self.steps + 1)
         self.step_ns += weight * (duration_ns - self.step_ns)
         self.samples += weight * (samples - self.samples)
         self._squares += weight * (samples * samples - self._squares)
