@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from grapevine.experiments.config import toml
-from grapevine.experiments.config.errors import ConfigError, show_value
+from grapevine.experiments.config.errors import ConfigError, nearest, show_value
 from grapevine.experiments.config.experiment import Experiment
 from grapevine.experiments.config.menus import MENUS, name_of
 from grapevine.experiments.exit_status import ExitStatus
@@ -252,7 +252,15 @@ def _lists(given: Lists) -> dict[str, list[Any]]:
     if not isinstance(given, Mapping):
         problem = f"{type(given).__name__} is not a dictionary"
         raise ConfigError("sweep()", "axes", problem=problem, cure='write {"strategy.name": ["solo", "d-psgd"]}')
-    return {key: _list(values) for key, values in given.items()}
+    lists = {key: _list(values) for key, values in given.items()}
+    for key, values in lists.items():
+        parts = [value for value in values if isinstance(value, msgspec.Struct)] if isinstance(values, list) else []
+        if parts and key not in MENUS:
+            close = nearest(key, MENUS)
+            cure = f"did you mean {close}? " if close else ""
+            cure += f"an axis of parts is one of: {', '.join(MENUS)}"
+            raise ConfigError("sweep()", key, None, "no part of an experiment has this name", cure)
+    return lists
 
 
 def _list(values: Iterable[Any]) -> Any:

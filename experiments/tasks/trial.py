@@ -45,6 +45,11 @@ def try_out(problem: Any, peers: int, batch_size: int) -> None:
         losses, accuracies = found
         _refuse(f"{name}.evaluate returned losses", np.shape(losses), (1,))
         _refuse(f"{name}.evaluate returned accuracies", np.shape(accuracies), (1,))
+        if not (np.isnan(accuracies) | ((np.asarray(accuracies) >= 0) & (np.asarray(accuracies) <= 1))).all():
+            raise ValueError(
+                f"{name}.evaluate returned an accuracy of {float(accuracies[0]):g}: expected a share from 0 to 1, or nan; "
+                "the first array holds losses, the second accuracies"
+            )
     if best is not None:
         _refuse(f"{name}.optimum returned weights", np.shape(best), (problem.size,))
 

@@ -328,3 +328,8 @@ def test_a_tuning_without_any_trial_says_why(tmp_path: Path, local: type[Strateg
         _ = found.best
     with pytest.raises(ConfigError, match=r"tune\(\): tune.seed: 0 is one of the measured seeds"):
         tune(BASE, {"optimizer.learning_rate": [0.1]}, seed=0, out=tmp_path / "t")
+
+
+def test_an_axis_of_parts_that_does_not_exist_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"strategie.*no part of an experiment has this name; did you mean strategy\?"):
+        sweep(Experiment(), {"strategie": [Solo()]}, out=tmp_path / "out")

@@ -313,6 +313,8 @@ class Unfit(LeastSquares, frozen=True, tag="unfit"):
             problem.gradient = faults[self.fault]
         if self.fault == "scores":
             problem.evaluate = lambda weights, data: (0.5, float("nan"))
+        if self.fault == "accuracy":
+            problem.evaluate = lambda weights, data: (np.array([0.5]), np.array([77.0]))
         if self.fault == "optimum":
             problem.optimum = lambda: np.zeros(2)
         return problem
@@ -328,6 +330,7 @@ class Unfit(LeastSquares, frozen=True, tag="unfit"):
         ("nan", "nan or infinity at the initial weights"),
         ("raises", "ZeroDivisionError"),
         ("optimum", r"optimum returned weights of shape \[2\]: expected \[3\]"),
+        ("accuracy", r"returned an accuracy of 77: expected a share from 0 to 1, or nan"),
         ("scores", r"returned losses of shape \[\]: expected \[1\]"),
     ],
 )
