@@ -234,6 +234,7 @@ def test_a_task_with_data_in_memory_is_swept(tmp_path: Path) -> None:
 # -- tasks without accuracy
 
 
+@pytest.mark.slow
 def test_a_study_of_a_task_without_accuracy_is_one_of_its_loss(tmp_path: Path) -> None:
     """The mean of the fleet goes (1 - rate) of the way to the optimum in a step, so the excess loss shrinks by its square."""
     rates = (0.5, 0.1, 0.001)
